@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+// Runs a TypeScript entry point on Node 24 or newer. This file itself must stay plain JavaScript that Node 18 understands.
+// Where the running Node is new enough it is used as it is; only where it is too old is one fetched, once, from the npm package `node@24`.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { constants } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..');
+const NEEDED = 24;
+
+/** Path of a Node binary of the needed major version. Installs one below `.cache/` when the running one is too old. */
+export function node24() {
+  if (Number(process.versions.node.split('.')[0]) >= NEEDED) return process.execPath;
+  const home = join(ROOT, '.cache', `node${NEEDED}`);
+  const binary = join(home, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
+  if (existsSync(binary)) return binary;
+  process.stderr.write(`Node ${process.versions.node} is too old; fetching Node ${NEEDED} (about 190 MB, once) into .cache/\n`);
+  mkdirSync(home, { recursive: true });
+  const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+  const done = spawnSync(npm, ['install', '--prefix', home, '--no-save', '--no-audit', '--no-fund', '--loglevel=error', `node@${NEEDED}`], {
+    cwd: home,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    encoding: 'utf8',
+    env: { ...process.env, npm_config_ignore_scripts: 'false' },
+  });
+  if (done.status !== 0 || !existsSync(binary)) {
+    const why = done.error?.message ?? done.stderr?.trim().split('\n').at(-1) ?? 'unknown reason';
+    process.stderr.write(`Could not fetch Node ${NEEDED} (${why}). Install Node ${NEEDED} or newer yourself and run the command again.\n`);
+    process.exit(1);
+  }
+  return binary;
+}
+
+/** Runs `script` with `args` on Node 24 and ends this process the way it ended. */
+export async function run(script, args) {
+  const entry = resolve(ROOT, script);
+  const node = node24();
+  if (node === process.execPath) {
+    process.argv = [process.argv[0], entry, ...args];
+    await import(pathToFileURL(entry).href);
+    return;
+  }
+  const child = spawn(node, [entry, ...args], {
+    stdio: 'inherit',
+    env: { ...process.env, PATH: `${dirname(node)}${process.platform === 'win32' ? ';' : ':'}${process.env.PATH}` },
+  });
+  // A terminal sends Ctrl-C to the whole foreground group, so the child has it already; anything else is passed on.
+  process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT'));
+  for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  child.on('error', (error) => {
+    process.stderr.write(`Could not start ${node}: ${error.message}\n`);
+    process.exit(1);
+  });
+  child.on('exit', (code, signal) => process.exit(code ?? 128 + (constants.signals[signal] ?? 0)));
+}
+
+if (process.argv[1] && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  const [script, ...args] = process.argv.slice(2);
+  if (!script) {
+    process.stderr.write('usage: node scripts/node24.mjs SCRIPT.ts [ARG ...]\n');
+    process.exit(2);
+  }
+  await run(script, args);
+}
