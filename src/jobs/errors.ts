@@ -1,0 +1,96 @@
+// The one error type of the service. Its reasons are a closed set and stable: callers match on them, edges map them to codes, people read
+// the message, which says what was wrong, what is allowed and what to do. Anything else that is thrown is a defect and becomes INTERNAL.
+
+/** Where the error belongs for a caller; each edge (gRPC, REST) has one total mapping of these. */
+export type ErrorKind =
+  | 'invalid' // the request itself is wrong
+  | 'not_found'
+  | 'already_exists'
+  | 'failed_precondition' // right request, wrong state
+  | 'exhausted' // quota, rate or capacity; try later
+  | 'unavailable' // a part of the service is not there; try again
+  | 'unimplemented'
+  | 'aborted' // lost a race; safe to repeat
+  | 'data_loss';
+
+/** Every reason that a call can be refused with. Reasons of failed jobs are `FailureReason`. */
+export type ErrorReason =
+  | 'INVALID_REQUEST'
+  | 'JOB_NOT_FOUND'
+  | 'RESULT_NOT_READY'
+  | 'RESULT_PURGED'
+  | 'NO_RESULT'
+  | 'JOB_NOT_TERMINAL'
+  | 'IDEMPOTENCY_KEY_REUSED'
+  | 'QUOTA_EXCEEDED'
+  | 'ENGINE_NOT_READY'
+  | 'SHUTTING_DOWN'
+  | 'NOT_AVAILABLE_YET'
+  | 'LEASE_LOST'
+  | 'UPLOAD_NOT_FOUND'
+  | 'UPLOAD_TOO_LARGE'
+  | 'UPLOAD_CORRUPT'
+  | 'STORE_UNAVAILABLE'
+  | 'STORAGE_FULL';
+
+/** One thing wrong with one field. `field` is its dotted path in the request. */
+export interface Violation {
+  readonly field: string;
+  readonly description: string;
+  /** Upper snake case, for programs: UNKNOWN_OPTION, WRONG_TYPE, NOT_A_CHOICE, OUT_OF_RANGE ... */
+  readonly reason: string;
+}
+
+export interface JobsErrorOptions {
+  readonly violations?: readonly Violation[];
+  /** Seconds after which the same call may succeed. */
+  readonly retryAfterSeconds?: number;
+  /** Facts for programs, sent as ErrorInfo.metadata. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** Logged, never sent. */
+  readonly cause?: unknown;
+}
+
+export class JobsError extends Error {
+  override readonly name = 'JobsError';
+  readonly kind: ErrorKind;
+  readonly reason: ErrorReason;
+  readonly violations: readonly Violation[];
+  readonly retryAfterSeconds: number | undefined;
+  readonly metadata: Readonly<Record<string, string>>;
+
+  constructor(kind: ErrorKind, reason: ErrorReason, message: string, options: JobsErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.kind = kind;
+    this.reason = reason;
+    this.violations = options.violations ?? [];
+    this.retryAfterSeconds = options.retryAfterSeconds;
+    this.metadata = options.metadata ?? {};
+  }
+
+  static invalid(violations: readonly Violation[]): JobsError {
+    const [first] = violations;
+    const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : '';
+    return new JobsError('invalid', 'INVALID_REQUEST', `${first ? `${first.field}: ${first.description}` : 'invalid request'}${more}`, {
+      violations,
+    });
+  }
+
+  static jobNotFound(id: string): JobsError {
+    return new JobsError('not_found', 'JOB_NOT_FOUND', `there is no job '${id}'`, { metadata: { job_id: id } });
+  }
+}
+
+/** Reasons that the service itself gives to a failed job; engines bring their own, in the same form. */
+export type FailureReason =
+  | 'START_TIMEOUT'
+  | 'RUN_TIMEOUT'
+  | 'WORKER_STALLED'
+  | 'WORKER_CRASHED'
+  | 'JOB_KILLS_WORKERS'
+  | 'SERVICE_RESTARTED'
+  | 'INPUT_NOT_FOUND'
+  | 'INPUT_NOT_READABLE'
+  | 'RESULT_NOT_STORED'
+  | 'ENGINE_ERROR'
+  | (string & {});

@@ -1,0 +1,184 @@
+// What the domain needs from outside: a job store and a blob store. Two ports, deep: a store's every method is one atomic step, whose record,
+// queue and events change together or not at all, so no adapter is split into queue, repository and event bus.
+
+import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
+
+export type JobId = string;
+/** Position in one job's event log, from 1, without gaps. */
+export type Sequence = number;
+
+export interface NewJob {
+  readonly jobId: JobId;
+  readonly tenant: string;
+  readonly request: JobRequest;
+  /** SHA-256 of what the caller asked for, in a canonical form: tells a repeated submit from another one under the same key. */
+  readonly requestDigest: string;
+  readonly warnings: readonly string[];
+  readonly submittedBy?: string;
+  /** Attempts in all. */
+  readonly maxAttempts: number;
+  /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
+  readonly startTimeoutMs?: number;
+}
+
+export interface Limits {
+  /** Queued jobs of one tenant. */
+  readonly maxQueued: number;
+  /** How long an idempotency key is kept, in milliseconds. */
+  readonly idempotencyMs: number;
+}
+
+export interface Submitted {
+  readonly job: Job;
+  /** False: the key was known. */
+  readonly created: boolean;
+}
+
+export interface JobFilter {
+  readonly tenant?: string;
+  readonly statuses?: readonly JobStatus[];
+  readonly errorReason?: string;
+  /** All must match; without a value the key must be there. */
+  readonly labels?: readonly { readonly key: string; readonly value?: string }[];
+  readonly batchId?: string;
+}
+
+export interface JobQuery extends JobFilter {
+  readonly createdAfterMs?: number;
+  readonly createdBeforeMs?: number;
+  /** 1..1000. */
+  readonly pageSize: number;
+  /** Opaque, from the last page. One that is not ours: `JobsError` invalid, field `page_token`. */
+  readonly pageToken?: string;
+}
+
+export interface JobPage {
+  /** Newest first. */
+  readonly jobs: readonly Job[];
+  readonly nextPageToken: string | undefined;
+  /** `watchJobs` after this token gives every change since this page was read. */
+  readonly watchToken: string;
+}
+
+export interface JobChange {
+  readonly job: Job;
+  readonly watchToken: string;
+  readonly reset: boolean;
+  /** False: the job matched the filter before and no longer does. */
+  readonly matches: boolean;
+}
+
+export interface Claim {
+  readonly node: string;
+  /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
+  readonly above?: Rank;
+}
+
+/** Place in the order of service; compared by the store that gave it. */
+export type Rank = Readonly<{ flow: number; score: number; tenant: string }>;
+
+export type LeaseEnd =
+  /** The caller cancelled the job: stop it, then `canceled()`. */
+  | 'cancel_requested'
+  /** The lease is another's or nobody's: stop at once, nothing can be written any more. */
+  | 'lost'
+  /** The store is closing. */
+  | 'closed';
+
+/** Reason of `Lease.signal`'s abort. */
+export class LeaseEnded extends Error {
+  override readonly name = 'LeaseEnded';
+  readonly end: LeaseEnd;
+  constructor(jobId: JobId, end: LeaseEnd) {
+    super(`lease on ${jobId}: ${end.replaceAll('_', ' ')}`);
+    this.end = end;
+  }
+}
+
+/**
+ * The right to work on one job. Renews itself; every write is fenced: after the lease is lost it throws `JobsError` LEASE_LOST.
+ * Exactly one of `complete`, `fail`, `refuse`, `canceled` and `giveBack` ends it. Disposed unfinished, it is given back with no attempt spent.
+ */
+export interface Lease extends AsyncDisposable {
+  /** The job as of the last step made through this lease. */
+  readonly job: Job;
+  readonly rank: Rank;
+  readonly maxAttempts: number;
+  /** Milliseconds (the store's clock) by which the engine must run. */
+  readonly startDeadlineMs: number | undefined;
+  readonly signal: AbortSignal;
+  /** The engine is about to run on `slot`: spends an attempt. */
+  begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job>;
+  /** One progress event. Percent below the attempt's highest is raised to it. */
+  progress(progress: Progress): Promise<void>;
+  log(log: Log): Promise<void>;
+  /** Sent to whoever watches now, not stored. */
+  preview(preview: Preview): void;
+  warn(warnings: readonly string[]): Promise<void>;
+  /** Durable. A job whose cancel was requested before becomes canceled instead: the answer says which. */
+  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
+  /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
+  fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
+  /** Durable. The content analyser's word; never retried. */
+  refuse(failure: Failure, timings?: Timings): Promise<Job>;
+  /** Durable. Nothing runs for the job any more, as its caller asked. */
+  canceled(timings?: Timings): Promise<Job>;
+  /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
+  giveBack(wait: WaitReason): Promise<Job>;
+}
+
+export interface Overview {
+  readonly totals: ReadonlyMap<JobStatus, number>;
+  readonly queueByTenant: readonly { readonly tenant: string; readonly queued: number; readonly processing: number }[];
+  /** Jobs ended in each step of `stepSeconds`, oldest first. */
+  readonly throughput: readonly { readonly startMs: number; readonly ended: ReadonlyMap<JobStatus, number> }[];
+  readonly stepSeconds: number;
+}
+
+export interface JobStore extends AsyncDisposable {
+  /** Idempotency first, then quota, then record, queue and first event; durable when it answers. */
+  submit(job: NewJob, limits: Limits): Promise<Submitted>;
+  /** With `queue_position` where it is queued. */
+  get(id: JobId): Promise<Job | undefined>;
+  list(query: JobQuery): Promise<JobPage>;
+  /**
+   * Nothing holds the job: canceled at once, durable. A lease holds it: the request is recorded with `graceMs` as its force-stop time, and the
+   * lease's signal tells its holder. Terminal: unchanged. Unknown: undefined.
+   */
+  cancel(id: JobId, graceMs: number): Promise<Job | undefined>;
+  /** Marks a terminal job purged and forgets its result; answers what to delete. Not terminal: `JobsError` JOB_NOT_TERMINAL. */
+  purge(id: JobId): Promise<{ readonly job: Job; readonly blobs: readonly string[] } | undefined>;
+  /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
+  claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
+  /**
+   * A job's events. `after` undefined: a snapshot at N, then N+1 and on. Set: what follows it, or a snapshot marked `reset` where that cannot be
+   * had. Ends after the terminal event, or when `signal` aborts. Every watcher is given the same immutable event objects. Unknown job: throws.
+   */
+  watch(id: JobId, after: Sequence | undefined, signal: AbortSignal): AsyncIterable<JobEvent>;
+  /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
+  watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
+  overview(windowMs: number): Promise<Overview>;
+  /** Throws when the store does not answer. */
+  ping(): Promise<void>;
+}
+
+/** Facts about a stored blob. The key is the lower-case hex SHA-256 of its bytes. */
+export interface BlobStat {
+  readonly key: string;
+  readonly bytes: number;
+  readonly mediaType: string;
+}
+
+export interface BlobStore {
+  /** Streams the file or bytes in; written whole or not at all; the same bytes twice are one blob. */
+  put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat>;
+  stat(key: string): Promise<BlobStat | undefined>;
+  /** Bytes from `start` to `end` inclusive. Unknown: throws `JobsError` NO_RESULT. */
+  get(key: string, range?: { readonly start: number; readonly end: number }): AsyncIterable<Uint8Array>;
+  /** Unknown keys are fine. */
+  delete(key: string): Promise<void>;
+  /** An absolute or service-relative URL that gives this one object until `expiresMs`, under the file name given. */
+  signedUrl(key: string, options: { readonly expiresMs: number; readonly filename: string; readonly mediaType: string }): Promise<string>;
+}
