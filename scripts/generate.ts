@@ -12,7 +12,11 @@ export const MANIFEST = join(ROOT, 'gen', 'manifest.json');
 
 /** Where each third-party definition comes from; the folder inside the package is laid over `.cache/proto`. */
 const SOURCES = [
-  { kind: 'pip', name: 'googleapis-common-protos==1.76.0', files: ['google/api/annotations.proto', 'google/api/http.proto', 'google/rpc/error_details.proto'] },
+  {
+    kind: 'pip',
+    name: 'googleapis-common-protos==1.76.0',
+    files: ['google/api/annotations.proto', 'google/api/http.proto', 'google/rpc/error_details.proto'],
+  },
   { kind: 'go', name: 'github.com/bufbuild/protovalidate@v1.2.2', from: 'proto/protovalidate', files: ['buf/validate/validate.proto'] },
   { kind: 'npm', name: 'grpc-health-check@2.1.0', from: 'package/proto', to: 'grpc', files: ['health/v1/health.proto'] },
   {
@@ -24,7 +28,12 @@ const SOURCES = [
 ] as const;
 
 function run(command: string, args: string[], cwd: string): string {
-  return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, GOFLAGS: '-mod=mod' } });
+  return execFileSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, GOFLAGS: '-mod=mod' },
+  });
 }
 
 function fetchThirdParty(): void {
@@ -52,7 +61,14 @@ function fetchThirdParty(): void {
 /** Digests of what goes in and what came out, in a stable order. Line ends are the files' own. */
 export function manifest(): Record<string, string> {
   const files = ['buf.gen.yaml', ...globSync('proto/**/*.proto', { cwd: ROOT }), ...globSync('gen/**/*.{js,ts}', { cwd: ROOT })].sort();
-  return Object.fromEntries(files.map((file) => [file, createHash('sha256').update(readFileSync(join(ROOT, file))).digest('hex')]));
+  return Object.fromEntries(
+    files.map((file) => [
+      file,
+      createHash('sha256')
+        .update(readFileSync(join(ROOT, file)))
+        .digest('hex'),
+    ]),
+  );
 }
 
 if (import.meta.main) {
