@@ -1,0 +1,225 @@
+// Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
+// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
+import { isIP } from 'node:net';
+import { resolve } from 'node:path';
+import { didYouMean } from './jobs/parameters.ts';
+
+export interface Config {
+  readonly host: string;
+  readonly port: number;
+  /** 0: no metrics port. */
+  readonly metricsPort: number;
+  readonly dataDir: string;
+  readonly inputRoot: string;
+  readonly storePath: string;
+  readonly blobsPath: string;
+  /** `classical` or `module:Class`. */
+  readonly engine: string;
+  readonly slots: number;
+  /** Device of each slot in turn; empty: no GPU is assigned. */
+  readonly gpus: readonly number[];
+  readonly logLevel: string;
+  readonly logFormat: 'auto' | 'json' | 'pretty';
+  /** Python of the worker; undefined: the environment in `.venv`. */
+  readonly python: string | undefined;
+  /** Added to the worker's PYTHONPATH, for engines of one's own. */
+  readonly enginePath: string | undefined;
+  readonly publicUrl: string | undefined;
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  readonly maxBodyBytes: number;
+  readonly maxUploadBytes: number;
+  readonly uploadTtlMs: number;
+  readonly maxQueued: number;
+  readonly maxAttempts: number;
+  readonly runTimeoutMs: number;
+  readonly stallTimeoutMs: number;
+  readonly cancelGraceMs: number;
+  readonly drainTimeoutMs: number;
+  readonly resultUrlTtlMs: number;
+  readonly recycleAfterJobs: number;
+}
+
+/** What is wrong with the configuration, one sentence a problem. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly problems: readonly string[];
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.problems = problems;
+  }
+}
+
+type Parse<T> = (text: string) => T | Problem;
+class Problem {
+  readonly allowed: string;
+  constructor(allowed: string) {
+    this.allowed = allowed;
+  }
+}
+
+const text: Parse<string> = (value) => value;
+const oneOf =
+  <const T extends string>(...values: T[]): Parse<T> =>
+  (value) =>
+    values.includes(value as T) ? (value as T) : new Problem(values.join(', '));
+const integer =
+  (minimum: number, maximum: number): Parse<number> =>
+  (value) => {
+    const number = Number(value);
+    const right = /^\d+$/.test(value) && number >= minimum && number <= maximum;
+    return right ? number : new Problem(`a whole number from ${minimum} to ${maximum}`);
+  };
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const duration =
+  (minimumMs: number, maximumMs: number): Parse<number> =>
+  (value) => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value);
+    const ms = match ? Number(match[1]) * UNITS[match[2]!]! : Number.NaN;
+    return ms >= minimumMs && ms <= maximumMs
+      ? ms
+      : new Problem(`a duration such as 500ms, 30s, 5m, 24h, from ${minimumMs / 1000}s to ${maximumMs / 1000}s`);
+  };
+const SIZES: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+const bytes: Parse<number> = (value) => {
+  const match = /^(\d+)([KMGT]?)i?B?$/.exec(value);
+  const number = match ? Number(match[1]) * SIZES[match[2]!]! : Number.NaN;
+  return number >= 1 && number <= 2 ** 50 ? number : new Problem('a size such as 65536, 64M, 20G');
+};
+const numbers: Parse<readonly number[]> = (value) =>
+  /^(\d+(,\d+)*)?$/.test(value)
+    ? value === ''
+      ? []
+      : value.split(',').map(Number)
+    : new Problem('numbers with commas between, such as 0,1');
+const located =
+  (scheme: string, later: RegExp): Parse<string> =>
+  (value) => {
+    if (value.startsWith(`${scheme}:`) && value.length > scheme.length + 1) return value.slice(scheme.length + 1);
+    return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
+  };
+
+interface Setting<T> {
+  readonly parse: Parse<T>;
+  /** As text; `undefined`: not set. */
+  readonly fallback: string | undefined;
+  readonly help: string;
+}
+const setting = <T>(parse: Parse<T>, fallback: string | undefined, help: string): Setting<T> => ({ parse, fallback, help });
+
+/** Every setting by its name after `FFJOBS_`. */
+export const SETTINGS = {
+  HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs FFJOBS_ALLOW_ANONYMOUS'),
+  PORT: setting(integer(0, 65_535), '8000', 'the one port for gRPC, gRPC-Web, Connect and REST; 0 takes a free one'),
+  METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
+  DATA_DIR: setting(text, './data', 'everything that the service keeps'),
+  INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
+  STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
+  BLOBS: setting(located('local', /^s3:/), undefined, 'result store; default local:DATA_DIR/blobs'),
+  ENGINE: setting(text, 'auto', 'auto, classical, or module:Class of an engine of your own'),
+  ENGINE_PATH: setting(text, undefined, 'folder with the module of an engine of your own'),
+  ENGINE_MODE: setting(oneOf('persistent'), 'persistent', 'persistent: one warm process a slot'),
+  ROLE: setting(oneOf('all'), 'all', 'all: API and worker in one process'),
+  SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
+  GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
+  PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
+  PUBLIC_URL: setting(text, undefined, 'base of the URLs that the service hands out; default: the address it listens on'),
+  TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
+  TLS_KEY: setting(text, undefined, 'private key in PEM'),
+  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
+  LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
+  LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
+  MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
+  MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
+  UPLOAD_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long an upload is kept'),
+  MAX_QUEUED: setting(integer(1, 10_000_000), '100000', 'jobs that may wait at once'),
+  MAX_ATTEMPTS: setting(integer(1, 10), '3', 'attempts of a job that does not say'),
+  RUN_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '6h', 'longest engine time of an attempt of a job that does not say'),
+  STALL_TIMEOUT: setting(duration(100, 86_400_000), '10m', 'a run that reports nothing for this long is killed'),
+  CANCEL_GRACE: setting(duration(0, 600_000), '5s', 'how long a run may take to stop before its process is killed'),
+  DRAIN_TIMEOUT: setting(duration(0, 86_400_000), '30s', 'how long running jobs may go on after SIGTERM'),
+  RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
+  RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
+} as const;
+
+type Values = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T | undefined : never };
+
+/** Reads the configuration. `env` also carries FaceFusion's own FACEFUSION_HOME. Throws `ConfigError` with all problems at once. */
+export function readConfig(env: Readonly<Record<string, string | undefined>>, cwd: string): Config {
+  const problems: string[] = [];
+  const values: Record<string, unknown> = {};
+  for (const [name, { parse, fallback }] of Object.entries<Setting<unknown>>(SETTINGS)) {
+    const given = env[`FFJOBS_${name}`];
+    const used = given === undefined || given === '' ? fallback : given;
+    const value = used === undefined ? undefined : parse(used);
+    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${given}'; allowed: ${value.allowed}`);
+    else values[name] = value;
+  }
+  const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
+  for (const name of Object.keys(env)) {
+    if (!name.startsWith('FFJOBS_') || known.includes(name) || OTHERS.has(name)) continue;
+    const hint = didYouMean(
+      name.toLowerCase(),
+      known.map((one) => one.toLowerCase()),
+    );
+    problems.push(`there is no setting ${name}${hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean')}`);
+  }
+  const v = values as Values;
+  const engine = v.ENGINE === 'auto' ? 'classical' : v.ENGINE;
+  if (v.ENGINE === 'facefusion' || (v.ENGINE === 'auto' && env.FACEFUSION_HOME)) {
+    problems.push('the engine `facefusion` is not part of this version yet; set FFJOBS_ENGINE=classical to run the plain engine instead');
+  } else if (engine !== undefined && engine !== 'classical' && !/^[\w.]+:\w+$/.test(engine)) {
+    problems.push(`FFJOBS_ENGINE is '${engine}'; allowed: auto, classical, module:Class`);
+  }
+  if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
+    problems.push(
+      `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
+        'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
+    );
+  }
+  if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
+    problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
+  if (v.PUBLIC_URL !== undefined && !URL.canParse(v.PUBLIC_URL))
+    problems.push(`FFJOBS_PUBLIC_URL is '${v.PUBLIC_URL}'; allowed: an absolute URL`);
+  if (problems.length > 0) throw new ConfigError(problems);
+
+  const dataDir = resolve(cwd, v.DATA_DIR!);
+  const path = (value: string | undefined) => (value === undefined ? undefined : resolve(cwd, value));
+  return Object.freeze({
+    host: v.HOST!,
+    port: v.PORT!,
+    metricsPort: v.METRICS_PORT!,
+    dataDir,
+    inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
+    storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
+    blobsPath: path(v.BLOBS) ?? resolve(dataDir, 'blobs'),
+    engine: engine!,
+    slots: v.SLOTS!,
+    gpus: Object.freeze([...v.GPUS!]),
+    logLevel: v.LOG_LEVEL!,
+    logFormat: v.LOG_FORMAT!,
+    python: v.PYTHON,
+    enginePath: path(v.ENGINE_PATH),
+    publicUrl: v.PUBLIC_URL,
+    tlsCert: path(v.TLS_CERT),
+    tlsKey: path(v.TLS_KEY),
+    maxBodyBytes: v.MAX_BODY_BYTES!,
+    maxUploadBytes: v.MAX_UPLOAD_BYTES!,
+    uploadTtlMs: v.UPLOAD_TTL!,
+    maxQueued: v.MAX_QUEUED!,
+    maxAttempts: v.MAX_ATTEMPTS!,
+    runTimeoutMs: v.RUN_TIMEOUT!,
+    stallTimeoutMs: v.STALL_TIMEOUT!,
+    cancelGraceMs: v.CANCEL_GRACE!,
+    drainTimeoutMs: v.DRAIN_TIMEOUT!,
+    resultUrlTtlMs: v.RESULT_URL_TTL!,
+    recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
+  });
+}
+
+/** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
+const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
