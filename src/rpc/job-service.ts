@@ -21,7 +21,7 @@ import type { ProcessService } from '../../gen/facefusion/jobs/v1/process_servic
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
 import type { BlobStore, JobFilter, JobStore, Limits } from '../jobs/ports.ts';
-import { waitSeconds } from '../rest/bridge.ts';
+import { waitSeconds } from '../rest/call.ts';
 import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 
 export interface JobServiceOptions {
