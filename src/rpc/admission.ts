@@ -1,0 +1,109 @@
+// From a caller's request to a job that may be submitted: contract rules, references and parameters, every violation in one answer.
+// Nothing is kept here and nothing is fetched.
+import { createHash } from 'node:crypto';
+import { clone, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
+import { createValidator } from '@bufbuild/protovalidate';
+import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
+import { JobsError, type Violation } from '../jobs/errors.ts';
+import { resolveParameters, type TargetKind } from '../jobs/parameters.ts';
+import { violationsOf } from './interceptors.ts';
+
+/** The engine behind the slots, as far as callers are concerned. */
+export interface Engine {
+  readonly name: string;
+  readonly version: string;
+  readonly capabilities: Capabilities;
+}
+
+/** Looks at a media reference without fetching it; `field` is its path in the request. */
+export type CheckReference = (reference: string, field: string) => Promise<Violation | undefined>;
+
+export interface Admission {
+  readonly violations: readonly Violation[];
+  readonly warnings: readonly string[];
+  readonly parameters: JsonObject;
+  readonly processors: readonly string[];
+  readonly target: TargetKind;
+}
+
+const validator = createValidator();
+
+/** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
+export async function admit(request: JobRequest, engine: Engine, checkReference: CheckReference): Promise<Admission> {
+  const violations = violationsOf(validator, JobRequestSchema, request);
+  const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
+  const resolved = resolveParameters(request.parameters ?? {}, target, engine);
+  const warnings = [...resolved.warnings];
+  violations.push(...resolved.violations, ...needs(request, resolved.processors, engine), ...format(request, target, engine));
+  if (request.engine !== undefined && request.engine !== engine.name) {
+    const description = `there is no engine '${request.engine}' here; allowed: ${engine.name}`;
+    violations.push({ field: 'engine', reason: 'NOT_A_CHOICE', description });
+  }
+  const references: [string, string][] = request.sourceImages.map((reference, i) => [reference, `source_images[${i}]`]);
+  if (request.sourceAudio !== undefined) references.push([request.sourceAudio, 'source_audio']);
+  if (request.target.case !== undefined) {
+    references.push([request.target.value, request.target.case === 'targetVideo' ? 'target_video' : 'target_image']);
+  }
+  const found = await Promise.all(
+    references.filter(([reference]) => reference !== '').map(([reference, field]) => checkReference(reference, field)),
+  );
+  violations.push(...found.filter((one) => one !== undefined));
+  if (request.retention !== undefined) warnings.push('retention is not followed by this version: a result is kept until it is purged');
+  if (request.cache !== 0) warnings.push('there is no result cache in this version: the engine runs in any case');
+  return { violations, warnings, parameters: resolved.parameters, processors: resolved.processors, target };
+}
+
+/** Parts of the contract whose time has not come; said as UNIMPLEMENTED rather than taken and dropped. */
+export function refuseUnimplemented(request: JobRequest): void {
+  const field = request.webhook !== undefined ? 'webhook' : request.outputUri !== undefined ? 'output_uri' : undefined;
+  if (field === undefined) return;
+  throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${field} is not part of this version yet; leave it out`, {
+    metadata: { field },
+  });
+}
+
+function needs(request: JobRequest, processors: readonly string[], engine: Engine): Violation[] {
+  const chosen = engine.capabilities.processors.filter((one) => processors.includes(one.name));
+  const face = chosen.find((one) => one.needsSourceImage);
+  const sound = chosen.find((one) => one.needsSourceAudio);
+  const violations: Violation[] = [];
+  if (face && request.sourceImages.length === 0) {
+    violations.push({
+      field: 'source_images',
+      reason: 'REQUIRED',
+      description: `${face.name} needs at least one picture of the face to put in`,
+    });
+  }
+  if (sound && request.sourceAudio === undefined) {
+    violations.push({ field: 'source_audio', reason: 'REQUIRED', description: `${sound.name} needs a sound file` });
+  }
+  return violations;
+}
+
+function format(request: JobRequest, target: TargetKind, engine: Engine): Violation[] {
+  const allowed = target === 'image' ? engine.capabilities.imageFormats : engine.capabilities.videoFormats;
+  if (request.outputFormat === undefined || allowed.includes(request.outputFormat)) return [];
+  const what = target === 'image' ? 'a picture' : 'a video';
+  const description = `'${request.outputFormat}' cannot be written for ${what}; allowed: ${allowed.join(', ')}`;
+  return [{ field: 'output_format', reason: 'NOT_A_CHOICE', description }];
+}
+
+/** SHA-256 of a request without its idempotency key, over its ProtoJSON with sorted names: equal for equal requests in whatever order. */
+export function requestDigest(request: JobRequest): string {
+  const bare = clone(JobRequestSchema, request);
+  bare.idempotencyKey = undefined;
+  return createHash('sha256')
+    .update(JSON.stringify(sorted(toJson(JobRequestSchema, bare))))
+    .digest('hex');
+}
+
+function sorted(value: JsonValue): JsonValue {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, one]) => [name, sorted(one)]),
+  );
+}

@@ -1,0 +1,55 @@
+// The one mapper from what this service throws to what an RPC caller sees, as a ConnectError; the REST bridge takes it from there.
+// A JobsError keeps its words; anything else becomes INTERNAL with a reference, and its cause goes to the log alone.
+import { randomUUID } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.js';
+import { type ErrorKind, JobsError } from '../jobs/errors.ts';
+
+/** ErrorInfo.domain of every reason of ours. */
+export const ERROR_DOMAIN = 'facefusion.jobs';
+
+const CODES: Readonly<Record<ErrorKind, Code>> = {
+  invalid: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  already_exists: Code.AlreadyExists,
+  failed_precondition: Code.FailedPrecondition,
+  exhausted: Code.ResourceExhausted,
+  unavailable: Code.Unavailable,
+  unimplemented: Code.Unimplemented,
+  aborted: Code.Aborted,
+  data_loss: Code.DataLoss,
+};
+
+/** `report` gets the cause of what a caller only sees as INTERNAL, with the reference that the caller was told. */
+export function toConnectError(error: unknown, report: (cause: unknown, reference: string) => void): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof JobsError) {
+    const mapped = new ConnectError(error.message, CODES[error.kind], undefined, undefined, error);
+    mapped.details = details(error);
+    return mapped;
+  }
+  if (error instanceof Error && error.name === 'AbortError') return new ConnectError('the call was canceled', Code.Canceled);
+  const reference = randomUUID();
+  report(error, reference);
+  return new ConnectError(`internal error; the operator finds it in the log as ${reference}`, Code.Internal);
+}
+
+function details(error: JobsError): ConnectError['details'] {
+  const list: ConnectError['details'] = [
+    {
+      desc: ErrorInfoSchema,
+      value: create(ErrorInfoSchema, { reason: error.reason, domain: ERROR_DOMAIN, metadata: { ...error.metadata } }),
+    },
+  ];
+  if (error.violations.length > 0) {
+    const fieldViolations = error.violations.map(({ field, description, reason }) => ({ field, description, reason }));
+    list.push({ desc: BadRequestSchema, value: create(BadRequestSchema, { fieldViolations }) });
+  }
+  if (error.retryAfterSeconds !== undefined) {
+    const seconds = Math.floor(error.retryAfterSeconds);
+    const nanos = Math.round((error.retryAfterSeconds - seconds) * 1e9);
+    list.push({ desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay: { seconds: BigInt(seconds), nanos } }) });
+  }
+  return list;
+}

@@ -1,0 +1,135 @@
+// The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
+import type { DescMessage, Message } from '@bufbuild/protobuf';
+import { pathToString } from '@bufbuild/protobuf/reflect';
+import { createValidator, type Validator } from '@bufbuild/protovalidate';
+import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
+import type { Logger } from 'pino';
+import { JobsError, type Violation } from '../jobs/errors.ts';
+import { toConnectError } from './errors.ts';
+
+/** One call as the server sees it, from its first byte: made per HTTP request, filled by `observe`, counted once when the response ends. */
+export interface Call {
+  readonly id: string;
+  readonly log: Logger;
+  /** `facefusion.jobs.v1.JobService/Get`; undefined until a method is found. */
+  endpoint: string | undefined;
+  /** gRPC code in lower snake case; undefined: the call ended before its method ran. */
+  code: string | undefined;
+}
+
+export const callKey: ContextKey<Call | undefined> = createContextKey<Call | undefined>(undefined, { description: 'call' });
+
+/** Messages that the implementation validates itself, together with what only it can know, so that every violation comes at once. */
+export type SelfValidated = ReadonlySet<DescMessage>;
+
+/** The interceptors in order. */
+export function interceptors(selfValidated: SelfValidated): Interceptor[] {
+  return [observe, validate(createValidator(), selfValidated)];
+}
+
+const CODE_NAMES = new Map(
+  Object.entries(Code)
+    .filter(([, value]) => typeof value === 'number')
+    .map(([name, value]) => [value as Code, name.replace(/(?<=[a-z])[A-Z]/g, (letter) => `_${letter}`).toLowerCase()]),
+);
+
+/** Lower snake case, as gRPC names it. */
+export function codeName(code: Code): string {
+  return CODE_NAMES.get(code) ?? 'unknown';
+}
+
+const observe: Interceptor = (next) => async (request) => {
+  const call = request.contextValues.get(callKey);
+  if (call) call.endpoint = `${request.service.typeName}/${request.method.name}`;
+  try {
+    const response = await next(request);
+    if (!response.stream) {
+      if (call) call.code = 'ok';
+      return response;
+    }
+    // A getter-based response (a lazy one) must not be spread.
+    return withMessages(response, observed(response.message, call));
+  } catch (error) {
+    throw ended(call, error);
+  }
+};
+
+function ended(call: Call | undefined, error: unknown): ConnectError {
+  const mapped = toConnectError(error, (cause, reference) =>
+    call?.log.error({ err: cause, reference, endpoint: call.endpoint }, 'internal error'),
+  );
+  if (call) call.code = codeName(mapped.code);
+  return mapped;
+}
+
+function withMessages(response: StreamResponse, message: StreamResponse['message']): StreamResponse {
+  return {
+    stream: true,
+    service: response.service,
+    method: response.method,
+    header: response.header,
+    trailer: response.trailer,
+    message,
+  } as StreamResponse;
+}
+
+function observed<T>(messages: AsyncIterable<T>, call: Call | undefined): AsyncIterable<T> {
+  return {
+    [Symbol.asyncIterator]() {
+      const inner = messages[Symbol.asyncIterator]();
+      return {
+        async next() {
+          try {
+            const result = await inner.next();
+            if (result.done && call) call.code ??= 'ok';
+            return result;
+          } catch (error) {
+            throw ended(call, error);
+          }
+        },
+        async return(value) {
+          if (call) call.code ??= 'canceled';
+          return (await inner.return?.(value)) ?? { done: true, value: undefined };
+        },
+        async throw(error) {
+          return (await inner.throw?.(error)) ?? Promise.reject(error);
+        },
+      };
+    },
+  };
+}
+
+function validate(validator: Validator, selfValidated: SelfValidated): Interceptor {
+  return (next) => async (request) => {
+    const { input } = request.method;
+    if (!request.stream) {
+      if (!selfValidated.has(input)) check(validator, input, request.message);
+      return await next(request);
+    }
+    const messages = request.message;
+    const checked = (async function* () {
+      for await (const message of messages) {
+        check(validator, input, message);
+        yield message;
+      }
+    })();
+    return await next({ ...request, message: checked } as typeof request);
+  };
+}
+
+function check(validator: Validator, desc: DescMessage, message: Message): void {
+  const violations = violationsOf(validator, desc, message);
+  if (violations.length > 0) throw JobsError.invalid(violations);
+}
+
+/** What protovalidate's rules in the contract say of a message; fields are relative to it. */
+export function violationsOf(validator: Validator, desc: DescMessage, message: Message): Violation[] {
+  const result = validator.validate(desc, message);
+  if (result.kind === 'valid') return [];
+  if (result.kind === 'error') throw result.error;
+  return result.violations.map((one) => ({
+    field: pathToString(one.field),
+    description: one.message,
+    reason: one.ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase(),
+  }));
+}

@@ -1,0 +1,270 @@
+// JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
+// the domain's affair, how a call looks on the wire the server's.
+import { randomBytes } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
+import { durationMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
+import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import {
+  type JobService,
+  type ListRequest,
+  ListResponseSchema,
+  ValidateResponseSchema,
+  type WatchJobsRequest,
+  WatchJobsResponseSchema,
+  type WatchResponse,
+  WatchResponseSchema,
+} from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+import type { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
+import { JobsError } from '../jobs/errors.ts';
+import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
+import type { BlobStore, JobFilter, JobStore, Limits } from '../jobs/ports.ts';
+import { waitSeconds } from '../rest/call.ts';
+import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+
+export interface JobServiceOptions {
+  readonly store: JobStore;
+  readonly blobs: BlobStore;
+  /** Throws UNAVAILABLE while no worker has said yet what it can do. */
+  readonly engine: () => Engine;
+  readonly checkReference: CheckReference;
+  readonly limits: Limits;
+  readonly maxAttempts: number;
+  readonly cancelGraceMs: number;
+  readonly resultUrlTtlMs: number;
+  /** Base of URLs handed out. */
+  readonly baseUrl: () => string;
+  readonly tenant: string;
+}
+
+const notYet = (what: string) => () => {
+  throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${what} are not part of this version yet; submit the jobs one by one`);
+};
+
+export function createJobService(options: JobServiceOptions): ServiceImpl<typeof JobService> {
+  const { store, engine, checkReference } = options;
+  const present = presenter(options);
+  const submit = submitter(options);
+
+  const existing = async (id: string): Promise<Job> => {
+    const job = await store.get(id);
+    if (!job) throw JobsError.jobNotFound(id);
+    return job;
+  };
+
+  return {
+    submit: async (request, context) => await submit(request.job!, context),
+    submitBatch: notYet('batches'),
+    getBatch: notYet('batches'),
+    watchBatch: notYet('batches') as ServiceImpl<typeof JobService>['watchBatch'],
+    cancelBatch: notYet('batches'),
+
+    async validate({ job }) {
+      const admission = await admit(job!, engine(), checkReference);
+      return create(ValidateResponseSchema, {
+        valid: admission.violations.length === 0,
+        violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
+        warnings: [...admission.warnings],
+        resolvedParameters: admission.parameters,
+        estimate: await estimate(store, options.tenant, admission),
+      });
+    },
+
+    get: async ({ jobId }) => ({ job: await present(await existing(jobId)) }),
+    getStatus: async ({ jobId }) => ({ state: stateOf(await existing(jobId)) }),
+
+    async getResult({ jobId }) {
+      const job = await existing(jobId);
+      if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${jobId} was purged`);
+      if (!isTerminal(job.status)) {
+        const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
+        const message = `${jobId} is ${nameOf(job.status)} (${job.progress} %); watch it or ask again later`;
+        throw new JobsError('not_found', 'RESULT_NOT_READY', message, { retryAfterSeconds: Math.min(60, retryAfterSeconds) });
+      }
+      if (!job.result) {
+        const why = job.errorMessage ? `: ${job.errorMessage}` : '';
+        throw new JobsError('not_found', 'NO_RESULT', `${jobId} is ${nameOf(job.status)} and has no result${why}`);
+      }
+      const expiresMs = Date.now() + options.resultUrlTtlMs;
+      return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    async *watch({ jobId, afterSequence }, { signal }) {
+      for await (const event of store.watch(jobId, afterSequence, signal)) {
+        yield event.event.case === 'snapshot' ? await presentSnapshot(event, present) : wrapped(event);
+      }
+    },
+
+    async *watchJobs(request, { signal }) {
+      const filter = filterOf(request, options.tenant);
+      for await (const change of store.watchJobs(filter, request.watchToken || undefined, signal)) {
+        yield create(WatchJobsResponseSchema, {
+          job: await present(change.job),
+          watchToken: change.watchToken,
+          reset: change.reset,
+          leftFilter: !change.matches,
+        });
+      }
+    },
+
+    async list(request) {
+      const page = await store.list({
+        ...filterOf(request, options.tenant),
+        createdAfterMs: request.createdAfter && timestampMs(request.createdAfter),
+        createdBeforeMs: request.createdBefore && timestampMs(request.createdBefore),
+        pageSize: request.pageSize || 50,
+        pageToken: request.pageToken || undefined,
+      });
+      return create(ListResponseSchema, {
+        jobs: await Promise.all(page.jobs.map(present)),
+        nextPageToken: page.nextPageToken ?? '',
+        watchToken: page.watchToken,
+      });
+    },
+
+    async cancel({ jobId }) {
+      const job = await store.cancel(jobId, options.cancelGraceMs);
+      if (!job) throw JobsError.jobNotFound(jobId);
+      return { job: await present(job) };
+    },
+
+    async purge({ jobId }) {
+      const purged = await store.purge(jobId);
+      if (!purged) throw JobsError.jobNotFound(jobId);
+      await Promise.all(purged.blobs.map((key) => options.blobs.delete(key)));
+      return { job: await present(purged.job) };
+    },
+  };
+}
+
+export function createProcessService(options: JobServiceOptions): ServiceImpl<typeof ProcessService> {
+  const submit = submitter(options);
+  const shortcut = (processor: string) => async (request: { job?: JobRequest }, context: HandlerContext) => {
+    const job = create(JobRequestSchema, { ...request.job!, parameters: { processors: [processor], ...request.job!.parameters } });
+    return await submit(job, context);
+  };
+  return { swap: shortcut('face_swapper'), enhance: shortcut('face_enhancer') };
+}
+
+/** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
+function submitter(options: JobServiceOptions) {
+  const { store, engine, checkReference, limits } = options;
+  const present = presenter(options);
+  return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
+    request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
+    refuseUnimplemented(request);
+    const admission = await admit(request, engine(), checkReference);
+    if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    const { job, created } = await store.submit(
+      {
+        jobId: newJobId(Date.now(), randomBytes(12)),
+        tenant: options.tenant,
+        request,
+        requestDigest: request.idempotencyKey === undefined ? '' : requestDigest(request),
+        warnings: admission.warnings,
+        maxAttempts: request.maxAttempts ?? options.maxAttempts,
+        startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
+      },
+      limits,
+    );
+    const seconds = context.values.get(waitSeconds);
+    return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
+  };
+}
+
+async function ended(store: JobStore, job: Job, seconds: number, context: HandlerContext): Promise<Job> {
+  const signal = AbortSignal.any([context.signal, AbortSignal.timeout(seconds * 1000)]);
+  if (!isTerminal(job.status)) {
+    for await (const event of store.watch(job.jobId, job.sequence, signal)) void event;
+  }
+  const now = (await store.get(job.jobId)) ?? job;
+  if (isTerminal(now.status)) context.responseHeader.set('preference-applied', `wait=${seconds}`);
+  return now;
+}
+
+/** A job as a caller sees it: with a signed URL of its result, minted now. */
+function presenter(options: JobServiceOptions): (job: Job) => Promise<Job> {
+  return async (job) => {
+    if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
+    return { ...job, resultUrl: await signedUrl(options, job, Date.now() + options.resultUrlTtlMs) };
+  };
+}
+
+async function signedUrl(options: JobServiceOptions, job: Job, expiresMs: number): Promise<string> {
+  const { sha256, mediaType } = job.result!;
+  const filename = `${job.jobId}.${EXTENSIONS[mediaType] ?? 'bin'}`;
+  return new URL(await options.blobs.signedUrl(sha256, { expiresMs, filename, mediaType }), options.baseUrl()).href;
+}
+
+const EXTENSIONS: Readonly<Record<string, string>> = {
+  'image/jpeg': 'jpg',
+  'image/png': 'png',
+  'image/webp': 'webp',
+  'video/mp4': 'mp4',
+  'video/webm': 'webm',
+  'video/quicktime': 'mov',
+};
+
+/** One response object per event object, so that whoever serialises it does so once for all watchers. */
+const responses = new WeakMap<JobEvent, WatchResponse>();
+
+function wrapped(event: JobEvent): WatchResponse {
+  let response = responses.get(event);
+  if (!response) {
+    response = create(WatchResponseSchema, { event });
+    responses.set(event, response);
+  }
+  return response;
+}
+
+async function presentSnapshot(event: JobEvent, present: (job: Job) => Promise<Job>): Promise<WatchResponse> {
+  if (event.event.case !== 'snapshot' || !event.event.value.job) return wrapped(event);
+  const value = create(SnapshotSchema, { ...event.event.value, job: await present(event.event.value.job) });
+  return create(WatchResponseSchema, { event: { ...event, event: { case: 'snapshot', value } } });
+}
+
+function filterOf(request: ListRequest | WatchJobsRequest, tenant: string): JobFilter {
+  return {
+    tenant,
+    statuses: request.status.length > 0 ? request.status : undefined,
+    errorReason: request.errorReason || undefined,
+    labels: request.label.map((label) => {
+      const at = label.indexOf('=');
+      return at < 0 ? { key: label } : { key: label.slice(0, at), value: label.slice(at + 1) };
+    }),
+    batchId: request.batchId || undefined,
+  };
+}
+
+function nameOf(status: JobStatus): string {
+  return JobStatus[status]?.toLowerCase() ?? 'unknown';
+}
+
+/** From the last jobs of the same kind and the throughput of the last hour; fields stay unset where nothing is known. */
+async function estimate(store: JobStore, tenant: string, { target }: Admission) {
+  const [overview, recent] = await Promise.all([
+    store.overview(3_600_000),
+    store.list({ tenant, statuses: [JobStatus.SUCCEEDED], pageSize: 20 }),
+  ]);
+  const wanted = target === 'video' ? 'targetVideo' : 'targetImage';
+  const runs = recent.jobs
+    .filter((job) => job.request?.target.case === wanted && job.timings)
+    .map((job) => job.timings!.runSeconds)
+    .sort((a, b) => a - b);
+  const jobsAhead = overview.totals.get(JobStatus.QUEUED) ?? 0;
+  const doneMs = overview.throughput.filter((step) => step.ended.size > 0);
+  const ended = doneMs.reduce((sum, step) => sum + [...step.ended.values()].reduce((a, b) => a + b, 0), 0);
+  const perJob = ended > 0 ? (doneMs.length * overview.stepSeconds) / ended : undefined;
+  return {
+    jobsAhead,
+    run: runs.length > 0 ? duration(runs[runs.length >> 1]!) : undefined,
+    wait: jobsAhead === 0 ? duration(0) : perJob === undefined ? undefined : duration(jobsAhead * perJob),
+  };
+}
+
+function duration(seconds: number) {
+  const whole = Math.floor(seconds);
+  return { seconds: BigInt(whole), nanos: Math.round((seconds - whole) * 1000) * 1_000_000 };
+}
