@@ -35,7 +35,14 @@ function describe({ event }: JobEvent): string | undefined {
   }
 }
 
-function status(job: { jobId: string; status: JobStatus; step: JobStep; progress: number; errorMessage?: string; attempt: number }): string {
+function status(job: {
+  jobId: string;
+  status: JobStatus;
+  step: JobStep;
+  progress: number;
+  errorMessage?: string;
+  attempt: number;
+}): string {
   const parts = [words(JobStatus[job.status])];
   if (job.status === JobStatus.PROCESSING) parts.push(words(JobStep[job.step]), `attempt ${job.attempt}`);
   if (job.errorMessage) parts.push(job.errorMessage);

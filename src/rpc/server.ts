@@ -3,30 +3,31 @@
 // their response ends, whatever became of them.
 import { randomUUID } from 'node:crypto';
 import type { SecureContextOptions } from 'node:tls';
-import { Code, ConnectError, createContextValues, type Interceptor } from '@connectrpc/connect';
+import { createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
-import { fastify, type FastifyInstance, type FastifyRequest } from 'fastify';
+import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { registerDocs } from '../rest/docs.ts';
-import { type OpenApiInfo, openApi } from '../rest/openapi.ts';
+import { openApi } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { type Call, callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
 
 export interface ServerOptions {
-  /** In the order in which documents list them. */
+  /** Everything that is served as RPC. */
   readonly services: readonly Service[];
+  /** Those of them with a REST form, in the order in which documents list them. */
+  readonly restServices: readonly Service[];
   readonly interceptors: readonly Interceptor[];
   readonly log: Logger;
   /** Called once for each request. */
   readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
   readonly maxBodyBytes: number;
-  /** Largest message of a client stream. */
-  readonly maxMessageBytes: number;
   readonly tls?: SecureContextOptions;
   readonly closeGraceMs: number;
-  readonly openApi: OpenApiInfo;
+  /** Of the service, for the OpenAPI document. */
+  readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
   readonly text: Readonly<Record<string, TextRenderer>>;
   /** What `/readyz` says; not ready: the reason. */
@@ -56,8 +57,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     serverFactory: (handler) => listener.serverFactory(handler),
     forceCloseConnections: false,
     bodyLimit: options.maxBodyBytes,
-    // Calls are logged below, with what they were rather than their path.
-    loggerInstance: undefined,
     genReqId: requestId,
     routerOptions: { maxParamLength: 500 },
     exposeHeadRoutes: false,
@@ -76,7 +75,14 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       const endpoint = call.endpoint ?? request.routeOptions.url ?? 'unmatched';
       const seconds = (performance.now() - call.startedAt) / 1000;
       options.count({ method: request.method, endpoint, code, seconds });
-      logCall(options.log, { request_id: call.id, method: request.method, endpoint, code, status: reply.raw.statusCode, ms: Math.round(seconds * 1000) });
+      logCall(options.log, {
+        request_id: call.id,
+        method: request.method,
+        endpoint,
+        code,
+        status: reply.raw.statusCode,
+        ms: Math.round(seconds * 1000),
+      });
     }
     done();
   });
@@ -89,11 +95,10 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     interceptors: [...options.interceptors],
     contextValues,
     shutdownSignal: shutdown.signal,
-    readMaxBytes: Math.max(options.maxBodyBytes, options.maxMessageBytes),
+    readMaxBytes: options.maxBodyBytes,
     requireConnectProtocolHeader: false,
   });
-  const rest = options.services.filter(({ desc }) => desc.file.name.startsWith('facefusion/'));
-  const bridge = createBridge(rest, options.interceptors, {
+  const bridge = createBridge(options.restServices, options.interceptors, {
     report: (reference, cause) => options.log.error({ err: cause, reference }, 'internal error'),
     shutdownSignal: shutdown.signal,
     contextValues,
@@ -101,7 +106,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     prefixes: [REST_PREFIX],
     text: options.text,
   });
-  const document = JSON.stringify(openApi(bridge.routes, options.openApi));
+  const document = JSON.stringify(openApi(bridge.routes, { title: 'facefusion-jobs', version: options.version }));
   app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(document));
   await app.register(bridge.plugin);
   await registerDocs(app, `${REST_PREFIX}/openapi.json`);
@@ -149,13 +154,8 @@ function codeOfStatus(status: number): string {
 }
 
 /** Reads that went well are not worth a line in production. */
-function logCall(log: Logger, facts: { code: string; method: string; endpoint: string } & object): void {
+function logCall(log: Logger, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
   if (facts.code === 'internal' || facts.code === 'unknown' || facts.code === 'data_loss') log.error(facts, 'call failed');
   else if (facts.code !== 'ok' || !/Get|List|Watch|^\//.test(facts.endpoint.slice(facts.endpoint.indexOf('/')))) log.info(facts, 'call');
   else log.debug(facts, 'call');
-}
-
-/** Why streams end when the process goes. */
-export function shuttingDown(): ConnectError {
-  return new ConnectError('the service is shutting down; connect again', Code.Unavailable);
 }

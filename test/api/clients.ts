@@ -161,7 +161,9 @@ export function restClient(baseUrl: string): Client {
   };
   const query = (facts: Json) =>
     new URLSearchParams(
-      Object.entries(facts).flatMap(([name, value]) => (Array.isArray(value) ? value : [value]).map((one): [string, string] => [name, String(one)])),
+      Object.entries(facts).flatMap(([name, value]) =>
+        (Array.isArray(value) ? value : [value]).map((one): [string, string] => [name, String(one)]),
+      ),
     );
   return {
     name: 'rest',

@@ -21,7 +21,12 @@ export function gate(dir: string): { readonly parameters: Json; open(): Promise<
   return { parameters: { release_file: file }, open: () => writeFile(file, '') };
 }
 
-const picture = (parameters: Json = {}, more: Json = {}): Json => ({ source_images: ['face.jpg'], target_image: 'target.png', parameters, ...more });
+const picture = (parameters: Json = {}, more: Json = {}): Json => ({
+  source_images: ['face.jpg'],
+  target_image: 'target.png',
+  parameters,
+  ...more,
+});
 
 export async function untilTerminal(client: Client, jobId: string): Promise<(Json & { kind: string })[]> {
   const events: (Json & { kind: string })[] = [];
@@ -95,7 +100,10 @@ export const SCENARIOS: readonly Scenario[] = [
       const job = await client.get(job_id as string);
       const all: number[] = [];
       for await (const event of client.watch(job_id as string, 0)) all.push(event.sequence as number);
-      assert.deepEqual(all, Array.from({ length: job.sequence as number }, (_, i) => i + 1));
+      assert.deepEqual(
+        all,
+        Array.from({ length: job.sequence as number }, (_, i) => i + 1),
+      );
       for (const after of [1, 2, all.length - 1]) {
         const rest: number[] = [];
         for await (const event of client.watch(job_id as string, after)) rest.push(event.sequence as number);
@@ -163,14 +171,20 @@ export const SCENARIOS: readonly Scenario[] = [
         started.push([job.job_id as string, (started_at ?? finished_at) as string]);
       }
       const order = started.sort((a, b) => Date.parse(a[1]) - Date.parse(b[1])).map(([id]) => id);
-      assert.deepEqual(order, [high, normal, low].map((job) => job.job_id));
+      assert.deepEqual(
+        order,
+        [high, normal, low].map((job) => job.job_id),
+      );
     },
   ],
   [
     'the same idempotency key gives the same job, another request under it is refused',
     async ({ client }) => {
       const key = randomUUID();
-      const [a, b] = await Promise.all([client.submit(picture({}, { idempotency_key: key })), client.submit(picture({}, { idempotency_key: key }))]);
+      const [a, b] = await Promise.all([
+        client.submit(picture({}, { idempotency_key: key })),
+        client.submit(picture({}, { idempotency_key: key })),
+      ]);
       assert.equal(a.job_id, b.job_id);
       await refused(client.submit(picture({ steps: 2 }, { idempotency_key: key })), 'ALREADY_EXISTS', 'IDEMPOTENCY_KEY_REUSED');
       await untilTerminal(client, a.job_id as string);
@@ -269,7 +283,10 @@ export const SCENARIOS: readonly Scenario[] = [
       } while (token);
       assert.deepEqual(seen, ids.toReversed());
       const failed = await client.list({ label: [`run=${label}`], status: ['failed'] });
-      assert.deepEqual((failed.jobs as Json[]).map((job) => job.job_id), [ids[0]]);
+      assert.deepEqual(
+        (failed.jobs as Json[]).map((job) => job.job_id),
+        [ids[0]],
+      );
       const broken = await client.list({ label: [`run=${label}`], error_reason: 'BROKEN' });
       assert.equal((broken.jobs as Json[]).length, 1);
       const error = await refused(client.list({ page_token: 'not-a-token' }), 'INVALID_ARGUMENT');
