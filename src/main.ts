@@ -65,6 +65,7 @@ const code = await runCommandLine(process.argv.slice(2), {
   root,
   version,
   // Loaded when needed: the commands that only talk to a service start without it.
-  startApp: async (config) => (await import('./app.ts')).startApp(config),
+  startApp: async (config) =>
+    (await import('./app.ts')).startApp(config, { env: process.env, root, version, terminal: Boolean(process.stdout.isTTY) }),
 });
 process.stdout.write('', () => process.exit(code));
