@@ -1,14 +1,14 @@
 // JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
 // the domain's affair, how a call looks on the wire the server's.
 import { randomBytes } from 'node:crypto';
-import { create } from '@bufbuild/protobuf';
+import { create, type DescMessage } from '@bufbuild/protobuf';
 import { durationMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import {
-  type JobService,
+  JobService,
   type ListRequest,
   ListResponseSchema,
   ValidateResponseSchema,
@@ -17,7 +17,7 @@ import {
   type WatchResponse,
   WatchResponseSchema,
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
-import type { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
+import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
 import type { BlobStore, JobFilter, JobStore, Limits } from '../jobs/ports.ts';
@@ -37,7 +37,17 @@ export interface JobServiceOptions {
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
   readonly tenant: string;
+  /** Told of each stream that begins and ends. */
+  readonly watched: { enter(): void; leave(): void };
 }
+
+/** Requests that are checked here, contract rules included, so that a caller hears of everything at once. */
+export const SELF_VALIDATED: ReadonlySet<DescMessage> = new Set([
+  JobService.method.submit.input,
+  JobService.method.validate.input,
+  ProcessService.method.swap.input,
+  ProcessService.method.enhance.input,
+]);
 
 const notYet = (what: string) => () => {
   throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${what} are not part of this version yet; submit the jobs one by one`);
@@ -55,14 +65,14 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
   };
 
   return {
-    submit: async (request, context) => await submit(request.job!, context),
+    submit: async (request, context) => await submit(request.job ?? create(JobRequestSchema), context),
     submitBatch: notYet('batches'),
     getBatch: notYet('batches'),
     watchBatch: notYet('batches') as ServiceImpl<typeof JobService>['watchBatch'],
     cancelBatch: notYet('batches'),
 
     async validate({ job }) {
-      const admission = await admit(job!, engine(), checkReference);
+      const admission = await admit(job ?? create(JobRequestSchema), engine(), checkReference);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -92,20 +102,30 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     },
 
     async *watch({ jobId, afterSequence }, { signal }) {
-      for await (const event of store.watch(jobId, afterSequence, signal)) {
-        yield event.event.case === 'snapshot' ? await presentSnapshot(event, present) : wrapped(event);
+      options.watched.enter();
+      try {
+        for await (const event of store.watch(jobId, afterSequence, signal)) {
+          yield event.event.case === 'snapshot' ? await presentSnapshot(event, present) : wrapped(event);
+        }
+      } finally {
+        options.watched.leave();
       }
     },
 
     async *watchJobs(request, { signal }) {
       const filter = filterOf(request, options.tenant);
-      for await (const change of store.watchJobs(filter, request.watchToken || undefined, signal)) {
-        yield create(WatchJobsResponseSchema, {
-          job: await present(change.job),
-          watchToken: change.watchToken,
-          reset: change.reset,
-          leftFilter: !change.matches,
-        });
+      options.watched.enter();
+      try {
+        for await (const change of store.watchJobs(filter, request.watchToken || undefined, signal)) {
+          yield create(WatchJobsResponseSchema, {
+            job: change.job && (await present(change.job)),
+            watchToken: change.watchToken,
+            reset: change.reset,
+            leftFilter: !change.matches,
+          });
+        }
+      } finally {
+        options.watched.leave();
       }
     },
 
@@ -142,7 +162,8 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
 export function createProcessService(options: JobServiceOptions): ServiceImpl<typeof ProcessService> {
   const submit = submitter(options);
   const shortcut = (processor: string) => async (request: { job?: JobRequest }, context: HandlerContext) => {
-    const job = create(JobRequestSchema, { ...request.job!, parameters: { processors: [processor], ...request.job!.parameters } });
+    const job = request.job ?? create(JobRequestSchema);
+    job.parameters = { processors: [processor], ...job.parameters };
     return await submit(job, context);
   };
   return { swap: shortcut('face_swapper'), enhance: shortcut('face_enhancer') };

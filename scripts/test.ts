@@ -1,0 +1,322 @@
+// `npm test [-- WORD ...]`: everything that can be checked on this machine, with nothing installed by hand. The last line is always
+// `N passed, N failed, N skipped`. `test/suites.json` lists what must have run: one of them missing, or a suite that is not listed, is a failure,
+// so that nothing falls out silently. Words choose the suites whose names contain one of them. `--list` writes the list anew.
+import { spawn } from 'node:child_process';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { run as runNodeTests } from 'node:test';
+import { inspect } from 'node:util';
+import { create, type DescFile, toBinary } from '@bufbuild/protobuf';
+import { type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { showPhases } from '../src/cli/local/phases.ts';
+import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { MANIFEST, manifest } from './generate.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+const LIST = join(ROOT, 'test', 'suites.json');
+const CI = process.env.CI === 'true' || process.env.CI === '1';
+const SUITE_TIMEOUT_MS = 5 * 60_000;
+
+/** Names of all that must run, by who runs them. */
+interface Suites {
+  readonly checks: readonly string[];
+  readonly node: readonly string[];
+  readonly pytest: readonly string[];
+}
+
+/** What happened so far. */
+class Tally {
+  passed = 0;
+  readonly failures: string[] = [];
+  readonly skips: string[] = [];
+  readonly ran = new Set<string>();
+
+  fail(what: string): void {
+    this.failures.push(what);
+    console.log(`FAILED  ${what}`);
+  }
+
+  /** `needed`: the project can install what was lacking, so that CI takes no excuse. */
+  skip(what: string, why: string, needed: boolean): void {
+    if (CI && needed) this.fail(`${what}: skipped (${why}), which CI does not take`);
+    else this.skips.push(`${what}: ${why}`);
+  }
+}
+
+interface Check {
+  readonly name: string;
+  /** Undefined: passed; else the words of the failure. */
+  run(): Promise<string | undefined>;
+}
+
+function present(): Suites {
+  const find = (pattern: string) =>
+    globSync(pattern, { cwd: ROOT, exclude: (path) => String(path).includes('.venv') })
+      .map((path) => path.replaceAll('\\', '/'))
+      .sort();
+  return { checks: CHECKS.map(({ name }) => name), node: find('test/**/*.test.ts'), pytest: find('worker/tests/**/test_*.py') };
+}
+
+interface Finished {
+  readonly code: number | null;
+  readonly output: string;
+}
+
+function command(
+  program: string,
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; show?: boolean } = {},
+): Promise<Finished> {
+  return new Promise((resolve) => {
+    const child = spawn(program, args, { cwd: options.cwd ?? ROOT, env: { ...process.env, ...options.env }, timeout: SUITE_TIMEOUT_MS });
+    let output = '';
+    const take = (chunk: Buffer) => {
+      output += chunk;
+      if (options.show) process.stdout.write(chunk);
+    };
+    child.stdout.on('data', take);
+    child.stderr.on('data', take);
+    child.on('error', (error) => resolve({ code: null, output: error.message }));
+    child.on('close', (code, signal) => resolve({ code, output: signal === null ? output : `${output}\nended by ${signal}` }));
+  });
+}
+
+/** A check that is a program's exit code. */
+function byProgram(name: string, program: () => string, args: readonly string[], cwd = ROOT): Check {
+  return {
+    name,
+    async run() {
+      const { code, output } = await command(program(), args, { cwd });
+      return code === 0 ? undefined : output.trim() || `${program()} ended with ${code}`;
+    },
+  };
+}
+
+const bin = (name: string) => () => join(ROOT, 'node_modules', '.bin', process.platform === 'win32' ? `${name}.cmd` : name);
+let python = '';
+
+const CHECKS: readonly Check[] = [
+  byProgram('typescript', bin('tsc'), ['--noEmit']),
+  byProgram('biome', bin('biome'), ['check', '--colors=off', '--error-on-warnings']),
+  {
+    name: 'generated-code',
+    async run() {
+      const recorded = JSON.parse(readFileSync(MANIFEST, 'utf8')) as Record<string, string>;
+      const now = manifest();
+      const changed = [...new Set([...Object.keys(recorded), ...Object.keys(now)])].filter((file) => recorded[file] !== now[file]);
+      return changed.length === 0 ? undefined : `proto/ and gen/ do not belong together; run \`npm run generate\`:\n${changed.join('\n')}`;
+    },
+  },
+  { name: 'buf-lint', run: bufLint },
+  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.'], join(ROOT, 'worker')),
+  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.'], join(ROOT, 'worker')),
+];
+
+/**
+ * Lints the descriptors in `gen/`, which carry the third-party definitions that the sources import, so that this needs no network; that they
+ * are the sources' is the check `generated-code`.
+ */
+async function bufLint(): Promise<string | undefined> {
+  const files = new Map<string, FileDescriptorProto>();
+  const add = (file: DescFile) => {
+    if (files.has(file.proto.name)) return;
+    file.dependencies.forEach(add);
+    files.set(file.proto.name, file.proto);
+  };
+  for (const path of globSync('gen/{facefusion,restbridge}/**/*_pb.js', { cwd: ROOT })) {
+    const module = (await import(join(ROOT, path))) as Record<string, unknown>;
+    for (const [name, value] of Object.entries(module)) if (name.startsWith('file_')) add(value as DescFile);
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'lint-'));
+  try {
+    const image = join(folder, 'image.binpb');
+    writeFileSync(image, toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
+    const { code, output } = await command(bin('buf')(), [
+      'lint',
+      image,
+      '--config',
+      'buf.yaml',
+      '--path',
+      'facefusion',
+      '--path',
+      'restbridge',
+    ]);
+    return code === 0 ? undefined : output.trim();
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function runCheck(check: Check, tally: Tally): Promise<void> {
+  tally.ran.add(check.name);
+  const began = performance.now();
+  const problem = await check.run();
+  if (problem === undefined) {
+    tally.passed++;
+    console.log(`ok      ${check.name} (${seconds(began)})`);
+  } else {
+    console.log(problem);
+    tally.fail(check.name);
+  }
+}
+
+async function runNode(files: readonly string[], tally: Tally): Promise<void> {
+  if (files.length === 0) return;
+  interface Suite {
+    passed: number;
+    failed: number;
+    skipped: number;
+    readonly began: number;
+    output: string;
+  }
+  const suites = new Map<string, Suite>();
+  const suiteOf = (file: string | undefined): Suite => {
+    const name = file === undefined ? 'test' : relative(ROOT, file).replaceAll('\\', '/');
+    const known = suites.get(name) ?? { passed: 0, failed: 0, skipped: 0, began: performance.now(), output: '' };
+    suites.set(name, known);
+    return known;
+  };
+  const events = runNodeTests({
+    files: files.map((file) => join(ROOT, file)),
+    concurrency: Math.max(2, Math.min(4, availableParallelism())),
+    timeout: SUITE_TIMEOUT_MS,
+  });
+  const paths = new Map<string, string[]>();
+  for await (const { type, data } of events) {
+    if (type === 'test:stderr' || type === 'test:stdout') {
+      suiteOf(data.file).output += data.message;
+    } else if (type === 'test:start') {
+      const path = paths.get(data.file ?? '') ?? [];
+      path.length = data.nesting;
+      path.push(data.name);
+      paths.set(data.file ?? '', path);
+    } else if (type === 'test:pass' || type === 'test:fail') {
+      if (data.details.type === 'suite') continue;
+      const suite = suiteOf(data.file);
+      const file = relative(ROOT, data.file ?? 'test').replaceAll('\\', '/');
+      const title = [...(paths.get(data.file ?? '')?.slice(0, data.nesting) ?? []), data.name].join(' > ');
+      if (data.name === data.file) {
+        // The file itself, told only where it has no tests of its own.
+        if (type === 'test:pass') tally.fail(`${file}: it has no tests`);
+        else tally.fail(`${file}: it did not run to its end`);
+        suite.failed++;
+      } else if (type === 'test:fail') {
+        // A parent fails with its children; the child's failure is the news.
+        if (data.details.error.failureType === 'subtestsFailed') continue;
+        suite.failed++;
+        tally.ran.add(file);
+        tally.fail(`${file}: ${title}`);
+        console.log(indented(inspect(data.details.error.cause ?? data.details.error, { colors: false })));
+      } else if (data.skip !== undefined || data.todo !== undefined) {
+        suite.skipped++;
+        tally.ran.add(file);
+        const why = [data.skip, data.todo].find((reason) => typeof reason === 'string' && reason !== '');
+        tally.skip(`${file}: ${title}`, String(why ?? 'no reason given'), true);
+      } else {
+        suite.passed++;
+        tally.passed++;
+        tally.ran.add(file);
+      }
+    } else if (type === 'test:summary' && data.file !== undefined) {
+      tellSuite(relative(ROOT, data.file), suiteOf(data.file));
+    }
+  }
+  for (const [name, suite] of suites)
+    if (suite.failed > 0 && suite.output !== '') console.log(`--- output of ${name}\n${indented(suite.output)}`);
+}
+
+function tellSuite(name: string, suite: { passed: number; failed: number; skipped: number; began: number }): void {
+  const counts = [
+    `${suite.passed} passed`,
+    suite.failed > 0 && `${suite.failed} failed`,
+    suite.skipped > 0 && `${suite.skipped} skipped`,
+  ].filter(Boolean);
+  console.log(`${suite.failed > 0 ? 'FAILED' : 'ok    '}  ${name}: ${counts.join(', ')} (${seconds(suite.began)})`);
+}
+
+async function runPytest(files: readonly string[], tally: Tally): Promise<void> {
+  if (files.length === 0) return;
+  const folder = mkdtempSync(join(tmpdir(), 'pytest-'));
+  const log = join(folder, 'events.jsonl');
+  try {
+    const { code } = await command(
+      python,
+      ['-m', 'pytest', '-p', 'pytest_events', '--events', log, '--tb=short', '-q', ...files.map((file) => relative('worker', file))],
+      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, show: true },
+    );
+    const before = tally.failures.length;
+    for (const line of existsSync(log) ? readFileSync(log, 'utf8').split('\n').filter(Boolean) : []) {
+      const { test, outcome, reason } = JSON.parse(line) as { test: string; outcome: string; reason: string | null };
+      tally.ran.add(`worker/${test.split('::')[0]}`);
+      if (outcome === 'passed') tally.passed++;
+      else if (outcome === 'skipped') tally.skip(`worker/${test}`, reason ?? 'no reason given', true);
+      else tally.fail(`worker/${test}${reason === null ? '' : `: ${reason}`}`);
+    }
+    if (code !== 0 && tally.failures.length === before) tally.fail(`pytest ended with ${code ?? 'a signal'}`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function preparePython(tally: Tally): Promise<boolean> {
+  using phases = showPhases({ err: process.stderr });
+  try {
+    python = await workerPython({
+      root: ROOT,
+      given: process.env.FFJOBS_PYTHON,
+      env: process.env,
+      dev: true,
+      report: (phase) => phases.report(phase),
+    });
+    return true;
+  } catch (error) {
+    if (!(error instanceof SetupProblem)) throw error;
+    tally.fail(`Python for the worker: ${error.message}`);
+    return false;
+  }
+}
+
+const seconds = (began: number) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
+const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ');
+
+async function main(words: readonly string[]): Promise<number> {
+  const found = present();
+  if (words.includes('--list')) {
+    writeFileSync(LIST, `${JSON.stringify(found, null, 2)}\n`);
+    return 0;
+  }
+  const tally = new Tally();
+  const chosen = (names: readonly string[]) => names.filter((name) => words.length === 0 || words.some((word) => name.includes(word)));
+  const checks = CHECKS.filter(({ name }) => chosen([name]).length > 0);
+  const needsPython = (check: Check) => check.name.startsWith('ruff');
+  const began = performance.now();
+
+  // The environment is fetched while the checks that do not need it run.
+  const preparing = preparePython(tally);
+  for (const check of checks) if (!needsPython(check)) await runCheck(check, tally);
+  const prepared = await preparing;
+  if (prepared) for (const check of checks) if (needsPython(check)) await runCheck(check, tally);
+  await runNode(chosen(found.node), tally);
+  if (prepared) await runPytest(chosen(found.pytest), tally);
+
+  const list = JSON.parse(readFileSync(LIST, 'utf8')) as Suites;
+  const listed = [...list.checks, ...list.node, ...list.pytest];
+  for (const name of chosen(listed)) if (!tally.ran.has(name)) tally.fail(`${name}: listed in test/suites.json and did not run`);
+  for (const name of [...found.node, ...found.pytest, ...found.checks]) {
+    if (!listed.includes(name)) tally.fail(`${name}: not listed in test/suites.json; add it with \`npm test -- --list\``);
+  }
+  if (words.length > 0 && chosen(listed).length === 0) tally.fail(`no suite has a name with ${words.join(' or ')}`);
+
+  console.log(`\nDone in ${seconds(began)}.`);
+  for (const skip of tally.skips) console.log(`skipped  ${skip}`);
+  for (const failure of tally.failures) console.log(`failed   ${failure}`);
+  console.log(`${tally.passed} passed, ${tally.failures.length} failed, ${tally.skips.length} skipped`);
+  return tally.failures.length === 0 ? 0 : 1;
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+  console.log(inspect(error));
+  console.log('0 passed, 1 failed, 0 skipped');
+  return 1;
+});

@@ -1,0 +1,296 @@
+// Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
+// End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
+import { mkdir, readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
+import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
+import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import type { Config } from './config.ts';
+import { Scheduler } from './gpu/scheduler.ts';
+import { JobsError } from './jobs/errors.ts';
+import { JobStatus } from './jobs/job.ts';
+import { openMedia } from './media/media.ts';
+import type { Engine } from './rpc/admission.ts';
+import { eventLine } from './rpc/event-text.ts';
+import { createHealth } from './rpc/health.ts';
+import { interceptors } from './rpc/interceptors.ts';
+import { createJobService, createProcessService, type JobServiceOptions, SELF_VALIDATED } from './rpc/job-service.ts';
+import { createReflection } from './rpc/reflection.ts';
+import { createServer } from './rpc/server.ts';
+import { createSystemService } from './rpc/system-service.ts';
+import { createUploadService } from './rpc/upload-service.ts';
+import { registerBlobRoutes } from './store/blobs-http.ts';
+import { openLocalBlobStore } from './store/blobs-local.ts';
+import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import { createLogger, type Logger } from './telemetry/logs.ts';
+import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
+
+export interface Surroundings {
+  /** Where a worker's variables are taken from. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The installed package: holds `worker/`. */
+  readonly root: string;
+  readonly version: string;
+  /** Log lines are for a person. */
+  readonly terminal: boolean;
+  /** Tests bring their own. */
+  readonly log?: Logger;
+}
+
+export interface App {
+  /** Base URL of the one port. */
+  readonly address: string;
+  readonly scheduler: Scheduler;
+  /** Drains, then closes; safe to call twice. */
+  close(): Promise<void>;
+}
+
+/** One tenant until callers have identities. */
+const TENANT = 'default';
+const IDEMPOTENCY_MS = 24 * 3_600_000;
+const CLOSE_GRACE_MS = 5_000;
+
+/** Starts the whole service. What stands in the way is thrown as an error whose message a person can act on, and nothing is left running. */
+export async function startApp(config: Config, surroundings: Surroundings): Promise<App> {
+  const log = surroundings.log ?? createLogger({ level: config.logLevel, format: config.logFormat, terminal: surroundings.terminal });
+  const opened = new Closing(log);
+  try {
+    return await compose(config, surroundings, log, opened);
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+}
+
+async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
+  for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
+  let address = '';
+  const baseUrl = () => config.publicUrl ?? address;
+
+  const store = opened.last(
+    'job store',
+    await openSqliteJobStore({
+      path: config.storePath,
+      onDefect: (error) => log.error({ err: error }, 'the job store met what should never happen'),
+    }),
+  );
+  const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+  const media = opened.last(
+    'media',
+    await openMedia({
+      inputRoot: config.inputRoot,
+      uploadsDir: join(config.dataDir, 'uploads'),
+      maxUploadBytes: config.maxUploadBytes,
+      uploadTtlMs: config.uploadTtlMs,
+    }),
+  );
+
+  /** What the workers last said that they are; known from the first warm one on. */
+  let known: Engine | undefined;
+  const engine = (): Engine => {
+    const facts = scheduler.capabilities();
+    if (facts?.capabilities) known = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
+    if (known) return known;
+    const problem = scheduler.slots().find((slot) => slot.problem)?.problem;
+    throw new JobsError('unavailable', 'ENGINE_NOT_READY', `the engine is not ready yet${problem ? `: ${problem}` : ''}`, {
+      retryAfterSeconds: 1,
+    });
+  };
+
+  let watchers = 0;
+  const watched = {
+    enter: () => {
+      watchers++;
+    },
+    leave: () => {
+      watchers--;
+    },
+  };
+  const jobs: JobServiceOptions = {
+    store,
+    blobs,
+    engine,
+    checkReference: media.check,
+    limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
+    maxAttempts: config.maxAttempts,
+    cancelGraceMs: config.cancelGraceMs,
+    resultUrlTtlMs: config.resultUrlTtlMs,
+    baseUrl,
+    tenant: TENANT,
+    watched,
+  };
+  const system = {
+    version: surroundings.version,
+    store,
+    engine,
+    slots: () => scheduler.slots(),
+    referenceSchemes: media.schemes,
+    watchers: () => watchers,
+  };
+  const health = createHealth();
+  const ours = [
+    { desc: JobService, implementation: createJobService(jobs) },
+    { desc: ProcessService, implementation: createProcessService(jobs) },
+    { desc: UploadService, implementation: createUploadService(media.receive) },
+    { desc: SystemService, implementation: createSystemService(system) },
+  ];
+  const services = [...ours, ...health.services];
+
+  const metrics = createMetrics();
+  metrics.bind({
+    jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
+    slotsByState: () => countBy(scheduler.slots().map((slot) => WorkerState[slot.state].toLowerCase())),
+    watchers: () => watchers,
+    workerRestarts: () => scheduler.slots().reduce((sum, slot) => sum + slot.restarts, 0),
+  });
+  const server = await createServer({
+    services: [...services, ...createReflection(services.map((one) => one.desc))],
+    restServices: ours,
+    interceptors: interceptors(SELF_VALIDATED),
+    log,
+    count: (facts) => metrics.request(facts),
+    maxBodyBytes: config.maxBodyBytes,
+    tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
+    closeGraceMs: CLOSE_GRACE_MS,
+    version: surroundings.version,
+    text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
+    async ready() {
+      const slots = scheduler.slots();
+      const warm = known !== undefined || scheduler.capabilities() !== undefined;
+      const facts = { engine: warm ? engine().name : null, engine_version: warm ? engine().version : null, slots: slots.length };
+      if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
+      if (!warm)
+        return {
+          ready: false,
+          facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
+        };
+      await store.ping();
+      return { ready: true, facts };
+    },
+    routes: (app) => registerBlobRoutes(app, blobs),
+  });
+  opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
+  // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
+  const scheduler = await Scheduler.open({
+    node: hostname(),
+    store,
+    slots: Array.from({ length: config.slots }, (_, i) => ({
+      name: `${i}`,
+      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
+    })),
+    worker: workerOptions(config, surroundings),
+    workRoot: join(config.dataDir, 'work'),
+    prepare: (job, folder, signal) => media.prepare(job, folder, engine(), signal),
+    storeResult: async (outputPath, { done, signal }) => {
+      const { key, bytes } = await blobs.put(outputPath, done.mediaType, signal);
+      const { mediaType, width, height, frames, durationSeconds } = done;
+      return {
+        $typeName: 'facefusion.jobs.v1.MediaResult',
+        mediaType,
+        bytes: BigInt(bytes),
+        sha256: key,
+        width,
+        height,
+        frames,
+        durationSeconds,
+      };
+    },
+    runTimeoutMs: config.runTimeoutMs,
+    cancelGraceMs: config.cancelGraceMs,
+    logger: log,
+  });
+  opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
+
+  if (config.metricsPort !== 0) {
+    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
+    opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
+  }
+
+  address = await server.listen(config.host, config.port);
+  for (const { desc } of ours) health.set(desc.typeName, 'SERVING');
+  health.set('', 'SERVING');
+  health.set(WORKERS, 'NOT_SERVING');
+  const followWorkers = () => {
+    const up = scheduler
+      .slots()
+      .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
+    health.set(WORKERS, up && !opened.closing ? 'SERVING' : 'NOT_SERVING');
+  };
+  scheduler.onChange(followWorkers);
+  followWorkers();
+  // First of all when the service goes: whoever asks is told to look elsewhere.
+  opened.first(() => {
+    for (const { desc } of ours) health.set(desc.typeName, 'NOT_SERVING');
+    health.set('', 'NOT_SERVING');
+    followWorkers();
+  });
+  log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
+  return { address, scheduler, close: () => opened.close() };
+}
+
+/** Health service of the workers' warmth: the API may serve while none is up. */
+const WORKERS = 'facefusion.jobs.workers';
+
+function workerOptions(config: Config, { env, root }: Surroundings) {
+  const python = config.python;
+  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
+  const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
+  return {
+    command: python,
+    args: ['-m', 'facefusion_worker', '--engine', config.engine],
+    cwd: root,
+    environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
+    stallTimeoutMs: config.stallTimeoutMs,
+    cancelGraceMs: config.cancelGraceMs,
+    recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
+  };
+}
+
+function countBy(names: readonly string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return counts;
+}
+
+/** What has been opened, closed in the reverse order, once, every step whatever another one did. */
+class Closing {
+  readonly #log: Logger;
+  readonly #steps: { readonly name: string; readonly disposable: AsyncDisposable }[] = [];
+  readonly #first: (() => void)[] = [];
+  #closed: Promise<void> | undefined;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  get closing(): boolean {
+    return this.#closed !== undefined;
+  }
+
+  last<T extends AsyncDisposable>(name: string, disposable: T): T {
+    this.#steps.push({ name, disposable });
+    return disposable;
+  }
+
+  first(run: () => void): void {
+    this.#first.push(run);
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= Promise.resolve().then(() => this.#close());
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    for (const run of this.#first) run();
+    for (const { name, disposable } of this.#steps.toReversed()) {
+      try {
+        await disposable[Symbol.asyncDispose]();
+      } catch (error) {
+        this.#log.error({ err: error }, `closing the ${name} failed; the rest goes on`);
+      }
+    }
+  }
+}

@@ -1,0 +1,251 @@
+// `ffjobs doctor`: looks at everything that `serve` needs and changes nothing (but a trial file in the data folder). Every finding that is not
+// `ok` says how to mend it.
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { dirname, join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { type Config, ConfigError } from '../../config.ts';
+import { connect } from '../remote/client.ts';
+import { Exit, type ExitCode } from '../remote/errors.ts';
+import { size } from '../remote/progress.ts';
+import { answer, answerJson, type Terminal } from '../remote/terminal.ts';
+import { findPython, missingModules, run, SetupProblem, venvPython, venvState, WORKER_MODULES } from './python.ts';
+import { type Environment, readSettings } from './settings.ts';
+
+export interface Finding {
+  readonly check: string;
+  readonly state: 'ok' | 'warn' | 'fail';
+  readonly detail: string;
+  readonly fix?: string;
+}
+
+export interface DoctorContext {
+  readonly terminal: Terminal;
+  readonly env: Environment;
+  readonly cwd: string;
+  readonly root: string;
+}
+
+export async function doctor(context: DoctorContext, options: { readonly json: boolean }): Promise<ExitCode> {
+  let worst: ExitCode = Exit.ok;
+  for await (const finding of examine(context)) {
+    if (finding.state === 'fail') worst = Exit.failed;
+    if (options.json) answerJson(context.terminal, { fix: null, ...finding });
+    else {
+      answer(context.terminal, `${finding.state.padEnd(4)}  ${finding.check.padEnd(13)} ${finding.detail}`);
+      if (finding.fix !== undefined) answer(context.terminal, `      ${''.padEnd(13)} -> ${finding.fix}`);
+    }
+  }
+  return worst;
+}
+
+async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Finding> {
+  const major = Number(process.versions.node.split('.')[0]);
+  yield major >= 24
+    ? { check: 'node', state: 'ok', detail: `Node ${process.versions.node}` }
+    : {
+        check: 'node',
+        state: 'fail',
+        detail: `Node ${process.versions.node}`,
+        fix: 'use Node 24 or newer, or start with `npm start`, which fetches one',
+      };
+
+  let config: Config;
+  try {
+    config = readSettings(env, cwd);
+    yield { check: 'settings', state: 'ok', detail: `engine ${config.engine}, ${config.slots} slot${config.slots === 1 ? '' : 's'}` };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    for (const problem of error.problems)
+      yield { check: 'settings', state: 'fail', detail: problem, fix: 'correct the environment or the file that FFJOBS_CONFIG names' };
+    config = readSettings({}, cwd);
+  }
+
+  yield* python(config, env, root);
+  yield await gpu(config, env);
+  yield await dataFolder(config.dataDir);
+  const served = await alreadyServed(config);
+  yield await port(config, served);
+  if (config.metricsPort !== 0 && served === undefined) yield await metricsPort(config);
+  yield store(config, served !== undefined);
+}
+
+async function* python(config: Config, env: Environment, root: string): AsyncGenerator<Finding> {
+  let interpreter = config.python;
+  if (interpreter === undefined) {
+    const state = await venvState(root).catch((error: unknown) => error as Error);
+    if (state instanceof Error) {
+      yield { check: 'python', state: 'fail', detail: state.message };
+      return;
+    }
+    if (state !== 'ready') {
+      try {
+        const found = await findPython(env);
+        yield { check: 'python', state: 'ok', detail: `Python ${found.version} (${found.command})` };
+      } catch (error) {
+        if (!(error instanceof SetupProblem)) throw error;
+        yield { check: 'python', state: 'fail', detail: error.message };
+        return;
+      }
+      yield {
+        check: 'environment',
+        state: 'warn',
+        detail: `.venv is ${state}`,
+        fix: 'nothing to do: `npm start` prepares it, once, over the network',
+      };
+      return;
+    }
+    interpreter = venvPython(root);
+  }
+  const { code, stdout } = await run(interpreter, ['-c', 'import sys; print("%d.%d.%d" % sys.version_info[:3])'], env);
+  if (code !== 0) {
+    yield {
+      check: 'python',
+      state: 'fail',
+      detail: `${interpreter} does not run`,
+      fix: config.python === undefined ? 'remove .venv and start again' : 'set FFJOBS_PYTHON to a Python 3.10 or newer, or unset it',
+    };
+    return;
+  }
+  yield { check: 'python', state: 'ok', detail: `Python ${stdout.trim()} (${interpreter})` };
+  const missing = await missingModules(interpreter, WORKER_MODULES, env);
+  yield missing.length === 0
+    ? { check: 'packages', state: 'ok', detail: `${WORKER_MODULES.join(', ')} can be imported` }
+    : {
+        check: 'packages',
+        state: 'fail',
+        detail: `${missing.join(', ')} cannot be imported`,
+        fix:
+          config.python === undefined
+            ? 'remove .venv and start again'
+            : `${interpreter} -m pip install -r ${join(root, 'worker', 'requirements.txt')}`,
+      };
+  const [module] = config.engine.split(':');
+  if (!config.engine.includes(':') || module === undefined) return;
+  const path = [config.enginePath, join(root, 'worker'), env.PYTHONPATH]
+    .filter((part) => part)
+    .join(process.platform === 'win32' ? ';' : ':');
+  yield (await missingModules(interpreter, [module], { ...env, PYTHONPATH: path })).length === 0
+    ? { check: 'engine', state: 'ok', detail: `${config.engine} can be imported` }
+    : {
+        check: 'engine',
+        state: 'fail',
+        detail: `the module of ${config.engine} cannot be imported`,
+        fix: 'set FFJOBS_ENGINE_PATH to the folder that holds it, and install what it imports',
+      };
+}
+
+async function gpu(config: Config, env: Environment): Promise<Finding> {
+  const { code, stdout } = await run(
+    'nvidia-smi',
+    ['--query-gpu=index,name,memory.total', '--format=csv,noheader'],
+    env,
+    AbortSignal.timeout(10_000),
+  ).catch(() => ({ code: 1, stdout: '' }));
+  const found = code === 0 ? stdout.trim().split('\n').filter(Boolean) : [];
+  const unknown = config.gpus.filter((index) => !found.some((line) => line.startsWith(`${index},`)));
+  if (unknown.length > 0) {
+    return {
+      check: 'gpu',
+      state: 'fail',
+      detail: `FFJOBS_GPUS names ${unknown.join(', ')}; this machine has ${found.length > 0 ? found.join('; ') : 'no NVIDIA GPU that its driver shows'}`,
+      fix: 'correct FFJOBS_GPUS or leave it empty, or install the driver',
+    };
+  }
+  if (found.length > 0) return { check: 'gpu', state: 'ok', detail: found.join('; ') };
+  return { check: 'gpu', state: 'ok', detail: 'none found; the classical engine needs none' };
+}
+
+async function dataFolder(folder: string): Promise<Finding> {
+  const fix = 'make it writable for this user, or set FFJOBS_DATA_DIR to another one';
+  // Looked at without being made: the nearest folder that is there decides.
+  let nearest = folder;
+  while (!existsSync(nearest) && dirname(nearest) !== nearest) nearest = dirname(nearest);
+  const trial = join(nearest, `.ffjobs-${randomUUID()}`);
+  try {
+    if (nearest === folder) await writeFile(trial, '');
+    else await mkdir(trial);
+  } catch (error) {
+    return { check: 'data folder', state: 'fail', detail: `${folder} cannot be written (${(error as NodeJS.ErrnoException).code})`, fix };
+  } finally {
+    await rm(trial, { recursive: true, force: true }).catch(() => {});
+  }
+  const facts = await statfs(nearest);
+  const free = facts.bavail * facts.bsize;
+  const detail = `${folder}, ${size(free)} free`;
+  if (free < 500e6) return { check: 'data folder', state: 'fail', detail, fix: 'free some space, or set FFJOBS_DATA_DIR to a larger disk' };
+  if (free < 10e9) return { check: 'data folder', state: 'warn', detail, fix: 'enough to try it; video needs more' };
+  return { check: 'data folder', state: 'ok', detail };
+}
+
+/** Version of the service that answers at the configured address. */
+async function alreadyServed(config: Config): Promise<string | undefined> {
+  if (config.port === 0) return undefined;
+  const host = config.host === '0.0.0.0' || config.host === '::' ? 'localhost' : config.host;
+  const scheme = config.tlsCert === undefined ? 'http' : 'https';
+  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`);
+  const { serviceVersion } = await service.system.getCapabilities({}, { timeoutMs: 2_000 }).catch(() => ({ serviceVersion: undefined }));
+  return serviceVersion;
+}
+
+async function port(config: Config, served: string | undefined): Promise<Finding> {
+  if (served !== undefined) return { check: 'port', state: 'ok', detail: `${config.port}: facefusion-jobs ${served} runs here already` };
+  const problem = await bindProblem(config.host, config.port);
+  if (problem === undefined) return { check: 'port', state: 'ok', detail: `${config.host}:${config.port} is free` };
+  return {
+    check: 'port',
+    state: 'fail',
+    detail: `${config.host}:${config.port} cannot be listened on (${problem})`,
+    fix: 'stop the other program, or set FFJOBS_PORT to another port',
+  };
+}
+
+async function metricsPort(config: Config): Promise<Finding> {
+  const problem = await bindProblem(config.host, config.metricsPort);
+  if (problem === undefined) return { check: 'metrics port', state: 'ok', detail: `${config.metricsPort} is free` };
+  return {
+    check: 'metrics port',
+    state: 'fail',
+    detail: `${config.metricsPort} cannot be listened on (${problem})`,
+    fix: 'set FFJOBS_METRICS_PORT to another port, or to off',
+  };
+}
+
+function bindProblem(host: string, port: number): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const trial = createServer();
+    trial.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    trial.listen({ host, port, exclusive: true }, () => trial.close(() => resolve(undefined)));
+  });
+}
+
+function store(config: Config, served: boolean): Finding {
+  if (!existsSync(config.storePath)) return { check: 'job store', state: 'ok', detail: `${config.storePath} will be made` };
+  try {
+    const database = new DatabaseSync(config.storePath, { timeout: 0 });
+    try {
+      database.exec('BEGIN IMMEDIATE; ROLLBACK');
+    } finally {
+      database.close();
+    }
+    return { check: 'job store', state: 'ok', detail: config.storePath };
+  } catch (error) {
+    if (/locked|busy/i.test(String(error))) {
+      if (served) return { check: 'job store', state: 'ok', detail: `${config.storePath}, held by the service that runs` };
+      return {
+        check: 'job store',
+        state: 'fail',
+        detail: `${config.storePath} is held by another process`,
+        fix: 'stop that process, or set FFJOBS_DATA_DIR to another folder',
+      };
+    }
+    return {
+      check: 'job store',
+      state: 'fail',
+      detail: `${config.storePath}: ${(error as Error).message}`,
+      fix: 'restore it from a copy, or move it away to start with an empty one',
+    };
+  }
+}

@@ -1,0 +1,113 @@
+// `ffjobs serve`: the service until it is told to stop. The first signal drains, a second one leaves at once. What stands in the way of a
+// start is one sentence with its fix.
+import { access, constants, mkdir } from 'node:fs/promises';
+import type { Config } from '../../config.ts';
+import { JobsError } from '../../jobs/errors.ts';
+import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
+import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
+import { showPhases } from './phases.ts';
+import { workerPython } from './python.ts';
+import { type Environment, readSettings } from './settings.ts';
+
+export interface RunningApp {
+  /** Base URL of the one port. */
+  readonly address: string;
+  /** Drains, then closes; safe to call twice. */
+  close(): Promise<void>;
+}
+/** `src/app.ts`, given by `main.ts` so that this folder does not know the composition root. */
+export type StartApp = (config: Config) => Promise<RunningApp>;
+
+export interface ServeContext {
+  readonly terminal: Terminal;
+  readonly env: Environment;
+  readonly cwd: string;
+  /** Of the installed package: holds `worker/` and `.venv`. */
+  readonly root: string;
+  readonly startApp: StartApp;
+}
+
+export async function serve(context: ServeContext, options: { readonly json: boolean }): Promise<ExitCode> {
+  const { terminal, env, cwd } = context;
+  const stopping = new AbortController();
+  const forced = Promise.withResolvers<ExitCode>();
+  const undo = terminal.onInterrupt((signal) => {
+    if (stopping.signal.aborted) {
+      say(terminal, 'Leaving at once; what ran is tried again at the next start.');
+      forced.resolve(signal === 'SIGINT' ? Exit.interrupted : Exit.failed);
+      return;
+    }
+    stopping.abort();
+  });
+  const run = async (): Promise<ExitCode> => {
+    const config = readSettings(env, cwd);
+    await writable(config.dataDir);
+    const python = await ready(context, config, stopping.signal);
+    if (stopping.signal.aborted) return Exit.ok;
+    const app = await context.startApp({ ...config, python }).catch((error: unknown) => {
+      throw startProblem(error, config);
+    });
+    if (options.json) answerJson(terminal, { listening: app.address });
+    else answer(terminal, `facefusion-jobs listens on ${app.address} (REST at /api/v1, documentation at /docs); Ctrl-C stops it`);
+    await aborted(stopping.signal);
+    say(terminal, 'Stopping: running jobs are finished or put back in the queue. Ctrl-C again leaves at once.');
+    await app.close();
+    return Exit.ok;
+  };
+  try {
+    return await Promise.race([run(), forced.promise]);
+  } catch (error) {
+    if (stopping.signal.aborted && error === stopping.signal.reason) return Exit.ok;
+    throw error;
+  } finally {
+    undo();
+  }
+}
+
+async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
+  using phases = showPhases(terminal);
+  return workerPython({ root, given: config.python, env, dev: false, signal, report: (phase) => phases.report(phase) });
+}
+
+async function writable(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+    await access(folder, constants.W_OK);
+  } catch (error) {
+    throw new CliError(
+      Exit.failed,
+      `the data folder ${folder} cannot be written (${(error as NodeJS.ErrnoException).code}): make it writable for this user, or set FFJOBS_DATA_DIR to another one`,
+      { cause: error },
+    );
+  }
+}
+
+/** The ends of a start that people meet, in words; anything else stays as it is. */
+function startProblem(error: unknown, config: Config): unknown {
+  const { code, port } = error as { code?: string; port?: number };
+  const options = { cause: error };
+  if (code === 'EADDRINUSE') {
+    const metrics = port !== undefined && port === config.metricsPort && port !== config.port;
+    const [name, number] = metrics ? ['FFJOBS_METRICS_PORT', config.metricsPort] : ['FFJOBS_PORT', config.port];
+    return new CliError(
+      Exit.failed,
+      `port ${number} is taken by another program: stop it (it may be this service: \`ffjobs doctor\` tells), or set ${name} to another one`,
+      options,
+    );
+  }
+  if (code === 'EACCES' && port !== undefined) {
+    return new CliError(Exit.failed, `this user may not listen on port ${port}: set FFJOBS_PORT to one above 1023`, options);
+  }
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
+    return new CliError(Exit.failed, `this machine has no address '${config.host}': set FFJOBS_HOST to one that it has`, options);
+  }
+  if (error instanceof JobsError) return new CliError(Exit.failed, error.message, options);
+  return error;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

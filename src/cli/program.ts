@@ -1,0 +1,73 @@
+// The `ffjobs` program: which commands there are, and how each way of ending becomes words and an exit code.
+import { Command, CommanderError } from 'commander';
+import { ConfigError } from '../config.ts';
+import { doctor } from './local/doctor.ts';
+import { SetupProblem } from './local/python.ts';
+import { type StartApp, serve } from './local/serve.ts';
+import { addRemoteCommands } from './remote/commands.ts';
+import { CliError, Exit, type ExitCode, explain, explanationJson, explanationLines } from './remote/errors.ts';
+import type { Backoff } from './remote/follow.ts';
+import { answerJson, say, type Terminal } from './remote/terminal.ts';
+
+export interface Surroundings {
+  readonly terminal: Terminal;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  /** Where the package lies. */
+  readonly root: string;
+  readonly version: string;
+  readonly startApp: StartApp;
+  readonly backoff?: Backoff;
+}
+
+const DEFAULT_SERVER = 'http://127.0.0.1:8000';
+
+const AFTER_HELP = `
+Exit codes: 0 done, 1 the job failed or something broke, 2 wrong usage or request, 3 refused by the content analyser, 4 canceled,
+5 not found, 6 service not reached, 7 not allowed, 8 over a limit, 130 interrupted.`;
+
+/** Runs one command line (without the program's own name) and answers its exit code. Throws nothing. */
+export async function runCommandLine(args: readonly string[], surroundings: Surroundings): Promise<ExitCode> {
+  const { terminal, env } = surroundings;
+  let exit: ExitCode = Exit.ok;
+  const finish = (code: ExitCode) => {
+    exit = code;
+  };
+  const program = new Command('ffjobs')
+    .description('FaceFusion jobs: submit, watch, fetch the result, cancel')
+    .version(surroundings.version)
+    .option('--server <url>', 'the service to talk to (FFJOBS_SERVER)', env.FFJOBS_SERVER || DEFAULT_SERVER)
+    .option('--json', 'write JSON lines to standard output', false)
+    .addHelpText('after', AFTER_HELP)
+    .showHelpAfterError('(`ffjobs --help` shows what there is)')
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => void terminal.out.write(text), writeErr: (text) => void terminal.err.write(text) });
+  program
+    .command('serve')
+    .description('run the service on this machine until Ctrl-C; settings are environment variables, see the README')
+    .action(async () => finish(await serve(surroundings, program.opts())));
+  program
+    .command('doctor')
+    .description('look at what the service needs on this machine, and say what to mend')
+    .action(async () => finish(await doctor(surroundings, program.opts())));
+  addRemoteCommands(program, { terminal, finish, backoff: surroundings.backoff });
+
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exit;
+  } catch (error) {
+    // Commander has said it already.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? Exit.ok : Exit.invalid;
+    const { json, server } = program.opts<{ json: boolean; server: string }>();
+    const explanation = explain(inWords(error), server);
+    if (json) answerJson(terminal, explanationJson(explanation));
+    else for (const line of explanationLines(explanation)) say(terminal, line);
+    return explanation.exit;
+  }
+}
+
+function inWords(error: unknown): unknown {
+  if (error instanceof ConfigError) return new CliError(Exit.failed, error.problems.join('\nffjobs: '), { cause: error });
+  if (error instanceof SetupProblem) return new CliError(Exit.failed, error.message, { cause: error });
+  return error;
+}

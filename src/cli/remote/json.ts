@@ -1,0 +1,41 @@
+// Messages as the REST dialect writes them, so that `ffjobs --json` and `curl` show the same: snake_case, short lower-case enum values,
+// null for what is unset, zero numbers printed. A oneof shows only the member that is set.
+import type { DescEnum, DescField, DescMessage, JsonObject, JsonValue, Message, MessageShape } from '@bufbuild/protobuf';
+import { toJson } from '@bufbuild/protobuf';
+
+export function dialect<T extends DescMessage>(schema: T, message: MessageShape<T> & Message): JsonObject {
+  return object(schema, toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true }) as JsonObject);
+}
+
+/** `JOB_STATUS_QUEUED` of `JobStatus` as `queued`. */
+export function enumName(schema: DescEnum, value: number): string {
+  const name = schema.value[value]?.name ?? String(value);
+  return name.slice(schema.sharedPrefix?.length ?? 0).toLowerCase();
+}
+
+function object(schema: DescMessage, json: JsonObject): JsonObject {
+  const shaped: JsonObject = {};
+  for (const field of schema.fields) {
+    const value = json[field.name];
+    if (value === undefined) {
+      if (field.oneof === undefined) shaped[field.name] = null;
+    } else {
+      shaped[field.name] = fieldValue(field, value);
+    }
+  }
+  return shaped;
+}
+
+function fieldValue(field: DescField, value: JsonValue): JsonValue {
+  if (field.fieldKind === 'list') return (value as JsonValue[]).map((item) => scalar(field.message ?? field.enum, item));
+  if (field.fieldKind === 'map') {
+    return Object.fromEntries(Object.entries(value as JsonObject).map(([key, item]) => [key, scalar(field.message ?? field.enum, item)]));
+  }
+  return scalar(field.message ?? field.enum, value);
+}
+
+function scalar(schema: DescMessage | DescEnum | undefined, value: JsonValue): JsonValue {
+  if (schema?.kind === 'message' && !schema.typeName.startsWith('google.protobuf.')) return object(schema, value as JsonObject);
+  if (schema?.kind === 'enum' && typeof value === 'string') return value.slice(schema.sharedPrefix?.length ?? 0).toLowerCase();
+  return value;
+}

@@ -1,0 +1,72 @@
+// Files in and out, streamed, never whole in memory. What arrives is compared with what was sent by its SHA-256; a download appears under
+// its name only when it is whole.
+import { createHash } from 'node:crypto';
+import { createWriteStream } from 'node:fs';
+import { open, rename, rm, stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { UploadRequestSchema, UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import type { Service } from './client.ts';
+import { CliError, Exit } from './errors.ts';
+import { type Line, size } from './progress.ts';
+
+const CHUNK_BYTES = 256 * 1024;
+
+export async function upload(service: Service, path: string, line: Line, signal: AbortSignal): Promise<UploadResponse> {
+  const digest = createHash('sha256');
+  const { size: total } = await stat(path);
+  async function* parts(): AsyncGenerator<MessageInitShape<typeof UploadRequestSchema>> {
+    yield { part: { case: 'metadata', value: { filename: basename(path), bytes: BigInt(total) } } };
+    await using file = await open(path);
+    let sent = 0;
+    for await (const chunk of file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false }) as AsyncIterable<Buffer>) {
+      digest.update(chunk);
+      yield { part: { case: 'chunk', value: chunk } };
+      sent += chunk.length;
+      line.update(total === 0 ? 100 : (100 * sent) / total, `${size(sent)} of ${size(total)} sent`, 'upload');
+    }
+  }
+  const answer = await service.uploads.upload(parts(), { signal });
+  if (answer.sha256 !== digest.digest('hex')) {
+    throw new CliError(Exit.failed, `'${path}' changed on the way to the service or while it was read; send it again`);
+  }
+  return answer;
+}
+
+/** Downloads a finished job's result to `path` and answers its size. */
+export async function download(service: Service, jobId: string, path: string, line: Line, signal: AbortSignal): Promise<number> {
+  const { url, result } = await service.jobs.getResult({ jobId }, { signal });
+  const response = await fetch(new URL(url, service.url), { signal });
+  if (!response.ok || response.body === null) {
+    throw new CliError(Exit.failed, `the result of ${jobId} could not be fetched: HTTP ${response.status}`);
+  }
+  const total = Number(result?.bytes ?? 0);
+  const digest = createHash('sha256');
+  const part = `${path}.part`;
+  let received = 0;
+  try {
+    await pipeline(
+      Readable.fromWeb(response.body),
+      async function* (chunks: AsyncIterable<Uint8Array>) {
+        for await (const chunk of chunks) {
+          digest.update(chunk);
+          received += chunk.length;
+          line.update(total === 0 ? 100 : (100 * received) / total, `${size(received)} of ${size(total)} received`, 'download');
+          yield chunk;
+        }
+      },
+      createWriteStream(part),
+      { signal },
+    );
+    if (result !== undefined && digest.digest('hex') !== result.sha256) {
+      throw new CliError(Exit.failed, `the result of ${jobId} did not arrive whole; run \`ffjobs watch ${jobId} --output ${path}\` again`);
+    }
+    await rename(part, path);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
+  }
+  return received;
+}

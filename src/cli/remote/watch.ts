@@ -1,0 +1,126 @@
+// Watches one job to its end on this terminal. Ctrl-C never cancels a job by itself: a person is asked, a script's job goes on, and a second
+// Ctrl-C leaves at once.
+import { rename, writeFile } from 'node:fs/promises';
+import { JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import { type Job, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Service } from './client.ts';
+import { Exit, type ExitCode, exitOfStatus } from './errors.ts';
+import { type Backoff, follow } from './follow.ts';
+import { dialect } from './json.ts';
+import { download } from './media.ts';
+import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, type View, withEvent } from './progress.ts';
+import { answer, answerJson, say, type Terminal } from './terminal.ts';
+
+export interface WatchOptions {
+  readonly json: boolean;
+  /** Where to put the result. */
+  readonly output?: string;
+  /** Where to keep the latest preview. */
+  readonly preview?: string;
+  readonly after?: number;
+  readonly backoff?: Backoff;
+}
+
+export async function watchJob(service: Service, terminal: Terminal, jobId: string, options: WatchOptions): Promise<ExitCode> {
+  const leaving = new AbortController();
+  let progress = options.json ? SILENT : showProgress(terminal);
+  let line = progress.line(jobId);
+  let view: View = NOTHING_YET;
+  let question: Promise<void> | undefined;
+
+  const draw = (fresh: Progress) => {
+    progress[Symbol.dispose]();
+    progress = fresh;
+    line = progress.line(jobId);
+  };
+  const ask = async () => {
+    // The bars would be drawn over the question.
+    draw(SILENT);
+    const word = await terminal.ask(`Cancel ${jobId}? y: cancel it, n: leave it running, Enter: go on watching. `, leaving.signal);
+    if (leaving.signal.aborted) return;
+    if (word === undefined || /^n/i.test(word)) leaving.abort();
+    else if (/^y/i.test(word)) await service.jobs.cancel({ jobId }, { signal: leaving.signal });
+    if (!leaving.signal.aborted && !options.json) {
+      draw(showProgress(terminal));
+      showView(line, view);
+    }
+  };
+  const undo = terminal.onInterrupt((signal) => {
+    if (question !== undefined || !terminal.interactive || signal === 'SIGTERM') {
+      leaving.abort();
+      return;
+    }
+    question = ask()
+      .catch((error: unknown) => leaving.abort(error))
+      .finally(() => {
+        question = undefined;
+      });
+  });
+
+  try {
+    const events = follow(service.jobs, jobId, {
+      after: options.after,
+      signal: leaving.signal,
+      backoff: options.backoff,
+      onLost: () => progress.note('The connection was lost; trying again ...'),
+    });
+    for await (const event of events) {
+      if (options.json) answerJson(terminal, dialect(JobEventSchema, event));
+      view = withEvent(view, event);
+      if (event.event.case === 'log') progress.note(event.event.value.message);
+      else if (event.event.case === 'preview') await keepPreview(options.preview, event.event.value.jpeg);
+      else showView(line, view);
+    }
+    const { job } = await service.jobs.get({ jobId }, { signal: leaving.signal });
+    if (job === undefined) return Exit.failed;
+    let saved: string | undefined;
+    if (job.status === JobStatus.SUCCEEDED && options.output !== undefined) {
+      const bytes = await download(service, jobId, options.output, progress.line(options.output), leaving.signal);
+      saved = options.output;
+      if (options.json) answerJson(terminal, { saved: { path: saved, bytes: String(bytes) } });
+    }
+    progress[Symbol.dispose]();
+    if (!options.json) tellEnd(terminal, job, saved);
+    return exitOfStatus(job.status);
+  } catch (error) {
+    if (!leaving.signal.aborted) throw error;
+    progress[Symbol.dispose]();
+    const { reason } = leaving.signal;
+    if (reason instanceof Error && reason.name !== 'AbortError') throw reason;
+    say(terminal, `${jobId} goes on without you; \`ffjobs watch ${jobId}\` comes back to it, \`ffjobs cancel ${jobId}\` stops it.`);
+    return Exit.interrupted;
+  } finally {
+    undo();
+    leaving.abort();
+    progress[Symbol.dispose]();
+  }
+}
+
+async function keepPreview(path: string | undefined, jpeg: Uint8Array): Promise<void> {
+  if (path === undefined) return;
+  await writeFile(`${path}.part`, jpeg);
+  await rename(`${path}.part`, path);
+}
+
+function tellEnd(terminal: Terminal, job: Job, saved: string | undefined): void {
+  for (const warning of job.warnings) say(terminal, `warning: ${warning}`);
+  const { jobId, result, error } = job;
+  switch (job.status) {
+    case JobStatus.SUCCEEDED: {
+      const facts = result === undefined ? '' : `: ${result.mediaType}, ${result.width}x${result.height}, ${size(Number(result.bytes))}`;
+      say(terminal, `${jobId} succeeded${facts}${job.cached ? ', from the cache' : ''}`);
+      if (saved !== undefined) answer(terminal, saved);
+      else if (job.resultUrl !== undefined) answer(terminal, job.resultUrl);
+      return;
+    }
+    case JobStatus.CANCELED:
+      say(terminal, `${jobId} was canceled`);
+      return;
+    case JobStatus.REFUSED:
+      say(terminal, `${jobId} was refused by the content analyser: ${error?.message ?? 'no reason given'}`);
+      return;
+    default:
+      say(terminal, `${jobId} failed: ${error?.message ?? job.errorMessage ?? 'no reason given'} (${error?.reason ?? 'UNKNOWN'})`);
+      if (error?.retryable) say(terminal, 'The same request may succeed when it is submitted again.');
+  }
+}

@@ -1,0 +1,157 @@
+// What a run says, on its way into the job's event log. Owned by one job's stay on this node. Always true: writes reach the lease one after another in
+// the order they were said; percent never falls and is 100 only in the terminal state; at most ten progress events a second are stored, and the last one before the end always is.
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { LogLevel, LogSchema, PreviewSchema, type Progress, ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { JobStep } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import * as wire from '../../gen/facefusion/worker/v1/worker_pb.js';
+import type { Lease } from '../jobs/ports.ts';
+import { Rate } from './rate.ts';
+import type { Logger } from './worker.ts';
+
+/** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
+const PROGRESS_PER_SECOND = 8;
+const MAX_LOG_LENGTH = 4096;
+
+const STEPS: Readonly<Record<wire.Step, JobStep | undefined>> = {
+  [wire.Step.UNSPECIFIED]: undefined,
+  [wire.Step.LOADING_MODELS]: JobStep.LOADING_MODELS,
+  [wire.Step.ANALYSING]: JobStep.ANALYSING,
+  [wire.Step.EXTRACTING_FRAMES]: JobStep.EXTRACTING_FRAMES,
+  [wire.Step.PROCESSING]: JobStep.PROCESSING,
+  [wire.Step.ENCODING_OUTPUT]: JobStep.ENCODING_OUTPUT,
+  [wire.Step.RESTORING_AUDIO]: JobStep.RESTORING_AUDIO,
+};
+
+// Both protos number their levels alike.
+const LEVELS: Readonly<Record<wire.LogLevel, LogLevel>> = {
+  [wire.LogLevel.UNSPECIFIED]: LogLevel.INFO,
+  [wire.LogLevel.DEBUG]: LogLevel.DEBUG,
+  [wire.LogLevel.INFO]: LogLevel.INFO,
+  [wire.LogLevel.WARN]: LogLevel.WARN,
+  [wire.LogLevel.ERROR]: LogLevel.ERROR,
+};
+
+export class Reporter {
+  readonly #lease: Lease;
+  readonly #logger: Logger;
+  readonly #now: () => number;
+  readonly #logs = new Rate(100, 20, performance.now());
+  readonly #previews = new Rate(2, 2, performance.now());
+  #writes: Promise<void> = Promise.resolve();
+  #step: JobStep = JobStep.LOADING_MODELS;
+  #percent = 0;
+  /** Monotonic times of the latest stored progress events, oldest first. */
+  #stored: number[] = [];
+  #storedStep: JobStep | undefined;
+  #pending: Progress | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** `now`: milliseconds since 1970, the store's clock. */
+  constructor(lease: Lease, logger: Logger, now: () => number) {
+    this.#lease = lease;
+    this.#logger = logger;
+    this.#now = now;
+  }
+
+  /** The worker's own progress. */
+  progress(said: wire.Progress): void {
+    const step = STEPS[said.step] ?? this.#step;
+    this.#percent = Math.max(this.#percent, Math.min(99, said.percent));
+    const progress = create(ProgressSchema, {
+      step,
+      percent: this.#percent,
+      framesDone: said.framesDone,
+      framesTotal: said.framesTotal,
+      framesPerSecond: said.framesPerSecond,
+      etaSeconds: said.etaSeconds,
+      estimatedFinishTime: said.etaSeconds === undefined ? undefined : timestampFromMs(this.#now() + said.etaSeconds * 1000),
+      attempt: this.#lease.job.attempt,
+    });
+    // The last word of a step is stored, unless an engine changes steps faster than events may be stored.
+    if (step !== this.#step && this.#roomAt() <= performance.now()) this.#storePending();
+    this.#step = step;
+    this.#pending = progress;
+    this.#offer();
+  }
+
+  /** A step of the service's own. */
+  enter(step: JobStep): void {
+    this.#storePending();
+    this.#step = step;
+    this.#store(create(ProgressSchema, { step, percent: this.#percent, attempt: this.#lease.job.attempt }));
+  }
+
+  log(level: wire.LogLevel, message: string): void {
+    if (!this.#logs.take(performance.now())) return;
+    this.#tellDropped();
+    const text = message.length > MAX_LOG_LENGTH ? `${message.slice(0, MAX_LOG_LENGTH - 1)}…` : message;
+    this.#write('log', () => this.#lease.log(create(LogSchema, { level: LEVELS[level] ?? LogLevel.INFO, message: text })));
+  }
+
+  preview(said: wire.Preview): void {
+    if (!this.#previews.take(performance.now())) return;
+    this.#lease.preview(create(PreviewSchema, { jpeg: Buffer.from(said.jpegBase64, 'base64'), frame: said.frame }));
+  }
+
+  warn(warnings: readonly string[]): void {
+    if (warnings.length > 0) this.#write('warnings', () => this.#lease.warn(warnings));
+  }
+
+  /** The end: what is held back goes out; settles when everything said is stored, or known not to be. */
+  async flush(): Promise<void> {
+    this.#storePending();
+    this.#tellDropped();
+    await this.#writes;
+  }
+
+  /** Nothing is held back any more; for a job that ends without `flush`. */
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#pending = undefined;
+  }
+
+  #offer(): void {
+    if (this.#timer) return;
+    const now = performance.now();
+    const latest = this.#stored.at(-1);
+    const even = latest === undefined || this.#pending?.step !== this.#storedStep ? 0 : latest + 1000 / PROGRESS_PER_SECOND;
+    const at = Math.max(even, this.#roomAt());
+    if (at <= now) this.#storePending();
+    else this.#timer = setTimeout(() => this.#storePending(), at - now);
+  }
+
+  #roomAt(): number {
+    return this.#stored.length < PROGRESS_PER_SECOND ? 0 : this.#stored[0]! + 1000;
+  }
+
+  #storePending(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const progress = this.#pending;
+    this.#pending = undefined;
+    if (progress) this.#store(progress);
+  }
+
+  #store(progress: Progress): void {
+    this.#stored.push(performance.now());
+    if (this.#stored.length > PROGRESS_PER_SECOND) this.#stored.shift();
+    this.#storedStep = progress.step;
+    this.#write('progress', () => this.#lease.progress(progress));
+  }
+
+  #tellDropped(): void {
+    const dropped = this.#logs.takeDropped();
+    if (dropped === 0) return;
+    const message = `(${dropped} log lines were dropped: too many at once)`;
+    this.#write('log', () => this.#lease.log(create(LogSchema, { level: LogLevel.WARN, message })));
+  }
+
+  #write(what: string, write: () => Promise<void>): void {
+    this.#writes = this.#writes.then(write).catch((error) => {
+      // A lost lease tells so by its signal too, and that ends the run.
+      if (this.#lease.signal.aborted) return;
+      this.#logger.warn({ jobId: this.#lease.job.jobId, err: error }, `${what} of ${this.#lease.job.jobId} could not be stored`);
+    });
+  }
+}

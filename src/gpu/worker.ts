@@ -1,0 +1,675 @@
+// One supervised worker process of one slot: started, warmed, run, stopped, killed and started again. Owned by the scheduler.
+//
+// Always true:
+// - A run settles only on the worker's `idle` word or on the death of its process group, never on a wish, a timeout or an error.
+// - A process that was condemned (killed by us, for whatever reason) has no way back to idle: what it still says is not heard.
+// - At most one process group of a slot is alive; the next one starts after the last one's every member is gone.
+// - A worker outlives nobody: it sees the end of its control descriptor when the service dies, and `close` leaves no process behind.
+//   (A descendant that leaves the process group, by setsid, is out of reach; engines must not do that.)
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import type { Duplex, Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import {
+  type Done,
+  type Failed,
+  LogLevel,
+  Outcome,
+  type Preview,
+  type Progress,
+  type Ready,
+  type RunSchema,
+} from '../../gen/facefusion/worker/v1/worker_pb.js';
+import type { Failure } from '../jobs/job.ts';
+import { Rate } from './rate.ts';
+import { decodeFrame, encodeFrame, LineSplitter, MAX_FRAME_BYTES, type WorkerWord } from './wire.ts';
+
+/** What this folder needs of pino. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface WorkerOptions {
+  /** Program and arguments; `--control-fd 3 --event-fd 4` is added. */
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly cwd: string;
+  /** Where the worker's variables are taken from, by name: the usual few and those of `passOn`. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly passOn?: readonly string[];
+  /** From the process's start to `ready`; models may be loaded, even fetched. */
+  readonly startTimeoutMs?: number;
+  /** Without progress, preview or log for that long a run is taken for hung. */
+  readonly stallTimeoutMs?: number;
+  /** From `done` or `failed` to `idle`. */
+  readonly idleTimeoutMs?: number;
+  /** From asking a run to stop for its time limit to SIGKILL. */
+  readonly cancelGraceMs?: number;
+  /** Each, from `shutdown` to SIGTERM and from there to SIGKILL. */
+  readonly shutdownGraceMs?: number;
+  /** A process is replaced after that many runs, or when it has grown by that much since its first. */
+  readonly recycleAfterJobs?: number;
+  readonly recycleGrowthBytes?: number;
+  /** Wait before a failed process is started again: doubles from `first` to `most`, with jitter. */
+  readonly backoffMs?: { readonly first: number; readonly most: number };
+  /** In [0, 1); for the jitter. */
+  readonly random?: () => number;
+}
+
+/** The slot that a worker is for, and who wants to know of it. */
+export interface WorkerPlace {
+  readonly slot: string;
+  /** Device index; undefined: whatever the environment says. */
+  readonly gpu: number | undefined;
+  readonly logger: Logger;
+  /** The worker's state or figures are others now. */
+  readonly onChange: () => void;
+}
+
+export const WORKER_DEFAULTS = {
+  passOn: [] as readonly string[],
+  startTimeoutMs: 300_000,
+  stallTimeoutMs: 300_000,
+  idleTimeoutMs: 30_000,
+  cancelGraceMs: 5_000,
+  shutdownGraceMs: 3_000,
+  recycleAfterJobs: Number.POSITIVE_INFINITY,
+  recycleGrowthBytes: Number.POSITIVE_INFINITY,
+  backoffMs: { first: 250, most: 30_000 },
+  random: Math.random,
+};
+
+export type RunOutcome =
+  | { readonly kind: 'done'; readonly done: Done }
+  | { readonly kind: 'failed'; readonly failure: Failure }
+  /** The content analyser's word. */
+  | { readonly kind: 'refused'; readonly failure: Failure }
+  /** Stopped as asked, by its own word or by its death. */
+  | { readonly kind: 'canceled' }
+  | { readonly kind: 'timed_out' }
+  | { readonly kind: 'stalled' }
+  /** The process ended by itself; `exit` says how, in words. */
+  | { readonly kind: 'crashed'; readonly exit: string; readonly lastLines: readonly string[] };
+
+/** How a run ended, after how many seconds of engine time, and whether its process died of it. */
+export type RunEnd = RunOutcome & { readonly seconds: number; readonly killed: boolean };
+
+export interface RunRequest {
+  readonly run: MessageInitShape<typeof RunSchema> & { readonly jobId: string; readonly attempt: number };
+  /** Engine time. */
+  readonly runTimeoutMs?: number;
+  onProgress(progress: Progress): void;
+  onPreview(preview: Preview): void;
+  onLog(level: LogLevel, message: string): void;
+}
+
+export interface RunHandle {
+  /** Never rejects; settles when nothing runs for it any more. */
+  readonly end: Promise<RunEnd>;
+  /** Asks the engine to stop and kills its process group after `graceMs`. Again with less grace: sooner. */
+  stop(graceMs: number): void;
+}
+
+const { STARTING, IDLE, BUSY, STOPPING, BACKING_OFF, CLOSED } = WorkerState;
+const USUAL_VARIABLES = ['PATH', 'HOME', 'LANG', 'TMPDIR', 'PYTHONPATH', 'CUDA_VISIBLE_DEVICES'];
+const MAX_OUTPUT_LINE_BYTES = 8 * 1024;
+const LAST_LINES = 20;
+/** How long a process may go on that no longer listens or speaks before it is killed; one that is exiting is gone by then. */
+const DEAF_MS = 1_000;
+
+interface Run {
+  readonly request: RunRequest;
+  readonly startedAt: number;
+  readonly settle: (end: RunEnd) => void;
+  stallBy: number;
+  runBy: number;
+  killBy: number;
+  idleBy: number;
+  /** What the engine said first. */
+  verdict: RunOutcome | undefined;
+  /** Why we end it; its outcome where the engine has no better word. */
+  cause: 'canceled' | 'timed_out' | 'stalled' | undefined;
+}
+
+export class Worker implements AsyncDisposable {
+  readonly slot: string;
+  readonly gpu: number | undefined;
+  readonly #options: Required<WorkerOptions>;
+  readonly #place: WorkerPlace;
+  readonly #supervision: Promise<void>;
+  #state: WorkerState = STARTING;
+  #sinceMs = Date.now();
+  #child: Child | undefined;
+  #run: Run | undefined;
+  #ready: Ready | undefined;
+  #problem: string | undefined;
+  #rssBytes = 0;
+  #firstRssBytes = 0;
+  #warmModels: readonly string[] = [];
+  #jobsDone = 0;
+  #jobsOfChild = 0;
+  #restarts = 0;
+  /** Processes in a row that ended on their own without having finished a run; those of them that were never ready. */
+  #failures = 0;
+  #failedStarts = 0;
+  #startBy = Number.POSITIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #closing = new AbortController();
+  #closed: Promise<void> | undefined;
+
+  /** Starts at once. */
+  constructor(options: WorkerOptions, place: WorkerPlace) {
+    this.slot = place.slot;
+    this.gpu = place.gpu;
+    this.#place = place;
+    this.#options = { ...WORKER_DEFAULTS, ...options };
+    this.#supervision = this.#supervise();
+  }
+
+  get state(): WorkerState {
+    return this.#state;
+  }
+
+  /** Has been warm and is not failing to start: worth claiming jobs for, though it may be busy or on its way back. */
+  get up(): boolean {
+    return this.#ready !== undefined && this.#failedStarts === 0 && !this.#closing.signal.aborted;
+  }
+
+  /** Of the latest process that got ready. */
+  get ready(): Ready | undefined {
+    return this.#ready;
+  }
+
+  /** For ListSlots. */
+  get facts() {
+    return {
+      sinceMs: this.#sinceMs,
+      pid: this.#child?.pid,
+      problem: this.#problem,
+      rssBytes: this.#rssBytes,
+      warmModels: this.#warmModels,
+      jobsDone: this.#jobsDone,
+      restarts: this.#restarts,
+      jobId: this.#run?.request.run.jobId,
+    };
+  }
+
+  /** Only an idle worker takes a run; asking another one is the caller's defect and throws. */
+  run(request: RunRequest): RunHandle {
+    const child = this.#child;
+    if (this.#state !== IDLE || !child) throw new Error(`worker of ${this.slot} is ${WorkerState[this.#state]}, not idle`);
+    const { promise, resolve } = Promise.withResolvers<RunEnd>();
+    const now = performance.now();
+    const run: Run = {
+      request,
+      startedAt: now,
+      settle: resolve,
+      stallBy: now + this.#options.stallTimeoutMs,
+      runBy: now + (request.runTimeoutMs ?? Number.POSITIVE_INFINITY),
+      killBy: Number.POSITIVE_INFINITY,
+      idleBy: Number.POSITIVE_INFINITY,
+      verdict: undefined,
+      cause: undefined,
+    };
+    this.#run = run;
+    this.#enter(BUSY);
+    child.send(encodeFrame({ case: 'run', value: request.run }));
+    this.#watchTime();
+    return { end: promise, stop: (graceMs) => this.#stop(run, 'canceled', graceMs) };
+  }
+
+  /** Ends the process, gently at first, and waits for its death; a run that is still on is stopped with no grace. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort();
+    if (this.#run) this.#stop(this.#run, 'canceled', 0);
+    else if (this.#child) await this.#shutDown(this.#child);
+    await this.#supervision;
+  }
+
+  async #supervise(): Promise<void> {
+    const { logger } = this.#place;
+    while (!this.#closing.signal.aborted) {
+      this.#jobsOfChild = 0;
+      this.#firstRssBytes = 0;
+      this.#startBy = performance.now() + this.#options.startTimeoutMs;
+      const child = new Child(this.#options, this.#place, {
+        word: (word) => this.#hear(child, word),
+        output: (line) => this.#run?.request.onLog(LogLevel.INFO, line),
+      });
+      this.#child = child;
+      this.#enter(STARTING);
+      this.#watchTime();
+      const death = await child.died;
+      const wasStarting = this.#state === STARTING;
+      this.#child = undefined;
+      this.#rssBytes = 0;
+      this.#warmModels = [];
+      const run = this.#run;
+      if (run) this.#settle(run, run.verdict ?? (run.cause ? { kind: run.cause } : { kind: 'crashed', ...death }), true);
+      if (this.#closing.signal.aborted) break;
+
+      this.#restarts++;
+      if (wasStarting) this.#failedStarts++;
+      if (wasStarting || !child.condemned) {
+        this.#failures++;
+        this.#problem ??= `the worker ${death.exit}${lastWords(death.lastLines)}`;
+        logger.error({ slot: this.slot, exit: death.exit, lastLines: death.lastLines }, `worker of ${this.slot} failed: ${this.#problem}`);
+        const { first, most } = this.#options.backoffMs;
+        const cap = Math.min(most, first * 2 ** (this.#failures - 1));
+        this.#enter(BACKING_OFF);
+        await delay(cap / 2 + (cap / 2) * this.#options.random(), undefined, { signal: this.#closing.signal }).catch(() => {});
+      }
+    }
+    clearTimeout(this.#timer);
+    this.#enter(CLOSED);
+  }
+
+  #enter(state: WorkerState): void {
+    this.#state = state;
+    this.#sinceMs = Date.now();
+    this.#place.onChange();
+  }
+
+  #hear(child: Child, word: WorkerWord): void {
+    if (child.condemned || child !== this.#child) return;
+    const run = this.#run;
+    switch (word.case) {
+      case 'ready':
+        if (this.#state !== STARTING) return;
+        this.#ready = word.value;
+        this.#warmModels = word.value.warmModels;
+        this.#failedStarts = 0;
+        this.#problem = undefined;
+        this.#startBy = Number.POSITIVE_INFINITY;
+        this.#enter(IDLE);
+        return;
+      case 'heartbeat':
+        // Proves life, not progress: a run is judged by what it says.
+        this.#rssBytes = word.value.rssBytes;
+        return;
+      case 'progress':
+        if (!run || !concerns(run, word.value)) return;
+        run.stallBy = performance.now() + this.#options.stallTimeoutMs;
+        run.request.onProgress(word.value);
+        return;
+      case 'preview':
+        if (!run || !concerns(run, word.value)) return;
+        run.stallBy = performance.now() + this.#options.stallTimeoutMs;
+        run.request.onPreview(word.value);
+        return;
+      case 'log':
+        if (run && concerns(run, word.value)) {
+          run.stallBy = performance.now() + this.#options.stallTimeoutMs;
+          run.request.onLog(word.value.level, word.value.message);
+        } else if (word.value.jobId === '') {
+          this.#place.logger.info({ slot: this.slot }, word.value.message);
+        }
+        return;
+      case 'done':
+      case 'failed':
+        if (!run || run.verdict || !concerns(run, word.value)) return;
+        run.verdict = word.case === 'done' ? { kind: 'done', done: word.value } : verdictOf(word.value, run.cause);
+        run.idleBy = performance.now() + this.#options.idleTimeoutMs;
+        this.#watchTime();
+        return;
+      case 'idle':
+        if (!run || !concerns(run, word.value)) return;
+        this.#rssBytes = word.value.rssBytes;
+        this.#warmModels = word.value.warmModels;
+        this.#failures = 0;
+        this.#jobsOfChild++;
+        this.#becomeFree(child, run);
+        return;
+    }
+  }
+
+  #becomeFree(child: Child, run: Run): void {
+    if (this.#jobsOfChild === 1) this.#firstRssBytes = this.#rssBytes;
+    const grown = this.#rssBytes - this.#firstRssBytes;
+    const worn = this.#jobsOfChild >= this.#options.recycleAfterJobs || grown >= this.#options.recycleGrowthBytes;
+    const silent: RunOutcome = {
+      kind: 'failed',
+      failure: { reason: 'ENGINE_ERROR', message: 'the engine ended the run without a word on its result', retryable: true },
+    };
+    this.#settle(run, run.verdict ?? (run.cause ? { kind: run.cause } : silent), false);
+    if (worn) {
+      this.#place.logger.info({ slot: this.slot, jobs: this.#jobsOfChild, grown }, `recycling the worker of ${this.slot}`);
+      void this.#shutDown(child);
+    } else {
+      this.#enter(IDLE);
+    }
+  }
+
+  #settle(run: Run, outcome: RunOutcome, killed: boolean): void {
+    this.#run = undefined;
+    this.#jobsDone++;
+    run.settle({ ...outcome, seconds: (performance.now() - run.startedAt) / 1000, killed });
+  }
+
+  #stop(run: Run, cause: 'canceled' | 'timed_out', graceMs: number): void {
+    const child = this.#child;
+    if (this.#run !== run || !child || child.condemned) return;
+    if (!run.cause) {
+      run.cause = cause;
+      child.send(encodeFrame({ case: 'cancel', value: { jobId: run.request.run.jobId } }));
+      this.#enter(STOPPING);
+    }
+    run.killBy = Math.min(run.killBy, performance.now() + graceMs);
+    if (graceMs <= 0) child.kill();
+    else this.#watchTime();
+  }
+
+  /** From here on the process only ends: `shutdown`, SIGTERM, SIGKILL. */
+  async #shutDown(child: Child): Promise<void> {
+    const starting = this.#state === STARTING;
+    child.condemned = true;
+    this.#startBy = Number.POSITIVE_INFINITY;
+    this.#enter(STOPPING);
+    // One that still loads does not listen yet, and has nothing to put down.
+    if (!starting) {
+      child.send(encodeFrame({ case: 'shutdown', value: {} }));
+      if (await child.diedWithin(this.#options.shutdownGraceMs)) return;
+    }
+    child.signal('SIGTERM');
+    if (await child.diedWithin(this.#options.shutdownGraceMs)) return;
+    child.kill();
+    await child.died;
+  }
+
+  // One timer for all time limits of a worker, armed for the nearest: limits mostly move away, so a run costs no timer of its own.
+  #watchTime(): void {
+    const run = this.#run;
+    let due = this.#startBy;
+    if (run && !this.#child?.condemned) due = Math.min(run.killBy, run.verdict ? run.idleBy : Math.min(run.stallBy, run.runBy));
+    if (due >= this.#timerAt || due === Number.POSITIVE_INFINITY) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = due;
+    // Longer than a timer takes: looked at again then.
+    this.#timer = setTimeout(() => this.#judgeTime(), Math.min(2 ** 31 - 1, Math.max(0, due - performance.now())));
+  }
+
+  #judgeTime(): void {
+    this.#timerAt = Number.POSITIVE_INFINITY;
+    const { child, run, now } = { child: this.#child, run: this.#run, now: performance.now() };
+    if (!child || child.condemned) return;
+    const { logger } = this.#place;
+    const fields = { slot: this.slot, jobId: run?.request.run.jobId };
+    if (this.#state === STARTING) {
+      if (now >= this.#startBy) {
+        this.#problem = `the worker was not ready within ${this.#options.startTimeoutMs / 1000} s${lastWords(child.lastLines)}`;
+        child.kill();
+      }
+    } else if (run) {
+      if (now >= run.killBy) {
+        logger.warn(fields, `the engine on ${this.slot} did not stop in time: killed`);
+        child.kill();
+      } else if (run.verdict) {
+        if (now >= run.idleBy) {
+          logger.error(fields, `the engine on ${this.slot} has ended its run and does not become idle: killed`);
+          child.kill();
+        }
+      } else if (now >= run.runBy) {
+        run.runBy = Number.POSITIVE_INFINITY;
+        this.#stop(run, 'timed_out', this.#options.cancelGraceMs);
+      } else if (now >= run.stallBy) {
+        logger.error(fields, `the run on ${this.slot} has not moved for ${this.#options.stallTimeoutMs / 1000} s: killed`);
+        run.cause ??= 'stalled';
+        child.kill();
+      }
+    }
+    this.#watchTime();
+  }
+}
+
+function concerns(run: Run, word: { readonly jobId: string; readonly attempt: number }): boolean {
+  return word.jobId === run.request.run.jobId && word.attempt === run.request.run.attempt;
+}
+
+function verdictOf(failed: Failed, cause: Run['cause']): RunOutcome {
+  const failure: Failure = { reason: failed.reason || 'ENGINE_ERROR', message: failed.message, retryable: failed.retryable };
+  if (failed.outcome === Outcome.REFUSED) return { kind: 'refused', failure: { ...failure, retryable: false } };
+  // Asked to stop: an error on the way out is the stop, in whatever words.
+  if (cause) return { kind: cause };
+  if (failed.outcome === Outcome.CANCELED) {
+    return {
+      kind: 'failed',
+      failure: { ...failure, message: failure.message || 'the engine stopped without being asked', retryable: true },
+    };
+  }
+  return { kind: 'failed', failure };
+}
+
+/** The last line of an error output, to be added to a sentence. */
+export function lastWords(lines: readonly string[]): string {
+  const last = lines.at(-1);
+  return last ? `; it said last: ${last.slice(0, 300)}` : '';
+}
+
+interface Death {
+  /** "exited with code 3", "was killed by SIGSEGV", "could not be started: ..." */
+  readonly exit: string;
+  readonly lastLines: readonly string[];
+}
+
+interface ChildEvents {
+  word(word: WorkerWord): void;
+  /** A line of stdout or stderr. */
+  output(line: string): void;
+}
+
+/** One operating-system process with its group, from spawn to the death of its last member. */
+class Child {
+  /** Settles when no member of the group is alive and all that it wrote has been read. */
+  readonly died: Promise<Death>;
+  readonly lastLines: string[] = [];
+  condemned = false;
+  #process: ChildProcess | undefined;
+  #control: Writable | undefined;
+  #whyKilled: string | undefined;
+  readonly #logger: Logger;
+  readonly #slot: string;
+
+  constructor(options: Required<WorkerOptions>, place: WorkerPlace, on: ChildEvents) {
+    this.#logger = place.logger;
+    this.#slot = place.slot;
+    const env: Record<string, string> = { MALLOC_ARENA_MAX: '2', PYTHONUNBUFFERED: '1' };
+    for (const name of [...USUAL_VARIABLES, ...options.passOn]) {
+      const value = options.environment[name];
+      if (value !== undefined) env[name] = value;
+    }
+    if (place.gpu !== undefined) env.CUDA_VISIBLE_DEVICES = String(place.gpu);
+    this.died = this.#live(options, env, place, on);
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  send(frame: string): void {
+    if (this.#control?.writable) this.#control.write(frame);
+  }
+
+  /** To every member of the group. */
+  signal(signal: NodeJS.Signals): void {
+    // After the leader's exit the group is `#awaitGroup`'s affair, and its number may soon be another's.
+    const child = this.#process;
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    try {
+      process.kill(-child.pid, signal);
+    } catch {
+      // Gone already; its exit event is on the way.
+    }
+  }
+
+  /** `why` is how its end is told where nobody asked for it. */
+  kill(why?: string): void {
+    this.condemned = true;
+    this.#whyKilled ??= why;
+    this.signal('SIGKILL');
+  }
+
+  async diedWithin(ms: number): Promise<boolean> {
+    const timer = new AbortController();
+    const late = delay(ms, false, { signal: timer.signal }).catch(() => false);
+    const died = await Promise.race([this.died.then(() => true), late]);
+    timer.abort();
+    return died;
+  }
+
+  async #live(options: Required<WorkerOptions>, env: Record<string, string>, place: WorkerPlace, on: ChildEvents): Promise<Death> {
+    let child: ChildProcess;
+    try {
+      child = spawn(options.command, [...options.args, '--control-fd', '3', '--event-fd', '4'], {
+        cwd: options.cwd,
+        env,
+        // Its own group, so that one signal reaches its children too.
+        detached: true,
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+      });
+    } catch (error) {
+      return { exit: await spawnErrorInWords(error as NodeJS.ErrnoException, options), lastLines: [] };
+    }
+    this.#process = child;
+    const closed = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    const exited = new Promise<string | NodeJS.ErrnoException>((resolve) => {
+      child.once('exit', (code, signal) => resolve(this.#whyKilled ?? exitInWords(code, signal)));
+      child.on('error', (error) => {
+        if (child.pid === undefined) resolve(error);
+      });
+    });
+    // Without a process there are no streams either where descriptors have run out.
+    const unwatch = child.pid === undefined ? () => {} : this.#listen(child, place, on);
+    const exit = await exited;
+    unwatch();
+    if (typeof exit !== 'string') {
+      for (const stream of child.stdio ?? []) stream?.destroy();
+      return { exit: await spawnErrorInWords(exit, options), lastLines: [] };
+    }
+    await this.#awaitGroup(child.pid!);
+    // All writers are dead, so the streams end by themselves; only a descendant outside the group could hold them open.
+    const timer = setTimeout(() => {
+      for (const stream of child.stdio) stream?.destroy();
+    }, DEAF_MS);
+    await closed;
+    clearTimeout(timer);
+    return { exit, lastLines: this.lastLines };
+  }
+
+  /** Reads all that the process says; answers how to stop watching whether it still listens. */
+  #listen(child: ChildProcess, place: WorkerPlace, on: ChildEvents): () => void {
+    const [, stdout, stderr, control, events] = child.stdio as unknown as [null, Readable, Readable, Duplex, Readable];
+    this.#control = control;
+
+    const frames = new LineSplitter(MAX_FRAME_BYTES, (line, cut) => {
+      const word = cut ? { case: 'bad' as const, problem: `longer than ${MAX_FRAME_BYTES} bytes` } : decodeFrame(line);
+      if (word.case === 'bad') this.#reportBad(word.problem, line);
+      else on.word(word);
+    });
+    events.on('data', (chunk: Buffer) => frames.push(chunk));
+
+    const rate = new Rate(200, 50, performance.now());
+    for (const output of [stdout, stderr]) {
+      const lines = new LineSplitter(MAX_OUTPUT_LINE_BYTES, (line, cut) => {
+        if (!rate.take(performance.now())) return;
+        const dropped = rate.takeDropped();
+        if (dropped > 0) on.output(`(${dropped} lines of output were dropped)`);
+        // What a terminal would show of a line that a progress bar has written over and over.
+        const text = line.trimEnd().slice(line.trimEnd().lastIndexOf('\r') + 1);
+        if (text === '') return;
+        if (output === stderr) {
+          this.lastLines.push(text);
+          if (this.lastLines.length > LAST_LINES) this.lastLines.shift();
+        }
+        place.logger.debug({ slot: place.slot, pid: this.pid }, text);
+        on.output(cut ? `${text}…` : text);
+      });
+      output.on('data', (chunk: Buffer) => lines.push(chunk));
+      output.on('end', () => lines.end());
+    }
+
+    let deaf: NodeJS.Timeout | undefined;
+    let alive = true;
+    const onDeaf = () => {
+      if (!alive) return;
+      deaf ??= setTimeout(() => {
+        this.#logger.error({ slot: place.slot, pid: this.pid }, `the worker of ${place.slot} has closed its descriptors: killed`);
+        this.kill('closed its descriptors and was killed');
+      }, DEAF_MS);
+    };
+    events.on('end', onDeaf);
+    control.on('error', onDeaf);
+    control.resume();
+    for (const stream of [stdout, stderr, events]) stream.on('error', () => {});
+    return () => {
+      alive = false;
+      clearTimeout(deaf);
+    };
+  }
+
+  async #awaitGroup(pid: number): Promise<void> {
+    for (let wait = 1, waited = 0; ; wait = Math.min(wait * 2, 1000)) {
+      try {
+        process.kill(-pid, 'SIGKILL');
+      } catch {
+        // ESRCH: nobody is left. EPERM: what is left are zombies (macOS).
+        return;
+      }
+      await delay(wait);
+      waited += wait;
+      // Zombies that nobody reaps, as in a container whose first process does not, count as members but hold nothing.
+      if (wait >= 8 && !(await hasLiveMember(pid))) return;
+      if (waited > 5_000)
+        this.#logger.error({ slot: this.#slot, pid }, `process group ${pid} of ${this.#slot} does not die: the slot stays taken`);
+    }
+  }
+
+  #reportBad(problem: string, line: string): void {
+    this.#logger.warn({ slot: this.#slot, line: line.slice(0, 200) }, `not a message from the worker of ${this.#slot}: ${problem}`);
+  }
+}
+
+function exitInWords(code: number | null, signal: NodeJS.Signals | null): string {
+  if (signal === 'SIGKILL') return 'was killed by SIGKILL, most likely for want of memory';
+  return signal ? `was killed by ${signal}` : `exited with code ${code}`;
+}
+
+async function spawnErrorInWords(error: NodeJS.ErrnoException, options: WorkerOptions): Promise<string> {
+  // A missing folder to start in looks like a missing program.
+  const cwdThere = await stat(options.cwd).then(
+    (facts) => facts.isDirectory(),
+    () => false,
+  );
+  if (!cwdThere) return `could not be started: the folder ${options.cwd} does not exist`;
+  if (error.code === 'ENOENT') return `could not be started: there is no program '${options.command}'; install it or set its path`;
+  if (error.code === 'EACCES') return `could not be started: '${options.command}' may not be executed`;
+  return `could not be started: ${error.message}`;
+}
+
+/** Whether a process that is not a zombie belongs to the group; true where the system does not tell (no /proc). */
+async function hasLiveMember(group: number): Promise<boolean> {
+  const names = await readdir('/proc').catch(() => undefined);
+  if (!names) return true;
+  for (const name of names) {
+    if (!/^\d+$/.test(name)) continue;
+    // proc(5): pid (comm) state ppid pgrp ...; comm may hold anything but is followed by the last parenthesis.
+    const line = await readFile(`/proc/${name}/stat`, 'utf8').catch(() => '');
+    const [state, , pgrp] = line.slice(line.lastIndexOf(')') + 2).split(' ');
+    if (Number(pgrp) === group && state !== 'Z' && state !== 'X') return true;
+  }
+  return false;
+}

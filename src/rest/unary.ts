@@ -1,0 +1,146 @@
+// Unary methods over HTTP. Always true: a request is answered once, after its body was counted against the limit before it was parsed, and what
+// the method option says (status, Location, Retry-After, redirect, Prefer) is said about successes only.
+import type { IncomingMessage } from 'node:http';
+import type { Message } from '@bufbuild/protobuf';
+import type { Interceptor } from '@connectrpc/connect';
+import { Code } from '@connectrpc/connect';
+import type { FastifyReply } from 'fastify';
+import { type Call, callUnary, type Implementation, waitSeconds } from './call.ts';
+import { badRequest, HttpError } from './errors.ts';
+import type { JsonWriter } from './json-writer.ts';
+import { type Route, readField } from './routes.ts';
+import { expandTemplate } from './template.ts';
+
+const MAX_WAIT_SECONDS = 60;
+
+/** What is sent for a response message. */
+export type Answer = (call: Call, message: Message, reply: FastifyReply) => void;
+
+/** Calls the implementation and sends what it answers; rejects with its error. */
+export async function answerUnary(
+  route: Route,
+  implementation: Implementation,
+  interceptors: readonly Interceptor[],
+  answer: Answer,
+  call: Call,
+  message: Message,
+  reply: FastifyReply,
+): Promise<void> {
+  if (route.preferWait) {
+    const wait = preferredWait(reply.request.raw);
+    if (wait !== undefined) call.values.set(waitSeconds, wait);
+  }
+  const response = await callUnary(implementation, interceptors, call, message);
+  answer(call, response, reply);
+}
+
+/** Compiles how successes of a route are sent. */
+export function compileAnswer(route: Route, writer: JsonWriter): Answer {
+  const write = route.responseBody ? writer.field(route.responseBody) : writer.message(route.method.output);
+  const { redirect, location, successStatus, retryAfterSeconds } = route;
+  return (call, message, reply) => {
+    copyHeaders(call, reply);
+    if (redirect) {
+      const target = readField(message, redirect);
+      if (typeof target !== 'string' || target === '')
+        throw new Error(`${route.method.name} answered without a ${redirect.at(-1)!.name} to redirect to`);
+      reply.code(302).header('location', target).send();
+      return;
+    }
+    const applied = route.preferWait && call.writtenHeader?.has('preference-applied') === true;
+    if (location) {
+      reply.header(
+        'location',
+        expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? '')),
+      );
+    }
+    if (retryAfterSeconds && !applied && !reply.hasHeader('retry-after')) reply.header('retry-after', retryAfterSeconds);
+    const body = write(message);
+    reply
+      .code(applied ? 200 : successStatus)
+      .header('content-type', 'application/json')
+      .send(body);
+  };
+}
+
+/** Headers that the implementation or an interceptor set, and trailers as `trailer-*`, as Connect's unary protocol has them. */
+function copyHeaders(call: Call, reply: FastifyReply): void {
+  call.writtenHeader?.forEach((value, key) => {
+    reply.header(key, value);
+  });
+  call.writtenTrailer?.forEach((value, key) => {
+    reply.header(`trailer-${key}`, value);
+  });
+}
+
+/** Seconds of `Prefer: wait=N` (RFC 7240), clamped; undefined when it is not there or makes no sense: a preference is never an error. */
+export function preferredWait(request: IncomingMessage): number | undefined {
+  const prefer = request.headers.prefer;
+  if (prefer === undefined) return undefined;
+  for (const preference of String(prefer).split(',')) {
+    const found = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|$)/i.exec(preference);
+    if (found) return Math.min(Number(found[1]), MAX_WAIT_SECONDS);
+  }
+  return undefined;
+}
+
+/**
+ * Reads a JSON request body as text; '' where there is none. Rejects with 415 on another media type, 413 once there is more than `limit` bytes
+ * (by what is announced or by what has come), 400 on bytes that are no UTF-8.
+ */
+export function readBody(request: IncomingMessage, limit: number): Promise<string> {
+  const { headers } = request;
+  const length = headers['content-length'];
+  if (
+    length === '0' ||
+    (length === undefined && headers['transfer-encoding'] === undefined && request.httpVersionMajor < 2) ||
+    request.readableEnded
+  ) {
+    return NOTHING;
+  }
+  return new Promise((resolve, reject) => {
+    const tooLarge = () =>
+      new HttpError(
+        413,
+        Code.ResourceExhausted,
+        `the body is larger than ${limit} bytes`,
+        request.httpVersionMajor < 2 ? { connection: 'close' } : {},
+      );
+    if (length !== undefined && Number(length) > limit) return reject(tooLarge());
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const refused = headers['content-type'] === 'application/json' ? undefined : refuseMediaType(request);
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      if (refused) reject(refused);
+      else if (size > limit) {
+        reject(tooLarge());
+        chunks.length = 0;
+      } else chunks.push(chunk);
+    });
+    request.once('end', () => {
+      try {
+        resolve(size === 0 ? '' : utf8.decode(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)));
+      } catch {
+        reject(badRequest([], 'the body is not valid UTF-8'));
+      }
+    });
+    request.once('error', reject);
+    request.once('aborted', () => reject(badRequest([], 'the body ended too early')));
+  });
+}
+
+const NOTHING = Promise.resolve('');
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+function refuseMediaType({ headers }: IncomingMessage): HttpError | undefined {
+  const type = headers['content-type'] ?? '';
+  const encoding = headers['content-encoding'] ?? 'identity';
+  if (encoding !== 'identity')
+    return new HttpError(415, Code.InvalidArgument, `the body must not be encoded, and is "${encoding}"`, {
+      'accept-encoding': 'identity',
+    });
+  if (/^application\/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?$/i.test(type)) return undefined;
+  const given = type === '' ? 'and its type is not given' : `and is ${JSON.stringify(type)}`;
+  return new HttpError(415, Code.InvalidArgument, `the body must be application/json, ${given}`, { accept: 'application/json' });
+}

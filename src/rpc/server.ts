@@ -1,0 +1,161 @@
+// The one port: every way in to the same implementations through the same interceptors. Fastify is the host; below it the listener tells the
+// protocols apart, above it Connect serves the RPCs and the bridge their REST form. Requests are counted and logged here, once each, when
+// their response ends, whatever became of them.
+import { randomUUID } from 'node:crypto';
+import type { SecureContextOptions } from 'node:tls';
+import { createContextValues, type Interceptor } from '@connectrpc/connect';
+import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
+import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
+import type { Logger } from 'pino';
+import { createBridge, type Service } from '../rest/bridge.ts';
+import { registerDocs } from '../rest/docs.ts';
+import { openApi } from '../rest/openapi.ts';
+import type { TextRenderer } from '../rest/streams.ts';
+import { type Call, callKey } from './interceptors.ts';
+import { createListener } from './listener.ts';
+
+export interface ServerOptions {
+  /** Everything that is served as RPC. */
+  readonly services: readonly Service[];
+  /** Those of them with a REST form, in the order in which documents list them. */
+  readonly restServices: readonly Service[];
+  readonly interceptors: readonly Interceptor[];
+  readonly log: Logger;
+  /** Called once for each request. */
+  readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
+  readonly maxBodyBytes: number;
+  readonly tls?: SecureContextOptions;
+  readonly closeGraceMs: number;
+  /** Of the service, for the OpenAPI document. */
+  readonly version: string;
+  /** Plain-text forms of stream messages, by type name. */
+  readonly text: Readonly<Record<string, TextRenderer>>;
+  /** What `/readyz` says; not ready: the reason. */
+  readonly ready: () => Promise<{ ready: boolean; facts: object }>;
+  /** Routes that are no rpc: blobs and what else is listed in the design. */
+  readonly routes: (app: FastifyInstance) => void;
+}
+
+export interface Server {
+  /** Rejects when the port cannot be had. Answers the base URL. */
+  listen(host: string, port: number): Promise<string>;
+  /** Ends streams with UNAVAILABLE, lets calls finish within the grace; memoised. */
+  close(): Promise<void>;
+}
+
+/** Under this prefix everything is the bridge's. */
+const REST_PREFIX = '/api/v1';
+
+export async function createServer(options: ServerOptions): Promise<Server> {
+  const shutdown = new AbortController();
+  const listener = createListener({
+    tls: options.tls,
+    graceMs: options.closeGraceMs,
+    shutdown,
+  });
+  const app = fastify({
+    serverFactory: (handler) => listener.serverFactory(handler),
+    forceCloseConnections: false,
+    bodyLimit: options.maxBodyBytes,
+    genReqId: requestId,
+    routerOptions: { maxParamLength: 500 },
+    exposeHeadRoutes: false,
+  });
+
+  const calls = new WeakMap<object, Call & { readonly startedAt: number }>();
+  app.addHook('onRequest', (request, reply, done) => {
+    calls.set(request.raw, { id: request.id, log: options.log, endpoint: undefined, code: undefined, startedAt: performance.now() });
+    reply.raw.setHeader('x-request-id', request.id);
+    done();
+  });
+  app.addHook('onResponse', (request, reply, done) => {
+    const call = calls.get(request.raw);
+    if (call) {
+      const code = call.code ?? codeOfStatus(reply.raw.statusCode);
+      const endpoint = call.endpoint ?? request.routeOptions.url ?? 'unmatched';
+      const seconds = (performance.now() - call.startedAt) / 1000;
+      options.count({ method: request.method, endpoint, code, seconds });
+      logCall(options.log, {
+        request_id: call.id,
+        method: request.method,
+        endpoint,
+        code,
+        status: reply.raw.statusCode,
+        ms: Math.round(seconds * 1000),
+      });
+    }
+    done();
+  });
+  const contextValues = (request: FastifyRequest) => createContextValues().set(callKey, calls.get(request.raw));
+
+  await app.register(fastifyConnectPlugin, {
+    routes(router) {
+      for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
+    },
+    interceptors: [...options.interceptors],
+    contextValues,
+    shutdownSignal: shutdown.signal,
+    readMaxBytes: options.maxBodyBytes,
+    requireConnectProtocolHeader: false,
+  });
+  const bridge = createBridge(options.restServices, options.interceptors, {
+    report: (reference, cause) => options.log.error({ err: cause, reference }, 'internal error'),
+    shutdownSignal: shutdown.signal,
+    contextValues,
+    maxBodyBytes: options.maxBodyBytes,
+    prefixes: [REST_PREFIX],
+    text: options.text,
+  });
+  const document = JSON.stringify(openApi(bridge.routes, { title: 'facefusion-jobs', version: options.version }));
+  app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(document));
+  await app.register(bridge.plugin);
+  await registerDocs(app, `${REST_PREFIX}/openapi.json`);
+  app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
+  app.get('/readyz', async (_request, reply) => {
+    const { ready, facts } = await options.ready();
+    return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', ...facts });
+  });
+  options.routes(app);
+  app.addHook('preClose', async () => await listener.close());
+  let closing: Promise<void> | undefined;
+  return {
+    listen: (host, port) => app.listen({ host, port }),
+    close: () => (closing ??= app.close()),
+  };
+}
+
+/** The caller's own id where it is a decent one. */
+function requestId(request: { headers: Record<string, string | string[] | undefined> }): string {
+  const given = request.headers['x-request-id'];
+  return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
+}
+
+const CODES_BY_STATUS: Readonly<Record<number, string>> = {
+  400: 'invalid_argument',
+  401: 'unauthenticated',
+  403: 'permission_denied',
+  404: 'not_found',
+  405: 'unimplemented',
+  409: 'aborted',
+  410: 'not_found',
+  413: 'resource_exhausted',
+  415: 'invalid_argument',
+  416: 'out_of_range',
+  429: 'resource_exhausted',
+  431: 'resource_exhausted',
+  499: 'canceled',
+  501: 'unimplemented',
+  503: 'unavailable',
+  504: 'deadline_exceeded',
+};
+
+function codeOfStatus(status: number): string {
+  return status < 400 ? 'ok' : (CODES_BY_STATUS[status] ?? (status < 500 ? 'invalid_argument' : 'internal'));
+}
+
+/** Reads that went well are not worth a line in production. */
+function logCall(log: Logger, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
+  if (facts.code === 'internal' || facts.code === 'unknown' || facts.code === 'data_loss') log.error(facts, 'call failed');
+  else if (facts.code !== 'ok' || !/Get|List|Watch|^\//.test(facts.endpoint.slice(facts.endpoint.indexOf('/')))) log.info(facts, 'call');
+  else log.debug(facts, 'call');
+}

@@ -1,0 +1,347 @@
+// What every caller is promised, written once for every way in. A scenario knows the client surface and the test engine, no protocol.
+// The engine is `scripted`: its `parameters` say what a run does, and a run can wait for a file, so that no test waits for time.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CallError, type Client, type Json } from './clients.ts';
+
+export interface World {
+  readonly client: Client;
+  readonly baseUrl: string;
+  /** Files under the input root: `face.jpg`, `target.png`, `target.mp4`. */
+  readonly dir: string;
+}
+
+export type Scenario = readonly [name: string, run: (world: World) => Promise<void>];
+
+/** A job that the test lets go on when it likes. */
+export function gate(dir: string): { readonly parameters: Json; open(): Promise<void> } {
+  const file = join(dir, `gate-${randomUUID()}`);
+  return { parameters: { release_file: file }, open: () => writeFile(file, '') };
+}
+
+const picture = (parameters: Json = {}, more: Json = {}): Json => ({
+  source_images: ['face.jpg'],
+  target_image: 'target.png',
+  parameters,
+  ...more,
+});
+
+export async function untilTerminal(client: Client, jobId: string): Promise<(Json & { kind: string })[]> {
+  const events: (Json & { kind: string })[] = [];
+  for await (const event of client.watch(jobId)) events.push(event);
+  return events;
+}
+
+async function refused(call: Promise<unknown>, code: string, reason?: string): Promise<CallError> {
+  const error = await call.then(
+    () => assert.fail(`expected ${code}`),
+    (thrown: unknown) => thrown,
+  );
+  assert.ok(error instanceof CallError, `not a call's error: ${String(error)}`);
+  assert.equal(error.code, code, error.message);
+  if (reason !== undefined) assert.equal(error.reason, reason, error.message);
+  return error;
+}
+
+const TERMINAL = ['succeeded', 'failed', 'canceled', 'refused'];
+
+export const SCENARIOS: readonly Scenario[] = [
+  [
+    'a job goes from submit to a result that can be fetched',
+    async ({ client }) => {
+      const submitted = await client.submit(picture());
+      assert.match(submitted.job_id as string, /^job_\d{8}_[a-z2-7]{12}$/);
+      assert.equal(submitted.status, 'queued');
+      const events = await untilTerminal(client, submitted.job_id as string);
+      assert.equal(events[0]!.kind, 'snapshot');
+      const last = events.at(-1)!;
+      if (events.length > 1) assert.equal((last.state as Json).status, 'succeeded');
+      const job = await client.get(submitted.job_id as string);
+      assert.equal(job.status, 'succeeded');
+      assert.equal(job.progress, 100);
+      assert.equal(job.step, 'done');
+      assert.equal((job.engine as Json).name, 'scripted');
+      const url = await client.result(job.job_id as string);
+      const response = await fetch(url);
+      assert.equal(response.status, 200);
+      const bytes = Buffer.from(await response.arrayBuffer());
+      assert.equal(bytes.length, Number((job.result as Json).bytes));
+      assert.ok(typeof job.result_url === 'string' && (await fetch(job.result_url)).ok);
+    },
+  ],
+  [
+    'a watcher sees a gapless rising sequence and percent that never falls, and the stream ends with the terminal state',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const { job_id } = await client.submit(picture({ steps: 5, log_lines: 2, ...held.parameters }));
+      const events: (Json & { kind: string })[] = [];
+      for await (const event of client.watch(job_id as string)) {
+        events.push(event);
+        if (event.kind === 'progress') await held.open();
+      }
+      const snapshot = (events[0]!.snapshot as Json).job as Json;
+      const stored = events.slice(1).filter((event) => event.kind !== 'preview');
+      stored.forEach((event, i) => assert.equal(event.sequence, (snapshot.sequence as number) + 1 + i));
+      const percents = stored.filter((event) => event.kind === 'progress').map((event) => (event.progress as Json).percent as number);
+      assert.ok(percents.length > 0);
+      percents.reduce((before, now) => (assert.ok(now >= before, `${now} after ${before}`), now), 0);
+      assert.ok(stored.some((event) => event.kind === 'log'));
+      assert.equal((stored.at(-1)!.state as Json).status, 'succeeded');
+      assert.equal(stored.filter((event) => event.kind === 'state' && TERMINAL.includes((event.state as Json).status as string)).length, 1);
+    },
+  ],
+  [
+    'a watch resumes after any sequence, and past the end there is nothing',
+    async ({ client }) => {
+      const { job_id } = await client.submit(picture({ steps: 4, log_lines: 3 }));
+      await untilTerminal(client, job_id as string);
+      const job = await client.get(job_id as string);
+      const all: number[] = [];
+      for await (const event of client.watch(job_id as string, 0)) all.push(event.sequence as number);
+      assert.deepEqual(
+        all,
+        Array.from({ length: job.sequence as number }, (_, i) => i + 1),
+      );
+      for (const after of [1, 2, all.length - 1]) {
+        const rest: number[] = [];
+        for await (const event of client.watch(job_id as string, after)) rest.push(event.sequence as number);
+        assert.deepEqual(rest, all.slice(after));
+      }
+      for await (const event of client.watch(job_id as string, job.sequence as number)) assert.fail(`unexpected ${event.kind}`);
+      const ahead: Json[] = [];
+      for await (const event of client.watch(job_id as string, 1_000_000)) ahead.push(event);
+      assert.equal((ahead[0]!.snapshot as Json).reset, true);
+    },
+  ],
+  [
+    'a running job is cancelled, and says so only when its run has stopped',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const { job_id } = await client.submit(picture(held.parameters));
+      let asked = false;
+      const states: string[] = [];
+      for await (const event of client.watch(job_id as string)) {
+        if (event.kind === 'state') states.push((event.state as Json).status as string);
+        if (event.kind === 'progress' && !asked) {
+          asked = true;
+          const answer = await client.cancel(job_id as string);
+          assert.ok(answer.cancel_requested_at);
+        }
+      }
+      assert.equal(states.at(-1), 'canceled');
+      const again = await client.cancel(job_id as string);
+      assert.equal(again.status, 'canceled');
+      await refused(client.result(job_id as string), 'NOT_FOUND', 'NO_RESULT');
+    },
+  ],
+  [
+    'a queued job is cancelled at once; queue positions count from the front',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const first = await client.submit(picture(held.parameters));
+      for await (const event of client.watch(first.job_id as string)) if (event.kind === 'progress') break;
+      const waiting = [];
+      for (let i = 0; i < 4; i++) waiting.push(await client.submit(picture()));
+      const last = await client.status(waiting[3]!.job_id as string);
+      assert.equal(last.status, 'queued');
+      assert.ok(typeof last.queue_position === 'number' && last.queue_position >= 2, `position ${last.queue_position}`);
+      const canceled = await client.cancel(waiting[3]!.job_id as string);
+      assert.equal(canceled.status, 'canceled');
+      assert.equal(canceled.queue_position ?? null, null);
+      await held.open();
+      for (const job of [first, ...waiting]) await untilTerminal(client, job.job_id as string);
+    },
+  ],
+  [
+    'priority is a head start in the queue',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const first = await client.submit(picture(held.parameters));
+      for await (const event of client.watch(first.job_id as string)) if (event.kind === 'progress') break;
+      const low = await client.submit(picture({}, { priority: -5 }));
+      const normal = await client.submit(picture());
+      const high = await client.submit(picture({}, { priority: 5 }));
+      await held.open();
+      const started: [string, string][] = [];
+      for (const job of [low, normal, high]) {
+        await untilTerminal(client, job.job_id as string);
+        const { started_at, finished_at } = await client.get(job.job_id as string);
+        started.push([job.job_id as string, (started_at ?? finished_at) as string]);
+      }
+      const order = started.sort((a, b) => Date.parse(a[1]) - Date.parse(b[1])).map(([id]) => id);
+      assert.deepEqual(
+        order,
+        [high, normal, low].map((job) => job.job_id),
+      );
+    },
+  ],
+  [
+    'the same idempotency key gives the same job, another request under it is refused',
+    async ({ client }) => {
+      const key = randomUUID();
+      const [a, b] = await Promise.all([
+        client.submit(picture({}, { idempotency_key: key })),
+        client.submit(picture({}, { idempotency_key: key })),
+      ]);
+      assert.equal(a.job_id, b.job_id);
+      await refused(client.submit(picture({ steps: 2 }, { idempotency_key: key })), 'ALREADY_EXISTS', 'IDEMPOTENCY_KEY_REUSED');
+      await untilTerminal(client, a.job_id as string);
+    },
+  ],
+  [
+    'bad parameters are refused with every violation at once, each with what is allowed',
+    async ({ client }) => {
+      const job = picture(
+        { processors: ['face_swaper'], steps: 'many', unheard_of: 1, config_path: '/etc/passwd' },
+        { priority: 50, source_images: ['face.jpg', '../../etc/passwd', 'nothing.jpg'] },
+      );
+      const error = await refused(client.submit(job), 'INVALID_ARGUMENT', 'INVALID_REQUEST');
+      const by = new Map(error.violations.map((one) => [one.field, one.description]));
+      assert.match(by.get('parameters.processors[0]') ?? '', /did you mean 'face_swapper'.*allowed: .*face_swapper/);
+      assert.match(by.get('parameters.steps') ?? '', /whole number/);
+      assert.ok(by.has('parameters.unheard_of'));
+      assert.match(by.get('parameters.config_path') ?? '', /whoever runs the service/);
+      assert.ok(by.has('priority'));
+      assert.ok(by.has('source_images[1]'), [...by.keys()].join());
+      assert.ok(by.has('source_images[2]'));
+      const dry = await client.validate(job);
+      assert.equal(dry.valid, false);
+      assert.equal((dry.violations as Json[]).length, error.violations.length);
+    },
+  ],
+  [
+    'validate resolves parameters and keeps nothing',
+    async ({ client }) => {
+      const before = (await client.list({ page_size: 1000 })).jobs as Json[];
+      const dry = await client.validate(picture({ steps: 3 }));
+      assert.equal(dry.valid, true);
+      assert.equal((dry.resolved_parameters as Json).steps, 3);
+      const after = (await client.list({ page_size: 1000 })).jobs as Json[];
+      assert.equal(after.length, before.length);
+    },
+  ],
+  [
+    'an unknown job is NOT_FOUND everywhere',
+    async ({ client }) => {
+      const id = 'job_20250405_abcdefghijkl';
+      for (const call of [client.get(id), client.status(id), client.result(id), client.cancel(id), client.purge(id)]) {
+        await refused(call, 'NOT_FOUND', 'JOB_NOT_FOUND');
+      }
+      await refused(untilTerminal(client, id), 'NOT_FOUND', 'JOB_NOT_FOUND');
+    },
+  ],
+  [
+    'a result that is not there yet is NOT_FOUND with retry information',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const { job_id } = await client.submit(picture(held.parameters));
+      const error = await refused(client.result(job_id as string), 'NOT_FOUND', 'RESULT_NOT_READY');
+      assert.ok((error.retryAfterSeconds ?? 0) > 0);
+      await refused(client.purge(job_id as string), 'FAILED_PRECONDITION', 'JOB_NOT_TERMINAL');
+      await held.open();
+      await untilTerminal(client, job_id as string);
+    },
+  ],
+  [
+    "an engine's failure, its retries and a refusal are told apart",
+    async ({ client }) => {
+      const failed = await client.submit(picture({ fail: 'NO_FACE_IN_TARGET', fail_message: 'there is no face in the target' }));
+      const broken = await client.submit(picture({ fail: 'FLAKY', fail_retryable: true }, { max_attempts: 2 }));
+      const forbidden = await client.submit(picture({ refuse: true }));
+      await Promise.all([failed, broken, forbidden].map((job) => untilTerminal(client, job.job_id as string)));
+      const one = await client.get(failed.job_id as string);
+      assert.equal(one.status, 'failed');
+      assert.equal((one.error as Json).reason, 'NO_FACE_IN_TARGET');
+      assert.equal((one.error as Json).retryable, false);
+      assert.equal(one.error_message, 'there is no face in the target');
+      const two = await client.get(broken.job_id as string);
+      assert.equal(two.status, 'failed');
+      assert.equal(two.attempt, 2);
+      const three = await client.get(forbidden.job_id as string);
+      assert.equal(three.status, 'refused');
+      assert.equal(three.attempt, 1);
+    },
+  ],
+  [
+    'list filters by status, label and error, and pages without gaps or repeats',
+    async ({ client }) => {
+      const label = randomUUID();
+      const ids: string[] = [];
+      for (let i = 0; i < 5; i++) {
+        const { job_id } = await client.submit(picture(i === 0 ? { fail: 'BROKEN' } : {}, { labels: { run: label } }));
+        ids.push(job_id as string);
+      }
+      for (const id of ids) await untilTerminal(client, id);
+      const seen: string[] = [];
+      let token = '';
+      do {
+        const page = await client.list({ label: [`run=${label}`], page_size: 2, ...(token ? { page_token: token } : {}) });
+        seen.push(...(page.jobs as Json[]).map((job) => job.job_id as string));
+        token = page.next_page_token as string;
+      } while (token);
+      assert.deepEqual(seen, ids.toReversed());
+      const failed = await client.list({ label: [`run=${label}`], status: ['failed'] });
+      assert.deepEqual(
+        (failed.jobs as Json[]).map((job) => job.job_id),
+        [ids[0]],
+      );
+      const broken = await client.list({ label: [`run=${label}`], error_reason: 'BROKEN' });
+      assert.equal((broken.jobs as Json[]).length, 1);
+      const error = await refused(client.list({ page_token: 'not-a-token' }), 'INVALID_ARGUMENT');
+      assert.equal(error.violations[0]?.field, 'page_token');
+    },
+  ],
+  [
+    'purge deletes the result and leaves a tombstone',
+    async ({ client }) => {
+      const { job_id } = await client.submit(picture({ result_text: randomUUID() }));
+      await untilTerminal(client, job_id as string);
+      const url = await client.result(job_id as string);
+      assert.equal((await fetch(url)).status, 200);
+      const purged = await client.purge(job_id as string);
+      assert.ok(purged.purged_at);
+      await refused(client.result(job_id as string), 'NOT_FOUND', 'RESULT_PURGED');
+      assert.equal((await fetch(url)).status, 404);
+    },
+  ],
+  [
+    'a shortcut makes an ordinary job; what has not come yet is UNIMPLEMENTED',
+    async ({ client }) => {
+      const job = await client.swap({ source_images: ['face.jpg'], target_image: 'target.png' });
+      await untilTerminal(client, job.job_id as string);
+      const done = await client.get(job.job_id as string);
+      assert.deepEqual(((done.request as Json).parameters as Json).processors, ['face_swapper']);
+      await refused(client.submitBatch(), 'UNIMPLEMENTED', 'NOT_AVAILABLE_YET');
+      await refused(client.submit(picture({}, { webhook: { url: 'https://example.com/hook' } })), 'UNIMPLEMENTED', 'NOT_AVAILABLE_YET');
+    },
+  ],
+  [
+    'start and run timeouts fail a job by name',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const running = await client.submit(picture(held.parameters, { run_timeout: '0.4s' }));
+      const late = await client.submit(picture({}, { start_timeout: '0.05s', priority: -10 }));
+      await untilTerminal(client, running.job_id as string);
+      await untilTerminal(client, late.job_id as string);
+      assert.equal(((await client.get(running.job_id as string)).error as Json).reason, 'RUN_TIMEOUT');
+      assert.equal(((await client.get(late.job_id as string)).error as Json).reason, 'START_TIMEOUT');
+    },
+  ],
+  [
+    'capabilities, slots and overview describe the service',
+    async ({ client }) => {
+      const capabilities = await client.capabilities();
+      assert.equal((capabilities.engine as Json).name, 'scripted');
+      assert.ok((capabilities.options as Json[]).some((one) => one.name === 'steps'));
+      assert.ok(((capabilities.parameters_schema as Json).properties as Json).steps);
+      const slots = (await client.slots()).slots as Json[];
+      assert.equal(slots.length, 1);
+      assert.ok(['idle', 'busy'].includes(slots[0]!.state as string));
+      const overview = await client.overview();
+      assert.equal(overview.slots, 1);
+      assert.ok(((overview.totals as Json).succeeded as number) > 0);
+    },
+  ],
+];

@@ -1,0 +1,181 @@
+// The shape of the repository: who may import whom, as docs/01-overview.md draws it. The rules are one table; each broken one is named with
+// the file that breaks it.
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { dirname, join, posix } from 'node:path';
+import { describe, test } from 'node:test';
+
+const ROOT = join(import.meta.dirname, '..');
+
+type Sources = ReadonlyMap<string, string>;
+
+/** Folder (or file) below `src/` and what of `src/` it may import besides itself. Everything may import `gen` and packages. */
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  'main.ts': ['app.ts', 'cli', 'cli/remote'],
+  // The composition root: the one place that knows all adapters.
+  'app.ts': ['config.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 'access', 'notify', 'telemetry', 'jobs'],
+  'config.ts': ['jobs'],
+  'cli/remote': [],
+  'cli/local': ['cli/remote', 'config.ts', 'jobs'],
+  cli: ['cli/remote', 'cli/local', 'config.ts'],
+  rpc: ['rest', 'telemetry', 'jobs'],
+  rest: [],
+  gpu: ['jobs'],
+  store: ['jobs'],
+  media: ['jobs'],
+  access: ['jobs'],
+  notify: ['jobs'],
+  // Loggers and metrics know no domain; who uses them is given them, or imports them at the edge.
+  telemetry: [],
+  jobs: [],
+};
+
+/** Packages that one place alone may use, and why. */
+const ONE_USER: Readonly<Record<string, string>> = {
+  // Two schedulers would mean two jobs on one slot.
+  'p-queue': 'gpu/scheduler.ts',
+};
+
+const FORBIDDEN_FOLDERS = ['utils', 'util', 'helpers', 'common', 'types', 'interfaces'];
+
+/** Part of `src/` that a file belongs to: the longest entry of the table that holds it. */
+function partOf(file: string): string | undefined {
+  const parts = Object.keys(MAY_IMPORT).filter((part) => file === part || file.startsWith(`${part}/`));
+  return parts.sort((a, b) => b.length - a.length)[0];
+}
+
+/** What a file imports: paths below `src/`, `gen`, or the names of packages. */
+function importsOf(file: string, text: string): string[] {
+  const code = text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, '');
+  const specifiers = [...code.matchAll(/\bfrom\s+'([^']+)'|\bimport\s*\(\s*'([^']+)'|^\s*import\s+'([^']+)'/gm)].map(
+    (match) => match[1] ?? match[2] ?? match[3]!,
+  );
+  return specifiers.map((specifier) => {
+    if (!specifier.startsWith('.')) return specifier;
+    const path = posix.normalize(posix.join('src', dirname(file), specifier));
+    return path.startsWith('gen/') ? 'gen' : path.startsWith('src/') ? path.slice(4) : `outside of src: ${path}`;
+  });
+}
+
+/** Every broken rule, one sentence each. Keys of `sources` are paths below `src/`. */
+function brokenRules(sources: Sources): string[] {
+  const broken: string[] = [];
+  const graph = new Map<string, string[]>();
+  for (const [file, text] of sources) {
+    const part = partOf(file);
+    if (part === undefined) {
+      broken.push(`src/${file} is in no part that the table in test/structure.test.ts knows; add its folder there with what it may import`);
+      continue;
+    }
+    const folder = dirname(file)
+      .split('/')
+      .find((name) => FORBIDDEN_FOLDERS.includes(name));
+    if (folder !== undefined) broken.push(`src/${file}: a folder '${folder}' says nothing about what is in it; name it for that`);
+    const statements = text.replace(/^\s*(\/\/|\*|\/\*).*$/gm, '').trim();
+    if (
+      statements !== '' &&
+      statements.replace(/^export\s+(type\s+)?(\*|\{[^}]*\})(\s+as\s+\w+)?\s+from\s+'[^']+';?\s*/gm, '').trim() === ''
+    ) {
+      broken.push(`src/${file} only hands on what others export (a barrel); import from where things are`);
+    }
+    if (file !== 'main.ts' && /\bprocess\s*\.\s*(env|argv|on|once)\b/.test(statements)) {
+      broken.push(`src/${file} reads process.env, process.argv or signals; only src/main.ts does, and hands them on`);
+    }
+    const imports = importsOf(file, text);
+    graph.set(file, imports);
+    for (const target of imports) {
+      const user = ONE_USER[target];
+      if (user !== undefined && file !== user) broken.push(`src/${file} imports '${target}', which only src/${user} may`);
+      if (target.startsWith('outside of src: ')) broken.push(`src/${file} imports from ${target}`);
+      const other = partOf(target);
+      if (!target.endsWith('.ts') || other === undefined || other === part) continue;
+      if (!MAY_IMPORT[part]!.includes(other)) {
+        broken.push(`src/${file} imports src/${target}: ${part} may import ${[...MAY_IMPORT[part]!, 'gen'].join(', ')} and not ${other}`);
+      }
+    }
+  }
+  return [...broken, ...cycles(graph)];
+}
+
+function cycles(graph: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const visit = (file: string, path: readonly string[]): void => {
+    const at = path.indexOf(file);
+    if (at >= 0) {
+      found.push(`an import cycle: ${[...path.slice(at), file].map((name) => `src/${name}`).join(' -> ')}`);
+      return;
+    }
+    if (done.has(file)) return;
+    for (const next of graph.get(file) ?? []) if (graph.has(next)) visit(next, [...path, file]);
+    done.add(file);
+  };
+  for (const file of graph.keys()) visit(file, []);
+  return found;
+}
+
+function repository(): Sources {
+  const files = globSync('**/*.ts', { cwd: join(ROOT, 'src') }).map((file) => file.replaceAll('\\', '/'));
+  return new Map(files.sort().map((file) => [file, readFileSync(join(ROOT, 'src', file), 'utf8')]));
+}
+
+test('the repository keeps its own rules', () => {
+  assert.deepEqual(brokenRules(repository()), []);
+});
+
+describe('each rule can be broken', () => {
+  const BAD: readonly [name: string, file: string, text: string, expected: RegExp][] = [
+    [
+      'the domain imports an adapter',
+      'jobs/job.ts',
+      "import { open } from '../store/jobs-sqlite.ts';",
+      /jobs may import gen and not store/,
+    ],
+    ['braces import each other', 'gpu/scheduler.ts', "import { put } from '../media/fetch.ts';", /gpu may import jobs, gen and not media/],
+    [
+      'an adapter takes the Config',
+      'store/jobs-sqlite.ts',
+      "import type { Config } from '../config.ts';",
+      /store may import jobs, gen and not config.ts/,
+    ],
+    [
+      'the bridge knows the domain',
+      'rest/bridge.ts',
+      "export { a } from '../jobs/job.ts';\nconst x = 1;",
+      /rest may import gen and not jobs/,
+    ],
+    [
+      'a far command knows the domain',
+      'cli/remote/watch.ts',
+      "await import('../../jobs/job.ts');",
+      /cli\/remote may import gen and not jobs/,
+    ],
+    ['a second user of p-queue', 'rpc/service.ts', "import PQueue from 'p-queue';", /only src\/gpu\/scheduler.ts may/],
+    ['the environment is read below', 'gpu/worker.ts', 'const home = process.env.HOME;', /only src\/main.ts does/],
+    ['a folder without a meaning', 'jobs/utils/text.ts', 'export const a = 1;', /'utils' says nothing/],
+    ['a barrel', 'jobs/index.ts', "export * from './job.ts';\nexport { a } from './errors.ts';\n", /a barrel/],
+    ['a folder that nobody decided on', 'billing/pay.ts', 'export const a = 1;', /in no part/],
+    ['an import of a script', 'app.ts', "import '../scripts/test.ts';", /outside of src/],
+  ];
+  for (const [name, file, text, expected] of BAD) {
+    test(name, () => {
+      const [first, ...others] = brokenRules(new Map([[file, text]]));
+      assert.match(first ?? 'nothing', expected);
+      assert.deepEqual(others, []);
+    });
+  }
+
+  test('a cycle', () => {
+    const rules = brokenRules(
+      new Map([
+        ['jobs/a.ts', "import './b.ts';"],
+        ['jobs/b.ts', "import type { A } from './a.ts';"],
+      ]),
+    );
+    assert.deepEqual(rules, ['an import cycle: src/jobs/a.ts -> src/jobs/b.ts -> src/jobs/a.ts']);
+  });
+
+  test('comments are not imports', () => {
+    assert.deepEqual(brokenRules(new Map([['rest/bridge.ts', "// as in import '../jobs/job.ts';\nexport const a = 1;"]])), []);
+  });
+});
