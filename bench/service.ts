@@ -8,6 +8,7 @@ import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { SystemService } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
 import { CannotRun, freePort, Process } from './processes.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -45,6 +46,7 @@ export class Service implements AsyncDisposable {
   /** Ready, and a worker has said what it can do. */
   static async start(options: ServiceOptions): Promise<Service> {
     if (!existsSync(ENTRY)) throw new CannotRun('the service is not there yet: no src/main.ts');
+    await workerEnvironment();
     const { dataDir } = options;
     mkdirSync(join(dataDir, 'input'), { recursive: true });
     writeFileSync(join(dataDir, 'input', TARGET), PIXEL);
@@ -64,8 +66,7 @@ export class Service implements AsyncDisposable {
         FFJOBS_ENGINE: options.engine ?? 'noop:Noop',
         FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
         FFJOBS_LOG_FORMAT: 'json',
-        // The no-op engine needs no package; with a worker environment at hand the service's own default is as good.
-        ...(options.engine === undefined ? { FFJOBS_PYTHON: 'python3' } : {}),
+        ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
         ...Object.fromEntries(Object.entries(options.settings ?? {}).map(([name, value]) => [`FFJOBS_${name}`, value])),
       },
     });
@@ -114,6 +115,22 @@ export class Service implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
+}
+
+let prepared: Promise<string> | undefined;
+
+/** The Python of the workers, as the service itself would prepare it; made before anything is timed. */
+export function workerEnvironment(): Promise<string> {
+  prepared ??= workerPython({
+    root: ROOT,
+    given: process.env.FFJOBS_PYTHON || undefined,
+    env: process.env,
+    dev: false,
+    report: (phase) => process.stderr.write(`worker environment: ${phase}\n`),
+  }).catch((error: Error) => {
+    throw error instanceof SetupProblem ? new CannotRun(error.message) : error;
+  });
+  return prepared;
 }
 
 function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {

@@ -1,6 +1,6 @@
 // The classical engine through the whole service: what a picture and a clip take. Context, no target: the engine is plain on purpose.
 import { execFile } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { create, type JsonObject } from '@bufbuild/protobuf';
@@ -8,7 +8,7 @@ import { type Job, JobRequestSchema, JobStatus } from '../../gen/facefusion/jobs
 import type { Bench, Group } from '../bench.ts';
 import { median, type Row, rowOf } from '../figures.ts';
 import { CannotRun } from '../processes.ts';
-import { Service } from '../service.ts';
+import { Service, workerEnvironment } from '../service.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const SAMPLES = join(ROOT, 'samples');
@@ -22,8 +22,7 @@ export const engine: Group = {
 
   async *run(bench: Bench): AsyncIterable<Row> {
     if (bench.quick) throw new CannotRun('a quick run starts no real engine');
-    const python = [process.env.FFJOBS_PYTHON, join(ROOT, '.venv', 'bin', 'python')].find((path) => path && existsSync(path));
-    if (!python) throw new CannotRun('the worker environment is not there: start the service once (npm start), or set FFJOBS_PYTHON');
+    const python = await workerEnvironment();
     const dataDir = bench.folder();
     const input = join(dataDir, 'input');
     mkdirSync(input, { recursive: true });
@@ -32,7 +31,7 @@ export const engine: Group = {
       env: { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' },
     });
 
-    await using service = await Service.start({ dataDir, engine: 'classical', settings: { PYTHON: python } });
+    await using service = await Service.start({ dataDir, engine: 'classical' });
     const run = async (target: 'targetImage' | 'targetVideo', file: string, parameters: JsonObject): Promise<Job> => {
       const { jobs } = service.clients();
       const request = create(JobRequestSchema, { sourceImages: [SOURCE], target: { case: target, value: file }, parameters });
