@@ -249,7 +249,7 @@ export function rankOf(submittedMs: number, priority: number): number {
   return submittedMs - priority * 60_000;
 }
 
-/** Attempts that killed their worker, over all; the next one fails the job as poisonous. */
+/** With so many attempts that killed their worker, over all, the job fails as poisonous, whatever attempts are left. */
 export const POISON_KILLS = 3;
 
 /** Milliseconds before attempt `spent + 1`: exponential from 1 s to 60 s, with full jitter above the half. `random` is in [0, 1). */

@@ -63,8 +63,10 @@ export interface JobPage {
 }
 
 export interface JobChange {
-  readonly job: Job;
+  /** undefined only with `reset`. */
+  readonly job: Job | undefined;
   readonly watchToken: string;
+  /** The token asked for is not this store's: list again. Comes first and at once; what follows are changes from now on. */
   readonly reset: boolean;
   /** False: the job matched the filter before and no longer does. */
   readonly matches: boolean;

@@ -1,0 +1,109 @@
+// How many jobs there are: by status, by tenant, ended by minute. Always true here: counted by the steps that change them and written with
+// them, once a group, so that no question scans the jobs.
+import type { DatabaseSync } from 'node:sqlite';
+import { isTerminal, JobStatus } from '../jobs/job.ts';
+import type { Overview } from '../jobs/ports.ts';
+
+const MINUTE_MS = 60_000;
+/** Steps of a throughput answer at most, so that a month does not come in minutes. */
+const MAX_STEPS = 120;
+
+export class JobFigures {
+  readonly #undo: (back: () => void) => void;
+  readonly #totals = new Map<JobStatus, number>();
+  readonly #tenants = new Map<string, { queued: number; processing: number }>();
+  readonly #addTotal;
+  readonly #addEnded;
+  readonly #readEnded;
+  /** Not yet written. */
+  #totalsOwed = new Map<JobStatus, number>();
+  #endedOwed = new Map<JobStatus, number>();
+  #minute = 0;
+
+  /** `undo` receives the way back of each change. */
+  constructor(db: DatabaseSync, undo: (back: () => void) => void) {
+    this.#undo = undo;
+    this.#addTotal = db.prepare('INSERT INTO totals (status, jobs) VALUES (?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs');
+    this.#addEnded = db.prepare(
+      'INSERT INTO ended (minute, status, jobs) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs',
+    );
+    this.#readEnded = db.prepare('SELECT minute, status, jobs FROM ended WHERE minute >= ?');
+    for (const row of db.prepare('SELECT status, jobs FROM totals').all() as { status: number; jobs: number }[]) {
+      this.#totals.set(row.status, row.jobs);
+    }
+  }
+
+  /** A job that a reopened store found; `moved` counts from there. */
+  found(tenant: string, status: JobStatus): void {
+    this.#count(tenant, status, 1);
+  }
+
+  queued(tenant: string): number {
+    return this.#tenants.get(tenant)?.queued ?? 0;
+  }
+
+  /** Inside a step: a job came, or went from one status to another. */
+  moved(tenant: string, from: JobStatus | undefined, to: JobStatus, nowMs: number): void {
+    this.#minute = Math.floor(nowMs / MINUTE_MS);
+    this.#move(tenant, from, to);
+    this.#undo(() => {
+      this.#move(tenant, to, from);
+      this.#totalsOwed = new Map();
+      this.#endedOwed = new Map();
+    });
+    if (from !== undefined) add(this.#totalsOwed, from, -1);
+    add(this.#totalsOwed, to, 1);
+    if (isTerminal(to)) add(this.#endedOwed, to, 1);
+  }
+
+  /** Before COMMIT: writes what the group has changed. */
+  write(): void {
+    if (this.#totalsOwed.size === 0) return;
+    for (const [status, jobs] of this.#totalsOwed) if (jobs !== 0) this.#addTotal.run(status, jobs);
+    for (const [status, jobs] of this.#endedOwed) this.#addEnded.run(this.#minute, status, jobs);
+    this.#totalsOwed = new Map();
+    this.#endedOwed = new Map();
+  }
+
+  overview(windowMs: number, nowMs: number): Overview {
+    const minutesInStep = Math.max(1, Math.ceil(windowMs / MINUTE_MS / MAX_STEPS));
+    const stepMs = minutesInStep * MINUTE_MS;
+    const lastStart = Math.floor(nowMs / stepMs) * stepMs;
+    const steps = Math.max(1, Math.ceil(windowMs / stepMs));
+    const firstStart = lastStart - (steps - 1) * stepMs;
+    const ended = Array.from({ length: steps }, () => new Map<JobStatus, number>());
+    for (const row of this.#readEnded.all(firstStart / MINUTE_MS) as { minute: number; status: number; jobs: number }[]) {
+      const step = ended[Math.floor((row.minute * MINUTE_MS - firstStart) / stepMs)];
+      if (step) add(step, row.status, row.jobs);
+    }
+    return {
+      totals: new Map(this.#totals),
+      queueByTenant: [...this.#tenants].map(([tenant, { queued, processing }]) => ({ tenant, queued, processing })),
+      throughput: ended.map((counts, index) => ({ startMs: firstStart + index * stepMs, ended: counts })),
+      stepSeconds: stepMs / 1000,
+    };
+  }
+
+  #move(tenant: string, from: JobStatus | undefined, to: JobStatus | undefined): void {
+    if (from !== undefined) {
+      add(this.#totals, from, -1);
+      this.#count(tenant, from, -1);
+    }
+    if (to !== undefined) {
+      add(this.#totals, to, 1);
+      this.#count(tenant, to, 1);
+    }
+  }
+
+  #count(tenant: string, status: JobStatus, by: number): void {
+    if (isTerminal(status)) return;
+    const counts = this.#tenants.get(tenant) ?? { queued: 0, processing: 0 };
+    counts[status === JobStatus.QUEUED ? 'queued' : 'processing'] += by;
+    if (counts.queued + counts.processing > 0) this.#tenants.set(tenant, counts);
+    else this.#tenants.delete(tenant);
+  }
+}
+
+function add<K>(counts: Map<K, number>, key: K, by: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + by);
+}

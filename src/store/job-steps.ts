@@ -1,0 +1,292 @@
+// What each step of a job's life does to record, queue, events and figures, all inside the caller's transaction. Always true here: a step
+// refuses before its first write; every transition that a caller can see writes exactly one state event, except that a claim and its release
+// write none (their jobs stay queued) and a purge writes none (nothing follows the terminal event).
+import type { DatabaseSync } from 'node:sqlite';
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobsError } from '../jobs/errors.ts';
+import {
+  type Change,
+  type Failure,
+  isTerminal,
+  type Job,
+  JobStatus,
+  newJob,
+  POISON_KILLS,
+  rankOf,
+  retryDelayMs,
+  stateOf,
+  transition,
+  WaitReason,
+} from '../jobs/job.ts';
+import type { Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { JobEvents } from './job-events.ts';
+import type { JobFigures } from './job-figures.ts';
+import type { JobTable, StoredJob } from './job-table.ts';
+import type { ReadyQueue } from './ready-queue.ts';
+import type { Writer } from './sqlite.ts';
+
+export interface JobStepsOptions {
+  readonly db: DatabaseSync;
+  readonly table: JobTable;
+  readonly queue: ReadyQueue;
+  readonly figures: JobFigures;
+  readonly events: JobEvents;
+  readonly tx: Pick<Writer, 'undo' | 'committed'>;
+  readonly now: () => number;
+  /** In [0, 1). */
+  readonly random: () => number;
+  /** Progress and log events kept of one job; about a quarter more before they are trimmed. */
+  readonly maxStoredEvents: number;
+}
+
+type Recorded = 'all' | 'state';
+
+export class JobSteps {
+  readonly #options: JobStepsOptions;
+  readonly #findKey;
+  readonly #keepKey;
+  readonly #dropKeys;
+  readonly #moveFlow;
+
+  constructor(options: JobStepsOptions) {
+    this.#options = options;
+    const { db } = options;
+    this.#findKey = db.prepare('SELECT digest, job_id, expires_ms FROM idempotency WHERE tenant = ? AND key = ?');
+    this.#keepKey = db.prepare('INSERT OR REPLACE INTO idempotency (tenant, key, digest, job_id, expires_ms) VALUES (?, ?, ?, ?, ?)');
+    this.#dropKeys = db.prepare(
+      `DELETE FROM idempotency WHERE (tenant, key) IN
+         (SELECT tenant, key FROM idempotency WHERE expires_ms <= ? ORDER BY expires_ms LIMIT 2)`,
+    );
+    this.#moveFlow = db.prepare('INSERT OR REPLACE INTO flows (tenant, virtual) VALUES (?, ?)');
+  }
+
+  submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
+    const { table, queue, figures, now } = this.#options;
+    const nowMs = now();
+    const { tenant, request } = wanted;
+    const key = request.idempotencyKey;
+    const known = key === undefined ? undefined : this.#known(tenant, key, wanted.requestDigest, nowMs);
+    if (known) return { stored: known, created: false };
+    const queued = figures.queued(tenant);
+    if (queued >= limits.maxQueued) {
+      throw new JobsError(
+        'exhausted',
+        'QUOTA_EXCEEDED',
+        `${queued} jobs are queued, and ${limits.maxQueued} may be: wait for some to start`,
+        {
+          retryAfterSeconds: 5,
+          metadata: { limit: String(limits.maxQueued) },
+        },
+      );
+    }
+    const job = newJob(wanted.jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    job.sequence = 1;
+    const stored = table.insert({
+      tenant,
+      job,
+      score: rankOf(nowMs, request.priority),
+      maxAttempts: wanted.maxAttempts,
+      deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
+    });
+    this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
+    if (key !== undefined) {
+      // Two out for each one in: expired keys go without a scan and without a burst.
+      this.#dropKeys.run(nowMs);
+      this.#keepKey.run(tenant, key, wanted.requestDigest, job.jobId, nowMs + limits.idempotencyMs);
+    }
+    figures.moved(tenant, undefined, job.status, nowMs);
+    queue.add(this.#entry(stored), nowMs);
+    return { stored, created: true };
+  }
+
+  /** The next job in order goes to a node. */
+  claim(node: string, above: Rank | undefined): { readonly stored: StoredJob; readonly rank: Rank } | undefined {
+    const { queue, table } = this.#options;
+    const taken = queue.take(above);
+    if (!taken) return undefined;
+    this.#moveFlow.run(taken.job.tenant, taken.virtual);
+    const stored = this.#step(table.get(taken.job.jobId)!, { type: 'claim' }, { node }, { silent: true });
+    return { stored, rank: taken.rank };
+  }
+
+  begin(stored: StoredJob, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): StoredJob {
+    return this.#step(stored, { type: 'begin', ...run }, { deadlineMs: undefined });
+  }
+
+  progress(stored: StoredJob, progress: Progress): StoredJob {
+    const { step, percent, estimatedFinishTime: estimatedFinish } = progress;
+    const nowMs = this.#options.now();
+    const job = transition(stored.job, { type: 'progress', step, percent, estimatedFinish }, nowMs);
+    return this.#log(stored, job, { case: 'progress', value: { ...progress, attempt: job.attempt } }, nowMs, true);
+  }
+
+  log(stored: StoredJob, log: Log): StoredJob {
+    const { job } = stored;
+    return this.#log(stored, { ...job }, { case: 'log', value: log }, this.#options.now(), false);
+  }
+
+  warn(stored: StoredJob, warnings: readonly string[]): StoredJob {
+    const known = new Set(stored.job.warnings);
+    if (warnings.every((warning) => known.has(warning))) return stored;
+    return this.#step(stored, { type: 'warn', warnings }, {}, { columns: 'state' });
+  }
+
+  complete(stored: StoredJob, done: { result: MediaResult; warnings: readonly string[]; timings: Timings }): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
+    // A job that ends well without having begun took its result from the cache.
+    const cached = stored.job.status === JobStatus.QUEUED;
+    return this.#step(stored, { type: 'succeed', ...done, cached }, { node: undefined });
+  }
+
+  fail(stored: StoredJob, failure: Failure, facts: { readonly killedWorker: boolean; readonly timings?: Timings | undefined }): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, facts.timings);
+    const { now, random, queue } = this.#options;
+    const kills = stored.kills + Number(facts.killedWorker);
+    const spent = stored.spent + 1;
+    const poisonous = facts.killedWorker && kills >= POISON_KILLS;
+    if (poisonous || !failure.retryable || spent >= stored.maxAttempts) {
+      const verdict = poisonous
+        ? {
+            reason: 'JOB_KILLS_WORKERS',
+            message: `${kills} workers died on this job, the last one so: ${failure.message}`,
+            retryable: false,
+          }
+        : failure;
+      return this.#step(stored, { type: 'fail', failure: verdict, timings: facts.timings }, { node: undefined, spent, kills });
+    }
+    const nowMs = now();
+    const readyAtMs = nowMs + retryDelayMs(spent, random());
+    const next = this.#step(stored, { type: 'requeue', wait: WaitReason.RETRY, failure }, { node: undefined, spent, kills, readyAtMs });
+    queue.add(this.#entry(next), nowMs);
+    return next;
+  }
+
+  refuse(stored: StoredJob, failure: Failure, timings: Timings | undefined): StoredJob {
+    return this.#step(stored, { type: 'refuse', failure, timings }, { node: undefined });
+  }
+
+  /** Nothing runs for the job any more: canceled. */
+  cancelNow(stored: StoredJob, timings: Timings | undefined): StoredJob {
+    const next = this.#step(stored, { type: 'cancel', timings }, { node: undefined });
+    this.#options.queue.remove(stored.job.jobId);
+    return next;
+  }
+
+  /** What a caller's cancel does, whatever state the job is in. */
+  cancel(stored: StoredJob, graceMs: number): StoredJob {
+    if (isTerminal(stored.job.status)) return stored;
+    if (stored.node === undefined) return this.cancelNow(stored, undefined);
+    if (stored.job.cancelRequestedAt) return stored;
+    const forceStopAt = timestampFromMs(this.#options.now() + graceMs);
+    return this.#step(stored, { type: 'request_cancel', forceStopAt });
+  }
+
+  giveBack(stored: StoredJob, wait: WaitReason): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, undefined);
+    const begun = stored.job.status === JobStatus.PROCESSING;
+    return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined } : { type: 'release', wait }, {});
+  }
+
+  /** A job that was held when the process ended: its lease is void. */
+  recover(stored: StoredJob): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, undefined);
+    if (stored.job.status === JobStatus.QUEUED) return this.#return(stored, { type: 'release', wait: WaitReason.SLOT }, {});
+    const spent = stored.spent + 1;
+    const failure = { reason: 'SERVICE_RESTARTED', message: 'the service stopped while the job was running', retryable: true };
+    if (spent >= stored.maxAttempts) {
+      return this.#step(stored, { type: 'fail', failure, timings: undefined }, { node: undefined, spent });
+    }
+    return this.#return(stored, { type: 'requeue', wait: WaitReason.SLOT, failure }, { spent });
+  }
+
+  /** Nobody has begun the job in time. */
+  startTimeout(stored: StoredJob): StoredJob {
+    const seconds = (stored.deadlineMs! - timestampMs(stored.job.createdAt!)) / 1000;
+    const failure = { reason: 'START_TIMEOUT', message: `the engine had not started ${seconds} s after submission`, retryable: true };
+    const next = this.#step(stored, { type: 'fail', failure, timings: undefined });
+    this.#options.queue.remove(stored.job.jobId);
+    return next;
+  }
+
+  purge(stored: StoredJob): { readonly stored: StoredJob; readonly blobs: readonly string[] } {
+    const { job } = stored;
+    if (!isTerminal(job.status)) {
+      throw new JobsError('failed_precondition', 'JOB_NOT_TERMINAL', `${job.jobId} has not ended: cancel it first`, {
+        metadata: { job_id: job.jobId },
+      });
+    }
+    if (job.purgedAt) return { stored, blobs: [] };
+    const next = this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    // Like results are one blob; it goes with the last job that has it.
+    const key = job.result?.sha256;
+    return { stored: next, blobs: key !== undefined && !this.#options.table.sharesResult(key, stored.num) ? [key] : [] };
+  }
+
+  /** Back into the queue at its old place, the tenant not charged for the claim. */
+  #return(stored: StoredJob, change: Change & { type: 'release' | 'requeue' }, patch: Partial<StoredJob>): StoredJob {
+    const { queue, now } = this.#options;
+    const next = this.#step(stored, change, { ...patch, node: undefined, readyAtMs: 0 }, { silent: change.type === 'release' });
+    this.#moveFlow.run(next.tenant, queue.giveBack(this.#entry(next), now()));
+    return next;
+  }
+
+  #known(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
+    const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
+    if (!found || found.expires_ms <= nowMs) return undefined;
+    if (found.digest !== digest) {
+      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
+      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
+    }
+    return this.#options.table.get(found.job_id);
+  }
+
+  /** Applies a transition and writes its state event, unless it is silent. */
+  #step(
+    stored: StoredJob,
+    change: Change,
+    patch: Partial<StoredJob> = {},
+    { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
+  ): StoredJob {
+    const { table, figures, now } = this.#options;
+    const nowMs = now();
+    const job = transition(stored.job, change, nowMs);
+    if (!silent) job.sequence++;
+    const next: StoredJob = { ...stored, ...patch, job, change: table.nextChange() };
+    table.update(next, columns);
+    if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
+    if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+    return next;
+  }
+
+  /** Writes a progress or log event; `visible`: it changes what a list shows of the job. */
+  #log(stored: StoredJob, job: Job, event: JobEvent['event'], nowMs: number, visible: boolean): StoredJob {
+    const { table, events, tx, maxStoredEvents } = this.#options;
+    job.sequence++;
+    const trim = job.sequence - stored.trimmedTo > maxStoredEvents * 1.25;
+    const trimmedTo = trim ? job.sequence - maxStoredEvents : stored.trimmedTo;
+    const next: StoredJob = { ...stored, job, trimmedTo, change: visible ? table.nextChange() : stored.change };
+    if (trim) {
+      table.trimEvents(stored.num, trimmedTo);
+      tx.committed(() => events.trimmed(job.jobId, trimmedTo));
+    }
+    table.update(next, 'state');
+    this.#append(next, event, nowMs);
+    return next;
+  }
+
+  #append(stored: StoredJob, body: JobEvent['event'], nowMs: number): void {
+    const { table, events, tx } = this.#options;
+    const { jobId, sequence, status } = stored.job;
+    const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
+    event.event = body;
+    table.appendEvent(stored.num, event);
+    tx.committed(() => events.publish(jobId, event, isTerminal(status)));
+  }
+
+  #entry({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob) {
+    return { num, jobId: job.jobId, tenant, score, readyAtMs, deadlineMs };
+  }
+}

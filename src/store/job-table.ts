@@ -1,0 +1,397 @@
+// Jobs and their events as rows. Always true here: a `StoredJob` is immutable and the newest there is, whether it comes from the cache or
+// from its row, because this process is the file's only writer and every write goes through `insert` and `update`.
+import { createHash } from 'node:crypto';
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobsError } from '../jobs/errors.ts';
+import { isTerminal, JobStatus } from '../jobs/job.ts';
+import type { JobFilter, JobQuery, Sequence } from '../jobs/ports.ts';
+import type { QueuedJob } from './ready-queue.ts';
+import type { Tokens } from './tokens.ts';
+
+/** A job and what the store alone knows of it. */
+export interface StoredJob {
+  readonly num: number;
+  readonly tenant: string;
+  /** Without queue position, which is not the job's own. */
+  readonly job: Job;
+  readonly score: number;
+  readonly readyAtMs: number;
+  readonly deadlineMs: number | undefined;
+  readonly maxAttempts: number;
+  readonly spent: number;
+  readonly kills: number;
+  /** The node that holds its lease. */
+  readonly node: string | undefined;
+  readonly change: number;
+  readonly trimmedTo: Sequence;
+}
+
+const EVENT_KIND = { state: 1, progress: 2, log: 3 } as const;
+
+type Row = Record<string, unknown>;
+type Bind = string | number | null;
+
+const COLUMNS =
+  'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, change_no, trimmed_to, state, request, job_id, created_ms';
+
+export interface JobTableOptions {
+  /** Jobs kept decoded. */
+  readonly cacheSize: number;
+  readonly tokens: Tokens;
+  /** Receives the way back of each change of memory. */
+  readonly undo: (back: () => void) => void;
+}
+
+export class JobTable {
+  readonly #db: DatabaseSync;
+  readonly #options: JobTableOptions;
+  /** Least recently used first. */
+  readonly #cache = new Map<string, StoredJob>();
+  readonly #statements = new Map<string, StatementSync>();
+  readonly #insertJob;
+  readonly #updateJob;
+  readonly #touchJob;
+  readonly #insertEvent;
+  readonly #insertLabel;
+  readonly #byId;
+  readonly #changes;
+  readonly #events;
+  readonly #lasting;
+  readonly #trim;
+  #nextNum: number;
+  #lastChange: number;
+
+  constructor(db: DatabaseSync, options: JobTableOptions) {
+    this.#db = db;
+    this.#options = options;
+    this.#insertJob = db.prepare(
+      `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
+         trimmed_to, state, request)
+       VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?, ?, 0, ?, ?)`,
+    );
+    this.#updateJob = db.prepare(
+      `UPDATE jobs SET status = ?, ready_ms = ?, deadline_ms = ?, spent = ?, kills = ?, node = ?, error_reason = ?, result_key = ?,
+         change_no = ?, trimmed_to = ?, state = ? WHERE num = ?`,
+    );
+    this.#touchJob = db.prepare('UPDATE jobs SET change_no = ?, trimmed_to = ?, state = ? WHERE num = ?');
+    this.#insertEvent = db.prepare('INSERT INTO events (num, sequence, kind, event) VALUES (?, ?, ?, ?)');
+    this.#insertLabel = db.prepare('INSERT INTO labels (label, created_ms, num) VALUES (?, ?, ?)');
+    this.#byId = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE job_id = ?`);
+    this.#changes = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE change_no > ? ORDER BY change_no LIMIT ?`);
+    this.#events = db.prepare('SELECT sequence, event FROM events WHERE num = ? AND sequence > ? ORDER BY sequence LIMIT ?');
+    this.#lasting = db.prepare(
+      `SELECT sequence, event FROM events WHERE num = ? AND sequence > ? AND sequence < ? AND kind <> ${EVENT_KIND.progress}
+       ORDER BY sequence LIMIT ?`,
+    );
+    this.#trim = db.prepare(`DELETE FROM events WHERE num = ? AND sequence <= ? AND kind <> ${EVENT_KIND.state}`);
+    const { num, change } = db.prepare('SELECT max(num) AS num, max(change_no) AS change FROM jobs').get() as Record<string, number | null>;
+    this.#nextNum = (num ?? 0) + 1;
+    // A gap at each start: change numbers that power loss took away are not given out again, so no token can point past news.
+    this.#lastChange = change === null || change === undefined ? 0 : change + 1_000_000;
+  }
+
+  /** Number of the latest change. */
+  get lastChange(): number {
+    return this.#lastChange;
+  }
+
+  nextChange(): number {
+    return ++this.#lastChange;
+  }
+
+  get(jobId: string): StoredJob | undefined {
+    const cached = this.#cache.get(jobId);
+    if (cached) {
+      this.#cache.delete(jobId);
+      this.#cache.set(jobId, cached);
+      return cached;
+    }
+    const row = this.#byId.get(jobId) as Row | undefined;
+    if (!row) return undefined;
+    const stored = decode(row);
+    this.#remember(stored);
+    return stored;
+  }
+
+  /** Adds a new job and its labels. `num` and `change` are given here. */
+  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
+    const stored: StoredJob = {
+      ...facts,
+      num: this.#nextNum++,
+      change: this.nextChange(),
+      trimmedTo: 0,
+      node: undefined,
+      spent: 0,
+      kills: 0,
+      readyAtMs: 0,
+    };
+    const { job } = stored;
+    const created = timestampMs(job.createdAt!);
+    this.#insertJob.run(
+      stored.num,
+      job.jobId,
+      stored.tenant,
+      job.status,
+      created,
+      stored.score,
+      stored.deadlineMs ?? null,
+      stored.maxAttempts,
+      job.batchId ?? null,
+      stored.change,
+      encodeState(job),
+      toBinary(JobRequestSchema, job.request!),
+    );
+    for (const [key, value] of Object.entries(job.request!.labels)) {
+      this.#insertLabel.run(key, created, stored.num);
+      this.#insertLabel.run(`${key}=${value}`, created, stored.num);
+    }
+    this.#changed(stored);
+    return stored;
+  }
+
+  /** Writes what a step has changed; `columns` says whether more than the job's own state has. */
+  update(next: StoredJob, columns: 'all' | 'state'): void {
+    const { job } = next;
+    if (columns === 'state') {
+      this.#touchJob.run(next.change, next.trimmedTo, encodeState(job), next.num);
+    } else {
+      this.#updateJob.run(
+        job.status,
+        next.readyAtMs,
+        next.deadlineMs ?? null,
+        next.spent,
+        next.kills,
+        next.node ?? null,
+        job.error?.reason ?? null,
+        job.result?.sha256 ?? null,
+        next.change,
+        next.trimmedTo,
+        encodeState(job),
+        next.num,
+      );
+    }
+    this.#changed(next);
+  }
+
+  appendEvent(num: number, event: JobEvent): void {
+    const kind = EVENT_KIND[event.event.case as keyof typeof EVENT_KIND];
+    this.#insertEvent.run(num, event.sequence, kind, toBinary(JobEventSchema, event));
+  }
+
+  /** Deletes progress and log events up to a sequence. */
+  trimEvents(num: number, to: Sequence): void {
+    this.#trim.run(num, to);
+  }
+
+  /** Stored events after a sequence, in order. */
+  events(num: number, after: Sequence, limit: number, known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
+    return this.#decodeEvents(this.#events.all(num, after, limit) as Row[], known);
+  }
+
+  /** As `events`, without progress, and only those before a sequence. */
+  lastingEvents(
+    num: number,
+    after: Sequence,
+    before: Sequence,
+    limit: number,
+    known: (sequence: Sequence) => JobEvent | undefined,
+  ): JobEvent[] {
+    return this.#decodeEvents(this.#lasting.all(num, after, before, limit) as Row[], known);
+  }
+
+  /** Jobs changed after a change number, in the order of their latest change. */
+  changedAfter(change: number, limit: number): StoredJob[] {
+    return (this.#changes.all(change, limit) as Row[]).map((row) => this.#newest(row));
+  }
+
+  /** All that a reopened store puts into its queue. */
+  *queued(): Iterable<QueuedJob> {
+    const rows = this.#db
+      .prepare('SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs WHERE status = ? AND node IS NULL')
+      .iterate(JobStatus.QUEUED) as Iterable<Row>;
+    for (const row of rows) {
+      yield {
+        num: row.num as number,
+        jobId: row.job_id as string,
+        tenant: row.tenant as string,
+        score: row.score as number,
+        readyAtMs: row.ready_ms as number,
+        deadlineMs: (row.deadline_ms as number | null) ?? undefined,
+      };
+    }
+  }
+
+  /** Ids of jobs that somebody held when the file was last in use, oldest first. */
+  held(): string[] {
+    return (this.#db.prepare('SELECT job_id FROM jobs WHERE node IS NOT NULL ORDER BY num').all() as Row[]).map(
+      (row) => row.job_id as string,
+    );
+  }
+
+  /** Whether another job's result is the same blob. */
+  sharesResult(key: string, num: number): boolean {
+    return this.#prepared('SELECT 1 FROM jobs WHERE result_key = ? AND num <> ? LIMIT 1').get(key, num) !== undefined;
+  }
+
+  /** One page, newest first, and the token of the next one. */
+  list(query: JobQuery): { readonly jobs: readonly StoredJob[]; readonly nextPageToken: string | undefined } {
+    const scope = filterScope(query);
+    const after = query.pageToken === undefined ? undefined : this.#place(query.pageToken, scope);
+    const statuses = query.statuses?.length ? [...new Set(query.statuses)] : [undefined];
+    const rows = statuses.flatMap((status) => this.#page(query, status, after));
+    // Each status comes sorted from its index; several are merged here.
+    if (statuses.length > 1) {
+      rows.sort((a, b) => (b.created_ms as number) - (a.created_ms as number) || (b.num as number) - (a.num as number));
+    }
+    const last = rows.length > query.pageSize ? rows[query.pageSize - 1] : undefined;
+    return {
+      jobs: rows.slice(0, query.pageSize).map((row) => this.#newest(row)),
+      nextPageToken: last && this.#options.tokens.seal('page', [last.created_ms as number, last.num as number], scope),
+    };
+  }
+
+  #place(token: string, scope: string): { readonly created: number; readonly num: number } {
+    const opened = this.#options.tokens.open('page', token, scope);
+    if (!opened) {
+      throw JobsError.invalid([
+        {
+          field: 'page_token',
+          description: 'not a token of this list: pass next_page_token as it was given, with the same filters',
+          reason: 'INVALID_PAGE_TOKEN',
+        },
+      ]);
+    }
+    return { created: opened[0]!, num: opened[1]! };
+  }
+
+  #page(query: JobQuery, status: JobStatus | undefined, after: { readonly created: number; readonly num: number } | undefined): Row[] {
+    const where: string[] = [];
+    const bind: Bind[] = [];
+    const labels = (query.labels ?? []).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
+    const and = (condition: string, ...values: Bind[]) => {
+      where.push(condition);
+      bind.push(...values);
+    };
+    // The narrowest filter leads, and its index gives the order; the others are checked on what it finds.
+    let from: string;
+    const time = labels.length > 0 ? 'l' : 'j';
+    if (labels.length > 0) {
+      from = 'labels AS l CROSS JOIN jobs AS j ON j.num = l.num';
+      and('l.label = ?', labels[0]!);
+      for (const label of labels.slice(1)) {
+        and('EXISTS (SELECT 1 FROM labels AS m WHERE m.label = ? AND m.created_ms = l.created_ms AND m.num = l.num)', label);
+      }
+    } else if (query.batchId !== undefined) from = 'jobs AS j INDEXED BY jobs_by_batch';
+    else if (query.errorReason !== undefined) from = 'jobs AS j INDEXED BY jobs_by_error';
+    else if (query.tenant !== undefined && status !== undefined) from = 'jobs AS j INDEXED BY jobs_by_tenant_status';
+    else if (status !== undefined) from = 'jobs AS j INDEXED BY jobs_by_status';
+    else if (query.tenant !== undefined) from = 'jobs AS j INDEXED BY jobs_by_tenant';
+    else from = 'jobs AS j INDEXED BY jobs_by_time';
+    if (query.tenant !== undefined) and('j.tenant = ?', query.tenant);
+    if (status !== undefined) and('j.status = ?', status);
+    if (query.batchId !== undefined) and('j.batch_id = ?', query.batchId);
+    if (query.errorReason !== undefined) and('j.error_reason = ?', query.errorReason);
+    if (query.createdAfterMs !== undefined) and(`${time}.created_ms >= ?`, query.createdAfterMs);
+    if (query.createdBeforeMs !== undefined) and(`${time}.created_ms < ?`, query.createdBeforeMs);
+    if (after) and(`(${time}.created_ms, ${time}.num) < (?, ?)`, after.created, after.num);
+    const columns = COLUMNS.split(', ').map((column) => `j.${column}`);
+    const sql = `SELECT ${columns.join(', ')} FROM ${from}${where.length > 0 ? ` WHERE ${where.join(' AND ')}` : ''}
+      ORDER BY ${time}.created_ms DESC, ${time}.num DESC LIMIT ?`;
+    return this.#prepared(sql).all(...bind, query.pageSize + 1) as Row[];
+  }
+
+  /** The shapes of a filter are few; each is prepared once. */
+  #prepared(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (!statement) {
+      statement = this.#db.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  #newest(row: Row): StoredJob {
+    return this.#cache.get(row.job_id as string) ?? decode(row);
+  }
+
+  #changed(stored: StoredJob): void {
+    const { jobId } = stored.job;
+    this.#options.undo(() => this.#cache.delete(jobId));
+    this.#remember(stored);
+  }
+
+  #remember(stored: StoredJob): void {
+    this.#cache.delete(stored.job.jobId);
+    this.#cache.set(stored.job.jobId, stored);
+    if (this.#cache.size > this.#options.cacheSize) this.#cache.delete(this.#cache.keys().next().value!);
+  }
+
+  #decodeEvents(rows: readonly Row[], known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
+    return rows.map((row) => known(row.sequence as number) ?? fromBinary(JobEventSchema, row.event as Uint8Array));
+  }
+}
+
+function encodeState(job: Job): Uint8Array {
+  return toBinary(JobSchema, { ...job, request: undefined });
+}
+
+function decode(row: Row): StoredJob {
+  const job = fromBinary(JobSchema, row.state as Uint8Array);
+  job.request = fromBinary(JobRequestSchema, row.request as Uint8Array);
+  return {
+    num: row.num as number,
+    tenant: row.tenant as string,
+    job,
+    score: row.score as number,
+    readyAtMs: row.ready_ms as number,
+    deadlineMs: (row.deadline_ms as number | null) ?? undefined,
+    maxAttempts: row.max_attempts as number,
+    spent: row.spent as number,
+    kills: row.kills as number,
+    node: (row.node as string | null) ?? undefined,
+    change: row.change_no as number,
+    trimmedTo: row.trimmed_to as number,
+  };
+}
+
+/** Whether a job passes the part of a filter that never changes for it. */
+export function inScope({ job, tenant }: StoredJob, filter: JobFilter): boolean {
+  if (filter.tenant !== undefined && filter.tenant !== tenant) return false;
+  if (filter.batchId !== undefined && filter.batchId !== job.batchId) return false;
+  const labels = job.request!.labels;
+  return (filter.labels ?? []).every(({ key, value }) =>
+    value === undefined ? Object.hasOwn(labels, key) : Object.hasOwn(labels, key) && labels[key] === value,
+  );
+}
+
+/** Whether a job passes the part of a filter that its life changes. */
+export function inState({ job }: StoredJob, filter: JobFilter): boolean {
+  if (filter.statuses?.length && !filter.statuses.includes(job.status)) return false;
+  return filter.errorReason === undefined || job.error?.reason === filter.errorReason;
+}
+
+/** Whether a job may have passed `inState` at an earlier time. */
+export function mayHaveBeenInState({ job, spent }: StoredJob, filter: JobFilter): boolean {
+  if (filter.errorReason !== undefined && spent === 0) return false;
+  if (!filter.statuses?.length) return true;
+  return filter.statuses.some(
+    (status) => status === job.status || status === JobStatus.QUEUED || (status === JobStatus.PROCESSING && job.attempt > 0),
+  );
+}
+
+/** No change but a purge can follow. */
+export function hasEnded({ job }: StoredJob): boolean {
+  return isTerminal(job.status);
+}
+
+/** What a page token is bound to: one given for one filter is refused with another. */
+function filterScope(query: JobQuery): string {
+  const { tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs } = query;
+  return createHash('sha256')
+    .update(JSON.stringify([tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs]))
+    .digest('base64url');
+}

@@ -1,0 +1,469 @@
+// The embedded job store: one SQLite file, one process. Owns the file, the timers and the leases. Always true here: a step is one
+// transaction whose record, queue and events change together, and callers, watchers and lease holders are told only after COMMIT.
+// `submit`, a cancel and every end of a job survive power loss; what lies between them survives the end of the process.
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { DatabaseSync } from 'node:sqlite';
+import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobsError } from '../jobs/errors.ts';
+import { type Failure, type Job, JobStatus, type MediaResult, WaitReason } from '../jobs/job.ts';
+import {
+  type Claim,
+  type JobChange,
+  type JobFilter,
+  type JobId,
+  type JobPage,
+  type JobQuery,
+  type JobStore,
+  type Lease,
+  LeaseEnded,
+  type Limits,
+  type NewJob,
+  type Overview,
+  type Rank,
+  type Sequence,
+  type Submitted,
+} from '../jobs/ports.ts';
+import { JobChanges } from './job-changes.ts';
+import { JobEvents } from './job-events.ts';
+import { JobFigures } from './job-figures.ts';
+import { JobSteps } from './job-steps.ts';
+import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
+import { openDatabase, Writer } from './sqlite.ts';
+import { Tokens } from './tokens.ts';
+
+const MIGRATIONS = join(import.meta.dirname, 'migrations');
+/** The longest that a timer can wait. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+/** Before a start timeout that could not be written is tried again. */
+const RETRY_WRITE_MS = 1000;
+
+export interface SqliteJobStoreOptions {
+  /** The file; its folder is made. */
+  readonly path: string;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+  /** In [0, 1); for retry delays. */
+  readonly random?: () => number;
+  /** Shares of tenants, 1 where absent. */
+  readonly weights?: Readonly<Record<string, number>>;
+  /** Decoded jobs kept at hand. */
+  readonly cacheSize?: number;
+  /** Progress and log events kept of one job, over all its attempts. */
+  readonly maxStoredEvents?: number;
+  readonly log?: StoreLog;
+}
+
+/** The part of a pino logger that the store uses. */
+export interface StoreLog {
+  info(facts: object, message: string): void;
+  error(facts: object, message: string): void;
+}
+
+/** Opens the store; brings back to the queue what was running when it was last in use. Errors are sentences that can be shown. */
+export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promise<JobStore> {
+  mkdirSync(dirname(options.path), { recursive: true });
+  const { db, migrated } = openDatabase(options.path, MIGRATIONS);
+  if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
+  try {
+    return new SqliteJobStore(db, options);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+interface Waiter {
+  readonly want: Claim;
+  readonly settle: (lease: Lease | undefined) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+class SqliteJobStore implements JobStore {
+  readonly #db: DatabaseSync;
+  readonly #now: () => number;
+  readonly #writer: Writer;
+  readonly #queue: ReadyQueue;
+  readonly #table: JobTable;
+  readonly #figures: JobFigures;
+  readonly #events: JobEvents;
+  readonly #changes: JobChanges;
+  readonly #steps: JobSteps;
+  readonly #ping;
+  readonly #log: StoreLog | undefined;
+  /** By job id; only these may write. */
+  readonly #leases = new Map<JobId, SqliteLease>();
+  readonly #waiters = new Set<Waiter>();
+  #timer: { readonly atMs: number; readonly handle: NodeJS.Timeout } | undefined;
+  #notBeforeMs = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(db: DatabaseSync, options: SqliteJobStoreOptions) {
+    this.#db = db;
+    this.#now = options.now ?? Date.now;
+    this.#log = options.log;
+    const undo = (back: () => void) => this.#writer.undo(back);
+    this.#writer = new Writer(db, {
+      followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
+      beforeCommit: () => this.#figures.write(),
+      afterGroup: () => this.#afterGroup(),
+      onDefect: (error) => this.#log?.error({ err: error }, 'telling of a committed step failed'),
+    });
+    const tokens = new Tokens(secretOf(db));
+    this.#queue = new ReadyQueue({ weights: options.weights, undo });
+    this.#table = new JobTable(db, { cacheSize: options.cacheSize ?? 4096, tokens, undo });
+    this.#figures = new JobFigures(db, undo);
+    this.#events = new JobEvents({
+      job: (jobId) => {
+        const stored = this.#table.get(jobId);
+        return stored && { num: stored.num, job: this.#present(stored), ended: hasEnded(stored), trimmedTo: stored.trimmedTo };
+      },
+      events: (num, after, limit, known) => this.#table.events(num, after, limit, known),
+      lastingEvents: (num, after, before, limit, known) => this.#table.lastingEvents(num, after, before, limit, known),
+      now: this.#now,
+    });
+    this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
+    this.#steps = new JobSteps({
+      db,
+      table: this.#table,
+      queue: this.#queue,
+      figures: this.#figures,
+      events: this.#events,
+      tx: this.#writer,
+      now: this.#now,
+      random: options.random ?? Math.random,
+      maxStoredEvents: options.maxStoredEvents ?? 10_000,
+    });
+    this.#ping = db.prepare('SELECT 1 FROM meta LIMIT 1');
+    this.#reopen();
+  }
+
+  async submit(job: NewJob, limits: Limits): Promise<Submitted> {
+    return await this.#step(true, () => {
+      const { stored, created } = this.#steps.submit(job, limits);
+      return { job: this.#present(stored), created };
+    });
+  }
+
+  async get(id: JobId): Promise<Job | undefined> {
+    this.#assertOpen();
+    const stored = this.#table.get(id);
+    return stored && this.#present(stored);
+  }
+
+  async list(query: JobQuery): Promise<JobPage> {
+    this.#assertOpen();
+    const { jobs, nextPageToken } = this.#table.list(query);
+    return { jobs: jobs.map((stored) => this.#present(stored)), nextPageToken, watchToken: this.#changes.token() };
+  }
+
+  async cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
+    return await this.#step(true, () => {
+      const stored = this.#table.get(id);
+      if (!stored) return undefined;
+      const next = this.#steps.cancel(stored, graceMs);
+      if (next.job.cancelRequestedAt) this.#writer.committed(() => this.#leases.get(id)?.end('cancel_requested'));
+      return this.#present(next);
+    });
+  }
+
+  async purge(id: JobId): Promise<{ readonly job: Job; readonly blobs: readonly string[] } | undefined> {
+    return await this.#step(true, () => {
+      const found = this.#table.get(id);
+      if (!found) return undefined;
+      const { stored, blobs } = this.#steps.purge(found);
+      return { job: this.#present(stored), blobs };
+    });
+  }
+
+  async claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined> {
+    if (this.#closing || signal.aborted) return undefined;
+    return await new Promise((resolve, reject) => {
+      const leave = () => {
+        this.#waiters.delete(waiter);
+        signal.removeEventListener('abort', onAbort);
+      };
+      const waiter: Waiter = {
+        want,
+        settle: (lease) => {
+          leave();
+          resolve(lease);
+        },
+        fail: (error) => {
+          leave();
+          reject(error);
+        },
+      };
+      const onAbort = () => waiter.settle(undefined);
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.#waiters.add(waiter);
+      this.#writer.wake();
+    });
+  }
+
+  watch(id: JobId, after: Sequence | undefined, signal: AbortSignal): AsyncIterable<JobEvent> {
+    this.#assertOpen();
+    return this.#events.watch(id, after, signal);
+  }
+
+  watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+    this.#assertOpen();
+    return this.#changes.watch(filter, token, signal);
+  }
+
+  async overview(windowMs: number): Promise<Overview> {
+    this.#assertOpen();
+    return this.#figures.overview(windowMs, this.#now());
+  }
+
+  async ping(): Promise<void> {
+    this.#assertOpen();
+    this.#ping.get();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
+  async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
+    return await this.#step(kind.durable, () => {
+      const { jobId } = lease.job;
+      if (this.#leases.get(jobId) !== lease) {
+        throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
+      }
+      const next = run(this.#steps, this.#table.get(jobId)!);
+      if (kind.ends) {
+        this.#leases.delete(jobId);
+        this.#writer.undo(() => this.#leases.set(jobId, lease));
+      }
+      this.#writer.committed(() => {
+        lease.job = next.job;
+      });
+      return this.#present(next);
+    });
+  }
+
+  preview(jobId: JobId, preview: Preview): void {
+    this.#events.preview(jobId, preview);
+  }
+
+  #step<T>(durable: boolean, run: () => T): Promise<T> {
+    this.#assertOpen();
+    return this.#writer.step(durable, run);
+  }
+
+  /** The job as a caller sees it. */
+  #present({ job }: StoredJob): Job {
+    if (job.status !== JobStatus.QUEUED) return job;
+    return { ...job, queuePosition: this.#queue.position(job.jobId) ?? 0 };
+  }
+
+  #canServe(): boolean {
+    for (const { want } of this.#waiters) if (this.#queue.has(want.above)) return true;
+    return false;
+  }
+
+  /** Gives waiting claims what there is, in the transaction of the steps that brought it. */
+  #serve(): void {
+    for (const waiter of this.#waiters) {
+      const { node, above } = waiter.want;
+      const claimed = this.#steps.claim(node, above);
+      if (!claimed) continue;
+      const { stored, rank } = claimed;
+      const { jobId } = stored.job;
+      const lease = new SqliteLease(this, stored, rank);
+      this.#leases.set(jobId, lease);
+      this.#writer.undo(() => this.#leases.delete(jobId));
+      this.#writer.committed(() => waiter.settle(lease));
+    }
+  }
+
+  #failWaiters(error: unknown): void {
+    for (const waiter of this.#waiters) if (this.#queue.has(waiter.want.above)) waiter.fail(error);
+  }
+
+  #afterGroup(): void {
+    if (this.#closing) return;
+    this.#changes.changed();
+    this.#arm();
+  }
+
+  /** One timer, for the retry or the start timeout that is due first. */
+  #arm(): void {
+    const nextMs = this.#queue.nextEventMs();
+    const atMs = nextMs === undefined ? undefined : Math.max(nextMs, this.#notBeforeMs);
+    if (atMs === this.#timer?.atMs) return;
+    clearTimeout(this.#timer?.handle);
+    this.#timer = undefined;
+    if (atMs === undefined) return;
+    const handle = setTimeout(() => this.#onTimer(), Math.min(MAX_TIMER_MS, Math.max(0, atMs - this.#now())));
+    handle.unref();
+    this.#timer = { atMs, handle };
+  }
+
+  #onTimer(): void {
+    this.#timer = undefined;
+    const nowMs = this.#now();
+    this.#queue.promote(nowMs);
+    for (const { jobId } of this.#queue.overdue(nowMs)) {
+      this.#writer
+        .step(true, () => {
+          const stored = this.#table.get(jobId)!;
+          // A claim or a cancel may have come first.
+          if (stored.node === undefined && stored.deadlineMs !== undefined && !hasEnded(stored)) this.#steps.startTimeout(stored);
+        })
+        .catch((error) => {
+          this.#notBeforeMs = this.#now() + RETRY_WRITE_MS;
+          this.#log?.error({ err: error, jobId }, 'a start timeout could not be written; trying again');
+        });
+    }
+    this.#writer.wake();
+  }
+
+  /** Brings memory to what the file says, then makes good what an end of the process left behind. */
+  #reopen(): void {
+    const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
+    this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
+    const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
+    for (const { tenant, job } of held) this.#figures.found(tenant, job.status);
+    let failed: unknown;
+    const recover = () => {
+      for (const stored of held) this.#steps.recover(stored);
+    };
+    if (held.length > 0) this.#writer.step(true, recover).catch((error) => (failed = error));
+    this.#writer.flush();
+    if (failed) throw failed;
+    if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
+  }
+
+  *#queuedAsFound(): Iterable<QueuedJob> {
+    for (const job of this.#table.queued()) {
+      this.#figures.found(job.tenant, JobStatus.QUEUED);
+      yield job;
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closing) throw shuttingDown();
+  }
+
+  async #close(): Promise<void> {
+    // What was asked for before is still done and answered.
+    this.#writer.flush();
+    clearTimeout(this.#timer?.handle);
+    for (const waiter of [...this.#waiters]) waiter.settle(undefined);
+    this.#events.fail(shuttingDown());
+    this.#changes.fail(shuttingDown());
+    for (const lease of this.#leases.values()) lease.end('closed');
+    this.#leases.clear();
+    this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+    this.#db.close();
+  }
+}
+
+function shuttingDown(): JobsError {
+  return new JobsError('unavailable', 'SHUTTING_DOWN', 'the service is shutting down; try again shortly', { retryAfterSeconds: 2 });
+}
+
+/** The store's own secret, made with the file: tokens of another store are told from ours. */
+function secretOf(db: DatabaseSync): Uint8Array {
+  db.prepare('INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)').run('token_secret', randomBytes(32));
+  return (db.prepare('SELECT value FROM meta WHERE key = ?').get('token_secret') as { value: Uint8Array }).value;
+}
+
+type LeaseRun = (steps: JobSteps, stored: StoredJob) => StoredJob;
+
+const PASSING = { durable: false, ends: false };
+const LAST = { durable: true, ends: true };
+
+class SqliteLease implements Lease {
+  job: Job;
+  readonly rank: Rank;
+  readonly maxAttempts: number;
+  readonly startDeadlineMs: number | undefined;
+  readonly #store: SqliteJobStore;
+  readonly #abort = new AbortController();
+  /** Highest percent of the attempt. */
+  #percent = 0;
+
+  constructor(store: SqliteJobStore, stored: StoredJob, rank: Rank) {
+    this.#store = store;
+    this.job = stored.job;
+    this.rank = rank;
+    this.maxAttempts = stored.maxAttempts;
+    this.startDeadlineMs = stored.deadlineMs;
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** For the store: tells the holder. */
+  end(why: 'cancel_requested' | 'closed'): void {
+    this.#abort.abort(new LeaseEnded(this.job.jobId, why));
+  }
+
+  begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
+    return this.#store.leaseStep(this, PASSING, (steps, stored) => {
+      const next = steps.begin(stored, run);
+      this.#percent = 0;
+      return next;
+    });
+  }
+
+  async progress(progress: Progress): Promise<void> {
+    await this.#store.leaseStep(this, PASSING, (steps, stored) => {
+      this.#percent = Math.max(this.#percent, Math.min(100, progress.percent));
+      return steps.progress(stored, { ...progress, percent: this.#percent });
+    });
+  }
+
+  async log(log: Log): Promise<void> {
+    await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.log(stored, log));
+  }
+
+  preview(preview: Preview): void {
+    this.#store.preview(this.job.jobId, preview);
+  }
+
+  async warn(warnings: readonly string[]): Promise<void> {
+    await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
+  }
+
+  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
+  }
+
+  fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job> {
+    const { reason, message, retryable, killedWorker, timings } = failure;
+    return this.#store.leaseStep(this, LAST, (steps, stored) =>
+      steps.fail(stored, { reason, message, retryable }, { killedWorker, timings }),
+    );
+  }
+
+  refuse(failure: Failure, timings?: Timings): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.refuse(stored, failure, timings));
+  }
+
+  canceled(timings?: Timings): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.cancelNow(stored, timings));
+  }
+
+  giveBack(wait: WaitReason): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.giveBack(WaitReason.SLOT);
+    } catch (error) {
+      // Ended already, or the store is closing and will find the job at the next start.
+      if (!(error instanceof JobsError && (error.reason === 'LEASE_LOST' || error.reason === 'SHUTTING_DOWN'))) throw error;
+    }
+  }
+}
