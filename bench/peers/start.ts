@@ -1,0 +1,107 @@
+// Starts the peers, each in a process of its own. Python peers get a virtual environment each, made when it is first needed from their pinned
+// requirements and kept below `.installed`, which git does not see.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { toBinary } from '@bufbuild/protobuf';
+import { type GetResponse, GetResponseSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+import { CannotRun, freePort, Process } from '../processes.ts';
+
+const HERE = fileURLToPath(new URL('.', import.meta.url));
+const run = promisify(execFile);
+
+export interface Peer extends AsyncDisposable {
+  readonly port: number;
+  readonly pid: number;
+}
+
+/** What the peers answer: the same jobs in both forms, as the service itself gave them. */
+export interface Served {
+  readonly json: readonly object[];
+  readonly messages: readonly GetResponse[];
+}
+
+const peerOf = (process: Process, port: number): Peer => ({
+  port,
+  pid: process.pid,
+  [Symbol.asyncDispose]: () => process.stop(),
+});
+
+export async function startNodePeer(name: 'connect' | 'grpc-js' | 'fastify', served: Served): Promise<Peer> {
+  const peer = new Process(name, process.execPath, [join(HERE, `${name}.ts`)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: {
+      ...process.env,
+      NODE_ENV: 'production',
+      BENCH_JOBS: JSON.stringify(served.json),
+      BENCH_MESSAGES: JSON.stringify(served.messages.map((one) => Buffer.from(toBinary(GetResponseSchema, one)).toString('base64'))),
+    },
+  });
+  return peerOf(peer, await peer.line((line) => (JSON.parse(line) as { port: number }).port));
+}
+
+/** uvicorn with uvloop and httptools, one process, its access log off: the fastest way that its documentation names. */
+export async function startFastapi(served: Served): Promise<Peer> {
+  const { bin, env } = await environment('fastapi');
+  const port = await freePort();
+  const args = ['-m', 'uvicorn', 'app:app', '--port', String(port), '--loop', 'uvloop', '--http', 'httptools'];
+  const peer = new Process('FastAPI', join(bin, 'python'), [...args, '--no-access-log', '--log-level', 'warning'], {
+    cwd: join(HERE, 'fastapi'),
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...env, BENCH_JOBS: JSON.stringify(served.json) },
+  });
+  await answering(peer, 'FastAPI', `http://127.0.0.1:${port}/openapi.json`, () => true);
+  return peerOf(peer, port);
+}
+
+export async function startCoglet(): Promise<Peer> {
+  const { bin, env } = await environment('coglet');
+  const port = await freePort();
+  const peer = new Process('coglet', join(bin, 'python'), ['serve.py', String(port)], {
+    cwd: join(HERE, 'coglet'),
+    stdio: ['ignore', 'ignore', 'ignore'],
+    env,
+  });
+  await answering(peer, 'coglet', `http://127.0.0.1:${port}/health-check`, (body) => body.includes('"READY"'));
+  return peerOf(peer, port);
+}
+
+async function answering(peer: Process, name: string, url: string, right: (body: string) => boolean): Promise<void> {
+  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(50)) {
+    if (!peer.running) throw new CannotRun(`${name} ended while it started`);
+    const body = await fetch(url).then(
+      (response) => (response.ok ? response.text() : undefined),
+      () => undefined,
+    );
+    if (body !== undefined && right(body)) return;
+  }
+  await peer.stop();
+  throw new CannotRun(`${name} was not ready within 30 s`);
+}
+
+/** The virtual environment of a peer; its `bin` comes first in PATH, for peers that start their own worker as `python`. */
+async function environment(name: string): Promise<{ bin: string; env: NodeJS.ProcessEnv }> {
+  const requirements = join(HERE, name, 'requirements.txt');
+  const digest = createHash('sha256').update(readFileSync(requirements)).digest('hex');
+  const home = join(HERE, '.installed', name);
+  const bin = join(home, 'bin');
+  const stamp = join(home, 'requirements.sha256');
+  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== digest) {
+    process.stderr.write(`installing the peer ${name} (once)\n`);
+    rmSync(home, { recursive: true, force: true });
+    mkdirSync(home, { recursive: true });
+    try {
+      await run('python3', ['-m', 'venv', home]);
+      await run(join(bin, 'python'), ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', requirements]);
+    } catch (error) {
+      const words = String((error as { stderr?: string }).stderr || (error as Error).message).trim();
+      throw new CannotRun(`the peer ${name} could not be installed: ${words.split('\n').at(-1)}`);
+    }
+    writeFileSync(stamp, digest);
+  }
+  return { bin, env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` } };
+}

@@ -1,0 +1,142 @@
+// The service under test: the real one, in a process of its own, started as `npm start` starts it, with logs, metrics and validation on and a
+// data folder of its own. Its log goes to a file, whose end is told when it does not come up.
+import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
+import { SystemService } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { CannotRun, freePort, Process } from './processes.ts';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const ENTRY = join(ROOT, 'src', 'main.ts');
+
+/** A picture of one pixel: what a job of the no-op engine works on. */
+const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');
+export const TARGET = 'pixel.png';
+
+export interface ServiceOptions {
+  readonly dataDir: string;
+  /** `module:Class` from `bench/engines`, or a built-in engine's name. */
+  readonly engine?: string;
+  /** Settings by their names after FFJOBS_. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** Arguments for Node itself, such as --cpu-prof. */
+  readonly nodeArgs?: readonly string[];
+}
+
+export class Service implements AsyncDisposable {
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly dataDir: string;
+  /** From the start of the process to the first 200 of /readyz. */
+  readonly readySeconds: number;
+  readonly #process: Process;
+
+  private constructor(process: Process, ports: readonly [number, number], dataDir: string, readySeconds: number) {
+    this.#process = process;
+    [this.port, this.metricsPort] = ports;
+    this.dataDir = dataDir;
+    this.readySeconds = readySeconds;
+  }
+
+  /** Ready, and a worker has said what it can do. */
+  static async start(options: ServiceOptions): Promise<Service> {
+    if (!existsSync(ENTRY)) throw new CannotRun('the service is not there yet: no src/main.ts');
+    await workerEnvironment();
+    const { dataDir } = options;
+    mkdirSync(join(dataDir, 'input'), { recursive: true });
+    writeFileSync(join(dataDir, 'input', TARGET), PIXEL);
+    const ports = [await freePort(), await freePort()] as const;
+    const logFile = join(dataDir, 'service.log');
+    const log = openSync(logFile, 'a');
+    const began = performance.now();
+    const child = new Process('the service', process.execPath, [...(options.nodeArgs ?? []), ENTRY, 'serve'], {
+      cwd: ROOT,
+      stdio: ['ignore', log, log],
+      env: {
+        ...withoutSettings(process.env),
+        NODE_ENV: 'production',
+        FFJOBS_PORT: String(ports[0]),
+        FFJOBS_METRICS_PORT: String(ports[1]),
+        FFJOBS_DATA_DIR: dataDir,
+        FFJOBS_ENGINE: options.engine ?? 'noop:Noop',
+        FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
+        FFJOBS_LOG_FORMAT: 'json',
+        ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
+        ...Object.fromEntries(Object.entries(options.settings ?? {}).map(([name, value]) => [`FFJOBS_${name}`, value])),
+      },
+    });
+    const base = `http://127.0.0.1:${ports[0]}`;
+    let readySeconds: number | undefined;
+    for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(5)) {
+      if (!child.running) throw new Error(`the service ended while it started:\n${tail(logFile)}`);
+      const path = readySeconds === undefined ? '/readyz' : '/api/v1/capabilities';
+      const ok = await fetch(base + path).then(
+        async (response) => (await response.arrayBuffer()) && response.ok,
+        () => false,
+      );
+      if (!ok) continue;
+      if (readySeconds !== undefined) return new Service(child, ports, dataDir, readySeconds);
+      readySeconds = (performance.now() - began) / 1000;
+    }
+    await child.stop();
+    throw new Error(`the service was not ready within 60 s:\n${tail(logFile)}`);
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  get base(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Clients over gRPC, for what is not measured. */
+  clients() {
+    const transport = createGrpcTransport({ baseUrl: this.base });
+    return { jobs: createClient(JobService, transport), system: createClient(SystemService, transport) };
+  }
+
+  /** One figure of /metrics. */
+  async metric(name: string): Promise<number> {
+    const text = await (await fetch(`http://127.0.0.1:${this.metricsPort}/metrics`)).text();
+    const value = new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'm').exec(text)?.[1];
+    return value === undefined ? Number.NaN : Number(value);
+  }
+
+  async stop(): Promise<void> {
+    await this.#process.stop(10_000);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+let prepared: Promise<string> | undefined;
+
+/** The Python of the workers, as the service itself would prepare it; made before anything is timed. */
+export function workerEnvironment(): Promise<string> {
+  prepared ??= workerPython({
+    root: ROOT,
+    given: process.env.FFJOBS_PYTHON || undefined,
+    env: process.env,
+    dev: false,
+    report: (phase) => process.stderr.write(`worker environment: ${phase}\n`),
+  }).catch((error: Error) => {
+    throw error instanceof SetupProblem ? new CannotRun(error.message) : error;
+  });
+  return prepared;
+}
+
+function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('FFJOBS_') && name !== 'FACEFUSION_HOME'));
+}
+
+function tail(file: string): string {
+  return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n');
+}
