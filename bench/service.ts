@@ -72,11 +72,15 @@ export class Service implements AsyncDisposable {
     });
     const base = `http://127.0.0.1:${ports[0]}`;
     let readySeconds: number | undefined;
+    let answer = 'it does not listen';
     for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(5)) {
       if (!child.running) throw new Error(`the service ended while it started:\n${tail(logFile)}`);
       const path = readySeconds === undefined ? '/readyz' : '/api/v1/capabilities';
       const ok = await fetch(base + path).then(
-        async (response) => (await response.arrayBuffer()) && response.ok,
+        async (response) => {
+          answer = await response.text();
+          return response.ok;
+        },
         () => false,
       );
       if (!ok) continue;
@@ -84,7 +88,7 @@ export class Service implements AsyncDisposable {
       readySeconds = (performance.now() - began) / 1000;
     }
     await child.stop();
-    throw new Error(`the service was not ready within 60 s:\n${tail(logFile)}`);
+    throw new Error(`the service was not ready within 60 s: ${answer}\n${tail(logFile)}`);
   }
 
   get pid(): number {
@@ -138,5 +142,9 @@ function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 function tail(file: string): string {
-  return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n');
+  const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+  return lines
+    .filter((line) => !line.includes('"msg":"call"'))
+    .slice(-15)
+    .join('\n');
 }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from facefusion_worker.engine import Capabilities, Job, Option, OptionType, Processor, Report, Result, Step
 
 CLOCK_SPAN = 1 << 31
+STRING, NUMBER = OptionType.OPTION_TYPE_STRING, OptionType.OPTION_TYPE_NUMBER
 
 
 class Noop:
@@ -21,9 +22,9 @@ class Noop:
         return Capabilities(
             processors=[Processor("noop", "does nothing")],
             options=[
-                Option("times_file", OptionType.STRING, "a file that gets a line with the job and CLOCK_MONOTONIC, as the run begins"),
-                Option("hold_seconds", OptionType.NUMBER, "how long the run lasts", minimum=0, maximum=3600, default=0),
-                Option("events_per_second", OptionType.NUMBER, "progress reports while it lasts", minimum=0, maximum=100, default=0),
+                Option("times_file", STRING, "a file that gets a line with the job and CLOCK_MONOTONIC as the run begins"),
+                Option("hold_seconds", NUMBER, "how long the run lasts", minimum=0, maximum=3600, default=0),
+                Option("events_per_second", NUMBER, "reports while it lasts", minimum=0, maximum=100, default=0),
             ],
             image_formats=["png", "jpg", "webp"],
             video_formats=["mp4"],
@@ -44,17 +45,23 @@ class Noop:
         return Result(media_type="image/png", width=1, height=1, frames=1)
 
     def _hold(self, report: Report, seconds: float, rate: float) -> None:
-        """Each report carries the wall clock's low 31 bits, in milliseconds, as its count of frames: the watcher's side takes its own clock off."""
+        """Progress and log lines in turn, because the service thins out progress but never a log. Progress carries the wall clock's low 31
+        bits, in milliseconds, as its count of frames: a watcher takes that off its own clock."""
         report.enter(Step.STEP_PROCESSING, CLOCK_SPAN)
         end = time.monotonic() + seconds
         due = time.monotonic()
+        ticks = 0
         while (now := time.monotonic()) < end:
             if rate == 0:
                 report.cancel.wait(end - now)
                 break
             due = max(due + 1 / rate, now)
             report.cancel.wait(due - now)
-            report.advance(int(time.time() * 1000) % CLOCK_SPAN)
+            ticks += 1
+            if ticks % 2 == 0:
+                report.log(f"tick {ticks}")
+            else:
+                report.advance(int(time.time() * 1000) % CLOCK_SPAN)
 
     def cancel(self) -> None:
         pass

@@ -164,9 +164,12 @@ function codeOfStatus(status: number): string {
   return status < 400 ? 'ok' : (CODES_BY_STATUS[status] ?? (status < 500 ? 'invalid_argument' : 'internal'));
 }
 
-/** Reads that went well are not worth a line in production. */
+/** Reads that went well, and questions of probes, are not worth a line in production. */
 function logCall(log: Logger, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
   if (facts.code === 'internal' || facts.code === 'unknown' || facts.code === 'data_loss') log.error(facts, 'call failed');
-  else if (facts.code !== 'ok' || !/Get|List|Watch|^\//.test(facts.endpoint.slice(facts.endpoint.indexOf('/')))) log.info(facts, 'call');
-  else log.debug(facts, 'call');
+  else if (PROBES.has(facts.endpoint) || (facts.code === 'ok' && READS.test(facts.endpoint))) log.debug(facts, 'call');
+  else log.info(facts, 'call');
 }
+
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
+const READS = /^\/|\/(Get|List|Watch|Validate)/;
