@@ -18,7 +18,7 @@ export type Scenario = readonly [name: string, run: (world: World) => Promise<vo
 /** A job that the test lets go on when it likes. */
 export function gate(dir: string): { readonly parameters: Json; open(): Promise<void> } {
   const file = join(dir, `gate-${randomUUID()}`);
-  return { parameters: { release_file: file }, open: () => writeFile(file, '') };
+  return { parameters: { hold_file: file }, open: () => writeFile(file, '') };
 }
 
 const picture = (parameters: Json = {}, more: Json = {}): Json => ({
@@ -253,9 +253,9 @@ export const SCENARIOS: readonly Scenario[] = [
   [
     "an engine's failure, its retries and a refusal are told apart",
     async ({ client }) => {
-      const failed = await client.submit(picture({ fail: 'NO_FACE_IN_TARGET', fail_message: 'there is no face in the target' }));
-      const broken = await client.submit(picture({ fail: 'FLAKY', fail_retryable: true }, { max_attempts: 2 }));
-      const forbidden = await client.submit(picture({ refuse: true }));
+      const failed = await client.submit(picture({ fail: 'NO_FACE_IN_TARGET', message: 'there is no face in the target' }));
+      const broken = await client.submit(picture({ fail: 'FLAKY', retryable: true }, { max_attempts: 2 }));
+      const forbidden = await client.submit(picture({ refuse: 'not this' }));
       await Promise.all([failed, broken, forbidden].map((job) => untilTerminal(client, job.job_id as string)));
       const one = await client.get(failed.job_id as string);
       assert.equal(one.status, 'failed');
@@ -302,7 +302,7 @@ export const SCENARIOS: readonly Scenario[] = [
   [
     'purge deletes the result and leaves a tombstone',
     async ({ client }) => {
-      const { job_id } = await client.submit(picture({ result_text: randomUUID() }));
+      const { job_id } = await client.submit(picture({ output: randomUUID() }));
       await untilTerminal(client, job_id as string);
       const url = await client.result(job_id as string);
       assert.equal((await fetch(url)).status, 200);
