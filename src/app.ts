@@ -7,17 +7,21 @@ import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
-import { Scheduler } from './gpu/scheduler.ts';
+import { type Prepared, Scheduler } from './gpu/scheduler.ts';
 import { JobsError } from './jobs/errors.ts';
-import { JobStatus } from './jobs/job.ts';
-import { openMedia } from './media/media.ts';
+import { type Failure, type Job, JobStatus } from './jobs/job.ts';
+import { resolveParameters } from './jobs/parameters.ts';
+import { fetchInputs, resultFormat } from './media/inputs.ts';
+import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
 import { eventLine } from './rpc/event-text.ts';
-import { createHealth } from './rpc/health.ts';
+import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
 import { createJobService, createProcessService, type JobServiceOptions, SELF_VALIDATED } from './rpc/job-service.ts';
-import { createReflection } from './rpc/reflection.ts';
+import { reflectionServices } from './rpc/reflection.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
 import { createUploadService } from './rpc/upload-service.ts';
@@ -37,6 +41,8 @@ export interface Surroundings {
   readonly terminal: boolean;
   /** Tests bring their own. */
   readonly log?: Logger;
+  /** Of media references with further schemes. */
+  readonly resolvers?: readonly MediaResolver[];
 }
 
 export interface App {
@@ -51,6 +57,8 @@ export interface App {
 const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+/** Health service of the workers' warmth: the API may serve while none is up. */
+const WORKERS = 'facefusion.jobs.workers';
 
 /** Starts the whole service. What stands in the way is thrown as an error whose message a person can act on, and nothing is left running. */
 export async function startApp(config: Config, surroundings: Surroundings): Promise<App> {
@@ -69,23 +77,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const store = opened.last(
-    'job store',
-    await openSqliteJobStore({
-      path: config.storePath,
-      onDefect: (error) => log.error({ err: error }, 'the job store met what should never happen'),
-    }),
-  );
+  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const blobs = await openLocalBlobStore({ dir: config.blobsPath });
-  const media = opened.last(
-    'media',
-    await openMedia({
-      inputRoot: config.inputRoot,
-      uploadsDir: join(config.dataDir, 'uploads'),
-      maxUploadBytes: config.maxUploadBytes,
-      uploadTtlMs: config.uploadTtlMs,
-    }),
+  const uploads = opened.last(
+    'uploads',
+    await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
   );
+  const references = mediaReferences([localFiles(config.inputRoot), uploads.resolver, ...(surroundings.resolvers ?? [])]);
 
   /** What the workers last said that they are; known from the first warm one on. */
   let known: Engine | undefined;
@@ -112,7 +110,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     blobs,
     engine,
-    checkReference: media.check,
+    checkReference: references.check,
     limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
@@ -126,17 +124,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     engine,
     slots: () => scheduler.slots(),
-    referenceSchemes: media.schemes,
+    referenceSchemes: references.schemes,
     watchers: () => watchers,
   };
-  const health = createHealth();
+  const health = new HealthRegistry();
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService(media.receive) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
   ];
-  const services = [...ours, ...health.services];
+  const services = [...ours, healthService(health)];
 
   const metrics = createMetrics();
   metrics.bind({
@@ -145,8 +143,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     watchers: () => watchers,
     workerRestarts: () => scheduler.slots().reduce((sum, slot) => sum + slot.restarts, 0),
   });
+  if (config.metricsPort !== 0) {
+    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
+    opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
+  }
   const server = await createServer({
-    services: [...services, ...createReflection(services.map((one) => one.desc))],
+    services: [...services, ...reflectionServices(services.map((one) => one.desc))],
     restServices: ours,
     interceptors: interceptors(SELF_VALIDATED),
     log,
@@ -182,7 +184,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     })),
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
-    prepare: (job, folder, signal) => media.prepare(job, folder, engine(), signal),
+    prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal }) => {
       const { key, bytes } = await blobs.put(outputPath, done.mediaType, signal);
       const { mediaType, width, height, frames, durationSeconds } = done;
@@ -203,35 +205,52 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   });
   opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
 
-  if (config.metricsPort !== 0) {
-    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
-    opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
-  }
-
   address = await server.listen(config.host, config.port);
-  for (const { desc } of ours) health.set(desc.typeName, 'SERVING');
-  health.set('', 'SERVING');
-  health.set(WORKERS, 'NOT_SERVING');
+  for (const { desc } of ours) health.set(desc.typeName, ServingStatus.SERVING);
+  health.set('', ServingStatus.SERVING);
+  health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
     const up = scheduler
       .slots()
       .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
-    health.set(WORKERS, up && !opened.closing ? 'SERVING' : 'NOT_SERVING');
+    health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
   scheduler.onChange(followWorkers);
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
-  opened.first(() => {
-    for (const { desc } of ours) health.set(desc.typeName, 'NOT_SERVING');
-    health.set('', 'NOT_SERVING');
-    followWorkers();
-  });
+  opened.first(() => health.shutdown());
   log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
   return { address, scheduler, close: () => opened.close() };
 }
 
-/** Health service of the workers' warmth: the API may serve while none is up. */
-const WORKERS = 'facefusion.jobs.workers';
+/** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
+async function prepare(
+  references: MediaResolver,
+  engine: Engine,
+  job: Job,
+  folder: string,
+  signal: AbortSignal,
+): Promise<Prepared | Failure> {
+  const request = job.request!;
+  const target = request.target.case === 'targetVideo' ? 'video' : 'image';
+  const { parameters, violations } = resolveParameters(request.parameters ?? {}, target, engine);
+  const [wrong] = violations;
+  if (wrong) {
+    const message = `${wrong.field}: ${wrong.description} (the engine is not the one that took the job)`;
+    return { reason: 'PARAMETERS_NOT_VALID', message, retryable: false };
+  }
+  const inputs = await fetchInputs(references, request, folder, signal);
+  if ('reason' in inputs) return inputs;
+  const { imageFormats, videoFormats } = engine.capabilities;
+  return {
+    sourcePaths: [...inputs.sourcePaths],
+    sourceAudioPath: inputs.sourceAudioPath,
+    targetPath: inputs.targetPath,
+    targetKind: target === 'video' ? MediaKind.VIDEO : MediaKind.IMAGE,
+    outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
+    parameters,
+  };
+}
 
 function workerOptions(config: Config, { env, root }: Surroundings) {
   const python = config.python;

@@ -18,14 +18,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'cli/remote': [],
   'cli/local': ['cli/remote', 'config.ts', 'jobs'],
   cli: ['cli/remote', 'cli/local', 'config.ts'],
-  rpc: ['rest', 'telemetry', 'jobs'],
+  rpc: ['rest', 'jobs'],
   rest: [],
   gpu: ['jobs'],
   store: ['jobs'],
   media: ['jobs'],
   access: ['jobs'],
   notify: ['jobs'],
-  // Loggers and metrics know no domain; who uses them is given them, or imports them at the edge.
+  // Loggers and metrics know no domain; the composition root hands them to who uses them.
   telemetry: [],
   jobs: [],
 };

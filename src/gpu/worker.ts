@@ -148,6 +148,8 @@ export class Worker implements AsyncDisposable {
   #run: Run | undefined;
   #ready: Ready | undefined;
   #problem: string | undefined;
+  /** Why the process that is being started will not get ready, as far as it or the clock has said. */
+  #startProblem: string | undefined;
   #rssBytes = 0;
   #firstRssBytes = 0;
   #warmModels: readonly string[] = [];
@@ -246,6 +248,7 @@ export class Worker implements AsyncDisposable {
     while (!this.#closing.signal.aborted) {
       this.#jobsOfChild = 0;
       this.#firstRssBytes = 0;
+      this.#startProblem = undefined;
       this.#startBy = performance.now() + this.#options.startTimeoutMs;
       const child = new Child(this.#options, this.#place, {
         word: (word) => this.#hear(child, word),
@@ -267,7 +270,7 @@ export class Worker implements AsyncDisposable {
       if (wasStarting) this.#failedStarts++;
       if (wasStarting || !child.condemned) {
         this.#failures++;
-        this.#problem ??= `the worker ${death.exit}${lastWords(death.lastLines)}`;
+        this.#problem = this.#startProblem ?? `the worker ${death.exit}${lastWords(death.lastLines)}`;
         logger.error({ slot: this.slot, exit: death.exit, lastLines: death.lastLines }, `worker of ${this.slot} failed: ${this.#problem}`);
         const { first, most } = this.#options.backoffMs;
         const cap = Math.min(most, first * 2 ** (this.#failures - 1));
@@ -317,6 +320,7 @@ export class Worker implements AsyncDisposable {
           run.stallBy = performance.now() + this.#options.stallTimeoutMs;
           run.request.onLog(word.value.level, word.value.message);
         } else if (word.value.jobId === '') {
+          if (this.#state === STARTING && word.value.level === LogLevel.ERROR) this.#startProblem = word.value.message;
           this.#place.logger.info({ slot: this.slot }, word.value.message);
         }
         return;
@@ -411,7 +415,7 @@ export class Worker implements AsyncDisposable {
     const fields = { slot: this.slot, jobId: run?.request.run.jobId };
     if (this.#state === STARTING) {
       if (now >= this.#startBy) {
-        this.#problem = `the worker was not ready within ${this.#options.startTimeoutMs / 1000} s${lastWords(child.lastLines)}`;
+        this.#startProblem = `the worker was not ready within ${this.#options.startTimeoutMs / 1000} s${lastWords(child.lastLines)}`;
         child.kill();
       }
     } else if (run) {

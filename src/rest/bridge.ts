@@ -9,7 +9,7 @@ import { Call, type Implementation, LiveCalls } from './call.ts';
 import { createErrorMapper, HttpError, type ReportError } from './errors.ts';
 import { createJsonReader } from './json-reader.ts';
 import { createJsonWriter } from './json-writer.ts';
-import { compileDecoder, type Decode } from './request.ts';
+import { compileDecoder, type Decode, decodeQuery } from './request.ts';
 import { compileRoutes, type Route, RouteError } from './routes.ts';
 import { answerStream, compileFormats, type StreamFormats, type StreamOptions, type TextRenderer, type Timers } from './streams.ts';
 import { PathError, PathTable } from './template.ts';
@@ -51,6 +51,8 @@ export interface Bridge {
   readonly routes: readonly Route[];
   /** Registers the routes: `app.register(bridge.plugin)`. */
   readonly plugin: (app: FastifyInstance) => Promise<void>;
+  /** For Fastify's option of this name, which alone sees paths with malformed percent-encoding: they get the same JSON errors. */
+  readonly frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) => void;
 }
 
 interface Endpoint {
@@ -208,7 +210,7 @@ export function createBridge(services: readonly Service[], interceptors: readonl
       app.all(`${prefix}/*`, handle);
     }
   };
-  return { routes, plugin };
+  return { routes, plugin, frameworkErrors: (error, _request, reply) => sendError(reply, fromFramework(error)) };
 }
 
 function bind(implementation: object, route: Route): Implementation {
@@ -262,7 +264,7 @@ function takeLastEventId(header: IncomingMessage['headers'][string], query: stri
   const given = pairs.find((pair) => pair.startsWith(PARAMETER));
   const rest = given === undefined ? query : pairs.filter((pair) => pair !== given).join('&');
   if (typeof header === 'string' && header !== '') return [header, rest];
-  const id = given?.slice(PARAMETER.length);
+  const id = decodeQuery(given?.slice(PARAMETER.length) ?? '');
   return [id === '' ? undefined : id, rest];
 }
 

@@ -111,7 +111,8 @@ function textToJson(field: DescField, text: string): JsonValue {
   return text;
 }
 
-function decodeQuery(raw: string): string {
+/** Decodes a name or a value of a query; throws INVALID_ARGUMENT where it is malformed. */
+export function decodeQuery(raw: string): string {
   const text = raw.includes('+') ? raw.replaceAll('+', ' ') : raw;
   if (!text.includes('%')) return text;
   try {

@@ -101,18 +101,33 @@ export function expandTemplate(template: Template, value: (path: readonly string
   return template.verb === undefined ? out : `${out}:${encodeURIComponent(template.verb)}`;
 }
 
-/** The template as OpenAPI writes paths: one `{name}` for each variable. */
-export function describeTemplate(template: Template): string {
-  let out = '';
-  for (let i = 0; i < template.segments.length; i++) {
-    const variable = template.variables.find((v) => v.start === i);
-    const segment = template.segments[i]!;
-    if (variable) {
-      out += `/{${variable.path.join('.')}}`;
-      i = Math.min(variable.end, template.segments.length) - 1;
-    } else out += `/${segment.kind === 'literal' ? segment.value : `{segment_${i}}`}`;
+/** A placeholder of a path as OpenAPI writes it. */
+export interface Placeholder {
+  readonly name: string;
+  readonly variable: Variable;
+  /** May hold slashes. */
+  readonly rest: boolean;
+}
+
+/**
+ * The template as OpenAPI writes paths. A variable of one wildcard is a placeholder of its name; of one with literals around its wildcards the
+ * literals stay in the path, and several wildcards are numbered.
+ */
+export function describeTemplate(template: Template): { readonly path: string; readonly placeholders: readonly Placeholder[] } {
+  const placeholders: Placeholder[] = [];
+  let path = '';
+  for (const [i, segment] of template.segments.entries()) {
+    if (segment.kind === 'literal') {
+      path += `/${segment.value}`;
+      continue;
+    }
+    const variable = template.variables.find((v) => v.start <= i && i < v.end)!;
+    const before = placeholders.filter((p) => p.variable === variable).length;
+    const name = variable.path.join('.') + (before ? `_${before + 1}` : '');
+    placeholders.push({ name, variable, rest: segment.kind === 'rest' });
+    path += `/{${name}}`;
   }
-  return template.verb === undefined ? out : `${out}:${template.verb}`;
+  return { path: template.verb === undefined ? path : `${path}:${template.verb}`, placeholders };
 }
 
 /** A request path found in a PathTable. */

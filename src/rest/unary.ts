@@ -109,7 +109,7 @@ export function readBody(request: IncomingMessage, limit: number): Promise<strin
     if (length !== undefined && Number(length) > limit) return reject(tooLarge());
     const chunks: Buffer[] = [];
     let size = 0;
-    const refused = headers['content-type'] === 'application/json' ? undefined : refuseMediaType(request);
+    const refused = refuseMediaType(request);
     request.on('data', (chunk: Buffer) => {
       size += chunk.length;
       if (refused) reject(refused);
@@ -135,6 +135,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 function refuseMediaType({ headers }: IncomingMessage): HttpError | undefined {
   const type = headers['content-type'] ?? '';
+  if (type === 'application/json' && headers['content-encoding'] === undefined) return undefined;
   const encoding = headers['content-encoding'] ?? 'identity';
   if (encoding !== 'identity')
     return new HttpError(415, Code.InvalidArgument, `the body must not be encoded, and is "${encoding}"`, {

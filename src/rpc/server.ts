@@ -8,8 +8,8 @@ import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
 import { createBridge, type Service } from '../rest/bridge.ts';
-import { registerDocs } from '../rest/docs.ts';
-import { openApi } from '../rest/openapi.ts';
+import { docs } from '../rest/docs.ts';
+import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { type Call, callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
@@ -30,6 +30,8 @@ export interface ServerOptions {
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
   readonly text: Readonly<Record<string, TextRenderer>>;
+  /** Paths of the routes below that belong into the OpenAPI document. */
+  readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
   readonly ready: () => Promise<{ ready: boolean; facts: object }>;
   /** Routes that are no rpc: blobs and what else is listed in the design. */
@@ -106,10 +108,19 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     prefixes: [REST_PREFIX],
     text: options.text,
   });
-  const document = JSON.stringify(openApi(bridge.routes, { title: 'facefusion-jobs', version: options.version }));
-  app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(document));
+  const document = createOpenApi(bridge.routes, {
+    info: {
+      title: 'facefusion-jobs',
+      version: options.version,
+      description: 'FaceFusion as jobs: submit, watch, fetch the result, cancel.',
+    },
+    text: Object.keys(options.text),
+    extra: options.openApiExtra,
+  });
+  const documentText = JSON.stringify(document);
+  app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
   await app.register(bridge.plugin);
-  await registerDocs(app, `${REST_PREFIX}/openapi.json`);
+  await app.register(docs, { document, title: 'facefusion-jobs' });
   app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();
@@ -153,9 +164,12 @@ function codeOfStatus(status: number): string {
   return status < 400 ? 'ok' : (CODES_BY_STATUS[status] ?? (status < 500 ? 'invalid_argument' : 'internal'));
 }
 
-/** Reads that went well are not worth a line in production. */
+/** Reads that went well, and questions of probes, are not worth a line in production. */
 function logCall(log: Logger, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
   if (facts.code === 'internal' || facts.code === 'unknown' || facts.code === 'data_loss') log.error(facts, 'call failed');
-  else if (facts.code !== 'ok' || !/Get|List|Watch|^\//.test(facts.endpoint.slice(facts.endpoint.indexOf('/')))) log.info(facts, 'call');
-  else log.debug(facts, 'call');
+  else if (PROBES.has(facts.endpoint) || (facts.code === 'ok' && READS.test(facts.endpoint))) log.debug(facts, 'call');
+  else log.info(facts, 'call');
 }
+
+const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
+const READS = /^\/|\/(Get|List|Watch|Validate)/;

@@ -54,14 +54,26 @@ export interface SqliteJobStoreOptions {
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
   readonly maxStoredEvents?: number;
-  /** Told of what should never happen; the store goes on. */
-  readonly onDefect?: (error: unknown) => void;
+  readonly log?: StoreLog;
+}
+
+/** The part of a pino logger that the store uses. */
+export interface StoreLog {
+  info(facts: object, message: string): void;
+  error(facts: object, message: string): void;
 }
 
 /** Opens the store; brings back to the queue what was running when it was last in use. Errors are sentences that can be shown. */
 export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promise<JobStore> {
   mkdirSync(dirname(options.path), { recursive: true });
-  return new SqliteJobStore(openDatabase(options.path, MIGRATIONS), options);
+  const { db, migrated } = openDatabase(options.path, MIGRATIONS);
+  if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
+  try {
+    return new SqliteJobStore(db, options);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
 }
 
 interface Waiter {
@@ -81,7 +93,7 @@ class SqliteJobStore implements JobStore {
   readonly #changes: JobChanges;
   readonly #steps: JobSteps;
   readonly #ping;
-  readonly #onDefect: (error: unknown) => void;
+  readonly #log: StoreLog | undefined;
   /** By job id; only these may write. */
   readonly #leases = new Map<JobId, SqliteLease>();
   readonly #waiters = new Set<Waiter>();
@@ -92,13 +104,13 @@ class SqliteJobStore implements JobStore {
   constructor(db: DatabaseSync, options: SqliteJobStoreOptions) {
     this.#db = db;
     this.#now = options.now ?? Date.now;
-    this.#onDefect = options.onDefect ?? (() => {});
+    this.#log = options.log;
     const undo = (back: () => void) => this.#writer.undo(back);
     this.#writer = new Writer(db, {
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
       beforeCommit: () => this.#figures.write(),
       afterGroup: () => this.#afterGroup(),
-      onDefect: this.#onDefect,
+      onDefect: (error) => this.#log?.error({ err: error }, 'telling of a committed step failed'),
     });
     const tokens = new Tokens(secretOf(db));
     this.#queue = new ReadyQueue({ weights: options.weights, undo });
@@ -307,7 +319,7 @@ class SqliteJobStore implements JobStore {
         })
         .catch((error) => {
           this.#notBeforeMs = this.#now() + RETRY_WRITE_MS;
-          this.#onDefect(error);
+          this.#log?.error({ err: error, jobId }, 'a start timeout could not be written; trying again');
         });
     }
     this.#writer.wake();
@@ -326,6 +338,7 @@ class SqliteJobStore implements JobStore {
     if (held.length > 0) this.#writer.step(true, recover).catch((error) => (failed = error));
     this.#writer.flush();
     if (failed) throw failed;
+    if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
   *#queuedAsFound(): Iterable<QueuedJob> {

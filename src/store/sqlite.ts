@@ -35,15 +35,14 @@ function fromSqlite(error: unknown): unknown {
  * Opens or makes the file and brings its schema up to date with the numbered scripts in `migrations`. Throws an `Error` whose message can be
  * shown as it is: in use by another opener, newer than this program, not a database, not readable.
  */
-export function openDatabase(path: string, migrations: string): DatabaseSync {
+export function openDatabase(path: string, migrations: string): { readonly db: DatabaseSync; readonly migrated: Migrated | undefined } {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(path);
     // The lock is taken with the first access and held until the connection or the process ends, kill -9 included.
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
     db.exec('PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384');
-    migrate(db, path, migrations);
-    return db;
+    return { db, migrated: migrate(db, path, migrations) };
   } catch (error) {
     db?.close();
     const code = sqliteCode(error);
@@ -58,7 +57,13 @@ export function openDatabase(path: string, migrations: string): DatabaseSync {
   }
 }
 
-function migrate(db: DatabaseSync, path: string, folder: string): void {
+interface Migrated {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Answers what it did to a file that was there before. */
+function migrate(db: DatabaseSync, path: string, folder: string): Migrated | undefined {
   const scripts = readdirSync(folder)
     .filter((name) => /^\d{3}-.*\.sql$/.test(name))
     .sort();
@@ -73,6 +78,7 @@ function migrate(db: DatabaseSync, path: string, folder: string): void {
     if (Number(name.slice(0, 3)) !== index + 1) throw new Error(`migration ${name} is out of order`);
     db.exec(`BEGIN IMMEDIATE; ${readFileSync(join(folder, name), 'utf8')}; PRAGMA user_version = ${index + 1}; COMMIT`);
   }
+  return has > 0 && has < scripts.length ? { from: has, to: scripts.length } : undefined;
 }
 
 interface Step {

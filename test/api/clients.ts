@@ -288,6 +288,10 @@ export async function grpcClient(baseUrl: string): Promise<Client> {
   };
 }
 
+/** A map as descriptors without source have it: entries. */
+const entries = (map: object, value: (one: unknown) => unknown = (one) => one) =>
+  Object.entries(map).map(([key, one]) => ({ key, value: value(one) }));
+
 /** proto-loader's objects to the dialect: `null` for what is not set, Struct and Timestamp to plain JSON. */
 function plain(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(plain);
@@ -296,28 +300,29 @@ function plain(value: unknown): unknown {
   const record = value as Record<string, unknown>;
   if (typeof record.seconds === 'string' && typeof record.nanos === 'number')
     return new Date(Number(record.seconds) * 1000 + record.nanos / 1e6).toISOString();
-  if (record.fields && typeof record.fields === 'object')
-    return Object.fromEntries(Object.entries(record.fields).map(([name, one]) => [name, fromValue(one)]));
+  if (Array.isArray(record.fields)) {
+    return Object.fromEntries(record.fields.map(({ key, value: one }: { key: string; value: ProtoValue }) => [key, fromValue(one)]));
+  }
   return Object.fromEntries(Object.entries(record).map(([name, one]) => [name, plain(one)]));
 }
 
-type ProtoValue = { kind?: string; listValue?: { values: ProtoValue[] }; structValue?: unknown } & Record<string, unknown>;
+type ProtoValue = { kind?: string; list_value?: { values: ProtoValue[] }; struct_value?: unknown } & Record<string, unknown>;
 
 function fromValue(value: ProtoValue): unknown {
-  if (value.kind === 'listValue') return value.listValue!.values.map(fromValue);
-  if (value.kind === 'structValue') return plain(value.structValue);
-  return value.kind === 'nullValue' ? null : value[value.kind!];
+  if (value.kind === 'list_value') return value.list_value!.values.map(fromValue);
+  if (value.kind === 'struct_value') return plain(value.struct_value);
+  return value.kind === 'null_value' ? null : value[value.kind!];
 }
 
 /** `parameters` as the Struct message that grpc-js wants. */
 function encoded(job: Json): object {
   const value = (one: unknown): object => {
-    if (one === null) return { nullValue: 'NULL_VALUE' };
-    if (Array.isArray(one)) return { listValue: { values: one.map(value) } };
-    if (typeof one === 'object') return { structValue: struct(one as Json) };
-    return { [`${typeof one === 'boolean' ? 'bool' : typeof one}Value`]: one };
+    if (one === null) return { null_value: 'NULL_VALUE' };
+    if (Array.isArray(one)) return { list_value: { values: one.map(value) } };
+    if (typeof one === 'object') return { struct_value: struct(one as Json) };
+    return { [`${typeof one === 'boolean' ? 'bool' : typeof one}_value`]: one };
   };
-  const struct = (json: Json) => ({ fields: Object.fromEntries(Object.entries(json).map(([name, one]) => [name, value(one)])) });
+  const struct = (json: Json) => ({ fields: entries(json, value) });
   const seconds = (text: unknown) => ({
     seconds: Math.floor(Number.parseFloat(String(text))),
     nanos: Math.round((Number.parseFloat(String(text)) % 1) * 1e9),
@@ -325,6 +330,7 @@ function encoded(job: Json): object {
   return {
     ...job,
     ...(job.parameters ? { parameters: struct(job.parameters as Json) } : {}),
+    ...(job.labels ? { labels: entries(job.labels as Json) } : {}),
     ...(job.start_timeout ? { start_timeout: seconds(job.start_timeout) } : {}),
     ...(job.run_timeout ? { run_timeout: seconds(job.run_timeout) } : {}),
   };

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
-import { type App, startApp } from '../../src/app.ts';
+import { type App, type Surroundings, startApp } from '../../src/app.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 
 export const ROOT = join(import.meta.dirname, '..', '..');
@@ -28,7 +28,7 @@ export interface Service extends AsyncDisposable {
 }
 
 /** Starts the service. `settings` are FFJOBS_ variables without the prefix. */
-export async function startService(settings: Readonly<Record<string, string>> = {}): Promise<Service> {
+export async function startService(settings: Readonly<Record<string, string>> = {}, more: Partial<Surroundings> = {}): Promise<Service> {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-'));
   const inputDir = join(dir, 'input');
   await mkdir(inputDir);
@@ -46,7 +46,7 @@ export async function startService(settings: Readonly<Record<string, string>> = 
   const logs: Record<string, unknown>[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void logs.push(JSON.parse(line) as Record<string, unknown>) });
   const start = async () => {
-    const app = await startApp(config, { env: process.env, root: ROOT, version: '0.0.0-test', terminal: false, log });
+    const app = await startApp(config, { env: process.env, root: ROOT, version: '0.0.0-test', terminal: false, log, ...more });
     await app.scheduler.ready;
     return app;
   };

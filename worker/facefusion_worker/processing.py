@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .engine import EngineError, Report
 from .enhance import UPSCALE, draw_face, enhance_face, upscale
-from .faces import Face, FaceFinder, Frame, ordered
+from .faces import Face, FaceFinder, Frame, ordered, similarity
 from .pictures import read_picture
-from .swap import Look, SourceFace, Swapper
+from .swap import Look, SourceFace, Swapper, outline_mask
+from .tracking import Track
+from .vision import cv2
 
 FACE_PROCESSORS = frozenset({"face_swapper", "face_enhancer", "face_debugger"})
 
@@ -105,3 +110,42 @@ def look_of(options: Mapping[str, Any]) -> Look:
         mask_padding=padding_of(options["face_mask_padding"]),
         weight=options["face_swapper_weight"],
     )
+
+
+class VideoSelector:
+    """Chooses, in every frame, the tracked faces that the job means.
+
+    A reference face is recognised by the looks of its aligned grey square: enough to tell two people of one scene apart, and to find
+    one again after a cut. A track is judged once, when it begins, so that a face does not flicker."""
+
+    def __init__(self, options: Mapping[str, Any], reference: tuple[Frame, Face] | None) -> None:
+        self._mode: str = options["face_selector_mode"]
+        self._order: str = options["face_selector_order"]
+        self._distance: float = options["reference_face_distance"]
+        self._reference = _signature(*reference) if reference is not None else None
+        self._likeness: dict[int, float] = {}
+
+    @property
+    def any_face(self) -> bool:
+        return self._reference is not None
+
+    def select(self, frame: Frame, tracks: Sequence[Track]) -> list[Face]:
+        """`frame` as it was decoded: before a processor has changed it."""
+        if self._mode != "reference":
+            faces = ordered([track.face for track in tracks], self._order)
+            return faces if self._mode == "many" else faces[:1]
+        for track in tracks:
+            if track.number not in self._likeness and self._reference is not None:
+                self._likeness[track.number] = float((_signature(frame, track.face) * self._reference).sum())
+        # FaceFusion's distance of two faces: one minus the cosine, halved.
+        matching = [track for track in tracks if (1 - self._likeness[track.number]) / 2 < self._distance]
+        return [max(matching, key=lambda track: self._likeness[track.number]).face] if matching else []
+
+
+def _signature(frame: Frame, face: Face) -> NDArray[np.float32]:
+    side = 40
+    square = cv2.warpAffine(frame, similarity(face.landmarks) * side, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+    grey = cv2.GaussianBlur(cv2.cvtColor(square, cv2.COLOR_BGR2GRAY).astype(np.float32), (0, 0), 1.0)
+    mask = outline_mask(side)
+    grey = (grey - float((grey * mask).sum() / mask.sum())) * mask
+    return grey / max(1e-3, float(np.sqrt((grey * grey).sum())))

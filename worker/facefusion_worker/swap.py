@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ _OUTLINE_RIGHT = np.array(
 _MAP = 96  # side of the square in which light and masks are worked out; they are smooth
 _EYE_BAND = ((_MAP // 2, round(0.42 * _MAP)), (round(0.31 * _MAP), round(0.13 * _MAP)))
 _SOURCE_SIDE = 640
-_SIDES = (64, 768)
+_SIDES = (64, 1024)
 
 
 @dataclass(frozen=True)
@@ -107,47 +108,45 @@ def _skin(lab: Plane) -> Plane:
 
 @dataclass(frozen=True)
 class SourceFace:
-    """A source's face, aligned once and used for every frame."""
+    """A source's face, aligned once and used for every frame. `chroma` is how colourful its skin is."""
 
     picture: Frame
     lab_map: Plane
     skin_map: Plane
+    chroma: float
     quality: float
 
     @staticmethod
     def of(frame: Frame, face: Face) -> SourceFace:
-        side = int(np.clip(round(face.eye_distance / float(TEMPLATE[1, 0] - TEMPLATE[0, 0])), 96, _SOURCE_SIDE))
+        natural = face.eye_distance / float(TEMPLATE[1, 0] - TEMPLATE[0, 0])
+        side = int(np.clip(round(natural), 96, _SOURCE_SIDE))
         matrix = fitted(steady(face.landmarks)) * side
-        picture = cv2.warpAffine(frame, matrix, (side, side), flags=_warp_filter(face, side), borderMode=cv2.BORDER_REPLICATE)
-        small = cv2.resize(picture, (_MAP, _MAP), interpolation=cv2.INTER_AREA)
-        lab = _to_lab(small)
-        return SourceFace(picture, lab, _skin(lab), face.score * min(1.0, face.eye_distance / 60.0))
-
-
-def _warp_filter(face: Face, side: int) -> int:
-    natural = face.eye_distance / float(TEMPLATE[1, 0] - TEMPLATE[0, 0])
-    return cv2.INTER_AREA if natural > 1.6 * side else cv2.INTER_CUBIC
+        filter_ = cv2.INTER_AREA if natural > 1.6 * side else cv2.INTER_CUBIC
+        picture = cv2.warpAffine(frame, matrix, (side, side), flags=filter_, borderMode=cv2.BORDER_REPLICATE)
+        lab = _to_lab(cv2.resize(picture, (_MAP, _MAP), interpolation=cv2.INTER_AREA))
+        skin = _skin(lab)
+        share = skin * outline_mask(_MAP)
+        mean = (lab * share[..., None]).sum(axis=(0, 1)) / max(1e-3, float(share.sum()))
+        return SourceFace(picture, lab, skin, max(4.0, float(np.hypot(mean[1], mean[2]))), face.score * min(1.0, face.eye_distance / 60.0))
 
 
 def _to_lab(bgr: Frame) -> Plane:
+    """L 0..100, a and b around 0."""
     return cv2.cvtColor(bgr.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
 
 
-def _to_bgr(lab: Plane) -> Plane:
-    return cv2.cvtColor(lab, cv2.COLOR_LAB2BGR) * 255
+def _follow(a: Plane, b: Plane, usual: float) -> Plane:
+    """How far a pixel goes along when the colour of skin is moved: what has less colour than skin (teeth, pupils, rims) goes less."""
+    return np.minimum(1.0, cv2.magnitude(a, b) / usual)
 
 
-def _moved(lab: Plane, gamma: float, chroma: NDArray, usual: float) -> Plane:
-    """Lightness by a power curve, so that black and white stay where they are; chroma by a shift, which what has less colour than skin
-    (teeth, pupils, rims) follows less. `usual` is the skin's own chroma."""
-    moved = np.empty_like(lab)
-    moved[..., 0] = np.power(np.clip(lab[..., 0] / 100, 0, 1), gamma) * 100
-    moved[..., 1:] = lab[..., 1:] + chroma * _follow(lab, usual)[..., None]
-    return moved
+class _Sized(NamedTuple):
+    """A source at one side: lightness in 8 bits (0..255), chroma around 128, and how each pixel follows a change of chroma."""
 
-
-def _follow(lab: Plane, usual: float) -> Plane:
-    return np.minimum(1.0, cv2.magnitude(lab[..., 1], lab[..., 2]) / max(usual, 4.0))
+    light: Frame
+    a: Plane
+    b: Plane
+    follow: Plane
 
 
 class Swapper:
@@ -155,27 +154,28 @@ class Swapper:
 
     def __init__(self, source: SourceFace, look: Look) -> None:
         self._source = source
-        self._look = look
-        self._sized: dict[int, Plane] = {}
+        self._sized: dict[int, _Sized] = {}
         self._outline = outline_mask(_MAP, look.mask_padding)
         feather = 0.6 + 9.0 * look.mask_blur
         hard = cv2.erode(self._outline, np.ones((3, 3), np.uint8), iterations=max(0, round(feather * 0.5)), borderValue=0)
         self._soft = _blur(hard, feather * 0.75) * np.minimum(1.0, _blur(self._outline, 1.0) * 1.2)
+        self._inner = _blur(np.clip(self._soft * 2.2 - 1.2, 0, 1).astype(np.float32), 2.0)
         # Beside the eyes the target's skin is not asked for: what is not skin there is a pair of glasses, and half of one looks worse.
         self._eyes = _blur(cv2.ellipse(np.zeros((_MAP, _MAP), np.float32), *_EYE_BAND, 0, 0, 360, 1.0, -1), 2.0)
         # Weight 0.5 is the whole source in the target's light; below, the target shows through; above, the source keeps its own tone.
         self._opacity = float(np.interp(look.weight, [0.0, 0.5], [0.6, 1.0]))
         self._tone = float(np.interp(look.weight, [0.5, 1.0], [1.0, 0.6]))
 
-    def _at(self, side: int) -> Plane:
-        """The source's picture in Lab at this side."""
+    def _at(self, side: int) -> _Sized:
         sized = self._sized.get(side)
         if sized is None:
             picture, natural = self._source.picture, self._source.picture.shape[0]
             resized = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if side < natural else cv2.INTER_CUBIC)
             if side > natural:
                 resized = cv2.addWeighted(resized, 1.5, cv2.GaussianBlur(resized, (0, 0), 0.9 * side / natural), -0.5, 0)
-            sized = _to_lab(resized)
+            light, a, b = cv2.split(cv2.cvtColor(resized, cv2.COLOR_BGR2LAB))
+            a, b = a.astype(np.float32), b.astype(np.float32)
+            sized = _Sized(light, a, b, _follow(a - 128, b - 128, self._source.chroma))
             if len(self._sized) > 24:
                 self._sized.clear()
             self._sized[side] = sized
@@ -192,51 +192,55 @@ class Swapper:
         view = frame[top:bottom, left:right]
         local = matrix.copy()
         local[:, 2] += matrix[:, :2] @ (left, top)
-        target = cv2.warpAffine(view, local, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        # The target is only asked for its light and its skin, which the small map holds.
+        to_map = local * (_MAP / side)
+        averaged = cv2.blur(view, (max(1, side // _MAP),) * 2) if side >= 2 * _MAP else view
+        target = cv2.warpAffine(averaged, to_map, (_MAP, _MAP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         swapped, mask = self._blend(target, side)
         size = (right - left, bottom - top)
-        back = invert(local)
-        pasted = cv2.warpAffine(swapped, back, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        alpha = cv2.warpAffine(mask, back, size, flags=cv2.INTER_LINEAR, borderValue=0)[..., None]
-        mixed = view + (pasted - view) * alpha
-        view[...] = np.where(alpha > 0.002, np.clip(mixed + 0.5, 0, 255), view).astype(np.uint8)
+        pasted = cv2.warpAffine(swapped, invert(local), size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.warpAffine(mask, invert(to_map), size, flags=cv2.INTER_LINEAR, borderValue=0)
+        view[...] = cv2.blendLinear(pasted, view, alpha, 1 - alpha)
 
-    def _blend(self, target: Frame, side: int) -> tuple[Plane, Plane]:
-        """The recoloured source, and how much of it to show."""
-        source = self._source
-        target_map = _to_lab(cv2.resize(target, (_MAP, _MAP), interpolation=cv2.INTER_AREA))
+    def _blend(self, target: Frame, side: int) -> tuple[Frame, Plane]:
+        """The recoloured source at `side`, and how much of it to show, as a map."""
+        source, tone = self._source, self._tone
+        target_map = _to_lab(target)
         target_skin = _skin(target_map)
-        skin = target_skin * source.skin_map * self._outline
-        weight = skin + 1e-4 * self._outline
-        total = float(weight.sum())
-        if total < 1e-3:
-            return _to_bgr(self._at(side)), np.zeros((side, side), np.float32)
-        flat = weight[..., None] / total
+        weight = (target_skin * source.skin_map + 1e-4) * self._outline
+        flat = (weight / max(1e-6, float(weight.sum())))[..., None]
         source_mean, target_mean = (source.lab_map * flat).sum(axis=(0, 1)), (target_map * flat).sum(axis=(0, 1))
-        tone = self._tone
+        # Lightness by a power curve, so that black and white stay where they are.
         gamma = float(np.clip(np.log(target_mean[0] / 100) / np.log(source_mean[0] / 100), 0.5, 2.0)) if 1 < source_mean[0] < 99 else 1.0
         gamma = 1 + (gamma - 1) * tone
-        chroma = (target_mean[1:] - source_mean[1:]) * tone
-        usual = float(np.hypot(source_mean[1], source_mean[2]))
-        moved_map = _moved(source.lab_map, gamma, chroma, usual)
-        # What global statistics leave over: the direction of the light. Only places that are skin on both sides may speak.
-        wide = _blur(weight, 0.12 * _MAP)[..., None]
-        residue = _blur((target_map - moved_map) * weight[..., None], 0.12 * _MAP) / np.maximum(wide, 1e-4)
-        residue *= np.array([0.8, 0.9, 0.9], np.float32) * tone * np.minimum(1.0, wide / (0.1 * float(wide.max()) + 1e-6))
-        picture = self._at(side)
-        swapped = _moved(picture, gamma, chroma, usual)
-        light = cv2.resize(residue.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-        swapped[..., 0] += light[..., 0] * np.minimum(1.0, swapped[..., 0] / 45.0) * np.clip((100 - swapped[..., 0]) / 25.0, 0, 1)
-        swapped[..., 1:] += light[..., 1:] * _follow(picture, usual)[..., None]
-        swapped = _to_bgr(swapped)
+        chroma = ((target_mean[1:] - source_mean[1:]) * tone).astype(np.float32)
+        # What global statistics leave over is the direction of the light. Only places that are skin on both sides may speak.
+        moved = np.empty_like(source.lab_map)
+        moved[..., 0] = np.power(np.clip(source.lab_map[..., 0] / 100, 0, 1), gamma) * 100
+        follow = _follow(source.lab_map[..., 1].copy(), source.lab_map[..., 2].copy(), source.chroma)
+        moved[..., 1:] = source.lab_map[..., 1:] + chroma * follow[..., None]
+        sigma = 0.12 * _MAP
+        wide = _blur(weight, sigma)
+        residue = _blur((target_map - moved) * weight[..., None], sigma) / np.maximum(wide, 1e-4)[..., None]
+        trust = np.minimum(1.0, wide / (0.1 * float(wide.max()) + 1e-6))[..., None]
+        residue *= trust * np.array([0.8 * 2.55, 0.9, 0.9], np.float32) * tone
+        residue[..., 1:] += chroma
+        add_light, add_a, add_b = cv2.split(cv2.resize(residue, (side, side), interpolation=cv2.INTER_LINEAR))
+
+        sized = self._at(side)
+        levels = np.power(np.arange(256, dtype=np.float32) / 255, gamma) * 255
+        room = np.minimum(1.0, levels / 115) * np.clip((255 - levels) / 64, 0, 1)
+        light = cv2.add(cv2.LUT(sized.light, levels), cv2.multiply(add_light, cv2.LUT(sized.light, room.astype(np.float32))))
+        a = cv2.add(sized.a, cv2.multiply(add_a, sized.follow))
+        b = cv2.add(sized.b, cv2.multiply(add_b, sized.follow))
+        lab = cv2.convertScaleAbs(cv2.merge([light, a, b]))
+        swapped = cv2.cvtColor(lab, cv2.COLOR_LAB2BGR)
 
         # Towards the border the mask gives way to hair and rims: of the target, which stay, and of the source, which must not come along.
-        inner = _blur(np.clip(self._soft * 2.2 - 1.2, 0, 1), 2.0)
         skinlike = _blur(np.maximum(np.minimum(target_skin, source.skin_map), self._eyes), 1.6)
         keep = np.clip(skinlike * 1.8 - 0.15, 0, 1)
-        mask = self._soft * (inner + (1 - inner) * keep)
-        mask_full = cv2.resize(_blur(mask, 1.2), (side, side), interpolation=cv2.INTER_LINEAR)
-        return swapped, np.clip(mask_full, 0, 1) * self._opacity
+        mask = _blur(self._soft * (self._inner + (1 - self._inner) * keep), 1.2)
+        return swapped, np.clip(mask, 0, 1) * np.float32(self._opacity)
 
 
 def region_of(frame: Frame, back: NDArray, side: int) -> tuple[int, int, int, int] | None:

@@ -18,6 +18,9 @@ import av  # noqa: E402
 import av.logging  # noqa: E402
 import cv2  # noqa: E402
 
-av.logging.set_level(av.logging.PANIC)  # what a hostile file makes libav say is not for the job's log
+# What a hostile file makes libav say is not for the job's log. Never by a callback into Python: a decoder's threads would wait for the
+# interpreter while the one that frees the decoder holds it, and both wait for ever.
+av.logging.set_level(None)
+av.logging.set_libav_level(av.logging.PANIC)
 
 __all__ = ["MAX_PICTURE_PIXELS", "MAX_VIDEO_PIXELS", "av", "cv2"]

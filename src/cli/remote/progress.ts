@@ -138,14 +138,14 @@ export interface Progress extends Disposable {
 }
 
 /** Bars where `terminal.err` is a terminal; else a plain line for each new phase and each tenth of the way. */
-export function showProgress(terminal: Terminal): Progress {
+export function showProgress(terminal: Pick<Terminal, 'err'>): Progress {
   return terminal.err.isTTY ? bars(terminal) : plainLines(terminal);
 }
 
 /** For commands whose output is JSON: says nothing. */
 export const SILENT: Progress = { line: () => ({ update: () => {} }), note: () => {}, [Symbol.dispose]: () => {} };
 
-function bars(terminal: Terminal): Progress {
+function bars(terminal: Pick<Terminal, 'err'>): Progress {
   const multi = new cliProgress.MultiBar(
     {
       stream: terminal.err,
@@ -172,7 +172,7 @@ function bars(terminal: Terminal): Progress {
   };
 }
 
-function plainLines(terminal: Terminal): Progress {
+function plainLines(terminal: Pick<Terminal, 'err'>): Progress {
   return {
     line(title) {
       let said = '';

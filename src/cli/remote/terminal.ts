@@ -17,7 +17,7 @@ export interface Terminal {
   onInterrupt(handler: (signal: 'SIGINT' | 'SIGTERM') => void): () => void;
 }
 
-export function say(terminal: Terminal, line: string): void {
+export function say(terminal: Pick<Terminal, 'err'>, line: string): void {
   terminal.err.write(`${line}\n`);
 }
 

@@ -26,7 +26,7 @@ export async function watchJob(service: Service, terminal: Terminal, jobId: stri
   let progress = options.json ? SILENT : showProgress(terminal);
   let line = progress.line(jobId);
   let view: View = NOTHING_YET;
-  let question: Promise<void> | undefined;
+  let asking = false;
 
   const draw = (fresh: Progress) => {
     progress[Symbol.dispose]();
@@ -34,27 +34,21 @@ export async function watchJob(service: Service, terminal: Terminal, jobId: stri
     line = progress.line(jobId);
   };
   const ask = async () => {
+    asking = true;
     // The bars would be drawn over the question.
     draw(SILENT);
     const word = await terminal.ask(`Cancel ${jobId}? y: cancel it, n: leave it running, Enter: go on watching. `, leaving.signal);
     if (leaving.signal.aborted) return;
     if (word === undefined || /^n/i.test(word)) leaving.abort();
     else if (/^y/i.test(word)) await service.jobs.cancel({ jobId }, { signal: leaving.signal });
-    if (!leaving.signal.aborted && !options.json) {
-      draw(showProgress(terminal));
-      showView(line, view);
-    }
+    asking = false;
+    if (leaving.signal.aborted || options.json) return;
+    draw(showProgress(terminal));
+    showView(line, view);
   };
   const undo = terminal.onInterrupt((signal) => {
-    if (question !== undefined || !terminal.interactive || signal === 'SIGTERM') {
-      leaving.abort();
-      return;
-    }
-    question = ask()
-      .catch((error: unknown) => leaving.abort(error))
-      .finally(() => {
-        question = undefined;
-      });
+    if (asking || !terminal.interactive || signal === 'SIGTERM') leaving.abort();
+    else ask().catch((error: unknown) => leaving.abort(error));
   });
 
   try {

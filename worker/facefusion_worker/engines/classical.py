@@ -6,20 +6,26 @@ Always true here: a run reads only the paths of its job, writes only beside its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..engine import Capabilities, EngineError, Job, MediaKind, Report, Result, Step
-from ..faces import FaceFinder
+from ..faces import SEARCH_SIDE_VIDEO, Face, FaceFinder, Frame
 from ..options import IGNORED_OPTIONS, OPTIONS, PROCESSORS, resolve
-from ..pictures import PICTURE_FORMATS, Picture, jpeg_preview, read_picture, write_picture
-from ..processing import FrameProcessor, load_source, look_of, select
+from ..pictures import PICTURE_FORMATS, Picture, jpeg_preview, read_picture, replacing, write_picture
+from ..processing import FrameProcessor, VideoSelector, load_source, look_of, select
 from ..swap import Swapper
-from ..vision import MAX_PICTURE_PIXELS, cv2
+from ..tracking import DETECT_EVERY, Tracker
+from ..video import VIDEO_FORMATS, Colours, Sound, VideoInfo, VideoWriter, check_result, decode, examine, schedule
+from ..vision import MAX_PICTURE_PIXELS, MAX_VIDEO_PIXELS, cv2
 
-VIDEO_FORMATS = {"mp4": "video/mp4", "webm": "video/webm", "mov": "video/quicktime"}
+_TARGET = "target video"
+# Sampled frames in which the reference face may show itself, once one with any face has come.
+_REFERENCE_SAMPLES = 12
 
 
 class Classical:
@@ -44,22 +50,26 @@ class Classical:
 
     def run(self, job: Job, report: Report) -> Result:
         options = resolve(job.parameters)
-        swapper = None
-        if "face_swapper" in options["processors"]:
-            if not job.source_paths:
-                raise EngineError("SOURCE_MISSING", "face_swapper needs a source picture.")
-            swapper = Swapper(load_source(job.source_paths, self._finder, report), look_of(options))
-        processor = FrameProcessor(options, swapper)
         if job.target_kind == MediaKind.MEDIA_KIND_IMAGE:
-            return self._picture(job, report, options, processor)
+            extension = _extension(job.output_format, PICTURE_FORMATS, "picture")
+            report.plan({Step.STEP_ANALYSING: 0.5, Step.STEP_PROCESSING: 0.3, Step.STEP_ENCODING_OUTPUT: 0.2})
+            report.enter(Step.STEP_ANALYSING, 1)
+            return self._picture(job, report, options, self._processor(job, report, options), extension)
+        if job.target_kind == MediaKind.MEDIA_KIND_VIDEO:
+            extension = _extension(job.output_format, VIDEO_FORMATS, "video")
+            report.plan({Step.STEP_ANALYSING: 0.04, Step.STEP_PROCESSING: 0.92, Step.STEP_ENCODING_OUTPUT: 0.04})
+            report.enter(Step.STEP_ANALYSING)
+            return self._video(job, report, options, self._processor(job, report, options), extension)
         raise EngineError("INPUT_WRONG_KIND", "The job does not say whether its target is a picture or a video.")
 
-    def _picture(self, job: Job, report: Report, options: Mapping[str, Any], processor: FrameProcessor) -> Result:
-        extension = "jpg" if job.output_format == "jpeg" else job.output_format
-        if extension not in PICTURE_FORMATS:
-            raise EngineError("OUTPUT_FORMAT_UNSUPPORTED", f"A picture cannot be written as {job.output_format or 'nothing'}.")
-        report.plan({Step.STEP_ANALYSING: 0.5, Step.STEP_PROCESSING: 0.3, Step.STEP_ENCODING_OUTPUT: 0.2})
-        report.enter(Step.STEP_ANALYSING, 1)
+    def _processor(self, job: Job, report: Report, options: Mapping[str, Any]) -> FrameProcessor:
+        if "face_swapper" not in options["processors"]:
+            return FrameProcessor(options, None)
+        if not job.source_paths:
+            raise EngineError("SOURCE_MISSING", "face_swapper needs a source picture.")
+        return FrameProcessor(options, Swapper(load_source(job.source_paths, self._finder, report), look_of(options)))
+
+    def _picture(self, job: Job, report: Report, options: Mapping[str, Any], processor: FrameProcessor, extension: str) -> Result:
         target = read_picture(job.target_path, "target picture")
         height, width = target.pixels.shape[:2]
         scale = processor.factor * options["output_image_scale"]
@@ -86,3 +96,160 @@ class Classical:
         report.advance(1)
         warnings = [] if faces or not processor.wants_faces else ["no face was found in the target picture"]
         return Result(PICTURE_FORMATS[extension], size[0], size[1], 1, 0.0, warnings)
+
+    def _video(self, job: Job, report: Report, options: Mapping[str, Any], processor: FrameProcessor, extension: str) -> Result:
+        info = examine(job.target_path, _TARGET, report.cancel)
+        begin, end, warnings = _trim(info, options)
+        size, cropped = _video_size(info, processor.factor, options["output_video_scale"])
+        selector = VideoSelector(options, self._reference(job, report, options, info, begin, end)) if processor.wants_faces else None
+        if selector is not None and not selector.any_face:
+            if "face_swapper" in options["processors"]:
+                raise EngineError("NO_FACE_IN_TARGET", "No face was found in any frame of the target video.")
+            warnings.append("no face was found in any frame of the target video")
+
+        rate = _rate(options["output_video_fps"], info)
+        shown = schedule(info, begin, end, rate)
+        frames = sum(shown)
+        with replacing(job.output_path) as temporary:
+            with ExitStack() as stack:
+                sound = None
+                if info.has_audio and options["output_audio_volume"] > 0:
+                    trimmed = begin > 0 or end < info.frames
+                    sound = Sound(job.target_path, _TARGET, info.times[begin], frames / rate, trimmed, options)
+                    stack.callback(sound.close)
+                colours = Colours.of(job.target_path, _TARGET)
+                writer = stack.enter_context(VideoWriter(temporary, extension, size, rate, options, colours, sound))
+                report.enter(Step.STEP_PROCESSING, end - begin)
+                tracker = Tracker(self._finder) if selector is not None and selector.any_face else None
+                lost = self._frames(job, report, info, begin, end, shown, processor, tracker, selector, writer, size, cropped)
+                report.enter(Step.STEP_ENCODING_OUTPUT)
+                writer.finish()
+            if lost:
+                warnings.append(f"{lost} damaged frames of the target video repeat the frame before them")
+            duration = check_result(temporary, frames, rate, size, sound is not None and sound.packets > 0, report.cancel)
+        return Result(VIDEO_FORMATS[extension], size[0], size[1], frames, round(duration, 6), warnings)
+
+    def _frames(
+        self,
+        job: Job,
+        report: Report,
+        info: VideoInfo,
+        begin: int,
+        end: int,
+        shown: Sequence[int],
+        processor: FrameProcessor,
+        tracker: Tracker | None,
+        selector: VideoSelector | None,
+        writer: VideoWriter,
+        size: tuple[int, int],
+        cropped: bool,
+    ) -> int:
+        """Every frame through the processors into the writer; answers how many could not be decoded."""
+        due, owed, lost = begin, 0, 0
+        last: Frame | None = None
+        for number, frame in decode(job.target_path, _TARGET, info, begin, end, report.cancel):
+            missing = range(due, number)
+            lost += len(missing)
+            owed += sum(shown[n - begin] for n in missing)
+            if last is not None and owed:
+                writer.write(last, owed)
+                owed = 0
+            tracks = tracker.update(frame) if tracker is not None else []
+            times = shown[number - begin] + owed
+            if times:  # a lower rate leaves frames out: they are followed, not swapped
+                faces = selector.select(frame, tracks) if selector is not None else []
+                last = _fit(processor.process(frame, faces), size, cropped)
+                writer.write(last, times)
+                owed = 0
+                if report.wants_preview():
+                    report.preview(jpeg_preview(last), number)
+            due = number + 1
+            report.advance(due - begin)
+        lost += end - due
+        if last is None or lost > max(2, (end - begin) // 10):
+            raise EngineError("INPUT_NOT_READABLE", f"The target video is damaged: {lost} of {end - begin} frames cannot be decoded.")
+        writer.write(last, sum(shown[n - begin] for n in range(due, end)))
+        return lost
+
+    def _reference(
+        self, job: Job, report: Report, options: Mapping[str, Any], info: VideoInfo, begin: int, end: int
+    ) -> tuple[Frame, Face] | None:
+        """The first face that the job means, in the first sampled frame that shows it; None if no frame shows any."""
+        first = options["reference_frame_number"] if options["face_selector_mode"] == "reference" else 0
+        if first >= info.frames:
+            raise EngineError("REFERENCE_FRAME_OUT_OF_RANGE", f"reference_frame_number is {first}, but the video has {info.frames} frames.")
+        begin, end = (first, info.frames) if first else (begin, end)
+        problem: EngineError | None = None
+        samples = 0
+        for number, frame in decode(job.target_path, _TARGET, info, begin, end, report.cancel):
+            if (number - begin) % DETECT_EVERY:
+                continue
+            faces = self._finder.find(frame, SEARCH_SIDE_VIDEO)
+            if faces:
+                try:
+                    return frame, select(faces, options)[0]
+                except EngineError as error:
+                    problem = problem or error
+            samples += problem is not None
+            if problem is not None and samples > _REFERENCE_SAMPLES:
+                break
+        if problem is not None:
+            raise problem
+        return None
+
+
+def _extension(wanted: str, known: Mapping[str, str], kind: str) -> str:
+    extension = {"jpeg": "jpg"}.get(wanted, wanted)
+    if extension not in known:
+        raise EngineError(
+            "OUTPUT_FORMAT_UNSUPPORTED", f"A {kind} cannot be written as {wanted or 'an unnamed format'}; {', '.join(known)} can."
+        )
+    return extension
+
+
+def _trim(info: VideoInfo, options: Mapping[str, Any]) -> tuple[int, int, list[str]]:
+    begin, end = options["trim_frame_start"] or 0, options["trim_frame_end"]
+    if begin >= info.frames:
+        raise EngineError("TRIM_OUT_OF_RANGE", f"trim_frame_start is {begin}, but the video has {info.frames} frames.")
+    if end is None:
+        return begin, info.frames, []
+    if end <= begin:
+        raise EngineError("TRIM_OUT_OF_RANGE", f"trim_frame_end is {end}: no frame lies between it and trim_frame_start, {begin}.")
+    if end > info.frames:
+        return begin, info.frames, [f"trim_frame_end is {end}, but the video has {info.frames} frames: all were taken"]
+    return begin, end, []
+
+
+def _video_size(info: VideoInfo, factor: int, scale: float) -> tuple[tuple[int, int], bool]:
+    """The result's size, even as 4:2:0 wants it, and whether an odd line is simply cut off (which keeps every other pixel as it is)."""
+    width, height = info.width * factor, info.height * factor
+    if scale == 1:
+        size, cropped = (width & ~1, height & ~1), True
+    else:
+        size, cropped = (round(width * scale / 2) * 2, round(height * scale / 2) * 2), False
+    if min(size) < 2:
+        raise EngineError("OUTPUT_TOO_SMALL", "The result would be less than two pixels wide or high.")
+    if max(size[0] * size[1], width * height) > MAX_VIDEO_PIXELS:
+        raise EngineError(
+            "OUTPUT_TOO_LARGE", f"The result would be {size[0]}x{size[1]}; at most {MAX_VIDEO_PIXELS >> 20} megapixels a frame."
+        )
+    return size, cropped
+
+
+def _fit(frame: Frame, size: tuple[int, int], cropped: bool) -> Frame:
+    if (frame.shape[1], frame.shape[0]) == size:
+        return frame
+    if cropped:
+        return np.ascontiguousarray(frame[: size[1], : size[0]])
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if size[0] < frame.shape[1] else cv2.INTER_CUBIC)
+
+
+def _rate(wanted: float | None, info: VideoInfo) -> Fraction:
+    """29.97 means 30000/1001, as everywhere."""
+    if wanted is None:
+        return info.rate
+    for base in (24, 30, 60, 120):
+        if abs(wanted - base * 1000 / 1001) < 0.005:
+            return Fraction(base * 1000, 1001)
+    rate = Fraction(wanted).limit_denominator(1000)
+    return info.rate if abs(rate - info.rate) < Fraction(1, 1000) else rate

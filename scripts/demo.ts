@@ -1,0 +1,189 @@
+// `npm run demo`: the service's main job, from nothing, in front of your eyes. Makes the sample media, starts a service of its own on a free
+// port, swaps a face in a picture and in a clip with sound, shows both live, and leaves the results. Ends with 0 only if both are there.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createWriteStream } from 'node:fs';
+import { copyFile, mkdir } from 'node:fs/promises';
+import { basename, extname, join, relative } from 'node:path';
+import { createInterface } from 'node:readline';
+import { CachePolicy } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { showPhases } from '../src/cli/local/phases.ts';
+import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { connect, type Service } from '../src/cli/remote/client.ts';
+import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
+import { follow } from '../src/cli/remote/follow.ts';
+import { download } from '../src/cli/remote/media.ts';
+import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, withEvent } from '../src/cli/remote/progress.ts';
+import { targetField } from '../src/cli/remote/request.ts';
+import type { Terminal } from '../src/cli/remote/terminal.ts';
+import { callTexts } from './calls.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+/** The default input root of `npm start`, so that the calls printed at the end work there as they stand. */
+const INPUT = join(ROOT, 'data', 'input');
+const DATA = join(ROOT, 'data', 'demo');
+const LOG = join(DATA, 'service.log');
+const SOURCE = 'demo/eileen_collins.jpg';
+const PICTURE = 'demo/grace_hopper.jpg';
+const CLIP = 'demo/clip.mp4';
+const DEFAULT_ADDRESS = 'http://127.0.0.1:8000';
+
+const leaving = new AbortController();
+const here = (path: string) => relative(process.cwd(), path) || path;
+
+async function prepareMedia(phase: (text: string) => void): Promise<string> {
+  const python = await workerPython({
+    root: ROOT,
+    given: process.env.FFJOBS_PYTHON || undefined,
+    env: process.env,
+    dev: false,
+    signal: leaving.signal,
+    report: phase,
+  });
+  phase('making the sample media');
+  const folder = join(INPUT, 'demo');
+  await mkdir(folder, { recursive: true });
+  await mkdir(DATA, { recursive: true });
+  for (const portrait of [SOURCE, PICTURE]) await copyFile(join(ROOT, 'samples', basename(portrait)), join(INPUT, portrait));
+  const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' };
+  const { code, stderr } = await run(python, ['-m', 'facefusion_worker.samples', folder], env, leaving.signal);
+  if (code !== 0) throw new CliError(Exit.failed, `the sample clip could not be made: ${stderr.trim().split('\n').at(-1)}`);
+  return python;
+}
+
+interface RunningService extends AsyncDisposable {
+  readonly address: string;
+}
+
+/** `ffjobs serve` as a process of its own, as anybody would run it; its log goes to a file. */
+async function startService(python: string): Promise<RunningService> {
+  // The demo shows the defaults: settings of the shell are left out.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FFJOBS_')));
+  const child = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve', '--json'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...env,
+      FFJOBS_PORT: '0',
+      FFJOBS_METRICS_PORT: 'off',
+      FFJOBS_DATA_DIR: DATA,
+      FFJOBS_INPUT_ROOT: INPUT,
+      FFJOBS_ENGINE: 'classical',
+      FFJOBS_PYTHON: python,
+      FFJOBS_LOG_FORMAT: 'json',
+    },
+  });
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  const log = createWriteStream(LOG);
+  child.stderr.pipe(log, { end: false });
+  const address = await listening(child, log);
+  return {
+    address,
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGTERM');
+      await ended;
+    },
+  };
+}
+
+function listening(child: ChildProcess, log: NodeJS.WritableStream): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let why = '';
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      log.write(`${line}\n`);
+      const word = parsed(line);
+      if (typeof word?.listening === 'string') resolve(word.listening);
+      else if (word?.error?.message !== undefined) why = word.error.message;
+    });
+    child.once('error', reject);
+    child.once('close', (code) => {
+      reject(new CliError(Exit.failed, `the service did not start: ${why || `it ended with ${code}`}; its log is ${here(LOG)}`));
+    });
+  });
+}
+
+function parsed(line: string): { listening?: unknown; error?: { message?: string } } | undefined {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
+/** One job from submit to the file; throws when it does not succeed. */
+async function swap(service: Service, title: string, target: string, progress: Progress): Promise<string> {
+  const line = progress.line(title);
+  const { job } = await service.jobs.submit({
+    job: {
+      sourceImages: [SOURCE],
+      target: { case: targetField(target, undefined), value: target },
+      parameters: { processors: ['face_swapper'] },
+      labels: { demo: title },
+      // Each run of the demo works, whatever an earlier one has left.
+      cache: CachePolicy.OFF,
+    },
+  });
+  const { jobId } = job!;
+  let view = NOTHING_YET;
+  for await (const event of follow(service.jobs, jobId, { signal: leaving.signal })) {
+    view = withEvent(view, event);
+    showView(line, view);
+  }
+  if (view.result === undefined)
+    throw new CliError(
+      Exit.failed,
+      `${title} (${jobId}) did not succeed: ${view.error?.message ?? 'canceled'}; the service’s log is ${here(LOG)}`,
+    );
+  const path = join(DATA, `${title}${extname(target)}`);
+  await download(service, jobId, path, SILENT.line(title), leaving.signal);
+  const { width, height, frames, bytes, durationSeconds } = view.result;
+  const length = durationSeconds > 0 ? `, ${durationSeconds.toFixed(1)} s, ${frames} frames` : '';
+  return `  ${title.padEnd(8)} ${here(path)}  (${width}x${height}${length}, ${size(Number(bytes))})`;
+}
+
+async function main(): Promise<void> {
+  const terminal: Pick<Terminal, 'err'> = { err: process.stderr };
+  const { python, service } = await (async () => {
+    using phases = showPhases(terminal);
+    const python = await prepareMedia((phase) => phases.report(phase));
+    phases.report('starting the service');
+    return { python, service: await startService(python) };
+  })();
+  await using running = service;
+  using client = connect(running.address);
+  console.log(`Service at ${running.address}, workers on ${here(python)}. A face from ${SOURCE} goes into a picture and a clip:\n`);
+  const results = await (async () => {
+    using progress = showProgress(terminal);
+    return Promise.all([swap(client, 'picture', PICTURE, progress), swap(client, 'video', CLIP, progress)]);
+  })();
+  const texts = callTexts({ address: DEFAULT_ADDRESS, source: SOURCE, target: PICTURE, output: 'result.jpg' });
+  console.log(`
+Results:
+${results.join('\n')}
+
+The same call on a service of your own: start one with \`npm start\`, then
+
+# curl
+${texts.curl}
+
+# grpcurl
+${texts.grpcurl}
+
+# TypeScript: save as swap.ts in this folder, run with \`node scripts/node24.mjs swap.ts\`
+${texts.typescript}
+`);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => leaving.abort());
+try {
+  await main();
+  process.exitCode = 0;
+} catch (error) {
+  if (leaving.signal.aborted) {
+    process.exitCode = Exit.interrupted;
+  } else {
+    const words = error instanceof SetupProblem ? new CliError(Exit.failed, error.message) : error;
+    for (const line of explanationLines(explain(words, 'the demo’s own service')))
+      console.error(line.replace(/^ffjobs: /, 'The demo stopped: '));
+    process.exitCode = 1;
+  }
+}

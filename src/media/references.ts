@@ -1,0 +1,199 @@
+// Media references: what a caller may name as input, by scheme, and the local files under the input root. Always true here: a file is judged
+// by its opened descriptor and not by its name, so nothing outside the root is ever read, whatever is swapped while we look.
+import { createWriteStream, constants as fs } from 'node:fs';
+import { copyFile, type FileHandle, lstat, open, readlink, realpath, rm, stat } from 'node:fs/promises';
+import { isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { JobsError, type Violation } from '../jobs/errors.ts';
+import type { Failure } from '../jobs/job.ts';
+
+/** Takes references of some schemes. `file` stands for references without a scheme. */
+export interface MediaResolver {
+  readonly schemes: readonly string[];
+  /** At submit: what is wrong with a reference, as far as that can be told without fetching. `field` is its path in the request. */
+  check(reference: string, field: string): Promise<Violation | undefined>;
+  /**
+   * At prepare: writes the file to `toPath`, which must not be there. Answers why it cannot be had, when that is the reference's fault;
+   * throws when it is ours, or with the signal's reason. Leaves nothing behind then.
+   */
+  fetch(reference: string, toPath: string, signal: AbortSignal): Promise<Failure | undefined>;
+}
+
+const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
+/** Longest reference of the contract. */
+const MAX_LENGTH = 4096;
+
+/** One resolver of all their schemes. Two of one scheme are a defect. */
+export function mediaReferences(resolvers: readonly MediaResolver[]): MediaResolver {
+  const byScheme = new Map<string, MediaResolver>();
+  for (const resolver of resolvers) {
+    for (const scheme of resolver.schemes) {
+      if (byScheme.has(scheme)) throw new Error(`two resolvers for the scheme '${scheme}'`);
+      byScheme.set(scheme, resolver);
+    }
+  }
+  const schemes = [...byScheme.keys()];
+  const resolverOf = (reference: string) => {
+    const scheme = SCHEME.exec(reference)?.[1]?.toLowerCase();
+    return scheme === 'file' ? undefined : byScheme.get(scheme ?? 'file');
+  };
+  const unsupported = (reference: string) => {
+    const scheme = SCHEME.exec(reference)?.[1];
+    if (scheme?.toLowerCase() === 'file') return 'give the path alone, without file://';
+    const taken = schemes.map((one) => (one === 'file' ? 'a path under the input root' : `${one}://`)).join(', ');
+    return scheme === undefined ? `local paths are not taken here; taken: ${taken}` : `${scheme}:// is not taken here; taken: ${taken}`;
+  };
+  return {
+    schemes,
+    async check(reference, field) {
+      const resolver = resolverOf(reference);
+      if (resolver) return await resolver.check(reference, field);
+      return { field, reason: 'UNSUPPORTED_SCHEME', description: unsupported(reference) };
+    },
+    async fetch(reference, toPath, signal) {
+      const resolver = resolverOf(reference);
+      if (resolver) return await resolver.fetch(reference, toPath, signal);
+      return { reason: 'INPUT_NOT_READABLE', message: unsupported(reference), retryable: false };
+    },
+  };
+}
+
+/** Paths under `root`, relative or absolute. Symbolic links may lead anywhere under it. Percent signs and the like are plain characters. */
+export function localFiles(root: string): MediaResolver {
+  return {
+    schemes: ['file'],
+    async check(reference, field) {
+      const opened = await openUnder(root, reference);
+      if ('handle' in opened) {
+        await opened.handle.close();
+        return undefined;
+      }
+      return { field, ...opened };
+    },
+    async fetch(reference, toPath, signal) {
+      const opened = await openUnder(root, reference);
+      if ('handle' in opened) {
+        await copyOpened(opened.handle, toPath, signal);
+        return undefined;
+      }
+      const { reason, description } = opened;
+      return {
+        reason: reason === 'INPUT_NOT_FOUND' ? reason : 'INPUT_NOT_READABLE',
+        message: `${printable(reference)}: ${description}`,
+        retryable: false,
+      };
+    },
+  };
+}
+
+/** Copies an opened file, at no cost where the file system can share its blocks, and closes it. */
+export async function copyOpened(handle: FileHandle, toPath: string, signal: AbortSignal): Promise<void> {
+  try {
+    signal.throwIfAborted();
+    try {
+      // Through the descriptor: by its name it could be another file by now.
+      await copyFile(`/proc/self/fd/${handle.fd}`, toPath, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+      await copyBytes(handle, toPath, signal);
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+async function copyBytes(handle: FileHandle, toPath: string, signal: AbortSignal): Promise<void> {
+  try {
+    await pipeline(handle.createReadStream({ start: 0, autoClose: false }), createWriteStream(toPath, { flags: 'wx' }), { signal });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EEXIST') await rm(toPath, { force: true });
+    signal.throwIfAborted();
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
+    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the work folder is full', { retryAfterSeconds: 30, cause: error });
+  }
+}
+
+type Refusal = Pick<Violation, 'reason' | 'description'>;
+
+const refusal = (reason: string, description: string): Refusal => ({ reason, description });
+const NOT_A_FILE = refusal('NOT_A_FILE', 'this is not a plain file');
+const OUTSIDE = refusal('OUTSIDE_INPUT_ROOT', 'this leads out of the input root; give a path under it');
+
+/** The file under `root` that a reference names, opened for reading; the caller closes it. */
+async function openUnder(root: string, reference: string): Promise<{ readonly handle: FileHandle } | Refusal> {
+  const path = lexically(root, reference);
+  if (typeof path !== 'string') return path;
+  let handle: FileHandle;
+  try {
+    // A pipe or a device is not even opened, unless it is swapped in this instant; then it is opened without waiting and refused below.
+    if (!(await stat(path)).isFile()) return NOT_A_FILE;
+    handle = await open(path, fs.O_RDONLY | (fs.O_NONBLOCK ?? 0));
+  } catch (error) {
+    return refusalOf(error);
+  }
+  const verdict = await judge(root, path, handle).catch(refusalOf);
+  if (verdict === undefined) return { handle };
+  await handle.close();
+  return verdict;
+}
+
+/** Where a reference points by its letters alone, which must be under the root before the disk is asked anything. */
+function lexically(root: string, reference: string): string | Refusal {
+  if (reference.includes('\0')) return refusal('INVALID_PATH', 'a path has no NUL character');
+  if (reference === '') return refusal('INVALID_PATH', 'a path is not empty');
+  if (Buffer.byteLength(reference) > MAX_LENGTH) return refusal('INVALID_PATH', `a path has at most ${MAX_LENGTH} bytes`);
+  if (reference.split(/[/\\]/).includes('..')) return refusal('INVALID_PATH', "a path has no '..' in it");
+  const path = isAbsolute(reference) ? resolve(reference) : join(root, reference);
+  return isUnder(resolve(root), path) ? path : OUTSIDE;
+}
+
+async function judge(root: string, path: string, handle: FileHandle): Promise<Refusal | undefined> {
+  const found = await handle.stat();
+  const real = await realPathOf(path, handle);
+  if (real === undefined || !isUnder(await realpath(root), real)) return OUTSIDE;
+  if (!found.isFile()) return NOT_A_FILE;
+  if (found.size === 0) return refusal('EMPTY_FILE', 'this file is empty');
+  return undefined;
+}
+
+/** The real path of what is open. Where the system cannot tell, the name's, if it still is the same file and no link. */
+async function realPathOf(path: string, handle: FileHandle): Promise<string | undefined> {
+  try {
+    return await readlink(`/proc/self/fd/${handle.fd}`);
+  } catch {
+    const real = await realpath(path);
+    const [named, opened] = await Promise.all([lstat(real), handle.stat()]);
+    return named.ino === opened.ino && named.dev === opened.dev ? real : undefined;
+  }
+}
+
+function isUnder(root: string, path: string): boolean {
+  const way = relative(root, path);
+  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+function refusalOf(error: unknown): Refusal {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return refusal('INPUT_NOT_FOUND', 'there is no such file under the input root');
+    case 'EACCES':
+    case 'EPERM':
+      return refusal('INPUT_NOT_READABLE', 'the service may not read this file; check its owner and mode');
+    case 'ELOOP':
+      return refusal('INVALID_PATH', 'too many symbolic links');
+    case 'ENAMETOOLONG':
+      return refusal('INVALID_PATH', 'a name in this path is too long');
+    case 'ENXIO':
+    case 'ENODEV':
+      return NOT_A_FILE;
+    default:
+      throw error;
+  }
+}
+
+/** Control characters would garble logs and terminals. */
+function printable(reference: string): string {
+  return JSON.stringify(reference).slice(1, -1);
+}

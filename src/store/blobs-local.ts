@@ -1,0 +1,247 @@
+// Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
+// lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { JobsError } from '../jobs/errors.ts';
+import type { BlobStat, BlobStore } from '../jobs/ports.ts';
+
+/** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
+export const BLOB_PATH = '/api/v1/blobs';
+
+const KEY = /^[0-9a-f]{64}$/;
+
+export interface LocalBlobStoreOptions {
+  /** Made when it is not there. */
+  readonly dir: string;
+  /** Holds the secret that signs URLs; made, for this user only, when it is not there. Default: `url-secret` in `dir`. */
+  readonly secretFile?: string;
+}
+
+/** The query of a signed URL, as it came. */
+export interface SignedQuery {
+  readonly expires?: string;
+  readonly filename?: string;
+  readonly type?: string;
+  readonly signature?: string;
+}
+
+export interface LocalBlobStore extends BlobStore {
+  readonly dir: string;
+  /** Path of a key below `dir`, whether or not it is there. */
+  pathOf(key: string): string;
+  /** Whether a URL is one that `signedUrl` gave and still holds. */
+  verifySignedUrl(key: string, query: SignedQuery, nowMs: number): 'ok' | 'tampered' | 'expired';
+}
+
+export async function openLocalBlobStore(options: LocalBlobStoreOptions): Promise<LocalBlobStore> {
+  const { dir } = options;
+  const scratch = join(dir, 'tmp');
+  await rm(scratch, { recursive: true, force: true });
+  await mkdir(scratch, { recursive: true });
+  const secret = await readSecret(options.secretFile ?? join(dir, 'url-secret'));
+  return new LocalBlobs(dir, scratch, secret);
+}
+
+class LocalBlobs implements LocalBlobStore {
+  readonly dir: string;
+  readonly #scratch: string;
+  readonly #secret: Buffer;
+
+  constructor(dir: string, scratch: string, secret: Buffer) {
+    this.dir = dir;
+    this.#scratch = scratch;
+    this.#secret = secret;
+  }
+
+  /**
+   * A file that nobody else has a link to is linked in and not copied, where it lies on the same volume: it must not be written to again.
+   */
+  async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat> {
+    const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
+    try {
+      const { key, bytes } =
+        typeof source === 'string' ? await takeFile(source, temporary, signal) : await takeStream(source, temporary, signal);
+      const known = await this.stat(key);
+      // A file of another length is one that the disk has lost; it is made good.
+      if (known?.bytes === bytes) return known;
+      const path = join(this.dir, this.pathOf(key));
+      await makeFolder(this.dir, dirname(path));
+      // The type first: a blob that is there has one.
+      await writeDurably(`${temporary}.type`, mediaType);
+      await rename(`${temporary}.type`, `${path}.type`);
+      await rename(temporary, path);
+      await syncFolder(dirname(path));
+      return { key, bytes, mediaType };
+    } catch (error) {
+      throw diskFull(error);
+    } finally {
+      await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.type`, { force: true })]);
+    }
+  }
+
+  async stat(key: string): Promise<BlobStat | undefined> {
+    if (!KEY.test(key)) return undefined;
+    const path = join(this.dir, this.pathOf(key));
+    try {
+      const [{ size }, mediaType] = await Promise.all([stat(path), readFile(`${path}.type`, 'utf8')]);
+      return { key, bytes: size, mediaType };
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async *get(key: string, range?: { readonly start: number; readonly end: number }): AsyncGenerator<Uint8Array> {
+    if (!(await this.stat(key))) throw new JobsError('not_found', 'NO_RESULT', `there is no blob ${key}`);
+    yield* createReadStream(join(this.dir, this.pathOf(key)), range);
+  }
+
+  async delete(key: string): Promise<void> {
+    if (!KEY.test(key)) return;
+    const path = join(this.dir, this.pathOf(key));
+    for (const file of [path, `${path}.type`]) {
+      await unlink(file).catch((error) => {
+        if (!isMissing(error)) throw error;
+      });
+    }
+  }
+
+  async signedUrl(key: string, options: { readonly expiresMs: number; readonly filename: string; readonly mediaType: string }) {
+    const expires = String(Math.floor(options.expiresMs));
+    const { filename, mediaType: type } = options;
+    const signature = this.#sign(key, expires, filename, type).toString('base64url');
+    return `${BLOB_PATH}/${key}?${new URLSearchParams({ expires, filename, type, signature })}`;
+  }
+
+  verifySignedUrl(key: string, query: SignedQuery, nowMs: number): 'ok' | 'tampered' | 'expired' {
+    const { expires, filename, type, signature } = query;
+    const parts = [expires, filename, type, signature];
+    if (!KEY.test(key) || !parts.every((part) => typeof part === 'string')) return 'tampered';
+    const given = Buffer.from(signature!, 'base64url');
+    const due = this.#sign(key, expires!, filename!, type!);
+    if (given.length !== due.length || !timingSafeEqual(given, due)) return 'tampered';
+    return Number(expires) > nowMs ? 'ok' : 'expired';
+  }
+
+  pathOf(key: string): string {
+    return join(key.slice(0, 2), key.slice(2, 4), key);
+  }
+
+  #sign(key: string, expires: string, filename: string, type: string): Buffer {
+    // JSON keeps the parts apart whatever is in them.
+    return createHmac('sha256', this.#secret)
+      .update(JSON.stringify([key, expires, filename, type]))
+      .digest();
+  }
+}
+
+interface Taken {
+  readonly key: string;
+  readonly bytes: number;
+}
+
+async function takeFile(source: string, to: string, signal: AbortSignal | undefined): Promise<Taken> {
+  await linkOrCopy(source, to);
+  const hash = createHash('sha256');
+  let bytes = 0;
+  for await (const chunk of createReadStream(to, { signal }) as AsyncIterable<Buffer>) {
+    hash.update(chunk);
+    bytes += chunk.length;
+  }
+  const file = await open(to, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  return { key: hash.digest('hex'), bytes };
+}
+
+async function linkOrCopy(source: string, to: string): Promise<void> {
+  const found = await lstat(source);
+  if (found.isFile() && found.nlink === 1) {
+    try {
+      await link(source, to);
+      return;
+    } catch {
+      // Another volume, or a file system without links.
+    }
+  }
+  await copyFile(source, to, fs.COPYFILE_FICLONE | fs.COPYFILE_EXCL);
+}
+
+async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  const file = await open(to, 'wx', 0o644);
+  try {
+    for await (const chunk of source) {
+      signal?.throwIfAborted();
+      hash.update(chunk);
+      bytes += chunk.length;
+      await file.writeFile(chunk);
+    }
+    signal?.throwIfAborted();
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  return { key: hash.digest('hex'), bytes };
+}
+
+async function writeDurably(path: string, content: string, mode = 0o644): Promise<void> {
+  const file = await open(path, 'wx', mode);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes a folder two levels below `root` so that it survives power loss. */
+async function makeFolder(root: string, folder: string): Promise<void> {
+  const made = await mkdir(folder, { recursive: true });
+  if (made === undefined) return;
+  await syncFolder(dirname(folder));
+  await syncFolder(root);
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** The secret that signs URLs; the same over restarts, so that URLs live as long as they say. */
+async function readSecret(path: string): Promise<Buffer> {
+  await mkdir(dirname(path), { recursive: true });
+  try {
+    await writeDurably(path, randomBytes(32).toString('hex'), 0o600);
+    await syncFolder(dirname(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  const secret = Buffer.from((await readFile(path, 'utf8')).trim(), 'hex');
+  if (secret.length < 32) throw new Error(`${path} does not hold a secret of 32 bytes in hexadecimal: delete it, and a new one is made`);
+  return secret;
+}
+
+function isMissing(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+function diskFull(error: unknown): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the blob store is full; free some space and try again', {
+    retryAfterSeconds: 30,
+    cause: error,
+  });
+}
