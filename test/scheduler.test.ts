@@ -117,6 +117,42 @@ test('progress rises, is kept to ten a second and ends with its last word', asyn
   );
 });
 
+test('numbers that are none do not reach the job', async () => {
+  await using rig = await openRig();
+  const ids = { job_id: 'job_1', attempt: 1 };
+  const frames = [
+    { progress: { ...ids, percent: 'NaN', frames_per_second: 'Infinity', eta_seconds: 'Infinity' } },
+    { progress: { ...ids, percent: -5, step: 'STEP_PROCESSING', eta_seconds: 1e300 } },
+    { heartbeat: { rss_bytes: 'Infinity' } },
+    { done: { ...ids, step_seconds: { a: 'NaN', b: 1 } } },
+    { idle: { ...ids, rss_bytes: 'NaN' } },
+  ];
+  rig.store.submit({
+    id: 'job_1',
+    do: [
+      ['raw', `${frames.map((frame) => JSON.stringify(frame)).join('\n')}\n`],
+      ['idle_only', 0],
+    ],
+  });
+  await rig.store.until(() => rig.store.history.length === 1);
+  for (const { percent, framesPerSecond, etaSeconds } of rig.store.progress.get('job_1')!) {
+    assert.deepEqual([percent, framesPerSecond, etaSeconds], [0, 0, undefined]);
+  }
+  assert.deepEqual(rig.store.job('job_1').timings?.stepSeconds, { b: 1 });
+  assert.equal(rig.scheduler.slots()[0]!.memoryBytes, undefined);
+  assert.deepEqual(rig.logger.errors, []);
+});
+
+test('a listener that fails harms nobody', async () => {
+  await using rig = await openRig();
+  rig.scheduler.onChange(() => {
+    throw new Error('a defect elsewhere');
+  });
+  rig.store.submit({ id: 'job_1' });
+  await rig.store.until(() => rig.store.history.length === 1);
+  assert.match(rig.logger.errors.join(), /a defect elsewhere/);
+});
+
 test('the last progress of a step is stored before the next step', async () => {
   await using rig = await openRig();
   const said = [10, 11, 12, 13].map((percent) => {

@@ -12,6 +12,8 @@ import type { Logger } from './worker.ts';
 
 /** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
 const PROGRESS_PER_SECOND = 8;
+/** An estimate beyond a month is none. */
+const MAX_ETA_SECONDS = 30 * 86_400;
 const MAX_LOG_LENGTH = 4096;
 
 const STEPS: Readonly<Record<wire.Step, JobStep | undefined>> = {
@@ -57,15 +59,17 @@ export class Reporter {
   /** The worker's own progress. */
   progress(said: wire.Progress): void {
     const step = STEPS[said.step] ?? this.#step;
-    this.#percent = Math.max(this.#percent, Math.min(99, said.percent));
+    // NaN and infinity are numbers of the wire, and an engine may divide by nought.
+    if (said.percent > this.#percent) this.#percent = Math.min(99, said.percent);
+    const eta = said.etaSeconds !== undefined && said.etaSeconds >= 0 && said.etaSeconds <= MAX_ETA_SECONDS ? said.etaSeconds : undefined;
     const progress = create(ProgressSchema, {
       step,
       percent: this.#percent,
       framesDone: said.framesDone,
       framesTotal: said.framesTotal,
-      framesPerSecond: said.framesPerSecond,
-      etaSeconds: said.etaSeconds,
-      estimatedFinishTime: said.etaSeconds === undefined ? undefined : timestampFromMs(this.#now() + said.etaSeconds * 1000),
+      framesPerSecond: Number.isFinite(said.framesPerSecond) ? said.framesPerSecond : 0,
+      etaSeconds: eta,
+      estimatedFinishTime: eta === undefined ? undefined : timestampFromMs(this.#now() + eta * 1000),
       attempt: this.#lease.job.attempt,
     });
     // The last word of a step is stored, unless an engine changes steps faster than events may be stored.

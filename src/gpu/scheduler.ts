@@ -86,9 +86,8 @@ class Stay {
   controller = new AbortController();
   /** How the slot's task ended; undefined: nothing ran. */
   readonly turn = Promise.withResolvers<RunEnd | 'no_worker' | undefined>();
-  readonly timings: { prepareSeconds?: number; queuedSeconds?: number; runSeconds?: number; gpuSeconds?: number; storeSeconds?: number } =
-    {};
-  stepSeconds: Readonly<Record<string, number>> = {};
+  readonly timings: Partial<Record<'queuedSeconds' | 'prepareSeconds' | 'runSeconds' | 'storeSeconds' | 'gpuSeconds', number>> = {};
+  stepSeconds: Record<string, number> = {};
   phase: 'preparing' | 'waiting' | 'on_slot' | 'storing' | 'over' = 'preparing';
   prepared: Prepared | undefined;
   stopped: Stop | undefined;
@@ -286,7 +285,13 @@ export class Scheduler implements AsyncDisposable {
       }
     }
     this.#reconsider();
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) {
+      try {
+        listener();
+      } catch (error) {
+        this.#logger.error({ err: error }, 'a listener to the slots failed');
+      }
+    }
   }
 
   // --- claiming ---------------------------------------------------------------------------------------------------------------------------
@@ -365,13 +370,14 @@ export class Scheduler implements AsyncDisposable {
     const { jobId, attempt } = lease.job;
     const folder = join(this.#options.workRoot, `${jobId}.${attempt + 1}.${++this.#serial}`);
     const stay = new Stay(lease, new Reporter(lease, this.#logger, this.#now), folder, this.#cancelGraceMs);
+    if (this.#draining) stay.stop('given_back');
+    // Only the store can compare ranks. It said that this one comes before `before`, which was the last; among the others its place is a guess.
     const at = before ? this.#held.indexOf(before) : -1;
     if (at === -1) this.#held.push(stay);
     else this.#held.splice(at, 0, stay);
     this.#stays.set(stay, this.#attend(stay));
     const last = this.#held.at(-1);
-    if (this.#draining) this.#stop(stay, 'given_back');
-    else if (before && last && this.#held.length > this.#capacity) this.#stop(last, 'given_back');
+    if (before && last && this.#held.length > this.#capacity) this.#stop(last, 'given_back');
   }
 
   #letGo(stay: Stay): void {
@@ -528,7 +534,7 @@ export class Scheduler implements AsyncDisposable {
     const end = await stay.run.end;
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (job.timings?.gpuSeconds ?? 0) + (performance.now() - taken) / 1000;
-    if (end.kind === 'done') stay.stepSeconds = end.done.stepSeconds;
+    if (end.kind === 'done') stay.stepSeconds = finiteOf(end.done.stepSeconds);
     return end;
   }
 
@@ -632,7 +638,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #timings(stay: Stay): Timings {
-    return create(TimingsSchema, { ...stay.timings, stepSeconds: { ...stay.stepSeconds } });
+    return create(TimingsSchema, { ...stay.timings, stepSeconds: stay.stepSeconds });
   }
 }
 
@@ -656,6 +662,10 @@ function isLeaseLost(error: unknown): boolean {
 
 function engineInfo({ ready }: Worker): EngineInfo | undefined {
   return ready && create(EngineInfoSchema, { name: ready.engine, version: ready.engineVersion });
+}
+
+function finiteOf(seconds: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(seconds).filter(([, value]) => Number.isFinite(value)));
 }
 
 function secondsBetween(from: Timestamp | undefined, to: Timestamp | undefined): number {
