@@ -22,6 +22,7 @@ const PREDICTION: Request = {
   path: '/predictions',
   body: '{"input":{"text":"a"}}',
   status: 200,
+  busyStatus: 409, // its slot comes free a moment after its answer
   contains: '"succeeded"',
 };
 

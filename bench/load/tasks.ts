@@ -8,6 +8,8 @@ export type Request =
       readonly headers?: Readonly<Record<string, string>>;
       readonly body?: string;
       readonly status: number;
+      /** Says that the server is not free yet: asked again a millisecond later, and the wait is the call's. */
+      readonly busyStatus?: number;
       /** Must occur in the body; unset: the body is not looked at. */
       readonly contains?: string;
     }
