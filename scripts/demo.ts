@@ -111,7 +111,7 @@ function parsed(line: string): { listening?: unknown; error?: { message?: string
 
 /** One job from submit to the file; throws when it does not succeed. */
 async function swap(service: Service, title: string, target: string, progress: Progress): Promise<string> {
-  const line = progress.line(title);
+  const line = progress.line(title.padEnd(7));
   const { job } = await service.jobs.submit({
     job: {
       sourceImages: [SOURCE],

@@ -3,6 +3,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -171,7 +172,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       await store.ping();
       return { ready: true, facts };
     },
-    routes: (app) => registerBlobRoutes(app, blobs),
+    routes(app) {
+      registerBlobRoutes(app, blobs);
+      for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
+    },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
   // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
@@ -250,6 +254,12 @@ async function prepare(
     outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
     parameters,
   };
+}
+
+/** Ways to upload whose time has not come. */
+function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const message = 'this way to upload is not part of this version yet; use the rpc UploadService.Upload';
+  return reply.code(501).send({ code: 'UNIMPLEMENTED', message, details: [] });
 }
 
 function workerOptions(config: Config, { env, root }: Surroundings) {

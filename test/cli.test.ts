@@ -242,6 +242,19 @@ describe('exit codes', () => {
     assert.match(terminal.stderr, /Try again in 4 s\./);
   });
 
+  test('a service that asks for patience gets it', async () => {
+    const job = service.addJob();
+    let asked = 0;
+    service.calls.on('get', () => {
+      if (++asked === 3) service.failures.delete('get');
+    });
+    const detail = { desc: RetryInfoSchema, value: { retryDelay: { nanos: 1e6 } } };
+    service.failures.set('get', () => new ConnectError('the engine is not ready yet', Code.Unavailable, undefined, [detail]));
+    assert.equal(await cli('get', job), 0);
+    assert.equal(asked, 3);
+    assert.equal(terminal.stderr, 'the engine is not ready yet; waiting for it\n');
+  });
+
   test('a server that is no URL is wrong usage, help is not', async () => {
     assert.equal(await ffjobs(['list'], terminal, { server: 'localhost:8000' }), 2);
     assert.equal(await cli('--help'), 0);

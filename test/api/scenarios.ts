@@ -169,6 +169,9 @@ export const SCENARIOS: readonly Scenario[] = [
       const low = await client.submit(picture({}, { priority: -5 }));
       const normal = await client.submit(picture());
       const high = await client.submit(picture({}, { priority: 5 }));
+      // The first to come was claimed ahead; it is given back for the higher one, whose inputs are then the ones that are fetched.
+      while ((await client.status(high.job_id as string)).step !== 'fetching_inputs') await new Promise(setImmediate);
+      while ((await client.status(low.job_id as string)).step !== 'queued') await new Promise(setImmediate);
       await held.open();
       const started: [string, string][] = [];
       for (const job of [low, normal, high]) {

@@ -6,6 +6,8 @@ import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { ConnectError } from '@connectrpc/connect';
+import { ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Config, ConfigError } from '../../config.ts';
 import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
@@ -185,9 +187,14 @@ async function alreadyServed(config: Config): Promise<string | undefined> {
   if (config.port === 0) return undefined;
   const host = config.host === '0.0.0.0' || config.host === '::' ? 'localhost' : config.host;
   const scheme = config.tlsCert === undefined ? 'http' : 'https';
-  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`);
-  const { serviceVersion } = await service.system.getCapabilities({}, { timeoutMs: 2_000 }).catch(() => ({ serviceVersion: undefined }));
-  return serviceVersion;
+  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patienceMs: 0 });
+  try {
+    return (await service.system.getCapabilities({}, { timeoutMs: 2_000 })).serviceVersion;
+  } catch (error) {
+    // Only this service answers with such a reason, while its engine loads.
+    const [info] = ConnectError.from(error).findDetails(ErrorInfoSchema);
+    return info?.reason === 'ENGINE_NOT_READY' ? '(its engine is not ready)' : undefined;
+  }
 }
 
 async function port(config: Config, served: string | undefined): Promise<Finding> {

@@ -74,7 +74,7 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
   /** Runs `body` with the service that the options name, and hands on its exit code. */
   const against = async (command: Command, body: (service: Service, options: Common) => Promise<ExitCode>): Promise<void> => {
     const options = command.optsWithGlobals<Common>();
-    using service = connect(options.server);
+    using service = connect(options.server, { onWait: (message) => options.json || say(terminal, `${message}; waiting for it`) });
     context.finish(await body(service, options));
   };
 

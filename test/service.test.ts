@@ -1,0 +1,254 @@
+// What the service promises beyond one call: restarts, drains, waiting callers, uploads, metrics, logs.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { promisify } from 'node:util';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { Health } from '../gen/grpc/health/v1/health_pb.js';
+import { ServingStatus } from '../src/rpc/health.ts';
+import { type Json, restClient } from './api/clients.ts';
+import { gate, untilTerminal } from './api/scenarios.ts';
+import { python, ROOT, type Service, startService } from './api/service.ts';
+
+const picture = (parameters: Json = {}, more: Json = {}): Json => ({
+  source_images: ['face.jpg'],
+  target_image: 'target.png',
+  parameters,
+  ...more,
+});
+
+async function post(service: Service, body: Json, headers: Record<string, string> = {}) {
+  const response = await fetch(new URL('/api/v1/jobs', service.baseUrl), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  });
+  return { status: response.status, headers: response.headers, json: (await response.json()) as Json };
+}
+
+/** A free port, told by the system. */
+async function freePort(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return String(port);
+}
+
+describe('a restart', () => {
+  test('keeps what was queued in its order, and tries again what ran, with no attempt spent by the drain', async () => {
+    await using service = await startService({ DRAIN_TIMEOUT: '0s' });
+    const held = gate(service.dir);
+    const client = restClient(service.baseUrl);
+    const running = await client.submit(picture({ ...held.parameters }, { max_attempts: 1 }));
+    for await (const event of client.watch(running.job_id as string)) if (event.kind === 'progress') break;
+    const waiting = [await client.submit(picture()), await client.submit(picture()), await client.submit(picture())];
+    const before = await client.get(running.job_id as string);
+    await service.restart();
+    const again = restClient(service.baseUrl);
+    const resumed: number[] = [];
+    const following = (async () => {
+      for await (const event of again.watch(running.job_id as string, before.sequence as number)) resumed.push(event.sequence as number);
+    })();
+    await held.open();
+    await following;
+    assert.deepEqual(
+      resumed,
+      resumed.map((_, i) => (before.sequence as number) + 1 + i),
+    );
+    const first = await again.get(running.job_id as string);
+    assert.equal(first.status, 'succeeded');
+    assert.equal(first.attempt, 2);
+    const ended: number[] = [];
+    for (const job of waiting) {
+      await untilTerminal(again, job.job_id as string);
+      const { status, started_at } = await again.get(job.job_id as string);
+      assert.equal(status, 'succeeded');
+      ended.push(Date.parse(started_at as string));
+    }
+    assert.deepEqual(
+      ended,
+      ended.toSorted((a, b) => a - b),
+    );
+  });
+
+  test('a drain lets the running job finish, and its watcher sees the end', async () => {
+    await using service = await startService({ DRAIN_TIMEOUT: '60s' });
+    const held = gate(service.dir);
+    const client = restClient(service.baseUrl);
+    const { job_id } = await client.submit(picture(held.parameters));
+    const events: Json[] = [];
+    let closing: Promise<void> | undefined;
+    for await (const event of client.watch(job_id as string)) {
+      events.push(event);
+      if (event.kind === 'progress' && !closing) {
+        closing = service.app.close();
+        await held.open();
+      }
+    }
+    await closing;
+    assert.equal((events.at(-1)!.state as Json).status, 'succeeded');
+  });
+});
+
+describe('Prefer: wait', () => {
+  test('answers 200 with the finished job, or 202 with the unfinished one when the time is up', async () => {
+    await using service = await startService();
+    const done = await post(service, picture(), { prefer: 'wait=30' });
+    assert.equal(done.status, 200);
+    assert.equal(done.headers.get('preference-applied'), 'wait=30');
+    assert.equal(done.json.status, 'succeeded');
+    const held = gate(service.dir);
+    const late = await post(service, picture(held.parameters), { prefer: 'wait=1' });
+    assert.equal(late.status, 202);
+    assert.equal(late.headers.get('preference-applied'), null);
+    await held.open();
+    await untilTerminal(restClient(service.baseUrl), late.json.job_id as string);
+  });
+});
+
+describe('headers', () => {
+  test('Idempotency-Key works as the field does; request ids come back and are logged', async () => {
+    await using service = await startService();
+    const key = randomUUID();
+    const [a, b] = await Promise.all([
+      post(service, picture(), { 'idempotency-key': key }),
+      post(service, picture(), { 'idempotency-key': key }),
+    ]);
+    assert.equal(a.json.job_id, b.json.job_id);
+    const other = await post(service, picture({ steps: 2 }), { 'idempotency-key': key });
+    assert.equal(other.status, 409);
+    const id = randomUUID();
+    const named = await post(service, picture(), { 'x-request-id': id, authorization: 'Bearer not-for-logs' });
+    assert.equal(named.headers.get('x-request-id'), id);
+    await untilTerminal(restClient(service.baseUrl), named.json.job_id as string);
+    assert.ok(service.logs.some((line) => line.request_id === id));
+    assert.ok(!JSON.stringify(service.logs).includes('not-for-logs'));
+  });
+});
+
+describe('uploads', () => {
+  test('a file sent over gRPC becomes a reference that jobs take; what is not as said is refused', async () => {
+    await using service = await startService();
+    const client = createClient(UploadService, createGrpcTransport({ baseUrl: service.baseUrl }));
+    const bytes = Buffer.concat([Buffer.from('ffd8ffe000104a464946', 'hex'), randomBytes(3_000_000)]);
+    const parts = (metadata: object) =>
+      (async function* () {
+        yield { part: { case: 'metadata' as const, value: { filename: 'face.jpg', ...metadata } } };
+        for (let at = 0; at < bytes.length; at += 1 << 20)
+          yield { part: { case: 'chunk' as const, value: bytes.subarray(at, at + (1 << 20)) } };
+      })();
+    const upload = await client.upload(parts({ bytes: BigInt(bytes.length) }));
+    assert.match(upload.uri, /^upload:\/\//);
+    assert.equal(upload.bytes, BigInt(bytes.length));
+    assert.equal(upload.mediaType, 'image/jpeg');
+    const rest = restClient(service.baseUrl);
+    const job = await rest.submit({ source_images: [upload.uri], target_image: upload.uri });
+    await untilTerminal(rest, job.job_id as string);
+    assert.equal((await rest.get(job.job_id as string)).status, 'succeeded');
+    await assert.rejects(client.upload(parts({ sha256: '0'.repeat(64) })), /sha-?256|digest/i);
+    await assert.rejects(client.upload(parts({ bytes: 17n })), /bytes/);
+    await assert.rejects(rest.submit({ source_images: ['upload://nothing'], target_image: upload.uri }), /source_images\[0\]/);
+    for (const path of ['/api/v1/uploads', '/api/v1/tus']) {
+      const response = await fetch(new URL(path, service.baseUrl), { method: 'POST' });
+      assert.equal(response.status, 501);
+      assert.equal(((await response.json()) as Json).code, 'UNIMPLEMENTED');
+    }
+  });
+});
+
+describe('operators', () => {
+  test('metrics count every request once, REST and RPC alike, and those that fail before they are parsed', async () => {
+    const port = await freePort();
+    await using service = await startService({ METRICS_PORT: port });
+    const client = restClient(service.baseUrl);
+    const { job_id } = await client.submit(picture());
+    await untilTerminal(client, job_id as string);
+    await fetch(new URL('/api/v1/jobs', service.baseUrl), {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: '{"source_',
+    });
+    await fetch(new URL('/nowhere', service.baseUrl));
+    const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+    assert.match(text, /api_requests_total\{method="POST",endpoint="facefusion.jobs.v1.JobService\/Submit",code="ok"\} 1/);
+    assert.match(text, /api_requests_total\{method="POST",endpoint="[^"]+",code="invalid_argument"\} 1/);
+    assert.match(text, /api_requests_total\{method="GET",endpoint="[^"]+",code="not_found"\} 1/);
+    assert.match(text, /jobs\{status="succeeded"\} 1/);
+    assert.match(text, /queue_depth 0/);
+    assert.match(text, /slots\{state="(idle|busy)"\} 1/);
+    assert.match(text, /watchers 0/);
+    assert.match(text, /worker_restarts_total 0/);
+  });
+
+  test('health says what serves, and /readyz which engine', async () => {
+    await using service = await startService();
+    const health = createClient(Health, createGrpcTransport({ baseUrl: service.baseUrl }));
+    for (const name of ['', 'facefusion.jobs.v1.JobService', 'facefusion.jobs.workers']) {
+      assert.equal((await health.check({ service: name })).status, ServingStatus.SERVING, name);
+    }
+    const ready = await fetch(new URL('/readyz', service.baseUrl));
+    assert.equal(ready.status, 200);
+    assert.equal(((await ready.json()) as Json).engine, 'scripted');
+  });
+
+  test('a second service on the same data folder is refused in words', async () => {
+    await using service = await startService();
+    const { startApp } = await import('../src/app.ts');
+    const surroundings = { env: process.env, root: ROOT, version: '0', terminal: false };
+    await assert.rejects(startApp({ ...service.config, logLevel: 'silent' }, surroundings), /another|already|in use/i);
+  });
+});
+
+describe('a worker that dies', () => {
+  test('costs its job one attempt and no other job anything', async () => {
+    await using service = await startService();
+    const client = restClient(service.baseUrl);
+    const crashes = await client.submit(picture({ crash_at: 0, fail_attempts: 1 }));
+    const other = await client.submit(picture());
+    await untilTerminal(client, crashes.job_id as string);
+    await untilTerminal(client, other.job_id as string);
+    const job = await client.get(crashes.job_id as string);
+    assert.equal(job.status, 'succeeded');
+    assert.equal(job.attempt, 2);
+    assert.equal((await client.get(other.job_id as string)).attempt, 1);
+  });
+
+  test('again and again with the same job fails that job as poisonous', async () => {
+    await using service = await startService();
+    const client = restClient(service.baseUrl);
+    const { job_id } = await client.submit(picture({ crash_at: 0 }, { max_attempts: 10 }));
+    await untilTerminal(client, job_id as string);
+    const job = await client.get(job_id as string);
+    assert.equal(job.status, 'failed');
+    assert.equal((job.error as Json).reason, 'JOB_KILLS_WORKERS');
+    assert.equal(job.attempt, 3);
+  });
+});
+
+describe('other clients', () => {
+  const venv = existsSync(join(ROOT, '.venv', 'bin', 'python'));
+  test("Python's grpcio submits, watches and fetches through reflection", {
+    skip: venv ? false : 'no worker environment; npm test makes one',
+  }, async () => {
+    await using service = await startService();
+    const address = new URL(service.baseUrl).host;
+    const script = join(ROOT, 'test', 'api', 'grpcio_client.py');
+    const { stdout } = await promisify(execFile)(python(), [script, address, 'face.jpg', 'target.png'], { timeout: 60_000 });
+    const seen = JSON.parse(stdout) as { status: string; kinds: string[]; sequences: number[]; missing: string; url: string };
+    assert.equal(seen.status, 'JOB_STATUS_SUCCEEDED');
+    assert.equal(seen.kinds[0], 'snapshot');
+    assert.equal(seen.missing, 'NOT_FOUND');
+    assert.deepEqual(
+      seen.sequences,
+      seen.sequences.toSorted((a, b) => a - b),
+    );
+    assert.equal((await fetch(seen.url)).status, 200);
+  });
+});
