@@ -274,7 +274,11 @@ class Worker:
                 del self._tokens[job.job_id]
         if self._stopping.is_set():
             return  # a run that a shutdown broke off has no answer: the process's end is the answer
-        self._events.send(answer, protocol.idle(job, self._memory.resident_bytes(), _warm_models(engine)))
+        idle = protocol.idle(job, self._memory.resident_bytes(), _warm_models(engine))
+        try:
+            self._events.send(answer, idle)
+        except (TypeError, ValueError) as error:  # an engine's result that JSON cannot carry
+            self._events.send(self._failure(job, error), idle)
 
     def _failure(self, job: Job, error: BaseException) -> dict[str, Any]:
         if isinstance(error, Canceled):
