@@ -156,15 +156,12 @@ class FaceFinder:
         return kept
 
     def _candidates(self, grey: Frame, least: int, thorough: bool) -> list[tuple[NDArray, float]]:
-        """Boxes with the number of votes behind each; the searches on plain and on equalised grey see different faces."""
+        """Boxes with the number of votes behind each. A search on equalised grey sees faces in the shade, where the others saw none."""
         boxes: list[tuple[NDArray, float]] = []
-        passes = [(self._faces[0], grey), (self._faces[1], grey)] if thorough else [(self._faces[0], grey)]
-        if thorough:
-            passes.append((self._faces[0], self._equalise.apply(grey)))
-        for cascade, picture in passes:
-            found = cascade.detectMultiScale(picture, 1.1 if thorough else 1.15, 3, minSize=(least, least))
+        for cascade in self._faces if thorough else self._faces[:1]:
+            found = cascade.detectMultiScale(grey, 1.1 if thorough else 1.15, 3, minSize=(least, least))
             boxes += [(box, 1.0) for box in found]
-        if not boxes and not thorough:
+        if not boxes:
             found = self._faces[0].detectMultiScale(self._equalise.apply(grey), 1.1, 3, minSize=(least, least))
             boxes += [(box, 1.0) for box in found]
         return self._grouped(boxes)
@@ -201,7 +198,7 @@ class FaceFinder:
             return None
         mouth = self._find_mouth(grey, eyes)
         landmarks = apply(invert(to_crop), np.vstack([eyes, mouth]).astype(np.float32))
-        return Face(landmarks, float(min(1.0, 0.2 * votes + 0.4 * certainty + 0.3 * min(1.0, skin / 0.6))))
+        return Face(landmarks, float(min(1.0, 0.15 * votes + 0.4 * certainty + 0.3 * min(1.0, skin / 0.6))))
 
     def _find_eyes(self, grey: Frame) -> tuple[Points | None, float]:
         """Both eyes in an aligned crop: the cascades' hits, weighted by how near they lie to where eyes are. The certainty is 1 with both
@@ -225,6 +222,8 @@ class FaceFinder:
                     sums[which] += hit[0] * hit[1]
                     weights[which] += hit[0]
                     seen[which] += 1
+            if index == 1 and seen.min() == 2:
+                break  # two cascades agree on both eyes: the other two would not say more
         found = weights > 0
         if not found.any():
             return None, 0.0
