@@ -396,12 +396,12 @@ test('a job is prepared and waits while its only worker is recycled', async () =
 test('many jobs of no work pass quickly and leave no listener behind', async () => {
   await using rig = await openRig();
   await rig.scheduler.ready;
-  for (let i = 0; i < 500; i++) rig.store.submit({ id: `job_${i}` });
+  for (let i = 0; i < 200; i++) rig.store.submit({ id: `job_${i}` });
   const started = performance.now();
-  await rig.store.until(() => rig.store.history.length === 500);
-  const perSecond = 500 / ((performance.now() - started) / 1000);
+  await rig.store.until(() => rig.store.history.length === 200);
+  const perSecond = 200 / ((performance.now() - started) / 1000);
   // The benchmark has the real figure; this one only tells a scheduler that waits on something.
   assert.ok(perSecond > 40, `${perSecond.toFixed(0)} per second`);
-  assert.equal(rig.scheduler.slots()[0]!.jobsDone, 500);
+  assert.equal(rig.scheduler.slots()[0]!.jobsDone, 200);
   assert.deepEqual(rig.logger.errors, []);
 });

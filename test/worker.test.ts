@@ -272,6 +272,13 @@ test('a worker is replaced when its memory has grown', async () => {
   await rig.reached(IDLE);
 });
 
+test('an option out of range is refused, and one that is undefined takes its default', async () => {
+  assert.throws(() => openWorker({ stallTimeoutMs: 0 }), /stallTimeoutMs of a worker is 0 and must be more than 0/);
+  await using rig = openWorker({ stallTimeoutMs: undefined });
+  await rig.reached(IDLE);
+  assert.equal((await rig.run([['sleep', 0.05]]).end).kind, 'done');
+});
+
 test('closing ends every kind of worker and leaves no process', async () => {
   for (const start of [[], ['deaf-to-shutdown'], ['deaf-to-shutdown', 'ignore-sigterm']]) {
     const rig = openWorker({ shutdownGraceMs: 100 }, ...start);

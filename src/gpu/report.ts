@@ -7,8 +7,8 @@ import { LogLevel, LogSchema, PreviewSchema, type Progress, ProgressSchema } fro
 import { JobStep } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import * as wire from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Lease } from '../jobs/ports.ts';
+import type { Logger } from './process.ts';
 import { Rate } from './rate.ts';
-import type { Logger } from './worker.ts';
 
 /** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
 const PROGRESS_PER_SECOND = 8;

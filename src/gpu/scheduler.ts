@@ -19,8 +19,9 @@ import type { Capabilities, Done, RunSchema } from '../../gen/facefusion/worker/
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import { type JobStore, type Lease, LeaseEnded } from '../jobs/ports.ts';
+import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
-import { type Logger, lastWords, type RunEnd, type RunHandle, Worker, type WorkerOptions } from './worker.ts';
+import { type RunEnd, type RunHandle, Worker, type WorkerOptions } from './worker.ts';
 
 /** What a job needs on this machine, as local files. */
 export type Prepared = Pick<
@@ -44,6 +45,8 @@ export interface SchedulerOptions {
   readonly storeResult: (outputPath: string, context: { job: Job; done: Done; signal: AbortSignal }) => Promise<MediaResult>;
   readonly prepareConcurrency?: number;
   readonly storeConcurrency?: number;
+  /** Before the second try to store a result; four times that before the third and last. */
+  readonly storeRetryMs?: number;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -557,7 +560,7 @@ export class Scheduler implements AsyncDisposable {
           );
           const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
           if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
-          await delay(100 * 4 ** tried, undefined, { signal }).catch(() => {});
+          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
           if (stay.stopped) return undefined;
         }
       }
