@@ -119,6 +119,9 @@ const { STARTING, IDLE, BUSY, STOPPING, BACKING_OFF, CLOSED } = WorkerState;
 const USUAL_VARIABLES = ['PATH', 'HOME', 'LANG', 'TMPDIR', 'PYTHONPATH', 'CUDA_VISIBLE_DEVICES'];
 const MAX_OUTPUT_LINE_BYTES = 8 * 1024;
 const LAST_LINES = 20;
+const MAX_MESSAGE_LENGTH = 4096;
+/** Callers match on reasons: what does not look like one is not passed on as one. */
+const REASON = /^[A-Z][A-Z0-9_]{1,62}$/;
 /** How long a process may go on that no longer listens or speaks before it is killed; one that is exiting is gone by then. */
 const DEAF_MS = 1_000;
 
@@ -303,7 +306,7 @@ export class Worker implements AsyncDisposable {
         return;
       case 'heartbeat':
         // Proves life, not progress: a run is judged by what it says.
-        this.#rssBytes = word.value.rssBytes;
+        this.#rssBytes = Number.isFinite(word.value.rssBytes) ? word.value.rssBytes : 0;
         return;
       case 'progress':
         if (!run || !concerns(run, word.value)) return;
@@ -333,7 +336,7 @@ export class Worker implements AsyncDisposable {
         return;
       case 'idle':
         if (!run || !concerns(run, word.value)) return;
-        this.#rssBytes = word.value.rssBytes;
+        this.#rssBytes = Number.isFinite(word.value.rssBytes) ? word.value.rssBytes : 0;
         this.#warmModels = word.value.warmModels;
         this.#failures = 0;
         this.#jobsOfChild++;
@@ -445,7 +448,11 @@ function concerns(run: Run, word: { readonly jobId: string; readonly attempt: nu
 }
 
 function verdictOf(failed: Failed, cause: Run['cause']): RunOutcome {
-  const failure: Failure = { reason: failed.reason || 'ENGINE_ERROR', message: failed.message, retryable: failed.retryable };
+  const failure: Failure = {
+    reason: REASON.test(failed.reason) ? failed.reason : 'ENGINE_ERROR',
+    message: failed.message.slice(0, MAX_MESSAGE_LENGTH),
+    retryable: failed.retryable,
+  };
   if (failed.outcome === Outcome.REFUSED) return { kind: 'refused', failure: { ...failure, retryable: false } };
   // Asked to stop: an error on the way out is the stop, in whatever words.
   if (cause) return { kind: cause };
@@ -581,8 +588,20 @@ class Child {
 
     const frames = new LineSplitter(MAX_FRAME_BYTES, (line, cut) => {
       const word = cut ? { case: 'bad' as const, problem: `longer than ${MAX_FRAME_BYTES} bytes` } : decodeFrame(line);
-      if (word.case === 'bad') this.#reportBad(word.problem, line);
-      else on.word(word);
+      if (word.case === 'bad') {
+        this.#logger.warn(
+          { slot: place.slot, line: line.slice(0, 200) },
+          `not a message from the worker of ${place.slot}: ${word.problem}`,
+        );
+        return;
+      }
+      try {
+        on.word(word);
+      } catch (error) {
+        // A defect of ours: whatever it left undone, the death of the process settles.
+        this.#logger.error({ slot: place.slot, err: error }, `a message of the worker of ${place.slot} could not be dealt with: killed`);
+        this.kill('was killed after a defect of the service');
+      }
     });
     events.on('data', (chunk: Buffer) => frames.push(chunk));
 
@@ -617,6 +636,7 @@ class Child {
     };
     events.on('end', onDeaf);
     control.on('error', onDeaf);
+    control.on('close', onDeaf);
     control.resume();
     for (const stream of [stdout, stderr, events]) stream.on('error', () => {});
     return () => {
@@ -640,10 +660,6 @@ class Child {
       if (waited > 5_000)
         this.#logger.error({ slot: this.#slot, pid }, `process group ${pid} of ${this.#slot} does not die: the slot stays taken`);
     }
-  }
-
-  #reportBad(problem: string, line: string): void {
-    this.#logger.warn({ slot: this.#slot, line: line.slice(0, 200) }, `not a message from the worker of ${this.#slot}: ${problem}`);
   }
 }
 

@@ -21,6 +21,7 @@ import {
   type Interceptor,
 } from '@connectrpc/connect';
 import { badRequest } from './errors.ts';
+import { IncomingHeaders } from './headers.ts';
 
 /** Seconds that the caller is ready to wait for a final answer (`Prefer: wait=N`, RFC 7240), at most 60; 0 when it did not ask. */
 export const waitSeconds = createContextKey<number>(0, { description: 'Prefer: wait' });
@@ -114,7 +115,7 @@ export class Call implements HandlerContext {
   }
 
   get requestHeader(): Headers {
-    this.#requestHeader ??= toHeaders(this.#init.request.headers);
+    this.#requestHeader ??= new IncomingHeaders(this.#init.request.headers);
     return this.#requestHeader;
   }
 
@@ -318,17 +319,6 @@ function beforeDeadline(call: Call, answer: Promise<AnyResponse>): Promise<AnyRe
     };
     answer.then(resolve, reject);
   });
-}
-
-function toHeaders(incoming: IncomingHttpHeaders): Headers {
-  const headers = new Headers();
-  for (const key of Object.keys(incoming)) {
-    const value = incoming[key];
-    if (value === undefined || key.startsWith(':')) continue;
-    if (typeof value === 'string') headers.set(key, value);
-    else for (const one of value) headers.append(key, one);
-  }
-  return headers;
 }
 
 /** `Connect-Timeout-Ms` as Connect defines it (at most 10 digits), or `X-Server-Timeout` in seconds, as Google's REST servers take it. */

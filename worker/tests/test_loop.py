@@ -179,7 +179,12 @@ def test_the_loop_loads_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize(
     ("engine", "reason", "retryable"),
-    [("odd:Exits", "ENGINE_ERROR", True), ("odd:Hungry", "OUT_OF_MEMORY", True), ("odd:FullDisk", "DISK_FULL", True)],
+    [
+        ("odd:Exits", "ENGINE_ERROR", True),
+        ("odd:Hungry", "OUT_OF_MEMORY", True),
+        ("odd:FullDisk", "DISK_FULL", True),
+        ("odd:NotANumber", "ENGINE_ERROR", True),
+    ],
 )
 def test_what_is_no_ordinary_exception_is_answered_too(tmp_path, engine, reason, retryable):
     with WorkerProcess(engine) as worker:
