@@ -267,7 +267,7 @@ def test_cancel_is_obeyed_in_every_phase_and_leaves_nothing(run, clip, tmp_path,
 
     with pytest.raises(Canceled):
         run(clip, "mp4", report=Recorder(cancel_when=when))
-    assert time.monotonic() - asked[0] < 1.5  # 0.3 s on an idle machine
+    assert time.monotonic() - asked[0] < 3  # 0.02 s, but for a machine that is busy with something else
     assert not list(tmp_path.glob("result*"))
 
 
