@@ -74,8 +74,9 @@ def read_picture(path: str, what: str) -> Picture:
         raise _too_large(what)
     if alpha is not None and alpha.shape == pixels.shape[:2]:
         # What lies under full transparency is arbitrary; a face is looked for, and a JPEG made, as if on white paper.
-        cover = alpha[..., None].astype(np.float32) / 255
-        pixels = (pixels * cover + 255 * (1 - cover) + 0.5).astype(np.uint8)
+        for top in range(0, len(pixels), 256):  # in bands: the whole in floats would be gigabytes
+            band, cover = pixels[top : top + 256], alpha[top : top + 256, :, None].astype(np.float32) / 255
+            pixels[top : top + 256] = band * cover + (255.5 - 255 * cover)
         return Picture(pixels, alpha)
     return Picture(pixels, None)
 
