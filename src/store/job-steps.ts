@@ -205,7 +205,7 @@ export class JobSteps {
   /** Nobody has begun the job in time. */
   startTimeout(stored: StoredJob): StoredJob {
     const seconds = (stored.deadlineMs! - timestampMs(stored.job.createdAt!)) / 1000;
-    const failure = { reason: 'START_TIMEOUT', message: `the engine had not started ${seconds} s after submission`, retryable: true };
+    const failure = { reason: 'START_TIMEOUT', message: `the engine had not started ${seconds} s after submission`, retryable: false };
     const next = this.#step(stored, { type: 'fail', failure, timings: undefined });
     this.#options.queue.remove(stored.job.jobId);
     return next;
