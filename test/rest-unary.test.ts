@@ -133,6 +133,16 @@ describe('paths', () => {
       assert.deepEqual([reply.status, reply.json.code], [400, 'INVALID_ARGUMENT'], path);
     }
   });
+  test('a route that someone registers below the prefix by hand wins', async () => {
+    const app = Fastify();
+    await app.register(createBridge([{ desc: BookService, implementation: bookstore }], [], { report: () => {} }).plugin);
+    app.post('/api/v1/uploads', async () => 'uploaded');
+    app.get('/api/v1/uploads/:id', async () => 'an upload');
+    assert.equal((await app.inject({ method: 'POST', url: '/api/v1/uploads' })).body, 'uploaded');
+    assert.equal((await app.inject('/api/v1/uploads/u1')).body, 'an upload');
+    assert.equal((await app.inject('/api/v1/uploads')).json().code, 'NOT_FOUND');
+    assert.equal((await app.inject('/api/v1/books/b1')).json().book_id, 'b1');
+  });
   test('the absolute form of a request target is understood', async () => {
     const { port, app } = await serve();
     const socket = net.connect(await port(), '127.0.0.1');
@@ -490,6 +500,10 @@ describe('deadlines and signals', () => {
       assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': timeout })).status, 400);
     }
     assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': '1000' })).status, 200);
+  });
+  test('a deadline that is further away than timers reach is no deadline that has passed', async () => {
+    const { call } = await serve({ getBook: () => new Promise((resolve) => setTimeout(resolve, 20, {})) });
+    assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': '9999999999' })).status, 200);
   });
   test('a client that leaves aborts the signal', async () => {
     const { implementation, began } = hanging(true);
