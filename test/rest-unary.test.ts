@@ -48,6 +48,16 @@ describe('answers', () => {
     const reply = await call('POST', '/api/v1/books', { titel: 'Emma' });
     assert.deepEqual([reply.status, reply.headers.location, reply.headers['retry-after']], [400, undefined, undefined]);
   });
+  test('an answer that cannot be written is an error, without the headers of a success', async () => {
+    const { call } = await serve({
+      createBook(_request, context) {
+        context.responseHeader.set('x-mine', 'yes');
+        return { book: { bookId: 'b1', createdAt: { seconds: 253402300800n } } };
+      },
+    });
+    const reply = await call('POST', '/api/v1/books', {});
+    assert.deepEqual([reply.status, reply.headers['location'], reply.headers['x-mine']], [500, undefined, undefined]);
+  });
   test('a redirect field becomes 302 and no body, and an empty one an internal error', async () => {
     const { call } = await serve();
     const reply = await call('GET', '/api/v1/books/b1/cover');

@@ -97,7 +97,7 @@ export function createErrorMapper(report: ReportError, registry?: Registry): Err
           details.push(writeAny(toAny(detail)));
         } catch (cause) {
           // An answer without one of its details is better than none.
-          report('error detail', cause);
+          report(randomUUID(), cause);
         }
       }
       const retry = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
