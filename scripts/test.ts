@@ -169,13 +169,12 @@ async function runNode(files: readonly string[], tally: Tally): Promise<void> {
     passed: number;
     failed: number;
     skipped: number;
-    readonly began: number;
     output: string;
   }
   const suites = new Map<string, Suite>();
   const suiteOf = (file: string | undefined): Suite => {
     const name = file === undefined ? 'test' : relative(ROOT, file).replaceAll('\\', '/');
-    const known = suites.get(name) ?? { passed: 0, failed: 0, skipped: 0, began: performance.now(), output: '' };
+    const known = suites.get(name) ?? { passed: 0, failed: 0, skipped: 0, output: '' };
     suites.set(name, known);
     return known;
   };
@@ -221,20 +220,20 @@ async function runNode(files: readonly string[], tally: Tally): Promise<void> {
         tally.ran.add(file);
       }
     } else if (type === 'test:summary' && data.file !== undefined) {
-      tellSuite(relative(ROOT, data.file), suiteOf(data.file));
+      tellSuite(relative(ROOT, data.file), suiteOf(data.file), data.duration_ms);
     }
   }
   for (const [name, suite] of suites)
     if (suite.failed > 0 && suite.output !== '') console.log(`--- output of ${name}\n${indented(suite.output)}`);
 }
 
-function tellSuite(name: string, suite: { passed: number; failed: number; skipped: number; began: number }): void {
+function tellSuite(name: string, suite: { passed: number; failed: number; skipped: number }, ms: number): void {
   const counts = [
     `${suite.passed} passed`,
     suite.failed > 0 && `${suite.failed} failed`,
     suite.skipped > 0 && `${suite.skipped} skipped`,
   ].filter(Boolean);
-  console.log(`${suite.failed > 0 ? 'FAILED' : 'ok    '}  ${name}: ${counts.join(', ')} (${seconds(suite.began)})`);
+  console.log(`${suite.failed > 0 ? 'FAILED' : 'ok    '}  ${name}: ${counts.join(', ')} (${(ms / 1000).toFixed(1)} s)`);
 }
 
 async function runPytest(files: readonly string[], tally: Tally): Promise<void> {

@@ -31,9 +31,10 @@ const terminal: Terminal = {
     const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: false });
     return new Promise((resolve) => {
       const end = (line?: string) => {
-        lines.close();
         if (line === undefined) process.stderr.write('\n');
+        // First of all: closing tells the listener below, which takes it for the end of the input.
         resolve(line);
+        lines.close();
       };
       lines.once('line', (line) => end(line));
       lines.once('close', () => resolve(undefined));

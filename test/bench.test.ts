@@ -118,11 +118,12 @@ describe('what the load generators read', () => {
 });
 
 describe('a quick run', () => {
-  it('answers well-formed rows for every group and ends with 0', { timeout: 60_000 }, async () => {
+  it('answers well-formed rows for every group and ends with 0', { timeout: 120_000 }, async ({ signal }) => {
     const folder = mkdtempSync(join(tmpdir(), 'ffjobs-bench-test-'));
     try {
       const file = join(folder, 'rows.json');
       const child = spawn(process.execPath, [join(import.meta.dirname, '..', 'bench', 'main.ts'), '--quick', '--json', file], {
+        signal,
         stdio: ['ignore', 'pipe', 'pipe'],
       });
       let errors = '';

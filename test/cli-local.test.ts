@@ -8,7 +8,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { type PythonOptions, venvPython, venvState, workerPython } from '../src/cli/local/python.ts';
+import { findPython, type PythonOptions, venvPython, venvState, workerPython } from '../src/cli/local/python.ts';
 import type { StartApp } from '../src/cli/local/serve.ts';
 import type { Config } from '../src/config.ts';
 import { FakeMachine } from './cli/fake-python.ts';
@@ -16,6 +16,29 @@ import { FakeService } from './cli/fake-service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const MAIN = join(import.meta.dirname, '..', 'src', 'main.ts');
+
+/** Runs the command line given to it at a pseudo-terminal and types there: Ctrl-C when the job is shown, then the answer to the question. */
+const AT_A_TERMINAL = `
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+keys = [(b'queued', b'\\x03'), (b'go on watching', b'y\\n')]
+shown = b''
+while True:
+    try:
+        data = os.read(terminal, 65536)
+    except OSError:
+        break
+    if not data:
+        break
+    shown += data
+    if keys and keys[0][0] in shown:
+        os.write(terminal, keys.pop(0)[1])
+sys.stdout.buffer.write(shown)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`;
 
 let machine: FakeMachine;
 let terminal: FakeTerminal;
@@ -434,6 +457,28 @@ describe('the program', () => {
     child.kill('SIGINT');
     assert.deepEqual(await ended, [130, null]);
     assert.equal(service.jobs.get(job)!.status, 1);
+  });
+
+  test('at a terminal, Ctrl-C asks, and the answer counts', {
+    skip: process.platform === 'win32' && 'machine: no pseudo-terminals',
+  }, async () => {
+    const job = service.addJob();
+    const python = await findPython(process.env);
+    const child = spawn(
+      python.command,
+      [...python.args, '-c', AT_A_TERMINAL, process.execPath, MAIN, '--server', service.url, 'watch', job],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    let shown = '';
+    child.stdout.on('data', (chunk) => {
+      shown += chunk;
+    });
+    const [code] = await once(child, 'close');
+    assert.equal(code, 4, shown);
+    assert.match(shown, /was canceled/);
+    assert.equal(shown.match(/ 0% {2}canceled/g)?.length, 1, 'the bar’s end is drawn once');
   });
 
   test('a reader that leaves is no error', async () => {

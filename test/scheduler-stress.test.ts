@@ -10,7 +10,7 @@ import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { isTerminal, JobStatus } from '../src/jobs/job.ts';
 import { alive, openRig, workerOptions } from './fixtures/gpu/rig.ts';
 
-const JOBS = 100;
+const JOBS = 40;
 
 /** A small seeded generator (mulberry32): the same seed, the same choices. */
 function randomOf(seed: number): () => number {

@@ -9,6 +9,7 @@ import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
+import { Validator } from '@seriousme/openapi-schema-validator';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { Health } from '../gen/grpc/health/v1/health_pb.js';
 import { ServingStatus } from '../src/rpc/health.ts';
@@ -250,5 +251,91 @@ describe('other clients', () => {
       seen.sequences.toSorted((a, b) => a - b),
     );
     assert.equal((await fetch(seen.url)).status, 200);
+  });
+});
+
+describe('the documents', () => {
+  test('OpenAPI 3.1 of the whole service is valid, names every route, and /docs shows it without another host', async () => {
+    await using service = await startService();
+    const document = (await (await fetch(new URL('/api/v1/openapi.json', service.baseUrl))).json()) as Json;
+    const { valid, errors } = await new Validator().validate(structuredClone(document));
+    assert.ok(valid, JSON.stringify(errors));
+    const paths = Object.keys(document.paths as Json);
+    for (const path of [
+      '/api/v1/jobs',
+      '/api/v1/jobs:batch',
+      '/api/v1/jobs/{job_id}:purge',
+      '/api/v1/jobs/{job_id}/events',
+      '/api/v1/slots',
+    ]) {
+      assert.ok(paths.includes(path), `${path} in ${paths.join(' ')}`);
+    }
+    const page = await fetch(new URL('/docs', service.baseUrl));
+    assert.equal(page.status, 200);
+    const html = await page.text();
+    const links = [...html.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, link]) => link!);
+    for (const link of links) {
+      assert.ok(!/^(https?:)?\/\//.test(link), link);
+      assert.equal((await fetch(new URL(link, page.url))).status, 200, link);
+    }
+  });
+});
+
+describe('watching over REST', () => {
+  test('by Accept: SSE, NDJSON, or a line of text for curl; previews only when asked for', async () => {
+    await using service = await startService();
+    const client = restClient(service.baseUrl);
+    const held = gate(service.dir);
+    const { job_id } = await client.submit(picture({ steps: 3, hold_at: 2, preview: true, ...held.parameters }, { previews: true }));
+    const url = new URL(`/api/v1/jobs/${job_id}/events`, service.baseUrl);
+    const kinds: string[] = [];
+    for await (const event of client.watch(job_id as string)) {
+      kinds.push(event.kind);
+      if (event.kind === 'preview') await held.open();
+    }
+    assert.ok(kinds.includes('preview'));
+    const lines = (await (await fetch(url, { headers: { accept: 'application/x-ndjson' } })).text()).trim().split('\n');
+    assert.equal(((JSON.parse(lines[0]!) as Json).snapshot as Json).reset, false);
+    const text = await (await fetch(url, { headers: { accept: 'text/plain' } })).text();
+    assert.match(text, new RegExp(`${job_id as string}  succeeded\n$`));
+    const sse = await fetch(url, { headers: { accept: 'text/event-stream' } });
+    assert.match(sse.headers.get('content-type')!, /text\/event-stream/);
+    assert.match(await sse.text(), /id: \d+\nevent: snapshot\ndata: \{/);
+    const past = await fetch(url, {
+      headers: { accept: 'text/event-stream', 'last-event-id': String((await client.get(job_id as string)).sequence) },
+    });
+    assert.equal(past.status, 204);
+  });
+
+  test('WatchJobs tells every change of matching jobs, and resumes by its token', async () => {
+    await using service = await startService();
+    const client = restClient(service.baseUrl);
+    const label = randomUUID();
+    const before = (await client.list({ label: [`run=${label}`] })) as Json;
+    const leaving = new AbortController();
+    const follow = async function* (token: string) {
+      const url = new URL(`/api/v1/jobs:watch?label=run%3D${label}&watch_token=${encodeURIComponent(token)}`, service.baseUrl);
+      const response = await fetch(url, { headers: { accept: 'application/x-ndjson' }, signal: leaving.signal });
+      let text = '';
+      for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
+        text += chunk;
+        const lines = text.split('\n');
+        text = lines.pop()!;
+        for (const line of lines) yield JSON.parse(line) as Json;
+      }
+    };
+    const { job_id } = await client.submit(picture({}, { labels: { run: label } }));
+    let token = '';
+    for await (const change of follow(before.watch_token as string)) {
+      assert.equal((change.job as Json).job_id, job_id);
+      token = change.watch_token as string;
+      if ((change.job as Json).status === 'succeeded') break;
+    }
+    const next = await client.submit(picture({}, { labels: { run: label } }));
+    for await (const change of follow(token)) {
+      assert.equal((change.job as Json).job_id, next.job_id);
+      if ((change.job as Json).status === 'succeeded') break;
+    }
+    leaving.abort();
   });
 });

@@ -167,21 +167,21 @@ test('a hung run is judged by progress, whatever the heartbeat says', async () =
 });
 
 test('a run that gets on is not taken for hung', async () => {
-  await using rig = openWorker({ stallTimeoutMs: 400 });
+  await using rig = openWorker({ stallTimeoutMs: 800 });
   await rig.reached(IDLE);
-  const acts = Array.from({ length: 6 }, (_, i) => [['sleep', 0.1] as const, ['log', `step ${i}`] as const]).flat();
+  const acts = Array.from({ length: 10 }, (_, i) => [['sleep', 0.1] as const, ['log', `step ${i}`] as const]).flat();
   assert.equal((await rig.run(acts).end).kind, 'done');
 });
 
 test('the run timeout cancels first and kills after the grace', async () => {
-  await using rig = openWorker({ cancelGraceMs: 100 });
+  await using rig = openWorker({ cancelGraceMs: 300 });
   await rig.reached(IDLE);
   const { pid } = rig.worker.facts;
   const gentle = await rig.run([['wait', 0]], 50).end;
   assert.deepEqual([gentle.kind, gentle.killed, rig.worker.facts.pid], ['timed_out', false, pid]);
   const hard = await rig.run([['hang', 0]], 50).end;
   assert.deepEqual([hard.kind, hard.killed], ['timed_out', true]);
-  assert.ok(hard.seconds >= 0.15);
+  assert.ok(hard.seconds >= 0.34);
 });
 
 test('a stop with grace 0 kills, and a later stop with less grace comes sooner', async () => {
@@ -270,6 +270,13 @@ test('a worker is replaced when its memory has grown', async () => {
   await rig.run([['grow', 2e8]]).end;
   assert.equal(rig.worker.state, STOPPING);
   await rig.reached(IDLE);
+});
+
+test('an option out of range is refused, and one that is undefined takes its default', async () => {
+  assert.throws(() => openWorker({ stallTimeoutMs: 0 }), /stallTimeoutMs of a worker is 0 and must be more than 0/);
+  await using rig = openWorker({ stallTimeoutMs: undefined });
+  await rig.reached(IDLE);
+  assert.equal((await rig.run([['sleep', 0.05]]).end).kind, 'done');
 });
 
 test('closing ends every kind of worker and leaves no process', async () => {

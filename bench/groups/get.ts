@@ -80,7 +80,12 @@ export const get: Group = {
         succeeded: [service, getByRest(succeeded)],
         ...(fastapi ? { fastapiSucceeded: [fastapi, getByRest(succeeded)] as const } : {}),
         processing: [service, getByRest(processing)],
-        ...(fastapi ? { fastapiProcessing: [fastapi, getByRest(processing)] as const } : {}),
+        ...(fastapi
+          ? {
+              fastapiProcessing: [fastapi, getByRest(processing)] as const,
+              fastapiModels: [fastapi, { ...getByRest(processing), path: `/models/${processing}` } as Request] as const,
+            }
+          : {}),
         queued: [service, getByRest(queued)],
         fastify: [fastify, getByRest(succeeded)],
       });
@@ -90,6 +95,7 @@ export const get: Group = {
         target,
         why,
       });
+      yield versus('REST Get, a job that runs, FastAPI keeping models', rest.processing!, 'FastAPI', rest.fastapiModels, { why });
       yield versus('REST Get, a queued job (its position looked up)', rest.queued!, 'FastAPI', rest.fastapiProcessing, { why });
       yield versus('REST Get beside bare Fastify, same JSON', rest.succeeded!, 'Fastify', rest.fastify, {});
     }

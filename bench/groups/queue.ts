@@ -67,7 +67,7 @@ export const queue: Group = {
       await using service = await Service.start({ dataDir, settings: { DRAIN_TIMEOUT: '0s', MAX_QUEUED: '10000000' } });
       return service.readySeconds;
     };
-    await ready(emptyFolder);
+    if (!bench.quick) await ready(emptyFolder);
     const seconds = await interleaved(bench.pick(3, 1), { empty: () => ready(emptyFolder), many: () => ready(join(folder, 'many')) });
     const [emptyS, manyS] = [median(seconds.empty), median(seconds.many)];
     yield rowOf('queue', {

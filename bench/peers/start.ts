@@ -1,5 +1,5 @@
 // Starts the peers, each in a process of its own. Python peers get a virtual environment each, made when it is first needed from their pinned
-// requirements and kept below `.installed`, which git does not see.
+// requirements and kept below `.cache`, which neither git nor the linters see.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -87,7 +87,7 @@ async function answering(peer: Process, name: string, url: string, right: (body:
 async function environment(name: string): Promise<{ bin: string; env: NodeJS.ProcessEnv }> {
   const requirements = join(HERE, name, 'requirements.txt');
   const digest = createHash('sha256').update(readFileSync(requirements)).digest('hex');
-  const home = join(HERE, '.installed', name);
+  const home = join(HERE, '..', '..', '.cache', 'bench-peers', name);
   const bin = join(home, 'bin');
   const stamp = join(home, 'requirements.sha256');
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== digest) {

@@ -1,16 +1,19 @@
-// What a run says, on its way into the job's event log. Owned by one job's stay on this node. Always true: writes reach the lease one after another in
-// the order they were said; percent never falls and is 100 only in the terminal state; at most ten progress events a second are stored, and the last one before the end always is.
+// What a run says, on its way into the job's event log. Owned by one job's stay on this node. Always true: the lease hears it in the order
+// it was said, and nobody waits for a write, so that a store may make one transaction of what comes together; percent never falls and is 100
+// only in the terminal state; at most ten progress events a second are stored, and the last one before the end always is.
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { LogLevel, LogSchema, PreviewSchema, type Progress, ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobStep } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import * as wire from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Lease } from '../jobs/ports.ts';
+import type { Logger } from './process.ts';
 import { Rate } from './rate.ts';
-import type { Logger } from './worker.ts';
 
 /** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
 const PROGRESS_PER_SECOND = 8;
+/** An estimate beyond a month is none. */
+const MAX_ETA_SECONDS = 30 * 86_400;
 const MAX_LOG_LENGTH = 4096;
 
 const STEPS: Readonly<Record<wire.Step, JobStep | undefined>> = {
@@ -38,7 +41,6 @@ export class Reporter {
   readonly #now: () => number;
   readonly #logs = new Rate(100, 20, performance.now());
   readonly #previews = new Rate(2, 2, performance.now());
-  #writes: Promise<void> = Promise.resolve();
   #step: JobStep = JobStep.LOADING_MODELS;
   #percent = 0;
   /** Monotonic times of the latest stored progress events, oldest first. */
@@ -57,15 +59,17 @@ export class Reporter {
   /** The worker's own progress. */
   progress(said: wire.Progress): void {
     const step = STEPS[said.step] ?? this.#step;
-    this.#percent = Math.max(this.#percent, Math.min(99, said.percent));
+    // NaN and infinity are numbers of the wire, and an engine may divide by nought.
+    if (said.percent > this.#percent) this.#percent = Math.min(99, said.percent);
+    const eta = said.etaSeconds !== undefined && said.etaSeconds >= 0 && said.etaSeconds <= MAX_ETA_SECONDS ? said.etaSeconds : undefined;
     const progress = create(ProgressSchema, {
       step,
       percent: this.#percent,
       framesDone: said.framesDone,
       framesTotal: said.framesTotal,
-      framesPerSecond: said.framesPerSecond,
-      etaSeconds: said.etaSeconds,
-      estimatedFinishTime: said.etaSeconds === undefined ? undefined : timestampFromMs(this.#now() + said.etaSeconds * 1000),
+      framesPerSecond: Number.isFinite(said.framesPerSecond) ? said.framesPerSecond : 0,
+      etaSeconds: eta,
+      estimatedFinishTime: eta === undefined ? undefined : timestampFromMs(this.#now() + eta * 1000),
       attempt: this.#lease.job.attempt,
     });
     // The last word of a step is stored, unless an engine changes steps faster than events may be stored.
@@ -86,7 +90,7 @@ export class Reporter {
     if (!this.#logs.take(performance.now())) return;
     this.#tellDropped();
     const text = message.length > MAX_LOG_LENGTH ? `${message.slice(0, MAX_LOG_LENGTH - 1)}…` : message;
-    this.#write('log', () => this.#lease.log(create(LogSchema, { level: LEVELS[level] ?? LogLevel.INFO, message: text })));
+    void this.#write('log', () => this.#lease.log(create(LogSchema, { level: LEVELS[level] ?? LogLevel.INFO, message: text })));
   }
 
   preview(said: wire.Preview): void {
@@ -95,17 +99,16 @@ export class Reporter {
   }
 
   warn(warnings: readonly string[]): void {
-    if (warnings.length > 0) this.#write('warnings', () => this.#lease.warn(warnings));
+    if (warnings.length > 0) void this.#write('warnings', () => this.#lease.warn(warnings));
   }
 
-  /** The end: what is held back goes out; settles when everything said is stored, or known not to be. */
-  async flush(): Promise<void> {
+  /** The end: what is held back goes out, before whatever is written to the lease next. */
+  finish(): void {
     this.#storePending();
     this.#tellDropped();
-    await this.#writes;
   }
 
-  /** Nothing is held back any more; for a job that ends without `flush`. */
+  /** Nothing is held back any more; for a job that ends without `finish`. */
   close(): void {
     clearTimeout(this.#timer);
     this.#pending = undefined;
@@ -137,21 +140,23 @@ export class Reporter {
     this.#stored.push(performance.now());
     if (this.#stored.length > PROGRESS_PER_SECOND) this.#stored.shift();
     this.#storedStep = progress.step;
-    this.#write('progress', () => this.#lease.progress(progress));
+    void this.#write('progress', () => this.#lease.progress(progress));
   }
 
   #tellDropped(): void {
     const dropped = this.#logs.takeDropped();
     if (dropped === 0) return;
     const message = `(${dropped} log lines were dropped: too many at once)`;
-    this.#write('log', () => this.#lease.log(create(LogSchema, { level: LogLevel.WARN, message })));
+    void this.#write('log', () => this.#lease.log(create(LogSchema, { level: LogLevel.WARN, message })));
   }
 
-  #write(what: string, write: () => Promise<void>): void {
-    this.#writes = this.#writes.then(write).catch((error) => {
+  async #write(what: string, write: () => Promise<void>): Promise<void> {
+    try {
+      await write();
+    } catch (error) {
       // A lost lease tells so by its signal too, and that ends the run.
       if (this.#lease.signal.aborted) return;
       this.#logger.warn({ jobId: this.#lease.job.jobId, err: error }, `${what} of ${this.#lease.job.jobId} could not be stored`);
-    });
+    }
   }
 }

@@ -6,7 +6,8 @@
 // - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
 //   which the store gave them, and the last one goes back when a better one comes.
 // - A lease ends by exactly one terminal step, made when nothing runs for the job any more; if that cannot be made, it is disposed, which gives the job back.
-import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
+import { mkdirSync, rmdirSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -18,8 +19,9 @@ import type { Capabilities, Done, RunSchema } from '../../gen/facefusion/worker/
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import { type JobStore, type Lease, LeaseEnded } from '../jobs/ports.ts';
+import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
-import { type Logger, lastWords, type RunEnd, type RunHandle, Worker, type WorkerOptions } from './worker.ts';
+import { type RunEnd, type RunHandle, Worker, type WorkerOptions } from './worker.ts';
 
 /** What a job needs on this machine, as local files. */
 export type Prepared = Pick<
@@ -43,6 +45,8 @@ export interface SchedulerOptions {
   readonly storeResult: (outputPath: string, context: { job: Job; done: Done; signal: AbortSignal }) => Promise<MediaResult>;
   readonly prepareConcurrency?: number;
   readonly storeConcurrency?: number;
+  /** Before the second try to store a result; four times that before the third and last. */
+  readonly storeRetryMs?: number;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -85,9 +89,8 @@ class Stay {
   controller = new AbortController();
   /** How the slot's task ended; undefined: nothing ran. */
   readonly turn = Promise.withResolvers<RunEnd | 'no_worker' | undefined>();
-  readonly timings: { prepareSeconds?: number; queuedSeconds?: number; runSeconds?: number; gpuSeconds?: number; storeSeconds?: number } =
-    {};
-  stepSeconds: Readonly<Record<string, number>> = {};
+  readonly timings: Partial<Record<'queuedSeconds' | 'prepareSeconds' | 'runSeconds' | 'storeSeconds' | 'gpuSeconds', number>> = {};
+  stepSeconds: Record<string, number> = {};
   phase: 'preparing' | 'waiting' | 'on_slot' | 'storing' | 'over' = 'preparing';
   prepared: Prepared | undefined;
   stopped: Stop | undefined;
@@ -285,7 +288,13 @@ export class Scheduler implements AsyncDisposable {
       }
     }
     this.#reconsider();
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) {
+      try {
+        listener();
+      } catch (error) {
+        this.#logger.error({ err: error }, 'a listener to the slots failed');
+      }
+    }
   }
 
   // --- claiming ---------------------------------------------------------------------------------------------------------------------------
@@ -364,13 +373,14 @@ export class Scheduler implements AsyncDisposable {
     const { jobId, attempt } = lease.job;
     const folder = join(this.#options.workRoot, `${jobId}.${attempt + 1}.${++this.#serial}`);
     const stay = new Stay(lease, new Reporter(lease, this.#logger, this.#now), folder, this.#cancelGraceMs);
+    if (this.#draining) stay.stop('given_back');
+    // Only the store can compare ranks. It said that this one comes before `before`, which was the last; among the others its place is a guess.
     const at = before ? this.#held.indexOf(before) : -1;
     if (at === -1) this.#held.push(stay);
     else this.#held.splice(at, 0, stay);
     this.#stays.set(stay, this.#attend(stay));
     const last = this.#held.at(-1);
-    if (this.#draining) this.#stop(stay, 'given_back');
-    else if (before && last && this.#held.length > this.#capacity) this.#stop(last, 'given_back');
+    if (before && last && this.#held.length > this.#capacity) this.#stop(last, 'given_back');
   }
 
   #letGo(stay: Stay): void {
@@ -422,14 +432,7 @@ export class Scheduler implements AsyncDisposable {
       this.#logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go`);
     }
     try {
-      // Where the engine and the store have taken their files away this is all there is to do, and a third of the cost of `rm`.
-      const empty = await rmdir(join(folder, 'tmp'))
-        .then(() => rmdir(folder))
-        .then(
-          () => true,
-          () => false,
-        );
-      if (!empty) await rm(folder, { recursive: true, force: true });
+      if (!removeEmpty(folder)) await rm(folder, { recursive: true, force: true });
     } catch (error) {
       this.#logger.error({ jobId, err: error }, `the work folder of ${jobId} could not be removed`);
     }
@@ -472,7 +475,7 @@ export class Scheduler implements AsyncDisposable {
   async #prepare(stay: Stay): Promise<Prepared | Failure> {
     const started = performance.now();
     try {
-      await mkdir(join(stay.folder, 'tmp'), { recursive: true });
+      mkdirSync(join(stay.folder, 'tmp'), { recursive: true });
       return await this.#options.prepare(stay.lease.job, stay.folder, stay.controller.signal);
     } catch (error) {
       if (error instanceof JobsError) {
@@ -534,7 +537,7 @@ export class Scheduler implements AsyncDisposable {
     const end = await stay.run.end;
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (job.timings?.gpuSeconds ?? 0) + (performance.now() - taken) / 1000;
-    if (end.kind === 'done') stay.stepSeconds = end.done.stepSeconds;
+    if (end.kind === 'done') stay.stepSeconds = finiteOf(end.done.stepSeconds);
     return end;
   }
 
@@ -557,7 +560,7 @@ export class Scheduler implements AsyncDisposable {
           );
           const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
           if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
-          await delay(100 * 4 ** tried, undefined, { signal }).catch(() => {});
+          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
           if (stay.stopped) return undefined;
         }
       }
@@ -624,7 +627,7 @@ export class Scheduler implements AsyncDisposable {
 
   /** The one terminal step, after everything that was said; tried for a while where the store does not answer. */
   async #conclude(stay: Stay, write: () => Promise<Job>): Promise<void> {
-    await stay.reporter.flush();
+    stay.reporter.finish();
     for (let tried = 1; ; tried++) {
       try {
         await write();
@@ -638,12 +641,23 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #timings(stay: Stay): Timings {
-    return create(TimingsSchema, { ...stay.timings, stepSeconds: { ...stay.stepSeconds } });
+    return create(TimingsSchema, { ...stay.timings, stepSeconds: stay.stepSeconds });
   }
 }
 
 /** job, attempt, serial number: unique, so no engine's cache by path takes one job's file for another's. */
 const FOLDER_NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;
+
+/** Where engine and store have taken their files away, two empty folders are left: done here, for a thread's turn costs ten times as much. */
+function removeEmpty(folder: string): boolean {
+  try {
+    rmdirSync(join(folder, 'tmp'));
+    rmdirSync(folder);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 function isLeaseLost(error: unknown): boolean {
   return error instanceof JobsError && error.reason === 'LEASE_LOST';
@@ -651,6 +665,10 @@ function isLeaseLost(error: unknown): boolean {
 
 function engineInfo({ ready }: Worker): EngineInfo | undefined {
   return ready && create(EngineInfoSchema, { name: ready.engine, version: ready.engineVersion });
+}
+
+function finiteOf(seconds: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(seconds).filter(([, value]) => Number.isFinite(value)));
 }
 
 function secondsBetween(from: Timestamp | undefined, to: Timestamp | undefined): number {

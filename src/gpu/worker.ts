@@ -1,14 +1,10 @@
-// One supervised worker process of one slot: started, warmed, run, stopped, killed and started again. Owned by the scheduler.
+// The worker of one slot: started, warmed, given runs, stopped, killed, started again. Owned by the scheduler.
 //
 // Always true:
 // - A run settles only on the worker's `idle` word or on the death of its process group, never on a wish, a timeout or an error.
 // - A process that was condemned (killed by us, for whatever reason) has no way back to idle: what it still says is not heard.
 // - At most one process group of a slot is alive; the next one starts after the last one's every member is gone.
-// - A worker outlives nobody: it sees the end of its control descriptor when the service dies, and `close` leaves no process behind.
-//   (A descendant that leaves the process group, by setsid, is out of reach; engines must not do that.)
-import { type ChildProcess, spawn } from 'node:child_process';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import type { Duplex, Readable, Writable } from 'node:stream';
+// - `close` leaves no process behind.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -23,24 +19,11 @@ import {
   type RunSchema,
 } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Failure } from '../jobs/job.ts';
-import { Rate } from './rate.ts';
-import { decodeFrame, encodeFrame, LineSplitter, MAX_FRAME_BYTES, type WorkerWord } from './wire.ts';
+import { lastWords, type ProcessOptions, WorkerProcess } from './process.ts';
+import { encodeFrame, type WorkerWord } from './wire.ts';
 
-/** What this folder needs of pino. */
-export interface Logger {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
-
-export interface WorkerOptions {
-  /** Program and arguments; `--control-fd 3 --event-fd 4` is added. */
-  readonly command: string;
-  readonly args: readonly string[];
-  readonly cwd: string;
-  /** Where the worker's variables are taken from, by name: the usual few and those of `passOn`. */
-  readonly environment: Readonly<Record<string, string | undefined>>;
+export interface WorkerOptions extends Pick<ProcessOptions, 'command' | 'args' | 'cwd' | 'environment'> {
+  /** Variables passed on besides the usual few. */
   readonly passOn?: readonly string[];
   /** From the process's start to `ready`; models may be loaded, even fetched. */
   readonly startTimeoutMs?: number;
@@ -62,16 +45,12 @@ export interface WorkerOptions {
 }
 
 /** The slot that a worker is for, and who wants to know of it. */
-export interface WorkerPlace {
-  readonly slot: string;
-  /** Device index; undefined: whatever the environment says. */
-  readonly gpu: number | undefined;
-  readonly logger: Logger;
+export interface WorkerPlace extends Pick<ProcessOptions, 'slot' | 'gpu' | 'logger'> {
   /** The worker's state or figures are others now. */
   readonly onChange: () => void;
 }
 
-export const WORKER_DEFAULTS = {
+const DEFAULTS = {
   passOn: [] as readonly string[],
   startTimeoutMs: 300_000,
   stallTimeoutMs: 300_000,
@@ -116,11 +95,9 @@ export interface RunHandle {
 }
 
 const { STARTING, IDLE, BUSY, STOPPING, BACKING_OFF, CLOSED } = WorkerState;
-const USUAL_VARIABLES = ['PATH', 'HOME', 'LANG', 'TMPDIR', 'PYTHONPATH', 'CUDA_VISIBLE_DEVICES'];
-const MAX_OUTPUT_LINE_BYTES = 8 * 1024;
-const LAST_LINES = 20;
-/** How long a process may go on that no longer listens or speaks before it is killed; one that is exiting is gone by then. */
-const DEAF_MS = 1_000;
+const MAX_MESSAGE_LENGTH = 4096;
+/** Callers match on reasons: what does not look like one is not passed on as one. */
+const REASON = /^[A-Z][A-Z0-9_]{1,62}$/;
 
 interface Run {
   readonly request: RunRequest;
@@ -144,7 +121,7 @@ export class Worker implements AsyncDisposable {
   readonly #supervision: Promise<void>;
   #state: WorkerState = STARTING;
   #sinceMs = Date.now();
-  #child: Child | undefined;
+  #child: WorkerProcess | undefined;
   #run: Run | undefined;
   #ready: Ready | undefined;
   #problem: string | undefined;
@@ -170,7 +147,7 @@ export class Worker implements AsyncDisposable {
     this.slot = place.slot;
     this.gpu = place.gpu;
     this.#place = place;
-    this.#options = { ...WORKER_DEFAULTS, ...options };
+    this.#options = complete(options);
     this.#supervision = this.#supervise();
   }
 
@@ -250,10 +227,13 @@ export class Worker implements AsyncDisposable {
       this.#firstRssBytes = 0;
       this.#startProblem = undefined;
       this.#startBy = performance.now() + this.#options.startTimeoutMs;
-      const child = new Child(this.#options, this.#place, {
-        word: (word) => this.#hear(child, word),
-        output: (line) => this.#run?.request.onLog(LogLevel.INFO, line),
-      });
+      const child = new WorkerProcess(
+        { ...this.#options, ...this.#place },
+        {
+          word: (word) => this.#hear(child, word),
+          output: (line) => this.#run?.request.onLog(LogLevel.INFO, line),
+        },
+      );
       this.#child = child;
       this.#enter(STARTING);
       this.#watchTime();
@@ -288,7 +268,7 @@ export class Worker implements AsyncDisposable {
     this.#place.onChange();
   }
 
-  #hear(child: Child, word: WorkerWord): void {
+  #hear(child: WorkerProcess, word: WorkerWord): void {
     if (child.condemned || child !== this.#child) return;
     const run = this.#run;
     switch (word.case) {
@@ -303,7 +283,7 @@ export class Worker implements AsyncDisposable {
         return;
       case 'heartbeat':
         // Proves life, not progress: a run is judged by what it says.
-        this.#rssBytes = word.value.rssBytes;
+        this.#rssBytes = Number.isFinite(word.value.rssBytes) ? word.value.rssBytes : 0;
         return;
       case 'progress':
         if (!run || !concerns(run, word.value)) return;
@@ -333,7 +313,7 @@ export class Worker implements AsyncDisposable {
         return;
       case 'idle':
         if (!run || !concerns(run, word.value)) return;
-        this.#rssBytes = word.value.rssBytes;
+        this.#rssBytes = Number.isFinite(word.value.rssBytes) ? word.value.rssBytes : 0;
         this.#warmModels = word.value.warmModels;
         this.#failures = 0;
         this.#jobsOfChild++;
@@ -342,7 +322,7 @@ export class Worker implements AsyncDisposable {
     }
   }
 
-  #becomeFree(child: Child, run: Run): void {
+  #becomeFree(child: WorkerProcess, run: Run): void {
     if (this.#jobsOfChild === 1) this.#firstRssBytes = this.#rssBytes;
     const grown = this.#rssBytes - this.#firstRssBytes;
     const worn = this.#jobsOfChild >= this.#options.recycleAfterJobs || grown >= this.#options.recycleGrowthBytes;
@@ -379,7 +359,7 @@ export class Worker implements AsyncDisposable {
   }
 
   /** From here on the process only ends: `shutdown`, SIGTERM, SIGKILL. */
-  async #shutDown(child: Child): Promise<void> {
+  async #shutDown(child: WorkerProcess): Promise<void> {
     const starting = this.#state === STARTING;
     child.condemned = true;
     this.#startBy = Number.POSITIVE_INFINITY;
@@ -440,12 +420,27 @@ export class Worker implements AsyncDisposable {
   }
 }
 
+/** Every option, in range; one that is given as undefined takes its default. */
+function complete(options: WorkerOptions): Required<WorkerOptions> {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const complete = { ...DEFAULTS, ...given } as Required<WorkerOptions>;
+  for (const [name, value] of Object.entries(complete)) {
+    // Also NaN is not more than 0.
+    if (typeof value === 'number' && !(value > 0)) throw new RangeError(`${name} of a worker is ${value} and must be more than 0`);
+  }
+  return complete;
+}
+
 function concerns(run: Run, word: { readonly jobId: string; readonly attempt: number }): boolean {
   return word.jobId === run.request.run.jobId && word.attempt === run.request.run.attempt;
 }
 
 function verdictOf(failed: Failed, cause: Run['cause']): RunOutcome {
-  const failure: Failure = { reason: failed.reason || 'ENGINE_ERROR', message: failed.message, retryable: failed.retryable };
+  const failure: Failure = {
+    reason: REASON.test(failed.reason) ? failed.reason : 'ENGINE_ERROR',
+    message: failed.message.slice(0, MAX_MESSAGE_LENGTH),
+    retryable: failed.retryable,
+  };
   if (failed.outcome === Outcome.REFUSED) return { kind: 'refused', failure: { ...failure, retryable: false } };
   // Asked to stop: an error on the way out is the stop, in whatever words.
   if (cause) return { kind: cause };
@@ -456,224 +451,4 @@ function verdictOf(failed: Failed, cause: Run['cause']): RunOutcome {
     };
   }
   return { kind: 'failed', failure };
-}
-
-/** The last line of an error output, to be added to a sentence. */
-export function lastWords(lines: readonly string[]): string {
-  const last = lines.at(-1);
-  return last ? `; it said last: ${last.slice(0, 300)}` : '';
-}
-
-interface Death {
-  /** "exited with code 3", "was killed by SIGSEGV", "could not be started: ..." */
-  readonly exit: string;
-  readonly lastLines: readonly string[];
-}
-
-interface ChildEvents {
-  word(word: WorkerWord): void;
-  /** A line of stdout or stderr. */
-  output(line: string): void;
-}
-
-/** One operating-system process with its group, from spawn to the death of its last member. */
-class Child {
-  /** Settles when no member of the group is alive and all that it wrote has been read. */
-  readonly died: Promise<Death>;
-  readonly lastLines: string[] = [];
-  condemned = false;
-  #process: ChildProcess | undefined;
-  #control: Writable | undefined;
-  #whyKilled: string | undefined;
-  readonly #logger: Logger;
-  readonly #slot: string;
-
-  constructor(options: Required<WorkerOptions>, place: WorkerPlace, on: ChildEvents) {
-    this.#logger = place.logger;
-    this.#slot = place.slot;
-    const env: Record<string, string> = { MALLOC_ARENA_MAX: '2', PYTHONUNBUFFERED: '1' };
-    for (const name of [...USUAL_VARIABLES, ...options.passOn]) {
-      const value = options.environment[name];
-      if (value !== undefined) env[name] = value;
-    }
-    if (place.gpu !== undefined) env.CUDA_VISIBLE_DEVICES = String(place.gpu);
-    this.died = this.#live(options, env, place, on);
-  }
-
-  get pid(): number | undefined {
-    return this.#process?.pid;
-  }
-
-  send(frame: string): void {
-    if (this.#control?.writable) this.#control.write(frame);
-  }
-
-  /** To every member of the group. */
-  signal(signal: NodeJS.Signals): void {
-    // After the leader's exit the group is `#awaitGroup`'s affair, and its number may soon be another's.
-    const child = this.#process;
-    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    try {
-      process.kill(-child.pid, signal);
-    } catch {
-      // Gone already; its exit event is on the way.
-    }
-  }
-
-  /** `why` is how its end is told where nobody asked for it. */
-  kill(why?: string): void {
-    this.condemned = true;
-    this.#whyKilled ??= why;
-    this.signal('SIGKILL');
-  }
-
-  async diedWithin(ms: number): Promise<boolean> {
-    const timer = new AbortController();
-    const late = delay(ms, false, { signal: timer.signal }).catch(() => false);
-    const died = await Promise.race([this.died.then(() => true), late]);
-    timer.abort();
-    return died;
-  }
-
-  async #live(options: Required<WorkerOptions>, env: Record<string, string>, place: WorkerPlace, on: ChildEvents): Promise<Death> {
-    let child: ChildProcess;
-    try {
-      child = spawn(options.command, [...options.args, '--control-fd', '3', '--event-fd', '4'], {
-        cwd: options.cwd,
-        env,
-        // Its own group, so that one signal reaches its children too.
-        detached: true,
-        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
-      });
-    } catch (error) {
-      return { exit: await spawnErrorInWords(error as NodeJS.ErrnoException, options), lastLines: [] };
-    }
-    this.#process = child;
-    const closed = new Promise<void>((resolve) => child.once('close', () => resolve()));
-    const exited = new Promise<string | NodeJS.ErrnoException>((resolve) => {
-      child.once('exit', (code, signal) => resolve(this.#whyKilled ?? exitInWords(code, signal)));
-      child.on('error', (error) => {
-        if (child.pid === undefined) resolve(error);
-      });
-    });
-    // Without a process there are no streams either where descriptors have run out.
-    const unwatch = child.pid === undefined ? () => {} : this.#listen(child, place, on);
-    const exit = await exited;
-    unwatch();
-    if (typeof exit !== 'string') {
-      for (const stream of child.stdio ?? []) stream?.destroy();
-      return { exit: await spawnErrorInWords(exit, options), lastLines: [] };
-    }
-    await this.#awaitGroup(child.pid!);
-    // All writers are dead, so the streams end by themselves; only a descendant outside the group could hold them open.
-    const timer = setTimeout(() => {
-      for (const stream of child.stdio) stream?.destroy();
-    }, DEAF_MS);
-    await closed;
-    clearTimeout(timer);
-    return { exit, lastLines: this.lastLines };
-  }
-
-  /** Reads all that the process says; answers how to stop watching whether it still listens. */
-  #listen(child: ChildProcess, place: WorkerPlace, on: ChildEvents): () => void {
-    const [, stdout, stderr, control, events] = child.stdio as unknown as [null, Readable, Readable, Duplex, Readable];
-    this.#control = control;
-
-    const frames = new LineSplitter(MAX_FRAME_BYTES, (line, cut) => {
-      const word = cut ? { case: 'bad' as const, problem: `longer than ${MAX_FRAME_BYTES} bytes` } : decodeFrame(line);
-      if (word.case === 'bad') this.#reportBad(word.problem, line);
-      else on.word(word);
-    });
-    events.on('data', (chunk: Buffer) => frames.push(chunk));
-
-    const rate = new Rate(200, 50, performance.now());
-    for (const output of [stdout, stderr]) {
-      const lines = new LineSplitter(MAX_OUTPUT_LINE_BYTES, (line, cut) => {
-        if (!rate.take(performance.now())) return;
-        const dropped = rate.takeDropped();
-        if (dropped > 0) on.output(`(${dropped} lines of output were dropped)`);
-        // What a terminal would show of a line that a progress bar has written over and over.
-        const text = line.trimEnd().slice(line.trimEnd().lastIndexOf('\r') + 1);
-        if (text === '') return;
-        if (output === stderr) {
-          this.lastLines.push(text);
-          if (this.lastLines.length > LAST_LINES) this.lastLines.shift();
-        }
-        place.logger.debug({ slot: place.slot, pid: this.pid }, text);
-        on.output(cut ? `${text}…` : text);
-      });
-      output.on('data', (chunk: Buffer) => lines.push(chunk));
-      output.on('end', () => lines.end());
-    }
-
-    let deaf: NodeJS.Timeout | undefined;
-    let alive = true;
-    const onDeaf = () => {
-      if (!alive) return;
-      deaf ??= setTimeout(() => {
-        this.#logger.error({ slot: place.slot, pid: this.pid }, `the worker of ${place.slot} has closed its descriptors: killed`);
-        this.kill('closed its descriptors and was killed');
-      }, DEAF_MS);
-    };
-    events.on('end', onDeaf);
-    control.on('error', onDeaf);
-    control.resume();
-    for (const stream of [stdout, stderr, events]) stream.on('error', () => {});
-    return () => {
-      alive = false;
-      clearTimeout(deaf);
-    };
-  }
-
-  async #awaitGroup(pid: number): Promise<void> {
-    for (let wait = 1, waited = 0; ; wait = Math.min(wait * 2, 1000)) {
-      try {
-        process.kill(-pid, 'SIGKILL');
-      } catch {
-        // ESRCH: nobody is left. EPERM: what is left are zombies (macOS).
-        return;
-      }
-      await delay(wait);
-      waited += wait;
-      // Zombies that nobody reaps, as in a container whose first process does not, count as members but hold nothing.
-      if (wait >= 8 && !(await hasLiveMember(pid))) return;
-      if (waited > 5_000)
-        this.#logger.error({ slot: this.#slot, pid }, `process group ${pid} of ${this.#slot} does not die: the slot stays taken`);
-    }
-  }
-
-  #reportBad(problem: string, line: string): void {
-    this.#logger.warn({ slot: this.#slot, line: line.slice(0, 200) }, `not a message from the worker of ${this.#slot}: ${problem}`);
-  }
-}
-
-function exitInWords(code: number | null, signal: NodeJS.Signals | null): string {
-  if (signal === 'SIGKILL') return 'was killed by SIGKILL, most likely for want of memory';
-  return signal ? `was killed by ${signal}` : `exited with code ${code}`;
-}
-
-async function spawnErrorInWords(error: NodeJS.ErrnoException, options: WorkerOptions): Promise<string> {
-  // A missing folder to start in looks like a missing program.
-  const cwdThere = await stat(options.cwd).then(
-    (facts) => facts.isDirectory(),
-    () => false,
-  );
-  if (!cwdThere) return `could not be started: the folder ${options.cwd} does not exist`;
-  if (error.code === 'ENOENT') return `could not be started: there is no program '${options.command}'; install it or set its path`;
-  if (error.code === 'EACCES') return `could not be started: '${options.command}' may not be executed`;
-  return `could not be started: ${error.message}`;
-}
-
-/** Whether a process that is not a zombie belongs to the group; true where the system does not tell (no /proc). */
-async function hasLiveMember(group: number): Promise<boolean> {
-  const names = await readdir('/proc').catch(() => undefined);
-  if (!names) return true;
-  for (const name of names) {
-    if (!/^\d+$/.test(name)) continue;
-    // proc(5): pid (comm) state ppid pgrp ...; comm may hold anything but is followed by the last parenthesis.
-    const line = await readFile(`/proc/${name}/stat`, 'utf8').catch(() => '');
-    const [state, , pgrp] = line.slice(line.lastIndexOf(')') + 2).split(' ');
-    if (Number(pgrp) === group && state !== 'Z' && state !== 'X') return true;
-  }
-  return false;
 }

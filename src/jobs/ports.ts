@@ -101,6 +101,7 @@ export class LeaseEnded extends Error {
 
 /**
  * The right to work on one job. Renews itself; every write is fenced: after the lease is lost it throws `JobsError` LEASE_LOST.
+ * Writes take effect in the order of the calls, so that a caller need not wait for one before the next.
  * Exactly one of `complete`, `fail`, `refuse`, `canceled` and `giveBack` ends it. Disposed unfinished, it is given back with no attempt spent.
  */
 export interface Lease extends AsyncDisposable {

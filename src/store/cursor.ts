@@ -8,7 +8,7 @@ export interface CursorSource<T> {
   /** The next item; undefined when there is none yet. */
   readonly take: () => T | undefined | typeof END;
   /** Called once, when the cursor is done for whatever reason. */
-  readonly release: () => void;
+  readonly release: (cursor: Cursor<T>) => void;
 }
 
 interface Waiting<T> {
@@ -78,7 +78,7 @@ export class Cursor<T> implements AsyncIterableIterator<T, undefined> {
     if (!this.#closed) {
       this.#closed = true;
       this.#signal.removeEventListener('abort', this.#onAbort);
-      this.#source.release();
+      this.#source.release(this);
     }
     this.#settle();
   }

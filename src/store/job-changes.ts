@@ -54,7 +54,7 @@ export class JobChanges {
       [Symbol.asyncIterator]: () => {
         const watcher = new Watcher(this.#options, filter, known ?? now, known === undefined);
         const cursor: Cursor<JobChange> = new Cursor(
-          { take: () => watcher.take(() => cursor.wake()), release: () => this.#cursors.delete(cursor) },
+          { take: () => watcher.take(() => cursor.wake()), release: (left) => this.#cursors.delete(left) },
           signal,
         );
         if (!signal.aborted) this.#cursors.add(cursor);

@@ -81,11 +81,11 @@ export class JobEvents {
     }
     const watcher = new Watcher(channel, after);
     const { cursors } = channel;
-    const cursor: Cursor<JobEvent> = new Cursor(
+    const cursor = new Cursor<JobEvent>(
       {
         take: () => watcher.take(),
-        release: () => {
-          cursors.delete(cursor);
+        release: (left) => {
+          cursors.delete(left);
           if (cursors.size === 0) this.#channels.delete(jobId);
         },
       },

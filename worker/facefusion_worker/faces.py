@@ -222,6 +222,8 @@ class FaceFinder:
                     sums[which] += hit[0] * hit[1]
                     weights[which] += hit[0]
                     seen[which] += 1
+            if index == 1 and seen.min() == 2:
+                break  # two cascades agree on both eyes: the other two would not say more
         found = weights > 0
         if not found.any():
             return None, 0.0

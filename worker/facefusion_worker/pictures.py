@@ -57,7 +57,10 @@ def read_picture(path: str, what: str) -> Picture:
         raise EngineError("INPUT_NOT_READABLE", f"The {what} is not a picture of a known format.")
     try:
         with open(path, "rb") as file:
-            data = np.frombuffer(file.read(), np.uint8)
+            content = file.read()
+        if not _complete(content):
+            raise EngineError("INPUT_NOT_READABLE", f"The {what} is cut short.")
+        data = np.frombuffer(content, np.uint8)
         # Colour mode also turns the picture upright (EXIF), and makes 8-bit BGR of grey, palette and 16 bits.
         pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
         alpha = _alpha(data) if pixels is not None and data[:4].tobytes() in (b"\x89PNG", b"RIFF") else None
@@ -75,6 +78,17 @@ def read_picture(path: str, what: str) -> Picture:
         pixels = (pixels * cover + 255 * (1 - cover) + 0.5).astype(np.uint8)
         return Picture(pixels, alpha)
     return Picture(pixels, None)
+
+
+def _complete(content: bytes) -> bool:
+    """Whether the file's own end mark is there: OpenCV fills up what a cut file lacks with grey, and says nothing."""
+    if content.startswith(b"\xff\xd8"):
+        return content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda") > 0
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" in content[-4096:]
+    if content.startswith(b"RIFF"):
+        return len(content) >= int.from_bytes(content[4:8], "little") + 8
+    return True
 
 
 def _too_large(what: str) -> EngineError:

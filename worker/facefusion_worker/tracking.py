@@ -15,6 +15,8 @@ from .faces import SEARCH_SIDE_VIDEO, Face, FaceFinder, Frame, Points, apply
 from .vision import cv2
 
 DETECT_EVERY = 5
+# While faces are followed, only every third detection looks over the whole frame for new ones.
+SEARCH_EVERY = 3
 # How much of the way to a new detection a face goes, spread over the frames until the next one.
 PULL = 0.15
 # Detections that may fail in a row before a face counts as gone: it has turned away or left.
@@ -110,7 +112,7 @@ class Tracker:
                 track.pull = ((found.landmarks - track.face.landmarks) * (PULL / DETECT_EVERY)).astype(np.float32)
                 track.face = Face(track.face.landmarks, 0.9 * track.face.score + 0.1 * found.score)
         self._tracks = [track for track in self._tracks if track.misses < MISSES]
-        if not self._tracks or self._count % (2 * DETECT_EVERY) == 0:
+        if not self._tracks or self._count % (SEARCH_EVERY * DETECT_EVERY) == 0:
             for face in self._finder.find(frame, SEARCH_SIDE_VIDEO, thorough=not self._tracks):
                 if all(_apart(face, track.face) > 1.2 for track in self._tracks):
                     self._born += 1
@@ -146,17 +148,15 @@ def _features(grey: Frame, face: Face, scale: float) -> Points:
     """Corners on the face's rigid part, in the flow's coordinates."""
     middle = face.landmarks.mean(axis=0) * scale
     size = face.eye_distance * scale
-    mask = np.zeros_like(grey)
+    wide, high = max(4, round(0.95 * size)), max(4, round(1.25 * size))
+    left, top = max(0, int(middle[0]) - high), max(0, int(middle[1]) - high)
+    part = grey[top : int(middle[1]) + high, left : int(middle[0]) + high]
+    if part.size == 0:
+        return np.empty((0, 2), np.float32)
+    mask = np.zeros_like(part)
     angle = float(np.degrees(np.arctan2(*(face.landmarks[1] - face.landmarks[0])[::-1])))
-    cv2.ellipse(
-        mask,
-        (round(float(middle[0])), round(float(middle[1]))),
-        (max(4, round(0.95 * size)), max(4, round(1.25 * size))),
-        angle,
-        0,
-        360,
-        255,
-        -1,
-    )
-    found = cv2.goodFeaturesToTrack(grey, _POINTS, 0.005, max(2.0, size / 14), mask=mask, blockSize=5)
-    return np.empty((0, 2), np.float32) if found is None else found.reshape(-1, 2).astype(np.float32)
+    cv2.ellipse(mask, (round(float(middle[0])) - left, round(float(middle[1])) - top), (wide, high), angle, 0, 360, 255, -1)
+    found = cv2.goodFeaturesToTrack(part, _POINTS, 0.005, max(2.0, size / 14), mask=mask, blockSize=5)
+    if found is None:
+        return np.empty((0, 2), np.float32)
+    return (found.reshape(-1, 2) + np.array([left, top])).astype(np.float32)

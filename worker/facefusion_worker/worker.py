@@ -35,13 +35,21 @@ PREVIEW_INTERVAL = 1.0
 _LEVELS = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR", logging.CRITICAL: "ERROR"}
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+class Memory:
+    """Resident memory of this process. The file is opened once: asking costs a system call, not four."""
+
+    def __init__(self) -> None:
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        try:
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY)
+        except OSError:
+            self._statm = -1
+
+    def resident_bytes(self) -> int:
+        """0 where the system does not tell."""
+        if self._statm < 0:
+            return 0
+        return int(os.pread(self._statm, 64, 0).split()[1]) * self._page
 
 
 class RunReport:
@@ -133,6 +141,7 @@ class Worker:
     def __init__(self, control: int, events: int, started: float) -> None:
         self._control = control
         self._started = started
+        self._memory = Memory()
         self._events = protocol.EventWriter(events, gone=self._parent_gone)
         self._runs: queue.SimpleQueue[tuple[Job, CancelToken] | None] = queue.SimpleQueue()
         self._notices: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -225,7 +234,7 @@ class Worker:
             try:
                 self._events.send(self._notices.get(timeout=max(0.0, due - time.monotonic())))
             except queue.Empty:
-                self._events.send_if_room(protocol.heartbeat(resident_bytes()))
+                self._events.send_if_room(protocol.heartbeat(self._memory.resident_bytes()))
                 due = time.monotonic() + HEARTBEAT_SECONDS
 
     # -- main thread -----------------------------------------------------------------------------------------------------------
@@ -265,8 +274,11 @@ class Worker:
                 del self._tokens[job.job_id]
         if self._stopping.is_set():
             return  # a run that a shutdown broke off has no answer: the process's end is the answer
-        self._events.send(answer)
-        self._events.send(protocol.idle(job, resident_bytes(), _warm_models(engine)))
+        idle = protocol.idle(job, self._memory.resident_bytes(), _warm_models(engine))
+        try:
+            self._events.send(answer, idle)
+        except (TypeError, ValueError) as error:  # an engine's result that JSON cannot carry
+            self._events.send(self._failure(job, error), idle)
 
     def _failure(self, job: Job, error: BaseException) -> dict[str, Any]:
         if isinstance(error, Canceled):

@@ -35,9 +35,9 @@ def hopper() -> Path:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory) -> Path:
-    """Half the sample clip: 60 frames."""
+    """The first 40 frames of the sample clip."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    make_clip(path, seconds=2.4)
+    make_clip(path, seconds=1.6)
     return path
 
 

@@ -78,7 +78,7 @@ def test_cancel_stops_a_run_and_the_next_one_works(shared, tmp_path):
     asked = time.monotonic()
     shared.send(cancel={"job_id": "c"})
     assert shared.outcome()["outcome"] == "OUTCOME_CANCELED"
-    assert time.monotonic() - asked < 0.3
+    assert time.monotonic() - asked < 1.0  # milliseconds, but for a machine that is busy with something else
     assert not (tmp_path / "r.jpg").exists()
     shared.run("d", tmp_path / "r.jpg")
     assert shared.outcome()["job_id"] == "d"
@@ -179,7 +179,12 @@ def test_the_loop_loads_nothing_heavy(tmp_path):
 
 @pytest.mark.parametrize(
     ("engine", "reason", "retryable"),
-    [("odd:Exits", "ENGINE_ERROR", True), ("odd:Hungry", "OUT_OF_MEMORY", True), ("odd:FullDisk", "DISK_FULL", True)],
+    [
+        ("odd:Exits", "ENGINE_ERROR", True),
+        ("odd:Hungry", "OUT_OF_MEMORY", True),
+        ("odd:FullDisk", "DISK_FULL", True),
+        ("odd:NotANumber", "ENGINE_ERROR", True),
+    ],
 )
 def test_what_is_no_ordinary_exception_is_answered_too(tmp_path, engine, reason, retryable):
     with WorkerProcess(engine) as worker:
@@ -217,7 +222,7 @@ def test_the_end_of_the_control_stream_ends_everything(tmp_path, parameters):
         asked = time.monotonic()
         worker.hang_up()
         worker.exit_code()
-        assert time.monotonic() - asked < 2
+        assert time.monotonic() - asked < 3  # half a second is the engine's, to clean up
 
 
 @pytest.mark.parametrize("how", ["message", "SIGTERM"])

@@ -86,9 +86,11 @@ def test_of_several_source_pictures_the_clearest_face_is_taken(run, collins, hop
         ({"reference_face_position": 0, "face_selector_order": "right-left"}, (False, True)),
     ],
 )
-def test_the_selector_s_words_mean_what_faces_it_changes(run, pair, options, changed):
+def test_the_selector_s_words_mean_what_faces_it_changes(run, pair, hopper, tmp_path, options, changed):
     before = picture(pair)
-    _, output, _ = run(pair, "png", **options)
+    third = tmp_path / "third.png"  # neither of the two: a face on its own place changes little
+    cv2.imwrite(str(third), cv2.flip(picture(hopper), 1))
+    _, output, _ = run(pair, "png", sources=(third,), **options)
     difference = np.abs(picture(output).astype(int) - before).max(axis=2) > 8
     assert (difference[:, :512].sum() > 500, difference[:, 512:].sum() > 500) == changed
 
@@ -221,6 +223,9 @@ def test_what_cannot_be_worked_on_has_a_name(run, collins, hopper, tmp_path):
         "empty.png": b"",
         "text.jpg": b"hello, this is no picture at all\n" * 10,
         "cut.jpg": collins.read_bytes()[:200],
+        "half.jpg": collins.read_bytes()[:40_000],
+        "half.png": cv2.imencode(".png", picture(collins))[1].tobytes()[:100_000],
+        "half.webp": cv2.imencode(".webp", picture(collins))[1].tobytes()[:9_000],
         "bomb.png": png_header(30_000, 30_000),
         "video.png": make_video(tmp_path / "v.mp4", numbered(3)).read_bytes(),
         "wall.png": cv2.imencode(".png", wall)[1].tobytes(),
@@ -232,6 +237,9 @@ def test_what_cannot_be_worked_on_has_a_name(run, collins, hopper, tmp_path):
         ("empty.png", {}, "INPUT_NOT_READABLE"),
         ("text.jpg", {}, "INPUT_NOT_READABLE"),
         ("cut.jpg", {}, "INPUT_NOT_READABLE"),
+        ("half.jpg", {}, "INPUT_NOT_READABLE"),
+        ("half.png", {}, "INPUT_NOT_READABLE"),
+        ("half.webp", {}, "INPUT_NOT_READABLE"),
         ("playlist.png", {}, "INPUT_NOT_READABLE"),
         ("missing.png", {}, "INPUT_NOT_READABLE"),
         ("bomb.png", {}, "INPUT_TOO_LARGE"),

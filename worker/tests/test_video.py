@@ -42,12 +42,12 @@ def test_a_clip_is_swapped_frame_by_frame_and_keeps_its_sound(run, finder, clip,
     result, output, report = run(clip, "mp4")
     assert time.monotonic() - began < 60
     before, after = frames(clip), frames(output)
-    assert (result.frames, len(after), result.width, result.height) == (60, 60, 640, 360)
-    assert result.duration_seconds == pytest.approx(2.4)
-    assert stamps(output) == [Fraction(n, 25) for n in range(60)]
+    assert (result.frames, len(after), result.width, result.height) == (40, 40, 640, 360)
+    assert result.duration_seconds == pytest.approx(1.6)
+    assert stamps(output) == [Fraction(n, 25) for n in range(40)]
     origin = picture(collins)
     wanted = aligned(origin, finder.find(origin)[0])
-    for number in (0, 7, 31, 59):
+    for number in (0, 7, 31, 39):
         face = finder.find(before[number])[0]
         likeness = structure_likeness(aligned(after[number], face), wanted)
         assert likeness > 0.6
@@ -59,7 +59,7 @@ def test_a_clip_is_swapped_frame_by_frame_and_keeps_its_sound(run, finder, clip,
     assert abs(len(sound) - len(copy)) <= 1024
     assert np.array_equal(sound[:length], copy[:length])  # packets, not a new encoding
     assert report.steps == [Step.STEP_ANALYSING, Step.STEP_PROCESSING, Step.STEP_ENCODING_OUTPUT]
-    assert (Step.STEP_PROCESSING, 60) in report.done
+    assert (Step.STEP_PROCESSING, 40) in report.done
 
 
 def test_faces_do_not_jitter(finder, clip):
@@ -267,7 +267,7 @@ def test_cancel_is_obeyed_in_every_phase_and_leaves_nothing(run, clip, tmp_path,
 
     with pytest.raises(Canceled):
         run(clip, "mp4", report=Recorder(cancel_when=when))
-    assert time.monotonic() - asked[0] < 1.5  # 0.3 s on an idle machine
+    assert time.monotonic() - asked[0] < 3  # 0.02 s, but for a machine that is busy with something else
     assert not list(tmp_path.glob("result*"))
 
 

@@ -155,11 +155,10 @@ function bars(terminal: Pick<Terminal, 'err'>): Progress {
       autopadding: true,
       emptyOnZero: true,
       gracefulExit: false,
-      // Without these, a bar that is not updated is not drawn when it ends.
-      forceRedraw: true,
     },
     cliProgress.Presets.shades_classic,
   );
+  let stopped = false;
   return {
     line(title) {
       const bar = multi.create(100, 0, { title, percent: '  0', text: '' });
@@ -168,7 +167,11 @@ function bars(terminal: Pick<Terminal, 'err'>): Progress {
       };
     },
     note: (text) => multi.log(`${text}\n`),
-    [Symbol.dispose]: () => multi.stop(),
+    [Symbol.dispose]: () => {
+      // Each stop draws all bars once more.
+      if (!stopped) multi.stop();
+      stopped = true;
+    },
   };
 }
 

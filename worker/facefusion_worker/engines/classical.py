@@ -5,8 +5,10 @@ Always true here: a run reads only the paths of its job, writes only beside its 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +28,7 @@ from ..vision import MAX_PICTURE_PIXELS, MAX_VIDEO_PIXELS, cv2
 _TARGET = "target video"
 # Sampled frames in which the reference face may show itself, once one with any face has come.
 _REFERENCE_SAMPLES = 12
+_ENCODER_QUEUE = 3
 
 
 class Classical:
@@ -121,7 +124,9 @@ class Classical:
                 writer = stack.enter_context(VideoWriter(temporary, extension, size, rate, options, colours, sound))
                 report.enter(Step.STEP_PROCESSING, end - begin)
                 tracker = Tracker(self._finder) if selector is not None and selector.any_face else None
-                lost = self._frames(job, report, info, begin, end, shown, processor, tracker, selector, writer, size, cropped)
+                behind = stack.enter_context(_Behind(writer))
+                lost = self._frames(job, report, info, begin, end, shown, processor, tracker, selector, behind, size, cropped)
+                behind.drain()
                 report.enter(Step.STEP_ENCODING_OUTPUT)
                 writer.finish()
             if lost:
@@ -140,7 +145,7 @@ class Classical:
         processor: FrameProcessor,
         tracker: Tracker | None,
         selector: VideoSelector | None,
-        writer: VideoWriter,
+        writer: _Behind,
         size: tuple[int, int],
         cropped: bool,
     ) -> int:
@@ -196,6 +201,29 @@ class Classical:
         if problem is not None:
             raise problem
         return None
+
+
+class _Behind(AbstractContextManager["_Behind"]):
+    """Encodes in a thread of its own while the next frame is worked on; at most a few frames wait. An error of the encoder comes out at
+    the next call."""
+
+    def __init__(self, writer: VideoWriter) -> None:
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, "encoder")
+        self._waiting: deque[Future[None]] = deque()
+
+    def write(self, frame: Frame, times: int = 1) -> None:
+        """The frame must not be changed afterwards."""
+        while len(self._waiting) >= _ENCODER_QUEUE:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._writer.write, frame, times))
+
+    def drain(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _extension(wanted: str, known: Mapping[str, str], kind: str) -> str:

@@ -59,3 +59,8 @@ class Interrupted(Noop):
 
     def cancel(self) -> None:
         os.write(self._write, b"x")
+
+
+class NotANumber(Noop):
+    def run(self, job: Job, report: Report) -> Result:
+        return Result(media_type="video/mp4", duration_seconds=float("nan"))

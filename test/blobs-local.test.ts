@@ -1,0 +1,206 @@
+// The local blob store: the shared contract, its folder, and its signed URLs as an HTTP client sees them.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import fastify from 'fastify';
+import { registerBlobRoutes } from '../src/store/blobs-http.ts';
+import { type LocalBlobStore, openLocalBlobStore } from '../src/store/blobs-local.ts';
+import { describeBlobStore } from './contract/blob-store.ts';
+
+async function folder(): Promise<string> {
+  return await mkdtemp(join(tmpdir(), 'ffjobs-blobs-'));
+}
+
+async function filesIn(dir: string): Promise<number> {
+  return (await readdir(dir, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile()).length;
+}
+
+describeBlobStore('local', async () => {
+  const dir = await folder();
+  return {
+    blobs: await openLocalBlobStore({ dir }),
+    reopen: () => openLocalBlobStore({ dir }),
+    count: () => filesIn(dir),
+    destroy: () => rm(dir, { recursive: true }),
+  };
+});
+
+const BYTES = randomBytes(10_000);
+const NOW = Date.UTC(2025, 3, 5);
+
+async function open(t: TestContext) {
+  const dir = await folder();
+  t.after(() => rm(dir, { recursive: true }));
+  return { dir, blobs: await openLocalBlobStore({ dir }) };
+}
+
+async function putBytes(blobs: LocalBlobStore, bytes: Uint8Array = BYTES) {
+  return await blobs.put(
+    (async function* () {
+      yield bytes;
+    })(),
+    'video/mp4',
+  );
+}
+
+describe('the folder of local blobs', () => {
+  it('is rid of half files when it is opened', async (t) => {
+    const { dir } = await open(t);
+    await mkdir(join(dir, 'tmp'), { recursive: true });
+    await writeFile(join(dir, 'tmp', 'half'), 'half');
+    await openLocalBlobStore({ dir });
+    assert.deepEqual(await readdir(join(dir, 'tmp')), []);
+  });
+
+  it('links a file in that lies on the same volume, and leaves it where it was', async (t) => {
+    const { dir, blobs } = await open(t);
+    const source = join(dir, 'output.mp4');
+    await writeFile(source, BYTES);
+    const { key } = await blobs.put(source, 'video/mp4');
+    assert.equal((await stat(source)).ino, (await stat(join(dir, blobs.pathOf(key)))).ino);
+    await rm(source);
+    assert.equal((await blobs.stat(key))?.bytes, BYTES.length);
+  });
+
+  it('makes good a file that has lost bytes', async (t) => {
+    const { dir, blobs } = await open(t);
+    const { key } = await putBytes(blobs);
+    await truncate(join(dir, blobs.pathOf(key)), 5);
+    assert.deepEqual(await putBytes(blobs), await blobs.stat(key));
+    assert.deepEqual(await readFile(join(dir, blobs.pathOf(key))), BYTES);
+  });
+
+  it('keeps its secret for its own user, and refuses one that is none', async (t) => {
+    const { dir } = await open(t);
+    const secret = join(dir, 'url-secret');
+    assert.equal((await stat(secret)).mode & 0o777, 0o600);
+    await writeFile(secret, 'short');
+    await assert.rejects(openLocalBlobStore({ dir }), /url-secret does not hold a secret/);
+  });
+});
+
+describe('signed URLs of local blobs', { concurrency: 4 }, () => {
+  /** A server with one blob, asked over a real connection; time stands still. */
+  async function served(t: TestContext, options: { filename?: string; mediaType?: string; expiresMs?: number } = {}) {
+    const { dir, blobs } = await open(t);
+    const clock = { now: NOW };
+    const app = fastify();
+    registerBlobRoutes(app, blobs, { now: () => clock.now });
+    await app.listen({ host: '127.0.0.1', port: 0 });
+    t.after(() => app.close());
+    const { key } = await putBytes(blobs);
+    const { filename = 'job_1.mp4', mediaType = 'video/mp4', expiresMs = NOW + 60_000 } = options;
+    const url = await blobs.signedUrl(key, { expiresMs, filename, mediaType });
+    const { port } = app.server.address() as AddressInfo;
+    const get = (headers: Record<string, string> = {}, method = 'GET', path = url) =>
+      fetch(`http://127.0.0.1:${port}${path}`, { method, headers });
+    return { dir, blobs, clock, key, url, get };
+  }
+  const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer());
+
+  it('give the object, its type and its name', async (t) => {
+    const { get, key } = await served(t);
+    const response = await get();
+    assert.equal(response.status, 200);
+    const { headers } = response;
+    assert.equal(headers.get('content-type'), 'video/mp4');
+    assert.equal(headers.get('content-length'), '10000');
+    assert.equal(headers.get('accept-ranges'), 'bytes');
+    assert.equal(headers.get('etag'), `"${key}"`);
+    assert.equal(headers.get('x-content-type-options'), 'nosniff');
+    assert.equal(headers.get('cache-control'), 'private, max-age=60, immutable');
+    assert.equal(headers.get('content-disposition'), `inline; filename="job_1.mp4"; filename*=UTF-8''job_1.mp4`);
+    assert.deepEqual(await bytesOf(response), BYTES);
+  });
+
+  it('answer HEAD as GET, without the bytes', async (t) => {
+    const { get } = await served(t);
+    const response = await get({}, 'HEAD');
+    assert.equal(response.status, 200);
+    assert.equal(response.headers.get('content-length'), '10000');
+    assert.equal((await bytesOf(response)).length, 0);
+  });
+
+  it('give ranges', async (t) => {
+    const { get } = await served(t);
+    for (const [range, from, to] of [
+      ['bytes=0-99', 0, 99],
+      ['bytes=9990-', 9990, 9999],
+      ['bytes=-10', 9990, 9999],
+      ['bytes=5-99999', 5, 9999],
+    ] as const) {
+      const response = await get({ range });
+      assert.equal(response.status, 206, range);
+      assert.equal(response.headers.get('content-range'), `bytes ${from}-${to}/10000`);
+      assert.deepEqual(await bytesOf(response), BYTES.subarray(from, to + 1));
+    }
+    const beyond = await get({ range: 'bytes=10000-' });
+    assert.equal(beyond.status, 416);
+    assert.equal(beyond.headers.get('content-range'), 'bytes */10000');
+    assert.equal(((await beyond.json()) as { code: string }).code, 'out_of_range');
+  });
+
+  it('heed validators: a copy that is still good, a range of another object', async (t) => {
+    const { get, key } = await served(t);
+    for (const match of [`"${key}"`, `W/"${key}"`, `"other", "${key}"`, '*']) {
+      assert.equal((await get({ 'if-none-match': match })).status, 304, match);
+    }
+    assert.equal((await get({ 'if-none-match': '"other"' })).status, 200);
+    assert.equal((await get({ 'if-none-match': '"other"', 'if-modified-since': new Date(Date.now() + 1e9).toUTCString() })).status, 200);
+    assert.equal((await get({ range: 'bytes=0-1', 'if-range': `"${key}"` })).status, 206);
+    assert.equal((await get({ range: 'bytes=0-1', 'if-range': '"other"' })).status, 200);
+    assert.equal((await get({ 'if-match': `"${key}"` })).status, 200);
+    assert.equal((await get({ 'if-match': '"other"' })).status, 412);
+  });
+
+  it('are refused once any part is changed', async (t) => {
+    const { get, url, key } = await served(t);
+    const changed = [
+      url.replace(/expires=\d+/, `expires=${NOW + 1e9}`),
+      url.replace('job_1.mp4', 'job_2.mp4'),
+      url.replace('video%2Fmp4', 'text%2Fhtml'),
+      url.replace(
+        key,
+        key.replace(/^./, (digit) => (digit === '0' ? '1' : '0')),
+      ),
+      url.replace(/signature=./, (part) => `signature=${part.endsWith('A') ? 'B' : 'A'}`),
+      url.replace(/&signature=.*/, ''),
+      url.replace(/\?.*/, ''),
+      `${url}&signature=again`,
+      url.replace(key, '..%2Furl-secret'),
+    ];
+    for (const path of changed) {
+      const response = await get({}, 'GET', path);
+      assert.equal(response.status, 403, path);
+      assert.equal(((await response.json()) as { code: string }).code, 'permission_denied');
+    }
+  });
+
+  it('expire, and are not there for what was deleted', async (t) => {
+    const { get, clock, blobs, key } = await served(t);
+    await blobs.delete(key);
+    assert.equal((await get()).status, 404);
+    clock.now += 60_000;
+    assert.equal((await get()).status, 410);
+  });
+
+  it('hold over a restart', async (t) => {
+    const { dir, url, key } = await served(t);
+    const query = Object.fromEntries(new URL(url, 'http://localhost').searchParams);
+    assert.equal((await openLocalBlobStore({ dir })).verifySignedUrl(key, query, NOW), 'ok');
+  });
+
+  it('carry any file name, and save what a browser should not open', async (t) => {
+    const { get } = await served(t, { filename: 'Übung "1"\r\nX: y (ä).svg', mediaType: 'image/svg+xml' });
+    const { headers } = await get();
+    assert.equal(
+      headers.get('content-disposition'),
+      `attachment; filename="_bung _1___X: y (_).svg"; filename*=UTF-8''%C3%9Cbung%20%221%22%0D%0AX%3A%20y%20%28%C3%A4%29.svg`,
+    );
+    assert.equal(headers.get('content-security-policy'), "default-src 'none'; sandbox");
+  });
+});

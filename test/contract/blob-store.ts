@@ -1,0 +1,135 @@
+// What every blob store must do, as the comments of the port say. Knows no backend: a store calls `describeBlobStore` with a factory.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { JobsError } from '../../src/jobs/errors.ts';
+import type { BlobStore } from '../../src/jobs/ports.ts';
+
+export interface OpenedBlobStore {
+  readonly blobs: BlobStore;
+  /** Another store on the same data. */
+  reopen(): Promise<BlobStore>;
+  /** How many things are stored, whole or not. */
+  count(): Promise<number>;
+  destroy(): Promise<void>;
+}
+
+export type BlobStoreFactory = () => Promise<OpenedBlobStore>;
+
+const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
+
+async function* chunked(bytes: Uint8Array, size = 10_000): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+}
+
+async function read(bytes: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of bytes) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+export function describeBlobStore(name: string, factory: BlobStoreFactory): void {
+  const open = async (t: TestContext) => {
+    const opened = await factory();
+    t.after(() => opened.destroy());
+    return opened;
+  };
+  const fileOf = async (t: TestContext, bytes: Uint8Array) => {
+    const dir = await mkdtemp(join(tmpdir(), 'ffjobs-blob-source-'));
+    t.after(() => rm(dir, { recursive: true }));
+    const path = join(dir, 'source');
+    await writeFile(path, bytes);
+    return path;
+  };
+
+  describe(`${name}: blobs`, { concurrency: 4 }, () => {
+    for (const from of ['stream', 'file'] as const) {
+      it(`from a ${from} are found by their digest, over a restart too`, async (t) => {
+        const { blobs, reopen } = await open(t);
+        const bytes = randomBytes(123_456);
+        const stat = await blobs.put(from === 'stream' ? chunked(bytes) : await fileOf(t, bytes), 'image/png');
+        assert.deepEqual(stat, { key: sha256(bytes), bytes: bytes.length, mediaType: 'image/png' });
+        for (const store of [blobs, await reopen()]) {
+          assert.deepEqual(await store.stat(stat.key), stat);
+          assert.deepEqual(await read(store.get(stat.key)), bytes);
+        }
+      });
+    }
+
+    it('are given in ranges, both ends included', async (t) => {
+      const { blobs } = await open(t);
+      const bytes = randomBytes(1000);
+      const { key } = await blobs.put(chunked(bytes), 'video/mp4');
+      for (const [start, end] of [
+        [0, 0],
+        [0, 999],
+        [500, 509],
+        [999, 999],
+      ] as const) {
+        assert.deepEqual(await read(blobs.get(key, { start, end })), bytes.subarray(start, end + 1));
+      }
+    });
+
+    it('of the same bytes are one, put twice or at once', async (t) => {
+      const { blobs, count } = await open(t);
+      const bytes = randomBytes(50_000);
+      const first = await blobs.put(chunked(bytes), 'image/png');
+      const before = await count();
+      const again = await Promise.all([blobs.put(chunked(bytes, 7), 'image/png'), blobs.put(await fileOf(t, bytes), 'image/png')]);
+      for (const stat of again) assert.deepEqual(stat, first);
+      assert.equal(await count(), before);
+      const others = await Promise.all(Array.from({ length: 8 }, () => blobs.put(chunked(bytes.subarray(1)), 'image/png')));
+      assert.equal(new Set(others.map(({ key }) => key)).size, 1);
+      assert.deepEqual(await read(blobs.get(others[0]!.key)), bytes.subarray(1));
+    });
+
+    it('may be empty', async (t) => {
+      const { blobs } = await open(t);
+      const { key, bytes } = await blobs.put(chunked(new Uint8Array()), 'image/png');
+      assert.deepEqual([bytes, (await read(blobs.get(key))).length], [0, 0]);
+    });
+
+    it('whose source fails or whose signal aborts leave nothing', async (t) => {
+      const { blobs, count } = await open(t);
+      const before = await count();
+      const broken = (async function* () {
+        yield randomBytes(1000);
+        throw new Error('the source broke');
+      })();
+      await assert.rejects(blobs.put(broken, 'image/png'), /the source broke/);
+      const leave = new AbortController();
+      const slow = (async function* () {
+        yield randomBytes(1000);
+        leave.abort();
+        yield randomBytes(1000);
+      })();
+      await assert.rejects(blobs.put(slow, 'image/png', leave.signal), { name: 'AbortError' });
+      await assert.rejects(blobs.put(await fileOf(t, randomBytes(10)), 'image/png', AbortSignal.abort()), { name: 'AbortError' });
+      await assert.rejects(blobs.put(join(tmpdir(), 'there-is-no-such-file'), 'image/png'));
+      assert.equal(await count(), before);
+    });
+
+    it('that are unknown have no facts and no bytes, and are deleted without complaint', async (t) => {
+      const { blobs } = await open(t);
+      for (const key of [sha256(randomBytes(1)), '../../etc/passwd', '', 'ABCDEF', `${'a'.repeat(63)}/`]) {
+        assert.equal(await blobs.stat(key), undefined);
+        await assert.rejects(read(blobs.get(key)), (error) => error instanceof JobsError && error.reason === 'NO_RESULT');
+        await blobs.delete(key);
+      }
+    });
+
+    it('that are deleted are gone, and can come again', async (t) => {
+      const { blobs } = await open(t);
+      const bytes = randomBytes(100);
+      const { key } = await blobs.put(chunked(bytes), 'image/png');
+      await blobs.delete(key);
+      assert.equal(await blobs.stat(key), undefined);
+      await assert.rejects(read(blobs.get(key)));
+      assert.equal((await blobs.put(chunked(bytes), 'image/webp')).mediaType, 'image/webp');
+      assert.deepEqual(await read(blobs.get(key)), bytes);
+    });
+  });
+}

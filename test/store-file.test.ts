@@ -1,0 +1,172 @@
+// The SQLite file itself: one opener, schema, what is left after a kill, a full disk.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { DatabaseSync } from 'node:sqlite';
+import { describe, it, type TestContext } from 'node:test';
+import { JobStatus } from '../src/jobs/job.ts';
+import type { JobStore } from '../src/jobs/ports.ts';
+import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
+import { wantedJob } from './contract/job-store.ts';
+
+const CHILD = join(import.meta.dirname, 'contract', 'sqlite-child.ts');
+const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 1000 };
+const NEVER = new AbortController().signal;
+
+async function folder(t: TestContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-file-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+async function opened(t: TestContext, path: string): Promise<JobStore> {
+  const store = await openSqliteJobStore({ path });
+  t.after(() => store[Symbol.asyncDispose]());
+  return store;
+}
+
+/** The child, and its lines as they come. `shell`: a line of shell before it. */
+function child(t: TestContext, path: string, task: string, shell?: string): { process: ChildProcess; lines: AsyncIterator<string> } {
+  const args = ['--disable-warning=ExperimentalWarning', CHILD, path, task];
+  const stdio = ['ignore', 'pipe', 'inherit'] as const;
+  const process_ =
+    shell === undefined
+      ? spawn(process.execPath, args, { stdio: [...stdio] })
+      : spawn('/bin/sh', ['-c', `${shell}; exec "$0" "$@"`, process.execPath, ...args], { stdio: [...stdio] });
+  t.after(() => process_.kill('SIGKILL'));
+  return { process: process_, lines: createInterface({ input: process_.stdout! })[Symbol.asyncIterator]() };
+}
+
+async function line(lines: AsyncIterator<string>): Promise<string> {
+  const { value, done } = await lines.next();
+  assert.ok(!done, 'the child ended');
+  return value;
+}
+
+describe('the SQLite file', { concurrency: 4 }, () => {
+  it('has one opener: a second one in the same process is told so', async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    await opened(t, path);
+    await assert.rejects(openSqliteJobStore({ path }), /^Error: the job store .*jobs\.db is in use by another process: stop that one/);
+  });
+
+  it('has one opener: a second process is told so, and gets in once the first is killed', async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    const first = child(t, path, 'hold');
+    assert.equal(await line(first.lines), 'open');
+    const second = child(t, path, 'hold');
+    assert.match(await line(second.lines), /^error the job store .* is in use by another process/);
+    first.process.kill('SIGKILL');
+    await once(first.process, 'exit');
+    await opened(t, path);
+  });
+
+  it('of a newer version is refused in words', async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    await (await openSqliteJobStore({ path }))[Symbol.asyncDispose]();
+    const db = new DatabaseSync(path);
+    db.exec('PRAGMA user_version = 99');
+    db.close();
+    await assert.rejects(openSqliteJobStore({ path }), /has schema 99, made by a newer version; this one knows \d+: run the newer version/);
+  });
+
+  it('that is none is refused in words', async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    await writeFile(path, 'this is not a database, whatever its name says'.repeat(100));
+    await assert.rejects(openSqliteJobStore({ path }), /is not a job store: it is not an SQLite file/);
+  });
+
+  it('in a folder that cannot be made is refused with the path', async (t) => {
+    const dir = await folder(t);
+    await writeFile(join(dir, 'file'), '');
+    await assert.rejects(openSqliteJobStore({ path: join(dir, 'file', 'jobs.db') }), /file/);
+  });
+
+  it('has lost nothing that was acknowledged when its process is killed in the middle', { timeout: 30_000 }, async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    const submitted = new Set<string>();
+    const failed = new Map<string, number>();
+    for (let round = 0; round < 2; round++) {
+      const { process: victim, lines } = child(t, path, 'work');
+      assert.equal(await line(lines), 'open');
+      const until = submitted.size + 100 + Math.floor(Math.random() * 200);
+      for (;;) {
+        const { value, done } = await lines.next();
+        if (done) break;
+        const [what, jobId, sequence] = value.split(' ') as [string, string, string];
+        if (what === 'submitted') submitted.add(jobId);
+        else failed.set(jobId, Number(sequence));
+        if (submitted.size === until) victim.kill('SIGKILL');
+      }
+    }
+    const store = await opened(t, path);
+    for (const jobId of submitted) assert.ok(await store.get(jobId), `${jobId} is lost`);
+    for (const [jobId, sequence] of failed) {
+      const job = await store.get(jobId);
+      assert.deepEqual([job?.status, job?.sequence], [JobStatus.FAILED, sequence]);
+    }
+    // What was running is queued again or has failed for the restart; nothing is left behind, no sequence has a hole.
+    let pageToken: string | undefined;
+    let stored = 0;
+    const counts = new Map<JobStatus, number>();
+    do {
+      const page = await store.list({ pageSize: 1000, pageToken });
+      for (const job of page.jobs) {
+        assert.notEqual(job.status, JobStatus.PROCESSING);
+        counts.set(job.status, (counts.get(job.status) ?? 0) + 1);
+        stored++;
+        const sequences: number[] = [];
+        const leave = new AbortController();
+        for await (const event of store.watch(job.jobId, 0, leave.signal)) {
+          sequences.push(event.sequence);
+          if (event.sequence === job.sequence) leave.abort();
+        }
+        assert.deepEqual(
+          sequences,
+          sequences.map((_, i) => i + 1),
+        );
+      }
+      pageToken = page.nextPageToken;
+    } while (pageToken !== undefined);
+    assert.ok(stored >= submitted.size);
+    const { totals } = await store.overview(60_000);
+    for (const status of [JobStatus.QUEUED, JobStatus.FAILED]) assert.equal(totals.get(status) ?? 0, counts.get(status) ?? 0);
+  });
+
+  it('on a full disk refuses what it cannot keep, and counts only what it has kept', { skip: process.platform === 'win32' }, async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    // Files of at most about 3 MB (in blocks of 512 bytes): the write-ahead log runs into it at some COMMIT.
+    const { lines } = child(t, path, 'fill', 'ulimit -f 6000');
+    assert.equal(await line(lines), 'open');
+    assert.match(await line(lines), /^refused (STORAGE_FULL|STORE_UNAVAILABLE)$/);
+    const [, ...counted] = (await line(lines)).split(' ');
+    assert.equal(new Set(counted).size, 1, `acknowledged, totals, queue of the tenant, queue: ${counted}`);
+    assert.equal((await lines.next()).done, true);
+    const store = await opened(t, path);
+    assert.equal((await store.overview(60_000)).totals.get(JobStatus.QUEUED), Number(counted[0]));
+  });
+
+  it('takes a step that fails out of its group and keeps the others', async (t) => {
+    const store = await opened(t, join(await folder(t), 'jobs.db'));
+    const twice = wantedJob();
+    const settled = await Promise.allSettled([
+      store.submit(wantedJob({ request: { idempotencyKey: 'key' } }), LIMITS),
+      store.submit(twice, LIMITS),
+      // The same id again: the database itself refuses it, after the step has begun to write.
+      store.submit({ ...twice }, LIMITS),
+      store.submit(wantedJob({ request: { idempotencyKey: 'key' }, requestDigest: 'other' }), LIMITS),
+      store.submit(wantedJob(), LIMITS),
+      store.claim({ node: 'node' }, NEVER),
+    ]);
+    assert.deepEqual(
+      settled.map((one) => (one.status === 'fulfilled' ? 'done' : one.reason.reason)),
+      ['done', 'done', 'STORE_UNAVAILABLE', 'IDEMPOTENCY_KEY_REUSED', 'done', 'done'],
+    );
+    assert.equal((await store.overview(60_000)).totals.get(JobStatus.QUEUED), 3);
+    assert.equal((await store.list({ pageSize: 10 })).jobs.length, 3);
+  });
+});

@@ -1,0 +1,177 @@
+// Uploads: taken whole or not at all, told by their bytes, gone when they expire.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, type TestContext } from 'node:test';
+import { JobsError } from '../src/jobs/errors.ts';
+import { mediaTypeOf } from '../src/media/sniff.ts';
+import { openUploads, type UploadFacts } from '../src/media/uploads.ts';
+
+const NEVER = new AbortController().signal;
+const HOUR_MS = 3_600_000;
+const JPEG = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(20_000)]);
+const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
+
+async function open(t: TestContext) {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-uploads-'));
+  t.after(() => rm(dir, { recursive: true }));
+  const clock = { now: Date.UTC(2025, 3, 5) };
+  const reopen = async () => {
+    const uploads = await openUploads({ dir, maxBytes: 100_000, ttlMs: HOUR_MS, now: () => clock.now });
+    t.after(() => uploads[Symbol.asyncDispose]());
+    return uploads;
+  };
+  const uploads = await reopen();
+  const receive = (bytes: Uint8Array, facts: Partial<UploadFacts> = {}, signal = NEVER) =>
+    uploads.receive({ filename: 'face.jpg', ...facts }, chunked(bytes), signal);
+  const files = async () => (await readdir(dir, { recursive: true })).filter((name) => name !== 'tmp');
+  return { dir, clock, uploads, reopen, receive, files };
+}
+
+async function* chunked(bytes: Uint8Array, size = 3000): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+}
+
+async function refusal(call: Promise<unknown>): Promise<JobsError> {
+  const error = await call.then(
+    () => undefined,
+    (thrown) => thrown,
+  );
+  assert.ok(error instanceof JobsError, `refused with ${error}`);
+  return error;
+}
+
+describe('uploads', { concurrency: 4 }, () => {
+  it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
+    const { receive, uploads, dir, clock, files } = await open(t);
+    const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
+    assert.match(upload.uri, /^upload:\/\/[0-9a-z]+-[0-9a-f]{32}$/);
+    const { uri: _, ...facts } = upload;
+    assert.deepEqual(facts, { sha256: sha256(JPEG), bytes: JPEG.length, mediaType: 'image/jpeg', expiresMs: clock.now + HOUR_MS });
+    assert.equal((await files()).length, 2);
+    assert.equal(await uploads.resolver.check(upload.uri, 'field'), undefined);
+    const to = join(dir, 'copy');
+    assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
+    assert.deepEqual(await readFile(to), JPEG);
+    assert.notEqual((await receive(JPEG)).uri, upload.uri);
+  });
+
+  it('that are too large are refused, at once when that is announced', async (t) => {
+    const { receive, files, uploads } = await open(t);
+    assert.equal((await refusal(receive(JPEG, { bytes: 100_001 }))).reason, 'UPLOAD_TOO_LARGE');
+    let asked = 0;
+    const endless = (async function* () {
+      for (;;) {
+        asked++;
+        yield JPEG;
+      }
+    })();
+    assert.equal((await refusal(uploads.receive({ filename: 'x' }, endless, NEVER))).reason, 'UPLOAD_TOO_LARGE');
+    assert.equal(asked, 5);
+    assert.deepEqual(await files(), []);
+  });
+
+  it('that are not what was announced are refused', async (t) => {
+    const { receive, files } = await open(t);
+    for (const facts of [{ bytes: JPEG.length + 1 }, { bytes: JPEG.length - 1 }, { sha256: sha256(randomBytes(3)) }]) {
+      assert.equal((await refusal(receive(JPEG, facts))).reason, 'UPLOAD_CORRUPT');
+    }
+    assert.equal((await refusal(receive(Buffer.alloc(0)))).reason, 'UPLOAD_CORRUPT');
+    assert.deepEqual(await files(), []);
+  });
+
+  it('of other kinds are refused as soon as that can be told', async (t) => {
+    const { receive, uploads, files } = await open(t);
+    let asked = 0;
+    const text = (async function* () {
+      for (let i = 0; i < 10; i++) {
+        asked++;
+        yield Buffer.from('<!doctype html>'.repeat(300));
+      }
+    })();
+    const error = await refusal(uploads.receive({ filename: 'face.jpg' }, text, NEVER));
+    assert.deepEqual([error.kind, error.violations[0]?.reason], ['invalid', 'UNSUPPORTED_MEDIA_TYPE']);
+    assert.equal(asked, 1);
+    assert.equal((await refusal(receive(Buffer.from('short')))).kind, 'invalid');
+    assert.deepEqual(await files(), []);
+  });
+
+  it('that break off leave nothing', async (t) => {
+    const { uploads, files } = await open(t);
+    const broken = (async function* () {
+      yield JPEG;
+      throw new Error('the connection broke');
+    })();
+    await assert.rejects(uploads.receive({ filename: 'x' }, broken, NEVER), /the connection broke/);
+    const leave = new AbortController();
+    const left = (async function* () {
+      yield JPEG;
+      leave.abort();
+      yield JPEG;
+    })();
+    await assert.rejects(uploads.receive({ filename: 'x' }, left, leave.signal), { name: 'AbortError' });
+    assert.deepEqual(await files(), []);
+  });
+
+  it('outlive a restart, and go when they expire', async (t) => {
+    const { receive, reopen, clock, files, dir } = await open(t);
+    const first = await receive(JPEG);
+    clock.now += HOUR_MS / 2;
+    const second = await receive(JPEG);
+    await mkdir(join(dir, 'tmp'), { recursive: true });
+    await writeFile(join(dir, 'tmp', 'half'), 'half');
+    // Renamed in, but its process died before the description was.
+    await writeFile(join(dir, second.uri.slice('upload://'.length).replace(/.{32}$/, 'a'.repeat(32))), 'half');
+    const reopened = await reopen();
+    assert.equal((await files()).length, 4);
+    assert.equal(await reopened.resolver.check(first.uri, 'field'), undefined);
+    clock.now += HOUR_MS / 2;
+    assert.equal((await reopened.resolver.check(first.uri, 'source_images[0]'))?.reason, 'UPLOAD_NOT_FOUND');
+    await reopened.sweep();
+    assert.equal((await files()).length, 2);
+    assert.equal(await reopened.resolver.check(second.uri, 'field'), undefined);
+  });
+
+  it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
+    const { uploads, dir } = await open(t);
+    const { resolver } = uploads;
+    for (const id of ['nothing', '../../etc/passwd', 'zzzzzz-'.padEnd(39, '0'), '', 'tmp']) {
+      const violation = await resolver.check(`upload://${id}`, 'source_images[0]');
+      assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
+      const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
+      assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
+    }
+  });
+});
+
+describe('media types by content', () => {
+  const text = (value: string) => Buffer.from(value, 'latin1');
+  const cases: readonly [string, Buffer, string | undefined][] = [
+    ['JPEG', Buffer.from([0xff, 0xd8, 0xff, 0xdb]), 'image/jpeg'],
+    ['PNG', text('\x89PNG\r\n\x1a\n\0\0\0\rIHDR'), 'image/png'],
+    ['WebP', text('RIFF\x10\0\0\0WEBPVP8 '), 'image/webp'],
+    ['AVI', text('RIFF\x10\0\0\0AVI LIST'), 'video/x-msvideo'],
+    ['WAV', text('RIFF\x10\0\0\0WAVEfmt '), 'audio/wav'],
+    ['MP4', text('\0\0\0\x20ftypisom\0\0\x02\0'), 'video/mp4'],
+    ['MOV', text('\0\0\0\x14ftypqt  \0\0\x02\0'), 'video/quicktime'],
+    ['old MOV', text('\0\0\0\x08wide\0\0\0\0mdat'), 'video/quicktime'],
+    ['M4A', text('\0\0\0\x20ftypM4A \0\0\x02\0'), 'audio/mp4'],
+    ['WebM', text('\x1aE\xdf\xa3\x9fB\x86\x81\x01B\x82\x84webm'), 'video/webm'],
+    ['Matroska', text('\x1aE\xdf\xa3\x9fB\x86\x81\x01B\x82\x88matroska'), 'video/x-matroska'],
+    ['MP3 with a tag', text('ID3\x04\0\0'), 'audio/mpeg'],
+    ['MP3 without', Buffer.from([0xff, 0xfb, 0x90, 0x64]), 'audio/mpeg'],
+    ['FLAC', text('fLaC\0\0\0\x22'), 'audio/flac'],
+    ['Ogg', text('OggS\0\x02'), 'audio/ogg'],
+    ['HEIC', text('\0\0\0\x20ftypheic'), undefined],
+    ['AAC stream', Buffer.from([0xff, 0xf1, 0x50, 0x80]), undefined],
+    ['GIF', text('GIF89a'), undefined],
+    ['SVG', text('<svg xmlns='), undefined],
+    ['other RIFF', text('RIFF\x10\0\0\0ACON'), undefined],
+    ['other EBML', text('\x1aE\xdf\xa3\x9fB\x86'), undefined],
+    ['nothing', Buffer.alloc(0), undefined],
+    ['zeros', Buffer.alloc(64), undefined],
+  ];
+  for (const [name, bytes, type] of cases) it(`${name}: ${type ?? 'refused'}`, () => assert.equal(mediaTypeOf(bytes), type));
+});
