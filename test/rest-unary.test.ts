@@ -56,7 +56,7 @@ describe('answers', () => {
       },
     });
     const reply = await call('POST', '/api/v1/books', {});
-    assert.deepEqual([reply.status, reply.headers['location'], reply.headers['x-mine']], [500, undefined, undefined]);
+    assert.deepEqual([reply.status, reply.headers.location, reply.headers['x-mine']], [500, undefined, undefined]);
   });
   test('a redirect field becomes 302 and no body, and an empty one an internal error', async () => {
     const { call } = await serve();
