@@ -8,6 +8,7 @@ import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import tls from 'node:tls';
@@ -36,6 +37,7 @@ async function serve(options: ListenerOptions = {}): Promise<Served> {
   app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.get('/', async (request) => `hello over ${request.raw.httpVersion}`);
   app.get('/wait', (_request, reply) => resolve(() => reply.send('done')));
+  app.post('/stall', () => new Promise(() => {}));
   app.post('/upload', async (request) => String((await text(request.raw)).length));
   // What a Watch does: headers at once, messages when there are any, and the reason of the shutdown as its last word.
   app.get('/watch', (request, reply) => {
@@ -73,13 +75,12 @@ async function probe(socket: net.Socket, ...parts: (string | Buffer)[]): Promise
   socket.on('data', (chunk) => {
     got += chunk.toString('latin1');
   });
-  socket.on('error', () => {});
-  await once(socket, 'close');
+  await gone(socket);
   return got;
 }
 
-/** Resolves when the stream has closed, however it did. */
-function gone(stream: http2.ClientHttp2Stream): Promise<void> {
+/** Resolves when the stream has closed, with an error or without. */
+function gone(stream: Duplex): Promise<void> {
   return new Promise((resolve) => stream.on('error', () => {}).once('close', resolve));
 }
 
@@ -193,6 +194,17 @@ describe('one port in the clear', () => {
     });
   }
 
+  test("HTTP/2: a body that waits here to be read stalls no other, and is not its sender's fault", async () => {
+    const stalled = session.request({ ':path': '/stall', ':method': 'POST' });
+    stalled.write(Buffer.alloc(200_000));
+    const other = session.request({ ':path': '/upload', ':method': 'POST' });
+    other.end(Buffer.alloc(200_000, 'x'));
+    assert.equal(await text(other), '200000');
+    await new Promise((resolve) => setTimeout(resolve, 2 * SHORT.bodyMs));
+    assert.equal(stalled.closed, false);
+    stalled.on('error', () => {}).close();
+  });
+
   test('Expect: 100-continue is granted, another expectation refused', async () => {
     const granted = await probe(
       connect(),
@@ -256,7 +268,7 @@ test('close lets a call in flight finish, ends streams with UNAVAILABLE, drops i
   const inFlight = fetch(`http://127.0.0.1:${port}/wait`).then((response) => response.text());
   const finish = await waiting;
 
-  const dropped = Promise.all([once(silent, 'close'), once(session, 'close')]);
+  const dropped = Promise.all([gone(silent), once(session, 'close')]);
   const closing = app.close();
   assert.equal(await rest, 'Unavailable\n');
   assert.ok(shutdown.signal.aborted);
@@ -277,12 +289,11 @@ test('close destroys what is left after the grace, and every call of it is the s
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   const stuck = net.connect(port, '127.0.0.1');
-  stuck.on('error', () => {});
   stuck.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
   await once(server, 'request');
   const first = listener.close();
   assert.equal(listener.close(), first);
-  await Promise.all([first, once(stuck, 'close')]);
+  await Promise.all([first, gone(stuck)]);
 });
 
 describe('one port over TLS', () => {

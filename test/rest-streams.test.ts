@@ -351,7 +351,7 @@ test('HEAD says the type and calls nothing', async () => {
   assert.deepEqual([reply.status, reply.headers['content-type'], reply.body], [200, 'text/event-stream', '']);
 });
 
-test('streams go over HTTP/2 through the one port, and end when their client resets them', async () => {
+test('calls and streams go over HTTP/2 through the one port, and end when their client resets them', async () => {
   const { implementation, began, freed } = waiting();
   const shutdown = new AbortController();
   const listener = createListener({ shutdown });
@@ -366,6 +366,20 @@ test('streams go over HTTP/2 through the one port, and end when their client res
   assert.equal(headers[':status'], 200);
   await once(stream, 'data');
   await began;
+  for (const [path, body, status] of [
+    ['/api/v1/books', '{"title":"Emma"}', 202],
+    ['/api/v1/books/b1:purge', undefined, 202],
+    ['/api/v1/books', '{"titel":"Emma"}', 400],
+  ] as const) {
+    const call = session.request(
+      { ':path': path, ':method': 'POST', ...(body && { 'content-type': 'application/json' }) },
+      { endStream: !body },
+    );
+    if (body) call.end(body);
+    const [answer] = (await once(call, 'response')) as [http2.IncomingHttpHeaders];
+    assert.equal(answer[':status'], status);
+    await text(call);
+  }
   stream.close(http2.constants.NGHTTP2_CANCEL);
   assert.equal(((await freed) as ConnectError).code, Code.Canceled);
   session.close();

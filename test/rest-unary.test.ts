@@ -48,6 +48,16 @@ describe('answers', () => {
     const reply = await call('POST', '/api/v1/books', { titel: 'Emma' });
     assert.deepEqual([reply.status, reply.headers.location, reply.headers['retry-after']], [400, undefined, undefined]);
   });
+  test('an answer that cannot be written is an error, without the headers of a success', async () => {
+    const { call } = await serve({
+      createBook(_request, context) {
+        context.responseHeader.set('x-mine', 'yes');
+        return { book: { bookId: 'b1', createdAt: { seconds: 253402300800n } } };
+      },
+    });
+    const reply = await call('POST', '/api/v1/books', {});
+    assert.deepEqual([reply.status, reply.headers.location, reply.headers['x-mine']], [500, undefined, undefined]);
+  });
   test('a redirect field becomes 302 and no body, and an empty one an internal error', async () => {
     const { call } = await serve();
     const reply = await call('GET', '/api/v1/books/b1/cover');
@@ -132,6 +142,16 @@ describe('paths', () => {
       const reply = await call('GET', path);
       assert.deepEqual([reply.status, reply.json.code], [400, 'INVALID_ARGUMENT'], path);
     }
+  });
+  test('a route that someone registers below the prefix by hand wins', async () => {
+    const app = Fastify();
+    await app.register(createBridge([{ desc: BookService, implementation: bookstore }], [], { report: () => {} }).plugin);
+    app.post('/api/v1/uploads', async () => 'uploaded');
+    app.get('/api/v1/uploads/:id', async () => 'an upload');
+    assert.equal((await app.inject({ method: 'POST', url: '/api/v1/uploads' })).body, 'uploaded');
+    assert.equal((await app.inject('/api/v1/uploads/u1')).body, 'an upload');
+    assert.equal((await app.inject('/api/v1/uploads')).json().code, 'NOT_FOUND');
+    assert.equal((await app.inject('/api/v1/books/b1')).json().book_id, 'b1');
   });
   test('the absolute form of a request target is understood', async () => {
     const { port, app } = await serve();
@@ -490,6 +510,10 @@ describe('deadlines and signals', () => {
       assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': timeout })).status, 400);
     }
     assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': '1000' })).status, 200);
+  });
+  test('a deadline that is further away than timers reach is no deadline that has passed', async () => {
+    const { call } = await serve({ getBook: () => new Promise((resolve) => setTimeout(resolve, 20, {})) });
+    assert.equal((await call('GET', '/api/v1/books/b1', undefined, { 'connect-timeout-ms': '9999999999' })).status, 200);
   });
   test('a client that leaves aborts the signal', async () => {
     const { implementation, began } = hanging(true);

@@ -195,7 +195,7 @@ export function createBridge(services: readonly Service[], interceptors: readonl
   }
 
   function sendError(reply: FastifyReply, error: unknown): void {
-    if (reply.raw.destroyed || reply.raw.headersSent) return;
+    if (reply.sent || reply.raw.destroyed) return;
     const answer = errors.answer(error);
     reply.code(answer.status).headers(answer.headers).send(answer.body);
   }

@@ -37,6 +37,9 @@ export type Implementation = (request: Message, context: HandlerContext) => unkn
 const ENDED = new ConnectError('the call has ended', Code.Canceled);
 const LEFT = new ConnectError('the client has left', Code.Canceled);
 
+/** Node fires a timer at once that is set for longer. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** The calls in flight, for a shutdown to reach. One listener on the shutdown signal serves them all. */
 export class LiveCalls {
   readonly #calls = new Set<Call>();
@@ -98,7 +101,8 @@ export class Call implements HandlerContext {
     if (timeout === undefined) return;
     this.#deadline = Date.now() + timeout;
     this.watch();
-    this.#timer = setTimeout(() => this.abort(new ConnectError('the operation timed out', Code.DeadlineExceeded)), timeout);
+    const late = () => this.abort(new ConnectError('the operation timed out', Code.DeadlineExceeded));
+    this.#timer = setTimeout(late, Math.min(timeout, MAX_TIMER_MS));
   }
 
   get service(): DescService {

@@ -93,8 +93,12 @@ export function createErrorMapper(report: ReportError, registry?: Registry): Err
       headers['content-type'] = 'application/json';
       const details: string[] = [];
       for (const detail of error.details) {
-        const any = toAny(detail);
-        details.push(writeAny(any));
+        try {
+          details.push(writeAny(toAny(detail)));
+        } catch (cause) {
+          // An answer without one of its details is better than none.
+          report(randomUUID(), cause);
+        }
       }
       const retry = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
       if (retry) headers['retry-after'] ??= String(Math.max(0, Math.ceil(Number(retry.seconds) + retry.nanos / 1e9)));

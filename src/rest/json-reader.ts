@@ -314,7 +314,7 @@ function describeMessage(desc: DescMessage): string {
 }
 
 /** What a value of this field looks like, for people. */
-export function describeScalar(field: { scalar?: ScalarType | undefined; enum?: DescEnum | undefined }): string {
+function describeScalar(field: { scalar?: ScalarType | undefined; enum?: DescEnum | undefined }): string {
   if (field.enum) return `one of ${field.enum.values.map(shortEnumName).join(', ')}`;
   switch (field.scalar) {
     case ScalarType.STRING:

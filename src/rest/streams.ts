@@ -123,7 +123,7 @@ export function compileFormats(route: Route, writer: JsonWriter, retryMs: number
 }
 
 /** The first offer of the highest quality that `Accept` allows (RFC 9110, 12.5.1); the first of all when the header is missing. */
-export function negotiate<T>(accept: string | undefined, offers: readonly (readonly [type: string, value: T])[]): T | undefined {
+function negotiate<T>(accept: string | undefined, offers: readonly (readonly [type: string, value: T])[]): T | undefined {
   if (accept === undefined || accept.trim() === '') return offers[0]![1];
   const ranges = accept.split(',').map((range) => {
     const [type = '', ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());

@@ -2,8 +2,7 @@
 // the method option says (status, Location, Retry-After, redirect, Prefer) is said about successes only.
 import type { IncomingMessage } from 'node:http';
 import type { Message } from '@bufbuild/protobuf';
-import type { Interceptor } from '@connectrpc/connect';
-import { Code } from '@connectrpc/connect';
+import { Code, type Interceptor } from '@connectrpc/connect';
 import type { FastifyReply } from 'fastify';
 import { type Call, callUnary, type Implementation, waitSeconds } from './call.ts';
 import { badRequest, HttpError } from './errors.ts';
@@ -38,24 +37,24 @@ export async function answerUnary(
 export function compileAnswer(route: Route, writer: JsonWriter): Answer {
   const write = route.responseBody ? writer.field(route.responseBody) : writer.message(route.method.output);
   const { redirect, location, successStatus, retryAfterSeconds } = route;
+  // Whatever may throw comes before the first header is set: an error must not go out with the headers of a success.
   return (call, message, reply) => {
-    copyHeaders(call, reply);
     if (redirect) {
       const target = readField(message, redirect);
-      if (typeof target !== 'string' || target === '')
+      if (typeof target !== 'string' || target === '') {
         throw new Error(`${route.method.name} answered without a ${redirect.at(-1)!.name} to redirect to`);
+      }
+      copyHeaders(call, reply);
       reply.code(302).header('location', target).send();
       return;
     }
-    const applied = route.preferWait && call.writtenHeader?.has('preference-applied') === true;
-    if (location) {
-      reply.header(
-        'location',
-        expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? '')),
-      );
-    }
-    if (retryAfterSeconds && !applied && !reply.hasHeader('retry-after')) reply.header('retry-after', retryAfterSeconds);
     const body = write(message);
+    const target =
+      location && expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? ''));
+    const applied = route.preferWait && call.writtenHeader?.has('preference-applied') === true;
+    copyHeaders(call, reply);
+    if (target) reply.header('location', target);
+    if (retryAfterSeconds && !applied && !reply.hasHeader('retry-after')) reply.header('retry-after', retryAfterSeconds);
     reply
       .code(applied ? 200 : successStatus)
       .header('content-type', 'application/json')
@@ -74,7 +73,7 @@ function copyHeaders(call: Call, reply: FastifyReply): void {
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), clamped; undefined when it is not there or makes no sense: a preference is never an error. */
-export function preferredWait(request: IncomingMessage): number | undefined {
+function preferredWait(request: IncomingMessage): number | undefined {
   const prefer = request.headers.prefer;
   if (prefer === undefined) return undefined;
   for (const preference of String(prefer).split(',')) {

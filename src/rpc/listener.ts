@@ -22,7 +22,7 @@ export interface ListenerOptions {
   readonly keepAliveMs?: number;
   /** HTTP/2: a session without a stream is closed after this. Default 300 s. */
   readonly idleMs?: number;
-  /** HTTP/2: a ping goes out this often, and has to be answered before the next. Default 30 s. */
+  /** HTTP/2: a ping goes out this often, and has to be answered within as long. Default 30 s. */
   readonly pingMs?: number;
   /** HTTP/2: streams of one session at a time. Default 1,000: fewer starve unary calls behind one client's streams. */
   readonly maxConcurrentStreams?: number;
@@ -219,19 +219,32 @@ function complete(options: ListenerOptions): Limits {
 /** The start of HTTP/2's connection preface, "PRI * HTTP/2.0"; no HTTP/1.1 method begins so. */
 const PREFACE = Buffer.from('PRI');
 
+/**
+ * Runs `late` after `ms` unless the returned function is called before. When this process was held up, what the client sent in time is read first:
+ * timers come before input in Node's loop, immediates after it.
+ */
+function judge(ms: number, late: () => void): () => void {
+  let settled = false;
+  const timer = setTimeout(() => setImmediate(() => settled || late()), ms);
+  return () => {
+    settled = true;
+    clearTimeout(timer);
+  };
+}
+
 /** Tells the protocol by the first bytes, gives them back to the socket, and calls `decide` once. A silent client is cut off after `ms`. */
 function firstBytes(socket: Socket, ms: number, decide: (isHttp2: boolean) => void): void {
   let head: Buffer | undefined;
-  const silent = setTimeout(() => socket.destroy(), ms);
+  const silent = judge(ms, () => socket.destroy());
   // HTTP servers let their sockets stay half open, so an end does not close them.
   const onEnd = () => socket.destroy();
-  const onClose = () => clearTimeout(silent);
+  const onClose = silent;
   const onData = (chunk: Buffer) => {
     head = head ? Buffer.concat([head, chunk]) : chunk;
     const compared = Math.min(head.length, PREFACE.length);
     const isHttp2 = PREFACE.compare(head, 0, compared, 0, compared) === 0;
     if (isHttp2 && compared < PREFACE.length) return;
-    clearTimeout(silent);
+    silent();
     socket.off('data', onData).off('error', onEnd).off('end', onEnd).off('close', onClose);
     // In this order: a session that finds bytes waiting in its socket does not start.
     decide(isHttp2);
@@ -241,18 +254,20 @@ function firstBytes(socket: Socket, ms: number, decide: (isHttp2: boolean) => vo
   socket.on('data', onData).on('error', onEnd).on('end', onEnd).once('close', onClose);
 }
 
+const SESSION_WINDOW = 4 << 20;
+
 function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies: BodyWatch): void {
   let open = 0;
+  // The default is that of one stream: a single body that waits to be read would stop all others of its session.
+  session.setLocalWindowSize(SESSION_WINDOW);
   // Node sets no limit to how long a client may take for its settings, for the frames of one header block, or to be gone without a word.
-  const handshake = setTimeout(() => session.destroy(), limits.handshakeMs);
-  session.once('remoteSettings', () => clearTimeout(handshake));
-  let answered = true;
+  const greeted = judge(limits.handshakeMs, () => session.destroy());
+  session.once('remoteSettings', greeted);
+  let answered = () => {};
   const ping = setInterval(() => {
     if (session.destroyed) return;
-    if (!answered) return session.destroy();
-    answered = !session.ping(() => {
-      answered = true;
-    });
+    answered = judge(limits.pingMs, () => session.destroy());
+    if (!session.ping(answered)) answered();
   }, limits.pingMs);
   session.setTimeout(limits.idleMs, () => {
     if (open === 0) session.close();
@@ -266,8 +281,9 @@ function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies:
       bodies.watch(stream, () => stream.close(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM));
   });
   session.once('close', () => {
-    clearTimeout(handshake);
+    greeted();
     clearInterval(ping);
+    answered();
   });
 }
 
@@ -308,7 +324,8 @@ class BodyWatch {
       return push.call(body, chunk, encoding);
     };
     body.once('close', () => this.#open.delete(body));
-    this.#sweeping ??= setInterval(() => this.#sweep(), this.#ms / 4).unref();
+    // After input, as in `judge`.
+    this.#sweeping ??= setInterval(() => setImmediate(() => this.#sweep()), this.#ms / 4).unref();
   }
 
   #sweep(): void {
