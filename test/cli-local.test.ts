@@ -424,6 +424,10 @@ describe('serve', () => {
       undefined,
       /data folder .* cannot be written \(ENOTDIR\): make it writable/,
     ],
+    // The system answers ENOENT there whatever exists, which sends Node's own recursive mkdir round and round.
+    ...(existsSync('/proc/self')
+      ? [['a data folder below /proc', { FFJOBS_DATA_DIR: '/proc/x/data' }, undefined, /data folder .* cannot be written/] as const]
+      : []),
     ['no Python', { PATH: '/nowhere' }, undefined, /Python 3\.10 or newer is needed/],
   ] as const) {
     test(`${what}: one sentence with the fix, and 1`, async () => {

@@ -1,6 +1,8 @@
 // `ffjobs serve`: the service until it is told to stop. The first signal drains, a second one leaves at once. What stands in the way of a
 // start is one sentence with its fix.
+import { existsSync } from 'node:fs';
 import { access, constants, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Config } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
@@ -71,7 +73,7 @@ async function ready({ terminal, env, root }: ServeContext, config: Config, sign
 
 async function writable(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await access(folder, constants.W_OK);
   } catch (error) {
     throw new CliError(
@@ -80,6 +82,15 @@ async function writable(folder: string): Promise<void> {
       { cause: error },
     );
   }
+}
+
+/** Level by level: Node's own recursion does not end where a file system answers ENOENT to the last level too, as /proc does. */
+async function makeFolder(folder: string): Promise<void> {
+  if (existsSync(folder)) return;
+  if (dirname(folder) !== folder) await makeFolder(dirname(folder));
+  await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
 }
 
 /** The ends of a start that people meet, in words; anything else stays as it is. */
