@@ -3,7 +3,7 @@
 import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createBench, type Group } from './bench.ts';
+import { Benches, type Group } from './bench.ts';
 import { notRun, type Row } from './figures.ts';
 import { engine } from './groups/engine.ts';
 import { get } from './groups/get.ts';
@@ -51,10 +51,12 @@ async function main(): Promise<number> {
 
   ownProcesses();
   const loadBefore = loadavg()[0]!;
+  const quick = options.quick ?? false;
+  await using benches = new Benches(quick);
   const rows: Row[] = [];
   let broken = false;
   for (const group of GROUPS.filter(({ name }) => names.length === 0 || names.includes(name))) {
-    using bench = createBench(options.quick ?? false, (text) => process.stderr.write(`${group.name}: ${text}\n`));
+    using bench = benches.for(group, (text) => process.stderr.write(`${group.name}: ${text}\n`));
     try {
       for await (const row of group.run(bench)) rows.push(row);
     } catch (error) {
@@ -68,8 +70,8 @@ async function main(): Promise<number> {
   process.stdout.write(
     `${table(rows)}\n\n${facts.cores} cores (${facts.cpu}), Node ${facts.node}, load average ${loadBefore.toFixed(2)} before, `,
   );
-  process.stdout.write(`${facts.load_average_after.toFixed(2)} after${options.quick ? '; a quick run, its figures mean nothing' : ''}\n`);
-  if (options.json) writeJson(resolve(options.json), facts, options.quick ?? false, rows);
+  process.stdout.write(`${facts.load_average_after.toFixed(2)} after${quick ? '; a quick run, its figures mean nothing' : ''}\n`);
+  if (options.json) writeJson(resolve(options.json), facts, quick, rows);
   return broken ? 1 : 0;
 }
 

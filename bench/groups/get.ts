@@ -1,7 +1,6 @@
 // Reading one job: over REST beside a FastAPI service that gives the same JSON, over gRPC beside a bare Connect server with the same message.
 // Every server has a process of its own and gets the same closed loop; first each answer is compared, so that like is measured with like.
 import { deepEqual } from 'node:assert/strict';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { equals } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
@@ -15,7 +14,7 @@ import type { Request } from '../load/tasks.ts';
 import { type Peer, type Served, startFastapi, startNodePeer } from '../peers/start.ts';
 import { CannotRun, cpuSeconds } from '../processes.ts';
 import { getByGrpc, getByRest, noopJob } from '../requests.ts';
-import { Service } from '../service.ts';
+import type { Service } from '../service.ts';
 
 const IN_FLIGHT = 64;
 const GRPC_CONNECTIONS = 4;
@@ -35,7 +34,8 @@ export const get: Group = {
 
   async *run(bench: Bench): AsyncIterable<Row> {
     await using load = LoadGenerator.start();
-    await using service = await Service.start({ dataDir: join(bench.folder(), 'data') });
+    await using lent = await bench.service();
+    const { service } = lent;
     const { succeeded, processing, queued } = await threeJobs(service);
     const served = await answersOf(service, [succeeded, processing]);
 
@@ -117,6 +117,7 @@ export const get: Group = {
     yield versus('gRPC Get, a job that runs', grpc.processing!, 'bare Connect', grpc.connectProcessing, { target });
     yield versus('gRPC Get, a job with a result (its URL signed anew)', grpc.succeeded!, 'bare Connect', grpc.connectSucceeded, { target });
     yield versus('gRPC Get beside bare grpc-js, same message', grpc.succeeded!, 'grpc-js', grpc.grpcJs, {});
+    for (const jobId of [queued, processing]) await service.clients().jobs.cancel({ jobId });
   },
 };
 

@@ -1,6 +1,5 @@
 // No-op jobs from submit to succeeded through one slot, everything stored. The peer is coglet with a prediction that does nothing, which
 // queues and stores nothing: one caller, one prediction after another, its fastest way with one worker.
-import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { WatchJobsRequestSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
@@ -31,12 +30,12 @@ export const jobs: Group = {
   about: 'no-op jobs from submit to succeeded, durable, through one slot',
 
   async *run(bench: Bench): AsyncIterable<Row> {
-    const folder = bench.folder();
     await using load = LoadGenerator.start();
-    await using service = await Service.start({ dataDir: join(folder, 'default') });
+    await using lent = await bench.service();
+    const { service } = lent;
     await using unrecycled = bench.quick
       ? undefined
-      : await Service.start({ dataDir: join(folder, 'unrecycled'), settings: { RECYCLE_AFTER_JOBS: '0' } });
+      : await Service.start({ dataDir: bench.folder(), settings: { RECYCLE_AFTER_JOBS: '0' } });
     let why: string | undefined;
     let peer: Peer | undefined;
     try {

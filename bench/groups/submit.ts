@@ -7,16 +7,15 @@ import type { Bench, Group } from '../bench.ts';
 import { percentile, type Row, rowOf } from '../figures.ts';
 import { LoadGenerator } from '../load/generator.ts';
 import { noopJob, submitByGrpc, submitByRest } from '../requests.ts';
-import { Service } from '../service.ts';
 
 export const submit: Group = {
   name: 'submit',
   about: "Submit to the worker's run, durable, one at a time",
 
   async *run(bench: Bench): AsyncIterable<Row> {
-    const folder = bench.folder();
-    const timesFile = join(folder, 'times.txt');
-    await using service = await Service.start({ dataDir: join(folder, 'data') });
+    const timesFile = join(bench.folder(), 'times.txt');
+    await using lent = await bench.service();
+    const { service } = lent;
     await using load = LoadGenerator.start();
     const job = noopJob({ times_file: timesFile });
     for (const [protocol, request] of [

@@ -1,6 +1,5 @@
 // A thousand watchers of one job at ten events a second: how late an event is and what a watcher costs. The engine alternates progress and
 // log lines, so that all ten are stored events (of progress alone the service lets fewer through). The peers send one shared event as often.
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Bench, Group } from '../bench.ts';
@@ -10,7 +9,7 @@ import type { DeliveriesDone, Request } from '../load/tasks.ts';
 import { startNodePeer } from '../peers/start.ts';
 import { CannotRun, cpuSeconds, residentBytes } from '../processes.ts';
 import { noopJob, watchByGrpc, watchBySse } from '../requests.ts';
-import { Service } from '../service.ts';
+import type { Service } from '../service.ts';
 
 const EVENTS_PER_SECOND = 10;
 const GRPC_CONNECTIONS = 10;
@@ -35,10 +34,13 @@ export const watch: Group = {
     ] as const) {
       await using load = LoadGenerator.start();
       const ours = await (async () => {
-        await using service = await Service.start({ dataDir: join(bench.folder(), 'data') });
+        await using lent = await bench.service();
+        const { service } = lent;
         const jobId = await longJob(service);
         bench.say(`${protocol}: ${watchers} watchers of the service`);
-        return await watched(bench, load, service, request(jobId), watchers, () => service.metric('nodejs_heap_size_used_bytes'));
+        const done = await watched(bench, load, service, request(jobId), watchers, () => service.metric('nodejs_heap_size_used_bytes'));
+        await service.clients().jobs.cancel({ jobId });
+        return done;
       })();
       bench.say(`${protocol}: ${watchers} watchers of the peer`);
       const peer = await (async () => {
