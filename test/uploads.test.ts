@@ -6,8 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { JobsError } from '../src/jobs/errors.ts';
+import type { UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
-import { openUploads, type UploadFacts } from '../src/media/uploads.ts';
+import { openUploads } from '../src/media/uploads.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;

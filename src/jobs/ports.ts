@@ -185,3 +185,25 @@ export interface BlobStore {
   /** An absolute or service-relative URL that gives this one object until `expiresMs`, under the file name given. */
   signedUrl(key: string, options: { readonly expiresMs: number; readonly filename: string; readonly mediaType: string }): Promise<string>;
 }
+
+/** What the caller says of a file. */
+export interface UploadFacts {
+  /** For people only. */
+  readonly filename: string;
+  /** Refused at once when too large, and at the end when not true. */
+  readonly bytes?: number;
+  /** Lower-case hex; refused at the end when not true. */
+  readonly sha256?: string;
+}
+
+export interface Upload {
+  /** `upload://ID` */
+  readonly uri: string;
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly mediaType: string;
+  readonly expiresMs: number;
+}
+
+/** Takes the bytes of one file, or throws and keeps nothing. */
+export type ReceiveUpload = (facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<Upload>;

@@ -4,6 +4,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
+import type { Upload, UploadFacts } from '../jobs/ports.ts';
 import { copyOpened, type MediaResolver } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES, UPLOAD_TYPES } from './sniff.ts';
 
@@ -15,25 +16,6 @@ export interface UploadsOptions {
   readonly ttlMs: number;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
-}
-
-/** What the caller says of a file. */
-export interface UploadFacts {
-  /** For people only. */
-  readonly filename: string;
-  /** Refused at once when too large, and at the end when not true. */
-  readonly bytes?: number;
-  /** Lower-case hex; refused at the end when not true. */
-  readonly sha256?: string;
-}
-
-export interface Upload {
-  /** `upload://ID` */
-  readonly uri: string;
-  readonly sha256: string;
-  readonly bytes: number;
-  readonly mediaType: string;
-  readonly expiresMs: number;
 }
 
 export interface Uploads extends AsyncDisposable {

@@ -14,6 +14,7 @@ import {
 } from '@bufbuild/protobuf';
 import { protoCamelCase } from '@bufbuild/protobuf/reflect';
 import { isWrapperDesc } from '@bufbuild/protobuf/wkt';
+import { distance } from 'fastest-levenshtein';
 import type { FieldViolation } from './errors.ts';
 import { badRequest } from './errors.ts';
 import { shortEnumName } from './json-writer.ts';
@@ -348,26 +349,13 @@ export function didYouMean(given: string, names: readonly string[]): string {
   let best: string | undefined;
   let least = Math.min(3, Math.floor(wanted.length / 3) + 1);
   for (const name of names) {
-    const distance = editDistance(wanted, name);
-    if (distance < least || (distance === least && best === undefined && distance <= 2)) {
-      least = distance;
+    const far = distance(wanted, name);
+    if (far < least || (far === least && best === undefined && far <= 2)) {
+      least = far;
       best = name;
     }
   }
   return best === undefined ? '' : `; did you mean ${JSON.stringify(best)}?`;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }
 
 /** JSON.parse whose refusal says where: a ConnectError, INVALID_ARGUMENT, with line and column. */

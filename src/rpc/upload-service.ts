@@ -4,23 +4,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import { type UploadRequest, UploadResponseSchema, type UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
-
-export interface UploadFacts {
-  readonly filename: string;
-  readonly bytes?: number;
-  readonly sha256?: string;
-}
-
-export interface Upload {
-  readonly uri: string;
-  readonly sha256: string;
-  readonly bytes: number;
-  readonly mediaType: string;
-  readonly expiresMs: number;
-}
-
-/** Takes the bytes of one file, or throws and keeps nothing. */
-export type ReceiveUpload = (facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<Upload>;
+import type { ReceiveUpload } from '../jobs/ports.ts';
 
 export function createUploadService(receive: ReceiveUpload): ServiceImpl<typeof UploadService> {
   return {
