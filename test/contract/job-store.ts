@@ -119,7 +119,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   const claimNothing = async (store: JobStore, want: Parameters<JobStore['claim']>[0] = { node: 'node' }): Promise<void> => {
     const leave = new AbortController();
     const claimed = store.claim(want, leave.signal);
-    await store.submit(wantedJob({ tenant: 'witness', startTimeoutMs: 0 }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
+    await store.submit(wantedJob({ tenant: 'witness' }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
     leave.abort();
     assert.equal(await claimed, undefined);
   };
