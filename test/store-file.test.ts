@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -11,6 +11,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { JobStatus } from '../src/jobs/job.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
+import { openDatabase } from '../src/store/sqlite.ts';
 import { wantedJob } from './contract/job-store.ts';
 
 const CHILD = join(import.meta.dirname, 'contract', 'sqlite-child.ts');
@@ -31,7 +32,7 @@ async function opened(t: TestContext, path: string): Promise<JobStore> {
 
 /** The child, and its lines as they come. `shell`: a line of shell before it. */
 function child(t: TestContext, path: string, task: string, shell?: string): { process: ChildProcess; lines: AsyncIterator<string> } {
-  const args = ['--disable-warning=ExperimentalWarning', CHILD, path, task];
+  const args = [CHILD, path, task];
   const stdio = ['ignore', 'pipe', 'inherit'] as const;
   const process_ =
     shell === undefined
@@ -72,6 +73,24 @@ describe('the SQLite file', { concurrency: 4 }, () => {
     db.exec('PRAGMA user_version = 99');
     db.close();
     await assert.rejects(openSqliteJobStore({ path }), /has schema 99, made by a newer version; this one knows \d+: run the newer version/);
+  });
+
+  it('of an older version is brought up to date, step by step, and says so', async (t) => {
+    const dir = await folder(t);
+    const [path, scripts] = [join(dir, 'jobs.db'), join(dir, 'migrations')];
+    await mkdir(scripts);
+    await writeFile(join(scripts, '001-first.sql'), 'CREATE TABLE first (a); INSERT INTO first VALUES (1)');
+    const made = openDatabase(path, scripts);
+    assert.equal(made.migrated, undefined, 'a new file is not news');
+    made.db.close();
+    await writeFile(join(scripts, '002-second.sql'), 'ALTER TABLE first ADD b; UPDATE first SET b = a + 1');
+    await writeFile(join(scripts, '003-broken.sql'), 'CREATE TABLE third (a); INSERT INTO nowhere VALUES (1)');
+    assert.throws(() => openDatabase(path, scripts), /cannot open the job store .*no such table: nowhere/);
+    await writeFile(join(scripts, '003-broken.sql'), 'CREATE TABLE third (a)');
+    const { db, migrated } = openDatabase(path, scripts);
+    t.after(() => db.close());
+    assert.deepEqual(migrated, { from: 2, to: 3 }, 'what had worked was kept, and the broken one left no half of itself');
+    assert.deepEqual({ ...db.prepare('SELECT a, b FROM first').get() }, { a: 1, b: 2 });
   });
 
   it('that is none is refused in words', async (t) => {

@@ -56,7 +56,8 @@ class LocalBlobs implements LocalBlobStore {
   }
 
   /**
-   * A file that nobody else has a link to is linked in and not copied, where it lies on the same volume: it must not be written to again.
+   * A file on the same volume is taken in without copying its bytes, by shared blocks or else, when it has one name only, by a second one:
+   * give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
@@ -160,6 +161,12 @@ async function takeFile(source: string, to: string, signal: AbortSignal | undefi
 }
 
 async function linkOrCopy(source: string, to: string): Promise<void> {
+  try {
+    await copyFile(source, to, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
+    return;
+  } catch {
+    // No shared blocks here, or no such file, which shows below.
+  }
   const found = await lstat(source);
   if (found.isFile() && found.nlink === 1) {
     try {
@@ -169,7 +176,7 @@ async function linkOrCopy(source: string, to: string): Promise<void> {
       // Another volume, or a file system without links.
     }
   }
-  await copyFile(source, to, fs.COPYFILE_FICLONE | fs.COPYFILE_EXCL);
+  await copyFile(source, to, fs.COPYFILE_EXCL);
 }
 
 async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {

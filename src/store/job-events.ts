@@ -33,13 +33,6 @@ export class JobEvents {
     this.#source = source;
   }
 
-  /** Watchers now, over all jobs. */
-  get watchers(): number {
-    let count = 0;
-    for (const channel of this.#channels.values()) count += channel.cursors.size;
-    return count;
-  }
-
   /** After COMMIT: tells an event to whoever watches. `ended`: it is the job's last one. */
   publish(jobId: JobId, event: JobEvent, ended: boolean): void {
     this.#channels.get(jobId)?.push(event, ended);

@@ -110,7 +110,7 @@ class SqliteJobStore implements JobStore {
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
       beforeCommit: () => this.#figures.write(),
       afterGroup: () => this.#afterGroup(),
-      onDefect: (error) => this.#log?.error({ err: error }, 'telling of a committed step failed'),
+      onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
     });
     const tokens = new Tokens(secretOf(db));
     this.#queue = new ReadyQueue({ weights: options.weights, undo });

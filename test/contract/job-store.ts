@@ -28,6 +28,8 @@ export type JobStoreFactory = (settings?: JobStoreSettings) => Promise<OpenedJob
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED, REFUSED } = JobStatus;
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
 const GRACE_MS = 5000;
+/** A wait that does not end fails the suite and not the whole run. */
+const SUITE = { concurrency: 8, timeout: 60_000 };
 const RUN = { slot: 'node/0', engine: create(EngineInfoSchema, { name: 'classical', version: '1' }) };
 const TIMINGS = create(TimingsSchema, { runSeconds: 1.5 });
 const CRASH = { reason: 'WORKER_CRASHED', message: 'the worker died', retryable: true, killedWorker: true };
@@ -117,7 +119,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   const claimNothing = async (store: JobStore, want: Parameters<JobStore['claim']>[0] = { node: 'node' }): Promise<void> => {
     const leave = new AbortController();
     const claimed = store.claim(want, leave.signal);
-    await store.submit(wantedJob({ tenant: 'witness', startTimeoutMs: 0 }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
+    await store.submit(wantedJob({ tenant: 'witness' }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
     leave.abort();
     assert.equal(await claimed, undefined);
   };
@@ -128,7 +130,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   };
   const eventsOf = (store: JobStore, id: string, after = 0) => collect(store.watch(id, after, NEVER));
 
-  describe(`${name}: submit`, { concurrency: 8 }, () => {
+  describe(`${name}: submit`, SUITE, () => {
     it('answers a queued job that is there', async (t) => {
       const { store } = await open(t);
       const wanted = wantedJob({ warnings: ['careful'], submittedBy: 'ann', request: { labels: { show: 'one' }, priority: 2 } });
@@ -221,7 +223,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: order of service`, { concurrency: 8 }, () => {
+  describe(`${name}: order of service`, SUITE, () => {
     const served = async (store: JobStore, count: number) => {
       const ids: string[] = [];
       for (let i = 0; i < count; i++) {
@@ -303,7 +305,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: claim`, { concurrency: 8 }, () => {
+  describe(`${name}: claim`, SUITE, () => {
     it('waits for a job and is given it', async (t) => {
       const { store } = await open(t);
       const claimed = claim(store);
@@ -336,7 +338,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: lease`, { concurrency: 8 }, () => {
+  describe(`${name}: lease`, SUITE, () => {
     it('takes a job from begin to success', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);
@@ -495,7 +497,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: failure`, { concurrency: 8 }, () => {
+  describe(`${name}: failure`, SUITE, () => {
     it('that is retryable is tried again after a delay, up to the attempts allowed', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store, { maxAttempts: 2 });
@@ -545,7 +547,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: cancel`, { concurrency: 8 }, () => {
+  describe(`${name}: cancel`, SUITE, () => {
     it('of a queued job is done at once', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);
@@ -627,7 +629,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: start timeout`, { concurrency: 8 }, () => {
+  describe(`${name}: start timeout`, SUITE, () => {
     it('fails a job that nobody has taken', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store, { startTimeoutMs: 30 });
@@ -639,8 +641,10 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
 
     it('is the holder’s affair while a lease holds the job, and is past when it comes back', async (t) => {
       const { store } = await open(t);
+      // The claim waits already, so the job cannot be late for it.
+      const claimed = claim(store);
       const { jobId } = await submit(store, { startTimeoutMs: 30 });
-      const lease = await claim(store);
+      const lease = await claimed;
       assert.equal(lease.startDeadlineMs, timestampMs(lease.job.createdAt!) + 30);
       const other = await submit(store, { startTimeoutMs: 40 });
       await collect(store.watch(other.jobId, undefined, NEVER));
@@ -652,9 +656,10 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
 
     it('is over once the engine has begun', async (t) => {
       const { store } = await open(t);
-      const { jobId } = await submit(store, { startTimeoutMs: 200 });
-      await (await begun(store)).giveBack(WaitReason.SLOT);
-      const other = await submit(store, { startTimeoutMs: 210 });
+      const running = begun(store);
+      const { jobId } = await submit(store, { startTimeoutMs: 30 });
+      await (await running).giveBack(WaitReason.SLOT);
+      const other = await submit(store, { tenant: 'other', startTimeoutMs: 40 });
       await collect(store.watch(other.jobId, undefined, NEVER));
       assert.equal((await store.get(jobId))?.status, QUEUED);
       assert.equal((await claim(store)).startDeadlineMs, undefined);
@@ -668,7 +673,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: purge`, { concurrency: 8 }, () => {
+  describe(`${name}: purge`, SUITE, () => {
     it('forgets the result and says which blob to delete', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);
@@ -703,7 +708,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: watch`, { concurrency: 8 }, () => {
+  describe(`${name}: watch`, SUITE, () => {
     /** Runs a job with so many progress and log events, without waiting for any watcher. */
     const run = async (store: JobStore, events: number): Promise<void> => {
       const lease = await begun(store);
@@ -887,7 +892,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: watching all jobs`, { concurrency: 8 }, () => {
+  describe(`${name}: watching all jobs`, SUITE, () => {
     const facts = ({ job, matches, reset }: JobChange) => [job?.jobId, job?.status, matches, reset];
 
     it('gives every change from now on, the latest of each job', async (t) => {
@@ -979,7 +984,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: list`, { concurrency: 8 }, () => {
+  describe(`${name}: list`, SUITE, () => {
     const ids = (jobs: readonly Job[]) => jobs.map((job) => job.jobId);
 
     it('is newest first, page by page, whatever is submitted meanwhile', async (t) => {
@@ -1081,7 +1086,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: overview`, { concurrency: 8 }, () => {
+  describe(`${name}: overview`, SUITE, () => {
     it('counts by status, tenant and time, over a restart', async (t) => {
       const { store, restart } = await open(t);
       for (const tenant of ['one', 'one', 'two']) await submit(store, { tenant });
@@ -1106,7 +1111,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: restart`, { concurrency: 8 }, () => {
+  describe(`${name}: restart`, SUITE, () => {
     it('puts a claimed job back in order, no attempt spent', async (t) => {
       const { store, restart } = await open(t);
       const first = await submit(store, { maxAttempts: 1 });
@@ -1161,7 +1166,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
   });
 
-  describe(`${name}: closing`, { concurrency: 8 }, () => {
+  describe(`${name}: closing`, SUITE, () => {
     it('ends watchers, claims and leases, each in its way', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);
