@@ -185,19 +185,20 @@ async function runNode(files: readonly string[], tally: Tally): Promise<void> {
   });
   const paths = new Map<string, string[]>();
   for await (const { type, data } of events) {
+    const entry = entryFile(data);
     if (type === 'test:stderr' || type === 'test:stdout') {
-      suiteOf(data.file).output += data.message;
+      suiteOf(entry).output += data.message;
     } else if (type === 'test:start') {
-      const path = paths.get(data.file ?? '') ?? [];
+      const path = paths.get(entry ?? '') ?? [];
       path.length = data.nesting;
       path.push(data.name);
-      paths.set(data.file ?? '', path);
+      paths.set(entry ?? '', path);
     } else if (type === 'test:pass' || type === 'test:fail') {
       if (data.details.type === 'suite') continue;
-      const suite = suiteOf(data.file);
-      const file = relative(ROOT, data.file ?? 'test').replaceAll('\\', '/');
-      const title = [...(paths.get(data.file ?? '')?.slice(0, data.nesting) ?? []), data.name].join(' > ');
-      if (data.name === data.file) {
+      const suite = suiteOf(entry);
+      const file = relative(ROOT, entry ?? 'test').replaceAll('\\', '/');
+      const title = [...(paths.get(entry ?? '')?.slice(0, data.nesting) ?? []), data.name].join(' > ');
+      if (data.name === entry) {
         // The file itself, told only where it has no tests of its own.
         if (type === 'test:pass') tally.fail(`${file}: it has no tests`);
         else tally.fail(`${file}: it did not run to its end`);
@@ -219,12 +220,18 @@ async function runNode(files: readonly string[], tally: Tally): Promise<void> {
         tally.passed++;
         tally.ran.add(file);
       }
-    } else if (type === 'test:summary' && data.file !== undefined) {
-      tellSuite(relative(ROOT, data.file), suiteOf(data.file), data.duration_ms);
+    } else if (type === 'test:summary' && entry !== undefined) {
+      tellSuite(relative(ROOT, entry), suiteOf(entry), data.duration_ms);
     }
   }
   for (const [name, suite] of suites)
     if (suite.failed > 0 && suite.output !== '') console.log(`--- output of ${name}\n${indented(suite.output)}`);
+}
+
+/** The file that was run, which is not always the one that a test is written in: contract suites are functions. The types do not know it yet. */
+function entryFile(data: object): string | undefined {
+  const { file, entryFile } = data as { file?: string; entryFile?: string };
+  return entryFile ?? file;
 }
 
 function tellSuite(name: string, suite: { passed: number; failed: number; skipped: number }, ms: number): void {
