@@ -55,16 +55,26 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     graceMs: options.closeGraceMs,
     shutdown,
   });
+  const calls = new WeakMap<object, Call & { readonly startedAt: number }>();
+  const contextValues = (request: FastifyRequest) => createContextValues().set(callKey, calls.get(request.raw));
+  const bridge = createBridge(options.restServices, options.interceptors, {
+    report: (reference, cause) => options.log.error({ err: cause, reference }, 'internal error'),
+    shutdownSignal: shutdown.signal,
+    contextValues,
+    maxBodyBytes: options.maxBodyBytes,
+    prefixes: [REST_PREFIX],
+    text: options.text,
+  });
   const app = fastify({
     serverFactory: (handler) => listener.serverFactory(handler),
-    forceCloseConnections: false,
+    forceCloseConnections: 'idle',
+    frameworkErrors: bridge.frameworkErrors,
     bodyLimit: options.maxBodyBytes,
     genReqId: requestId,
     routerOptions: { maxParamLength: 500 },
     exposeHeadRoutes: false,
   });
 
-  const calls = new WeakMap<object, Call & { readonly startedAt: number }>();
   app.addHook('onRequest', (request, reply, done) => {
     calls.set(request.raw, { id: request.id, log: options.log, endpoint: undefined, code: undefined, startedAt: performance.now() });
     reply.raw.setHeader('x-request-id', request.id);
@@ -76,10 +86,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       const code = call.code ?? codeOfStatus(reply.raw.statusCode);
       const endpoint = call.endpoint ?? request.routeOptions.url ?? 'unmatched';
       const seconds = (performance.now() - call.startedAt) / 1000;
-      options.count({ method: request.method, endpoint, code, seconds });
+      // HTTP/2 lets a caller make up methods; a label for each would never end.
+      const method = METHODS.includes(request.method) ? request.method : 'other';
+      options.count({ method, endpoint, code, seconds });
       logCall(options.log, {
         request_id: call.id,
-        method: request.method,
+        method,
         endpoint,
         code,
         status: reply.raw.statusCode,
@@ -88,7 +100,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     }
     done();
   });
-  const contextValues = (request: FastifyRequest) => createContextValues().set(callKey, calls.get(request.raw));
 
   await app.register(fastifyConnectPlugin, {
     routes(router) {
@@ -99,14 +110,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     shutdownSignal: shutdown.signal,
     readMaxBytes: options.maxBodyBytes,
     requireConnectProtocolHeader: false,
-  });
-  const bridge = createBridge(options.restServices, options.interceptors, {
-    report: (reference, cause) => options.log.error({ err: cause, reference }, 'internal error'),
-    shutdownSignal: shutdown.signal,
-    contextValues,
-    maxBodyBytes: options.maxBodyBytes,
-    prefixes: [REST_PREFIX],
-    text: options.text,
   });
   const document = createOpenApi(bridge.routes, {
     info: {
@@ -140,6 +143,8 @@ function requestId(request: { headers: Record<string, string | string[] | undefi
   const given = request.headers['x-request-id'];
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
 }
+
+const METHODS: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
 
 const CODES_BY_STATUS: Readonly<Record<number, string>> = {
   400: 'invalid_argument',
