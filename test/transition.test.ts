@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { create } from '@bufbuild/protobuf';
-import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import fc from 'fast-check';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import {
