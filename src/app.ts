@@ -157,6 +157,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
+    grpcStreams: config.grpcStreams,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     async ready() {
