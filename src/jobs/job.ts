@@ -47,7 +47,7 @@ export type Change =
   /** A begun or prepared attempt ended without a verdict and the job waits for another one. */
   | { readonly type: 'requeue'; readonly wait: WaitReason; readonly failure: Failure | undefined }
   /** The caller wants it stopped; something still holds it. */
-  | { readonly type: 'request_cancel'; readonly forceStopAt: Timestamp | undefined }
+  | { readonly type: 'request_cancel'; readonly graceMs: number }
   /** Nothing runs for it any more. */
   | { readonly type: 'cancel'; readonly timings: Timings | undefined }
   | { readonly type: 'purge' };
@@ -162,7 +162,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       return next;
     case 'request_cancel':
       next.cancelRequestedAt = job.cancelRequestedAt ?? now;
-      next.forceStopAt = job.forceStopAt ?? change.forceStopAt;
+      next.forceStopAt = job.forceStopAt ?? timestampFromMs(nowMs + change.graceMs);
       return next;
     case 'succeed':
       end(next, now, change.timings);

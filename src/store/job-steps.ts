@@ -180,8 +180,7 @@ export class JobSteps {
     if (isTerminal(stored.job.status)) return stored;
     if (stored.node === undefined) return this.cancelNow(stored, undefined);
     if (stored.job.cancelRequestedAt) return stored;
-    const forceStopAt = timestampFromMs(this.#options.now() + graceMs);
-    return this.#step(stored, { type: 'request_cancel', forceStopAt });
+    return this.#step(stored, { type: 'request_cancel', graceMs });
   }
 
   giveBack(stored: StoredJob, wait: WaitReason): StoredJob {
