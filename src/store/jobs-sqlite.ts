@@ -197,7 +197,8 @@ class SqliteJobStore implements JobStore {
           reject(error);
         },
       };
-      const onAbort = () => waiter.settle(undefined);
+      // One that has been served in the running group is no longer waiting: it gets its lease, or the lease would be nobody's.
+      const onAbort = () => this.#waiters.has(waiter) && waiter.settle(undefined);
       signal.addEventListener('abort', onAbort, { once: true });
       this.#waiters.add(waiter);
       this.#writer.wake();
@@ -278,7 +279,11 @@ class SqliteJobStore implements JobStore {
       const { jobId } = stored.job;
       const lease = new SqliteLease(this, stored, rank);
       this.#leases.set(jobId, lease);
-      this.#writer.undo(() => this.#leases.delete(jobId));
+      this.#waiters.delete(waiter);
+      this.#writer.undo(() => {
+        this.#leases.delete(jobId);
+        this.#waiters.add(waiter);
+      });
       this.#writer.committed(() => waiter.settle(lease));
     }
   }

@@ -328,6 +328,19 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.equal((await claim(store)).job.jobId, jobId);
     });
 
+    it('loses no job to a claim that is aborted in the step that serves it', async (t) => {
+      const { store } = await open(t);
+      const held = await submit(store);
+      const lease = await claim(store);
+      const leave = new AbortController();
+      const waiting = store.claim({ node: 'node' }, leave.signal);
+      lease.signal.addEventListener('abort', () => leave.abort());
+      // Asked for together: the cancel's abort comes while the job that the claim gets is already on its way.
+      const [, better] = await Promise.all([store.cancel(held.jobId, GRACE_MS), submit(store)]);
+      await (await waiting)?.[Symbol.asyncDispose]();
+      assert.equal((await claim(store)).job.jobId, better.jobId);
+    });
+
     it('gives each job to one claimer', async (t) => {
       const { store } = await open(t);
       const claims = Array.from({ length: 40 }, () => claim(store));
