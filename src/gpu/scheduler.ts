@@ -536,7 +536,7 @@ export class Scheduler implements AsyncDisposable {
     });
     const end = await stay.run.end;
     timings.runSeconds = end.seconds;
-    timings.gpuSeconds = (job.timings?.gpuSeconds ?? 0) + (performance.now() - taken) / 1000;
+    timings.gpuSeconds = (performance.now() - taken) / 1000;
     if (end.kind === 'done') stay.stepSeconds = finiteOf(end.done.stepSeconds);
     return end;
   }
@@ -622,7 +622,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #giveBack(stay: Stay, wait: WaitReason): Promise<void> {
-    return this.#conclude(stay, () => stay.lease.giveBack(wait));
+    return this.#conclude(stay, () => stay.lease.giveBack(wait, this.#timings(stay)));
   }
 
   /** The one terminal step, after everything that was said; tried for a while where the store does not answer. */

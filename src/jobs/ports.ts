@@ -102,6 +102,7 @@ export class LeaseEnded extends Error {
 /**
  * The right to work on one job. Renews itself; every write is fenced: after the lease is lost it throws `JobsError` LEASE_LOST.
  * Writes take effect in the order of the calls, so that a caller need not wait for one before the next.
+ * Timings are this attempt's alone: the job adds up what sums over attempts.
  * Exactly one of `complete`, `fail`, `refuse`, `canceled` and `giveBack` ends it. Disposed unfinished, it is given back with no attempt spent.
  */
 export interface Lease extends AsyncDisposable {
@@ -129,7 +130,7 @@ export interface Lease extends AsyncDisposable {
   /** Durable. Nothing runs for the job any more, as its caller asked. */
   canceled(timings?: Timings): Promise<Job>;
   /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
-  giveBack(wait: WaitReason): Promise<Job>;
+  giveBack(wait: WaitReason, timings?: Timings): Promise<Job>;
 }
 
 export interface Overview {

@@ -159,7 +159,8 @@ export class JobSteps {
     }
     const nowMs = now();
     const readyAtMs = nowMs + retryDelayMs(spent, random());
-    const next = this.#step(stored, { type: 'requeue', wait: WaitReason.RETRY, failure }, { node: undefined, spent, kills, readyAtMs });
+    const change: Change = { type: 'requeue', wait: WaitReason.RETRY, failure, timings: facts.timings };
+    const next = this.#step(stored, change, { node: undefined, spent, kills, readyAtMs });
     queue.add(this.#entry(next), nowMs);
     return next;
   }
@@ -180,14 +181,13 @@ export class JobSteps {
     if (isTerminal(stored.job.status)) return stored;
     if (stored.node === undefined) return this.cancelNow(stored, undefined);
     if (stored.job.cancelRequestedAt) return stored;
-    const forceStopAt = timestampFromMs(this.#options.now() + graceMs);
-    return this.#step(stored, { type: 'request_cancel', forceStopAt });
+    return this.#step(stored, { type: 'request_cancel', graceMs });
   }
 
-  giveBack(stored: StoredJob, wait: WaitReason): StoredJob {
-    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, undefined);
+  giveBack(stored: StoredJob, wait: WaitReason, timings: Timings | undefined): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, timings);
     const begun = stored.job.status === JobStatus.PROCESSING;
-    return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined } : { type: 'release', wait }, {});
+    return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined, timings } : { type: 'release', wait }, {});
   }
 
   /** A job that was held when the process ended: its lease is void. */
@@ -199,7 +199,7 @@ export class JobSteps {
     if (spent >= stored.maxAttempts) {
       return this.#step(stored, { type: 'fail', failure, timings: undefined }, { node: undefined, spent });
     }
-    return this.#return(stored, { type: 'requeue', wait: WaitReason.SLOT, failure }, { spent });
+    return this.#return(stored, { type: 'requeue', wait: WaitReason.SLOT, failure, timings: undefined }, { spent });
   }
 
   /** Nobody has begun the job in time. */

@@ -459,8 +459,8 @@ class SqliteLease implements Lease {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.cancelNow(stored, timings));
   }
 
-  giveBack(wait: WaitReason): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait));
+  giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait, timings));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -528,6 +528,17 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.deepEqual(events.map(statusOf), [QUEUED, PROCESSING, QUEUED, PROCESSING, FAILED]);
     });
 
+    it('adds up the time that slots were held, over retries, given back attempts and one that never began', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await submit(store);
+      const held = (gpuSeconds: number) => create(TimingsSchema, { gpuSeconds, runSeconds: gpuSeconds });
+      assert.equal((await (await begun(store)).giveBack(WaitReason.SLOT, held(1))).timings?.gpuSeconds, 1);
+      assert.equal((await (await begun(store)).fail({ ...FLAKY, timings: held(2) })).timings?.gpuSeconds, 3);
+      const failed = await (await claim(store)).fail({ ...BROKEN, timings: create(TimingsSchema, { prepareSeconds: 1 }) });
+      assert.deepEqual([failed.timings?.gpuSeconds, failed.timings?.runSeconds, failed.timings?.prepareSeconds], [3, 0, 1]);
+      assert.deepEqual((await store.get(jobId))?.timings, failed.timings);
+    });
+
     it('before the engine began counts too', async (t) => {
       const { store } = await open(t);
       await submit(store, { maxAttempts: 1 });
