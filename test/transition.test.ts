@@ -45,7 +45,7 @@ const changes: { readonly [T in ChangeType]: fc.Arbitrary<Change & { type: T }> 
   fail: fc.record({ type: fc.constant('fail'), failure, timings }),
   refuse: fc.record({ type: fc.constant('refuse'), failure, timings }),
   requeue: fc.record({ type: fc.constant('requeue'), wait, failure: fc.option(failure, { nil: undefined }), timings }),
-  request_cancel: fc.record({ type: fc.constant('request_cancel'), graceMs: fc.constant(9_000) }),
+  request_cancel: fc.record({ type: fc.constant('request_cancel'), graceMs: fc.nat(9_000) }),
   cancel: fc.record({ type: fc.constant('cancel'), timings }),
   purge: fc.record({ type: fc.constant('purge') }),
 };

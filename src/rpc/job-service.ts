@@ -205,11 +205,22 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   return now;
 }
 
-/** A job as a caller sees it: with a signed URL of its result, minted now. */
+/** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
+const REUSE_URL_MS = 60_000;
+
+/** A job as a caller sees it: with a signed URL of its result, minted when it is read and never stored. */
 function presenter(options: JobServiceOptions): (job: Job) => Promise<Job> {
+  const reuseMs = Math.min(REUSE_URL_MS, options.resultUrlTtlMs / 10);
+  // One view for all who read the same job within that time, so that whoever serialises it does so once.
+  const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
   return async (job) => {
     if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
-    return { ...job, resultUrl: await signedUrl(options, job, Date.now() + options.resultUrlTtlMs) };
+    const nowMs = Date.now();
+    const known = views.get(job);
+    if (known && nowMs < known.untilMs) return known.view;
+    const view = { ...job, resultUrl: await signedUrl(options, job, nowMs + options.resultUrlTtlMs) };
+    views.set(job, { view, untilMs: nowMs + reuseMs });
+    return view;
   };
 }
 

@@ -7,6 +7,7 @@ import { createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
+import comments from '../../gen/comments.json' with { type: 'json' };
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
@@ -117,6 +118,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       version: options.version,
       description: 'FaceFusion as jobs: submit, watch, fetch the result, cancel.',
     },
+    comments,
     text: Object.keys(options.text),
     extra: options.openApiExtra,
   });

@@ -52,7 +52,7 @@ export class JobTable {
   readonly #db: DatabaseSync;
   readonly #options: JobTableOptions;
   /** Least recently used first. */
-  readonly #cache = new Map<string, StoredJob>();
+  readonly #cache: RecentJobs;
   readonly #statements = new Map<string, StatementSync>();
   readonly #insertJob;
   readonly #updateJob;
@@ -70,6 +70,7 @@ export class JobTable {
   constructor(db: DatabaseSync, options: JobTableOptions) {
     this.#db = db;
     this.#options = options;
+    this.#cache = new RecentJobs(options.cacheSize);
     this.#insertJob = db.prepare(
       `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
          trimmed_to, state, request)
@@ -107,15 +108,11 @@ export class JobTable {
 
   get(jobId: string): StoredJob | undefined {
     const cached = this.#cache.get(jobId);
-    if (cached) {
-      this.#cache.delete(jobId);
-      this.#cache.set(jobId, cached);
-      return cached;
-    }
+    if (cached) return cached;
     const row = this.#byId.get(jobId) as Row | undefined;
     if (!row) return undefined;
     const stored = decode(row);
-    this.#remember(stored);
+    this.#cache.set(stored);
     return stored;
   }
 
@@ -319,17 +316,43 @@ export class JobTable {
   #changed(stored: StoredJob): void {
     const { jobId } = stored.job;
     this.#options.undo(() => this.#cache.delete(jobId));
-    this.#remember(stored);
-  }
-
-  #remember(stored: StoredJob): void {
-    this.#cache.delete(stored.job.jobId);
-    this.#cache.set(stored.job.jobId, stored);
-    if (this.#cache.size > this.#options.cacheSize) this.#cache.delete(this.#cache.keys().next().value!);
+    this.#cache.set(stored);
   }
 
   #decodeEvents(rows: readonly Row[], known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
     return rows.map((row) => known(row.sequence as number) ?? fromBinary(JobEventSchema, row.event as Uint8Array));
+  }
+}
+
+/** The jobs used last, in two generations: what is asked for again moves up, and a hit in the younger one changes nothing. */
+class RecentJobs {
+  readonly #half: number;
+  #young = new Map<string, StoredJob>();
+  #old = new Map<string, StoredJob>();
+
+  constructor(size: number) {
+    this.#half = Math.max(1, size >> 1);
+  }
+
+  get(jobId: string): StoredJob | undefined {
+    const young = this.#young.get(jobId);
+    if (young) return young;
+    const old = this.#old.get(jobId);
+    if (old) this.set(old);
+    return old;
+  }
+
+  set(stored: StoredJob): void {
+    this.#old.delete(stored.job.jobId);
+    this.#young.set(stored.job.jobId, stored);
+    if (this.#young.size < this.#half) return;
+    this.#old = this.#young;
+    this.#young = new Map();
+  }
+
+  delete(jobId: string): void {
+    this.#young.delete(jobId);
+    this.#old.delete(jobId);
   }
 }
 
