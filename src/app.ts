@@ -81,6 +81,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+  await store
+    .reclaim((key) => blobs.delete(key))
+    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
   const uploads = opened.last(
     'uploads',
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
@@ -191,10 +194,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
     prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal }) => {
+    storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
       const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-      const { key, bytes } = await blobs.put(outputPath, mediaType, signal);
+      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
       const { width, height, frames, durationSeconds } = done;
       return {
         $typeName: 'facefusion.jobs.v1.MediaResult',

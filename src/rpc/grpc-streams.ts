@@ -85,7 +85,11 @@ async function serve(
   };
   const open = () => {
     if (response.headersSent) return;
-    const headers = { ...reply.getHeaders(), ...plain(call.writtenHeader), 'content-type': 'application/grpc+proto' } as OutgoingHttpHeaders;
+    const headers = {
+      ...reply.getHeaders(),
+      ...plain(call.writtenHeader),
+      'content-type': 'application/grpc+proto',
+    } as OutgoingHttpHeaders;
     response.writeHead(200, headers);
     response.flushHeaders();
   };
