@@ -6,7 +6,7 @@
 // - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
 //   which the store gave them, and the last one goes back when a better one comes.
 // - A lease ends by exactly one terminal step, made when nothing runs for the job any more; if that cannot be made, it is disposed, which gives the job back.
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -440,7 +440,7 @@ export class Scheduler implements AsyncDisposable {
       this.#logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go`);
     }
     try {
-      if (!removeEmpty(folder)) await rm(folder, { recursive: true, force: true });
+      if (!removeSmall(folder)) await rm(folder, { recursive: true, force: true });
     } catch (error) {
       this.#logger.error({ jobId, err: error }, `the work folder of ${jobId} could not be removed`);
     }
@@ -657,10 +657,22 @@ export class Scheduler implements AsyncDisposable {
 /** job, attempt, serial number: unique, so no engine's cache by path takes one job's file for another's. */
 const FOLDER_NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;
 
-/** Where engine and store have taken their files away, two empty folders are left: done here, for a thread's turn costs ten times as much. */
-function removeEmpty(folder: string): boolean {
+/** A folder with more in it, or with larger files, is removed by the thread pool. */
+const FEW = 32;
+const SMALL_BYTES = 1 << 20;
+
+/** Removes a folder that holds a few small files and an empty folder or two, here and now: a thread's turn for each costs ten times as much. */
+function removeSmall(folder: string): boolean {
   try {
-    rmdirSync(join(folder, 'tmp'));
+    const names = readdirSync(folder);
+    if (names.length > FEW) return false;
+    for (const name of names) {
+      const path = join(folder, name);
+      const found = lstatSync(path);
+      if (found.size > SMALL_BYTES) return false;
+      if (found.isDirectory()) rmdirSync(path);
+      else unlinkSync(path);
+    }
     rmdirSync(folder);
     return true;
   } catch {

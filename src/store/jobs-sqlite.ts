@@ -236,11 +236,16 @@ class SqliteJobStore implements JobStore {
     return this.#closing;
   }
 
+  /** Whether a lease has not ended and is not lost. */
+  holds(lease: SqliteLease): boolean {
+    return this.#leases.get(lease.job.jobId) === lease;
+  }
+
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
     return await this.#step(kind.durable, () => {
       const { jobId } = lease.job;
-      if (this.#leases.get(jobId) !== lease) {
+      if (!this.holds(lease)) {
         throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
       }
       const next = run(this.#steps, this.#table.get(jobId)!);
@@ -484,6 +489,7 @@ class SqliteLease implements Lease {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#store.holds(this)) return;
     try {
       await this.giveBack(WaitReason.SLOT);
     } catch (error) {
