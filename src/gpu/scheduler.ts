@@ -5,7 +5,8 @@
 //   dead. `signal` and `timeout` are never passed to `add()`: p-queue then frees the place while the function still runs.
 // - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
 //   which the store gave them, and the last one goes back when a better one comes.
-// - A lease ends by exactly one terminal step, made when nothing runs for the job any more; if that cannot be made, it is disposed, which gives the job back.
+// - A lease ends by exactly one terminal step, made when nothing runs for the job any more and tried until the store takes it; if a defect is in its way, the
+//   lease is disposed, which gives the job back.
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -47,6 +48,8 @@ export interface SchedulerOptions {
   readonly storeConcurrency?: number;
   /** Before the second try to store a result; four times that before the third and last. */
   readonly storeRetryMs?: number;
+  /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
+  readonly writeRetryMs?: number;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -433,11 +436,12 @@ export class Scheduler implements AsyncDisposable {
     }
   }
 
-  async #tidy({ jobId, lease, folder }: Stay): Promise<void> {
+  async #tidy(stay: Stay): Promise<void> {
+    const { jobId, lease, folder } = stay;
     try {
-      await lease[Symbol.asyncDispose]();
+      await this.#write(stay, () => lease[Symbol.asyncDispose]());
     } catch (error) {
-      this.#logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go`);
+      this.#logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go; the next start of the service takes it back`);
     }
     try {
       if (!removeEmpty(folder)) await rm(folder, { recursive: true, force: true });
@@ -634,17 +638,28 @@ export class Scheduler implements AsyncDisposable {
     return this.#conclude(stay, () => stay.lease.giveBack(wait, this.#timings(stay)));
   }
 
-  /** The one terminal step, after everything that was said; tried for a while where the store does not answer. */
-  async #conclude(stay: Stay, write: () => Promise<Job>): Promise<void> {
+  /** The one terminal step, after everything that was said. */
+  #conclude(stay: Stay, write: () => Promise<Job>): Promise<void> {
     stay.reporter.finish();
+    return this.#write(stay, write);
+  }
+
+  /**
+   * Ends a lease. Tried until a store that is full or away takes it, or a drain's time is up: the job would else stay with a node that does nothing
+   * for it any more. Other errors are defects, and are given up on.
+   */
+  async #write(stay: Stay, write: () => PromiseLike<unknown>): Promise<void> {
+    const first = this.#options.writeRetryMs ?? 150;
     for (let tried = 1; ; tried++) {
       try {
         await write();
         return;
       } catch (error) {
-        if (isLeaseLost(error) || tried === WRITE_TRIES || stay.stopped === 'lost') throw error;
+        const passes = error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
+        const again = tried < WRITE_TRIES || (passes && performance.now() < this.#drainBy);
+        if (isLeaseLost(error) || stay.stopped === 'lost' || !again) throw error;
         this.#logger.warn({ jobId: stay.jobId, err: error, tried }, `the end of ${stay.jobId} could not be written; trying again`);
-        await delay(50 * 3 ** tried);
+        await delay(Math.min(first * 3 ** (tried - 1), 20 * first));
       }
     }
   }
