@@ -19,6 +19,7 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
     count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
     maxBodyBytes: 1024,
     closeGraceMs: 1000,
+    grpcStreams: 'own',
     version: '1',
     text: {},
     ready: async () => ({ ready: true, facts: {} }),

@@ -162,14 +162,19 @@ async function takeFile(source: string, to: string, signal: AbortSignal | undefi
 }
 
 async function linkOrCopy(source: string, to: string): Promise<void> {
+  const found = await lstat(source).catch((error) => {
+    if (isMissing(error)) return undefined;
+    throw error;
+  });
+  // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
+  if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
   try {
     await copyFile(source, to, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
     return;
   } catch {
-    // No shared blocks here, or no such file, which shows below.
+    // No shared blocks here.
   }
-  const found = await lstat(source);
-  if (found.isFile() && found.nlink === 1) {
+  if (found.nlink === 1) {
     try {
       await link(source, to);
       return;
