@@ -10,7 +10,8 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
-import { type Prepared, Scheduler } from './gpu/scheduler.ts';
+import { Scheduler } from './gpu/scheduler.ts';
+import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
