@@ -10,7 +10,8 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
-import { type Prepared, Scheduler } from './gpu/scheduler.ts';
+import { Scheduler } from './gpu/scheduler.ts';
+import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
@@ -174,7 +175,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
           ready: false,
           facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
         };
-      await store.ping();
+      try {
+        await store.ping();
+      } catch (error) {
+        log.error({ err: error }, 'the job store does not answer');
+        return { ready: false, facts: { ...facts, reason: 'the job store does not answer' } };
+      }
       return { ready: true, facts };
     },
     routes(app) {

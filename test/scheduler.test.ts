@@ -377,6 +377,29 @@ test('a store that fails for a while loses no job and blocks no slot', async () 
   assert.match(rig.logger.errors.join(), /job_3 could not be carried through on this node/);
 });
 
+test('the end of a job waits for a store that is full, however long, and other jobs do not wait for it', async () => {
+  await using rig = await openRig({ writeRetryMs: 1 });
+  let full = true;
+  let refused = 0;
+  const writable = Promise.withResolvers<void>();
+  rig.store.beforeWrite = (step, jobId) => {
+    const mine = (jobId === 'job_1' && step === 'complete') || (jobId === 'job_2' && (step === 'begin' || step === 'give back'));
+    if (!mine || !full) return;
+    if (++refused === 40) writable.resolve();
+    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the job store is full');
+  };
+  for (const id of ['job_1', 'job_2', 'job_3']) rig.store.submit({ id });
+  await rig.store.until(() => rig.store.history.includes('job_3: complete'));
+  await writable.promise;
+  full = false;
+  await rig.store.until(() => rig.store.history.filter((step) => step.endsWith('complete')).length === 3);
+  assert.deepEqual(rig.store.history.filter((step) => !step.startsWith('job_3')).sort(), [
+    'job_1: complete',
+    'job_2: complete',
+    'job_2: give back',
+  ]);
+});
+
 test('jobs are not held for workers that cannot start', async () => {
   await using rig = await openRig({ worker: { ...workerOptions('exit:1') } });
   rig.store.submit({ id: 'job_1' });

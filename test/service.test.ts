@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -132,6 +133,16 @@ describe('headers', () => {
     assert.ok(service.logs.some((line) => line.request_id === id));
     assert.ok(!JSON.stringify(service.logs).includes('not-for-logs'));
   });
+});
+
+test('a repeat under the same key is answered as the first call was, though its input is gone', async () => {
+  await using service = await startService();
+  const key = { 'idempotency-key': randomUUID() };
+  const first = await post(service, picture(), key);
+  await rm(join(service.inputDir, 'face.jpg'));
+  const [again, without] = await Promise.all([post(service, picture(), key), post(service, picture())]);
+  assert.deepEqual([again.status, again.json.job_id], [202, first.json.job_id]);
+  assert.deepEqual([without.status, without.json.code], [400, 'INVALID_ARGUMENT']);
 });
 
 describe('uploads', () => {

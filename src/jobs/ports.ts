@@ -149,6 +149,8 @@ export interface Overview {
 export interface JobStore extends AsyncDisposable {
   /** Idempotency first, then quota, then record, queue and first event; durable when it answers. */
   submit(job: NewJob, limits: Limits): Promise<Submitted>;
+  /** The job that an idempotency key stands for now, undefined: none. For another request than that job's: `JobsError` IDEMPOTENCY_KEY_REUSED. */
+  submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined>;
   /** With `queue_position` where it is queued. */
   get(id: JobId): Promise<Job | undefined>;
   list(query: JobQuery): Promise<JobPage>;

@@ -1,7 +1,7 @@
 // The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
 import type { DescMessage, Message } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
-import { createValidator, type Validator } from '@bufbuild/protovalidate';
+import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -24,7 +24,7 @@ export type SelfValidated = ReadonlySet<DescMessage>;
 
 /** The interceptors in order. */
 export function interceptors(selfValidated: SelfValidated): Interceptor[] {
-  return [observe, validate(createValidator(), selfValidated)];
+  return [observe, validate(selfValidated)];
 }
 
 const CODE_NAMES = new Map(
@@ -55,8 +55,8 @@ const observe: Interceptor = (next) => async (request) => {
 };
 
 function ended(call: Call | undefined, error: unknown): ConnectError {
-  const mapped = toConnectError(error, (cause, reference) =>
-    call?.log.error({ err: cause, reference, endpoint: call.endpoint }, 'internal error'),
+  const mapped = toConnectError(error, (err, reference) =>
+    call?.log.error({ err, reference, endpoint: call.endpoint }, reference === undefined ? 'a call could not be served' : 'internal error'),
   );
   if (call) call.code = codeName(mapped.code);
   return mapped;
@@ -99,17 +99,17 @@ function observed<T>(messages: AsyncIterable<T>, call: Call | undefined): AsyncI
   };
 }
 
-function validate(validator: Validator, selfValidated: SelfValidated): Interceptor {
+function validate(selfValidated: SelfValidated): Interceptor {
   return (next) => async (request) => {
     const { input } = request.method;
     if (!request.stream) {
-      if (!selfValidated.has(input)) check(validator, input, request.message);
+      if (!selfValidated.has(input)) check(input, request.message);
       return await next(request);
     }
     const messages = request.message;
     const checked = (async function* () {
       for await (const message of messages) {
-        check(validator, input, message);
+        check(input, message);
         yield message;
       }
     })();
@@ -117,13 +117,16 @@ function validate(validator: Validator, selfValidated: SelfValidated): Intercept
   };
 }
 
-function check(validator: Validator, desc: DescMessage, message: Message): void {
-  const violations = violationsOf(validator, desc, message);
+function check(desc: DescMessage, message: Message): void {
+  const violations = violationsOf(desc, message);
   if (violations.length > 0) throw JobsError.invalid(violations);
 }
 
+/** Compiles the rules of a message when it first sees one. */
+const validator = createValidator();
+
 /** What protovalidate's rules in the contract say of a message; fields are relative to it. */
-export function violationsOf(validator: Validator, desc: DescMessage, message: Message): Violation[] {
+export function violationsOf(desc: DescMessage, message: Message): Violation[] {
   const result = validator.validate(desc, message);
   if (result.kind === 'valid') return [];
   if (result.kind === 'error') throw result.error;

@@ -105,6 +105,13 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     done();
   });
 
+  // Of the routes that are no rpc.
+  app.setErrorHandler(bridge.frameworkErrors);
+  app.setNotFoundHandler((request, reply) => {
+    const message = `there is nothing at ${request.url}; the API is under ${REST_PREFIX}, its documentation at /docs`;
+    return reply.code(404).send({ code: 'NOT_FOUND', message, details: [] });
+  });
+
   await app.register(async (rpc) => {
     if (options.grpcStreams === 'own') {
       const take = grpcStreams({

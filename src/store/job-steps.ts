@@ -70,7 +70,7 @@ export class JobSteps {
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
-    const known = key === undefined ? undefined : this.#known(tenant, key, wanted.requestDigest, nowMs);
+    const known = key === undefined ? undefined : this.submitted(tenant, key, wanted.requestDigest, nowMs);
     if (known) return { stored: known, created: false };
     const queued = figures.queued(tenant);
     if (queued >= limits.maxQueued) {
@@ -102,6 +102,17 @@ export class JobSteps {
     figures.moved(tenant, undefined, job.status, nowMs);
     queue.add(this.#entry(stored), nowMs);
     return { stored, created: true };
+  }
+
+  /** See `JobStore.submitted`. Changes nothing. */
+  submitted(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
+    const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
+    if (!found || found.expires_ms <= nowMs) return undefined;
+    if (found.digest !== digest) {
+      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
+      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
+    }
+    return this.#options.table.get(found.job_id);
   }
 
   /** The next job in order goes to a node. */
@@ -241,16 +252,6 @@ export class JobSteps {
     const next = this.#step(stored, change, { ...patch, node: undefined, readyAtMs: 0 }, { silent: change.type === 'release' });
     this.#moveFlow.run(next.tenant, queue.giveBack(this.#entry(next), now()));
     return next;
-  }
-
-  #known(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
-    const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
-    if (!found || found.expires_ms <= nowMs) return undefined;
-    if (found.digest !== digest) {
-      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
-      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
-    }
-    return this.#options.table.get(found.job_id);
   }
 
   /** Applies a transition and writes its state event, unless it is silent. */

@@ -1,6 +1,6 @@
 // The embedded job store: one SQLite file, one process. Owns the file, the timers and the leases. Always true here: a step is one
 // transaction whose record, queue and events change together, and callers, watchers and lease holders are told only after COMMIT.
-// `submit`, a cancel and every end of a job survive power loss; what lies between them survives the end of the process.
+// `submit`, a cancel, a pin and every end of a job survive power loss; what lies between them survives the end of the process.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -150,6 +150,12 @@ class SqliteJobStore implements JobStore {
       const { stored, created } = this.#steps.submit(job, limits);
       return { job: this.#present(stored), created };
     });
+  }
+
+  async submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
+    this.#assertOpen();
+    const stored = this.#steps.submitted(tenant, idempotencyKey, requestDigest, this.#now());
+    return stored && this.#present(stored);
   }
 
   async get(id: JobId): Promise<Job | undefined> {

@@ -131,6 +131,18 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   const eventsOf = (store: JobStore, id: string, after = 0) => collect(store.watch(id, after, NEVER));
 
   describe(`${name}: submit`, SUITE, () => {
+    it('finds what an idempotency key stands for, and refuses it to another request', async (t) => {
+      const { store } = await open(t);
+      const wanted = wantedJob({ request: { idempotencyKey: 'key' } });
+      assert.equal(await store.submitted('one', 'key', 'digest'), undefined);
+      await store.submit(wanted, LIMITS);
+      assert.equal((await store.submitted('one', 'key', 'digest'))?.jobId, wanted.jobId);
+      assert.equal(await store.submitted('two', 'key', 'digest'), undefined);
+      assert.equal((await refusal(store.submitted('one', 'key', 'another'))).reason, 'IDEMPOTENCY_KEY_REUSED');
+      await store.submit(wantedJob({ request: { idempotencyKey: 'brief' } }), { ...LIMITS, idempotencyMs: 0 });
+      assert.equal(await store.submitted('one', 'brief', 'digest'), undefined);
+    });
+
     it('answers a queued job that is there', async (t) => {
       const { store } = await open(t);
       const wanted = wantedJob({ warnings: ['careful'], submittedBy: 'ann', request: { labels: { show: 'one' }, priority: 2 } });
