@@ -25,7 +25,8 @@ const CODES: Readonly<Record<ErrorKind, Code>> = {
 export function toConnectError(error: unknown, report: (cause: unknown, reference: string) => void): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof JobsError) {
-    const mapped = new ConnectError(error.message, CODES[error.kind], undefined, undefined, error);
+    // gRPC carries it percent-encoded, which half a character is not.
+    const mapped = new ConnectError(error.message.toWellFormed(), CODES[error.kind], undefined, undefined, error);
     mapped.details = details(error);
     return mapped;
   }
