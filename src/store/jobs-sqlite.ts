@@ -78,6 +78,8 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
 
 interface Waiter {
   readonly want: Claim;
+  /** A transaction that is not over yet has given it a job. */
+  served: boolean;
   readonly settle: (lease: Lease | undefined) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -188,6 +190,7 @@ class SqliteJobStore implements JobStore {
       };
       const waiter: Waiter = {
         want,
+        served: false,
         settle: (lease) => {
           leave();
           resolve(lease);
@@ -197,7 +200,8 @@ class SqliteJobStore implements JobStore {
           reject(error);
         },
       };
-      const onAbort = () => waiter.settle(undefined);
+      // One that has been given a job by a transaction takes it, even where an effect of that transaction makes its caller lose interest.
+      const onAbort = () => waiter.served || waiter.settle(undefined);
       signal.addEventListener('abort', onAbort, { once: true });
       this.#waiters.add(waiter);
       this.#writer.wake();
@@ -278,7 +282,11 @@ class SqliteJobStore implements JobStore {
       const { jobId } = stored.job;
       const lease = new SqliteLease(this, stored, rank);
       this.#leases.set(jobId, lease);
-      this.#writer.undo(() => this.#leases.delete(jobId));
+      waiter.served = true;
+      this.#writer.undo(() => {
+        waiter.served = false;
+        this.#leases.delete(jobId);
+      });
       this.#writer.committed(() => waiter.settle(lease));
     }
   }

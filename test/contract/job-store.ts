@@ -328,6 +328,22 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.equal((await claim(store)).job.jobId, jobId);
     });
 
+    it('that its caller gives up because of what the same moment brought loses no job', async (t) => {
+      const { store } = await open(t);
+      for (let i = 0; i < 10; i++) {
+        const { jobId: first } = await submit(store);
+        const held = await claim(store);
+        const leave = new AbortController();
+        const claimed = store.claim({ node: 'node' }, leave.signal);
+        held.signal.addEventListener('abort', () => leave.abort(), { once: true });
+        const [, { jobId: second }] = await Promise.all([store.cancel(first, 1000), submit(store)]);
+        const lease = (await claimed) ?? (await claim(store));
+        assert.equal(lease.job.jobId, second);
+        await held.canceled();
+        await lease.complete(done());
+      }
+    });
+
     it('gives each job to one claimer', async (t) => {
       const { store } = await open(t);
       const claims = Array.from({ length: 40 }, () => claim(store));
