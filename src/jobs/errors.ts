@@ -30,6 +30,7 @@ export type ErrorReason =
   | 'UPLOAD_NOT_FOUND'
   | 'UPLOAD_TOO_LARGE'
   | 'UPLOAD_CORRUPT'
+  | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
   | 'STORAGE_FULL'
   | 'RESULT_NOT_A_FILE';
@@ -41,6 +42,9 @@ export interface Violation {
   /** Upper snake case, for programs: UNKNOWN_OPTION, WRONG_TYPE, NOT_A_CHOICE, OUT_OF_RANGE ... */
   readonly reason: string;
 }
+
+/** They may travel in a header: more than these help nobody. */
+const MAX_VIOLATIONS = 50;
 
 export interface JobsErrorOptions {
   readonly violations?: readonly Violation[];
@@ -73,7 +77,13 @@ export class JobsError extends Error {
     const [first] = violations;
     const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : '';
     return new JobsError('invalid', 'INVALID_REQUEST', `${first ? `${first.field}: ${first.description}` : 'invalid request'}${more}`, {
-      violations,
+      violations:
+        violations.length <= MAX_VIOLATIONS
+          ? violations
+          : [
+              ...violations.slice(0, MAX_VIOLATIONS),
+              { field: '', reason: 'MORE', description: `${violations.length - MAX_VIOLATIONS} more are not listed` },
+            ],
     });
   }
 

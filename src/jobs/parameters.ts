@@ -25,6 +25,9 @@ const OPERATOR_OPTIONS: ReadonlySet<string> = new Set([
   'log_level',
 ]);
 
+/** More options, or values of a list, than any engine has; each that is wrong costs a look for what may have been meant. */
+const MAX_ENTRIES = 1000;
+
 export interface Alias {
   readonly name: string;
   /** The engine's option by the kind of target. */
@@ -72,9 +75,11 @@ export function resolveParameters(given: JsonObject, target: TargetKind, engine:
   const violations: Violation[] = [];
   const warnings: string[] = [];
   const chosen = new Map<string, { value: JsonValue; field: string }>();
+  const entries = Object.entries(given);
+  if (entries.length > MAX_ENTRIES) violations.push(tooMany('parameters', entries.length));
 
-  for (const [name, value] of Object.entries(given)) {
-    const field = `parameters.${name}`;
+  for (const [name, value] of entries.slice(0, MAX_ENTRIES)) {
+    const field = `parameters.${shortened(name)}`;
     if (value === null) continue;
     const alias = ALIASES.find((one) => one.name === name);
     if (name === 'temp_directory') {
@@ -151,6 +156,7 @@ function checkValue(option: Option, value: JsonValue, field: string, at: (name: 
       { field, reason: 'WRONG_TYPE', description: `takes a list of values, each ${TYPE_WORDS[option.type]}, not ${describe(value)}` },
     ];
   }
+  if (value.length > MAX_ENTRIES) return [tooMany(field, value.length)];
   const violations = value.flatMap((one, i) => checkOne(option, one, `${field}[${i}]`, at));
   if (option.choices.length > 0) {
     const seen = new Set<JsonValue>();
@@ -197,8 +203,15 @@ function checkOne(option: Option, value: JsonValue, field: string, at: (name: st
 }
 
 function describe(value: JsonValue): string {
-  const text = JSON.stringify(value);
+  return shortened(JSON.stringify(value));
+}
+
+function shortened(text: string): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+function tooMany(field: string, count: number): Violation {
+  return { field, reason: 'TOO_MANY', description: `has ${count} entries; allowed: at most ${MAX_ENTRIES}` };
 }
 
 function listed(choices: readonly string[]): string {
@@ -218,7 +231,8 @@ export function didYouMean(given: string, known: readonly string[]): string {
 function unknownOption(name: string, capabilities: Capabilities): Violation {
   const known = [...capabilities.options.map((one) => one.name), ...ALIASES.map((one) => one.name), ...capabilities.ignoredOptions];
   const hint = didYouMean(name, known) || '; GetCapabilities lists all options';
-  return { field: `parameters.${name}`, reason: 'UNKNOWN_OPTION', description: `there is no option '${name}'${hint}` };
+  const short = shortened(name);
+  return { field: `parameters.${short}`, reason: 'UNKNOWN_OPTION', description: `there is no option '${short}'${hint}` };
 }
 
 /** JSON Schema (2020-12) of `parameters`, for forms and editors. */

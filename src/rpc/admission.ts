@@ -26,6 +26,9 @@ export interface Admission {
   readonly target: TargetKind;
 }
 
+/** As the contract has it. */
+const MAX_SOURCES = 16;
+
 /** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
 export async function admit(request: JobRequest, engine: Engine, checkReference: CheckReference): Promise<Admission> {
   const violations = violationsOf(JobRequestSchema, request);
@@ -37,7 +40,10 @@ export async function admit(request: JobRequest, engine: Engine, checkReference:
     const description = `there is no engine '${request.engine}' here; allowed: ${engine.name}`;
     violations.push({ field: 'engine', reason: 'NOT_A_CHOICE', description });
   }
-  const references: [string, string][] = request.sourceImages.map((reference, i) => [reference, `source_images[${i}]`]);
+  // Each is a file that is opened: those that the contract refuses for their number alone are not looked at.
+  const references: [string, string][] = request.sourceImages
+    .slice(0, MAX_SOURCES)
+    .map((reference, i) => [reference, `source_images[${i}]`]);
   if (request.sourceAudio !== undefined) references.push([request.sourceAudio, 'source_audio']);
   if (request.target.case !== undefined) {
     references.push([request.target.value, request.target.case === 'targetVideo' ? 'target_video' : 'target_image']);

@@ -28,7 +28,8 @@ export function toConnectError(error: unknown, report: Report): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof JobsError) {
     if (error.cause !== undefined) report(error);
-    const mapped = new ConnectError(error.message, CODES[error.kind], undefined, undefined, error);
+    // gRPC carries it percent-encoded, which half a character is not.
+    const mapped = new ConnectError(error.message.toWellFormed(), CODES[error.kind], undefined, undefined, error);
     mapped.details = details(error);
     return mapped;
   }

@@ -15,6 +15,8 @@ export interface Call {
   endpoint: string | undefined;
   /** gRPC code in lower snake case; undefined: the call ended before its method ran. */
   code: string | undefined;
+  /** By this service's own fault. */
+  failed: boolean;
 }
 
 export const callKey: ContextKey<Call | undefined> = createContextKey<Call | undefined>(undefined, { description: 'call' });
@@ -55,9 +57,11 @@ const observe: Interceptor = (next) => async (request) => {
 };
 
 function ended(call: Call | undefined, error: unknown): ConnectError {
-  const mapped = toConnectError(error, (err, reference) =>
-    call?.log.error({ err, reference, endpoint: call.endpoint }, reference === undefined ? 'a call could not be served' : 'internal error'),
-  );
+  const mapped = toConnectError(error, (err, reference) => {
+    if (!call) return;
+    if (reference !== undefined) call.failed = true;
+    call.log.error({ err, reference, endpoint: call.endpoint }, reference === undefined ? 'a call could not be served' : 'internal error');
+  });
   if (call) call.code = codeName(mapped.code);
   return mapped;
 }

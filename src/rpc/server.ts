@@ -2,8 +2,11 @@
 // protocols apart, above it Connect serves the RPCs and the bridge their REST form. Requests are counted and logged here, once each, when
 // their response ends, whatever became of them.
 import { randomUUID } from 'node:crypto';
+import { type ServerResponse, STATUS_CODES } from 'node:http';
+import type { ServerHttp2Stream } from 'node:http2';
+import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
-import { createContextValues, type Interceptor } from '@connectrpc/connect';
+import { type Code, createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
@@ -13,7 +16,7 @@ import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { grpcStreams } from './grpc-streams.ts';
-import { type Call, callKey } from './interceptors.ts';
+import { type Call, callKey, codeName } from './interceptors.ts';
 import { createListener } from './listener.ts';
 
 export interface ServerOptions {
@@ -73,6 +76,23 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     serverFactory: (handler) => listener.serverFactory(handler),
     forceCloseConnections: 'idle',
     frameworkErrors: bridge.frameworkErrors,
+    clientErrorHandler(error, socket) {
+      // The other end has gone, or an answer is on its way already.
+      if (error.code === 'ECONNRESET' || !socket.writable || (socket as Socket).bytesWritten > 0) {
+        socket.destroy();
+        return;
+      }
+      const { status, code, message } = PARSE_ERRORS[error.code] ?? {
+        status: 400,
+        code: 'INVALID_ARGUMENT',
+        message: 'this is no HTTP/1.1 request',
+      };
+      options.count({ method: 'other', endpoint: 'unmatched', code: code.toLowerCase(), seconds: 0 });
+      const body = JSON.stringify({ code, message, details: [] });
+      socket.end(
+        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+      );
+    },
     bodyLimit: options.maxBodyBytes,
     genReqId: requestId,
     routerOptions: { maxParamLength: 500 },
@@ -80,20 +100,33 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   });
 
   app.addHook('onRequest', (request, reply, done) => {
-    calls.set(request.raw, { id: request.id, log: options.log, endpoint: undefined, code: undefined, startedAt: performance.now() });
+    calls.set(request.raw, {
+      id: request.id,
+      log: options.log,
+      endpoint: undefined,
+      code: undefined,
+      failed: false,
+      startedAt: performance.now(),
+    });
     reply.raw.setHeader('x-request-id', request.id);
-    done();
+    // Connect makes a URL of it, and where it cannot the call would stay without an answer.
+    if (isHost(request.headers[':authority'] ?? request.headers.host)) done();
+    else {
+      const message = 'the header Host is malformed';
+      void reply.code(400).header('connection', request.raw.httpVersionMajor < 2 ? 'close' : undefined);
+      void reply.send({ code: 'INVALID_ARGUMENT', message, details: [] });
+    }
   });
   app.addHook('onResponse', (request, reply, done) => {
     const call = calls.get(request.raw);
     if (call) {
-      const code = call.code ?? codeOfStatus(reply.raw.statusCode);
+      const code = call.code ?? codeOfAnswer(reply.raw);
       const endpoint = call.endpoint ?? request.routeOptions.url ?? 'unmatched';
       const seconds = (performance.now() - call.startedAt) / 1000;
       // HTTP/2 lets a caller make up methods; a label for each would never end.
       const method = METHODS.includes(request.method) ? request.method : 'other';
       options.count({ method, endpoint, code, seconds });
-      logCall(options.log, {
+      logCall(options.log, call.failed || code === 'data_loss', {
         request_id: call.id,
         method,
         endpoint,
@@ -126,6 +159,15 @@ export async function createServer(options: ServerOptions): Promise<Server> {
         if (!take(request, reply)) done();
       });
     }
+    rpc.addHook('onRoute', (route) => {
+      const handle = route.handler;
+      route.handler = async function (request, reply) {
+        await handle.call(this, request, reply);
+        // What the library can neither read nor put into a header it gives up on without an answer.
+        if (reply.raw.headersSent || reply.raw.destroyed) return reply;
+        return reply.code(400).send({ code: 'INVALID_ARGUMENT', message: 'the call cannot be read', details: [] });
+      };
+    });
     await rpc.register(fastifyConnectPlugin, {
       routes(router) {
         for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
@@ -171,7 +213,19 @@ function requestId(request: { headers: Record<string, string | string[] | undefi
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
 }
 
+function isHost(host: unknown): boolean {
+  if (host === undefined || host === '') return true;
+  return typeof host === 'string' && (/^[\w.-]+(:\d{1,4})?$/.test(host) || URL.canParse(`http://${host}/`));
+}
+
 const METHODS: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'];
+
+/** What Node's parser gives up on, before there is a request. */
+const PARSE_ERRORS: Readonly<Record<string, { status: number; code: string; message: string }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, code: 'RESOURCE_EXHAUSTED', message: 'the headers are too large' },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, code: 'RESOURCE_EXHAUSTED', message: 'the chunk extensions are too large' },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, code: 'DEADLINE_EXCEEDED', message: 'the headers took too long' },
+};
 
 const CODES_BY_STATUS: Readonly<Record<number, string>> = {
   400: 'invalid_argument',
@@ -190,15 +244,24 @@ const CODES_BY_STATUS: Readonly<Record<number, string>> = {
   501: 'unimplemented',
   503: 'unavailable',
   504: 'deadline_exceeded',
+  505: 'unimplemented',
 };
+
+/** Of a call that ended before its method ran: gRPC says why in trailers, under a status of 200. */
+function codeOfAnswer(response: ServerResponse): string {
+  if (!response.headersSent) return 'canceled';
+  const { stream } = response as ServerResponse & { stream?: ServerHttp2Stream };
+  const status = stream?.sentTrailers?.['grpc-status'] ?? response.getHeader('grpc-status');
+  return status === undefined ? codeOfStatus(response.statusCode) : codeName(Number(status) as Code);
+}
 
 function codeOfStatus(status: number): string {
   return status < 400 ? 'ok' : (CODES_BY_STATUS[status] ?? (status < 500 ? 'invalid_argument' : 'internal'));
 }
 
 /** Reads that went well, and questions of probes, are not worth a line in production. */
-function logCall(log: Logger, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
-  if (facts.code === 'internal' || facts.code === 'unknown' || facts.code === 'data_loss') log.error(facts, 'call failed');
+function logCall(log: Logger, failed: boolean, facts: { code: string; endpoint: string; [name: string]: unknown }): void {
+  if (failed) log.error(facts, 'call failed');
   else if (PROBES.has(facts.endpoint) || (facts.code === 'ok' && READS.test(facts.endpoint))) log.debug(facts, 'call');
   else log.info(facts, 'call');
 }
