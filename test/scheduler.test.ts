@@ -245,6 +245,17 @@ test('inputs that cannot be had fail the job in words, and a defect in preparing
   assert.match(rig.logger.errors.join(), /secret path/);
 });
 
+test('the end of a job is a line of the log', async () => {
+  await using rig = await openRig({
+    prepare: async ({ jobId }) => (jobId === 'job_2' ? { reason: 'INPUT_NOT_FOUND', message: 'no file', retryable: false } : {}),
+  });
+  for (const id of ['job_1', 'job_2']) rig.store.submit({ id, maxAttempts: 1 });
+  await rig.store.until(() => rig.store.history.length === 2);
+  const said = () => rig.logger.lines.filter((line) => / job_\d /.test(line)).toSorted();
+  await rig.store.until(() => said().length === 2);
+  assert.deepEqual(said(), ['info job_1 succeeded', 'warn job_2 failed']);
+});
+
 test('storing is tried again, and a result that cannot be stored is said so', async () => {
   const tried = new Map<string, number>();
   await using rig = await openRig({

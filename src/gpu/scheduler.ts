@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { durationMs, type Timestamp, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import PQueue from 'p-queue';
-import { type EngineInfo, EngineInfoSchema, JobStep, type Timings, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type EngineInfo, EngineInfoSchema, JobStatus, JobStep, type Timings, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Slot, SlotSchema, WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Capabilities, Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError } from '../jobs/errors.ts';
@@ -630,7 +630,7 @@ export class Scheduler implements AsyncDisposable {
     stay.reporter.finish();
     for (let tried = 1; ; tried++) {
       try {
-        await write();
+        this.#tell(await write());
         return;
       } catch (error) {
         if (isLeaseLost(error) || tried === WRITE_TRIES || stay.stopped === 'lost') throw error;
@@ -638,6 +638,15 @@ export class Scheduler implements AsyncDisposable {
         await delay(50 * 3 ** tried);
       }
     }
+  }
+
+  /** What an operator reads of a job: how it ended, or why it is tried again. One that is merely put back is not worth a line. */
+  #tell({ jobId, status, attempt, slot, error }: Job): void {
+    const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
+    if (status === JobStatus.FAILED) this.#logger.warn(facts, `${jobId} failed`);
+    else if (status !== JobStatus.QUEUED) this.#logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);
+    else if (error) this.#logger.warn(facts, `${jobId} is tried again`);
+    else this.#logger.debug(facts, `${jobId} is put back in the queue`);
   }
 
   #timings(stay: Stay): Timings {
