@@ -58,6 +58,7 @@ export interface App {
 const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 /** Health service of the workers' warmth: the API may serve while none is up. */
 const WORKERS = 'facefusion.jobs.workers';
 
@@ -80,6 +81,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+  await store
+    .reclaim((key) => blobs.delete(key))
+    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
   const uploads = opened.last(
     'uploads',
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
@@ -157,6 +161,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
+    grpcStreams: config.grpcStreams,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     async ready() {
@@ -189,9 +194,11 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
     prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal }) => {
-      const { key, bytes } = await blobs.put(outputPath, done.mediaType, signal);
-      const { mediaType, width, height, frames, durationSeconds } = done;
+    storeResult: async (outputPath, { done, signal, pin }) => {
+      // It becomes a header: what does not look like one is not passed on as one.
+      const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
+      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
+      const { width, height, frames, durationSeconds } = done;
       return {
         $typeName: 'facefusion.jobs.v1.MediaResult',
         mediaType,

@@ -1,7 +1,8 @@
 // The local blob store: the shared contract, its folder, and its signed URLs as an HTTP client sees them.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -64,6 +65,18 @@ describe('the folder of local blobs', () => {
     assert.deepEqual(await readFile(source), BYTES);
     await rm(source);
     assert.deepEqual(await readFile(join(dir, blobs.pathOf(key))), BYTES);
+  });
+
+  it('takes plain files alone: no link is followed, no pipe waited on', { skip: process.platform === 'win32' }, async (t) => {
+    const { dir, blobs } = await open(t);
+    await writeFile(join(dir, 'other'), BYTES);
+    await symlink(join(dir, 'other'), join(dir, 'link'));
+    await mkdir(join(dir, 'folder'));
+    execFileSync('mkfifo', [join(dir, 'pipe')]);
+    for (const name of ['link', 'folder', 'pipe', 'nothing']) {
+      await assert.rejects(blobs.put(join(dir, name), 'video/mp4'), { reason: 'RESULT_NOT_A_FILE' }, name);
+    }
+    assert.deepEqual(await readdir(join(dir, 'tmp')), []);
   });
 
   it('makes good a file that has lost bytes', async (t) => {

@@ -41,8 +41,8 @@ export interface SchedulerOptions {
    * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running.
    */
   readonly prepare: (job: Job, folder: string, signal: AbortSignal) => Promise<Prepared | Failure>;
-  /** Stores the engine's output for good. Tried again when it throws. Ends soon after `signal` aborts. */
-  readonly storeResult: (outputPath: string, context: { job: Job; done: Done; signal: AbortSignal }) => Promise<MediaResult>;
+  /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
+  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
   readonly prepareConcurrency?: number;
   readonly storeConcurrency?: number;
   /** Before the second try to store a result; four times that before the third and last. */
@@ -54,6 +54,14 @@ export interface SchedulerOptions {
   /** Milliseconds since 1970, the store's clock. */
   readonly now?: () => number;
   readonly logger: Logger;
+}
+
+export interface StoreContext {
+  readonly job: Job;
+  readonly done: Done;
+  readonly signal: AbortSignal;
+  /** `Lease.pin` */
+  readonly pin: (key: string) => Promise<void>;
 }
 
 /** What the engine of the slots is. */
@@ -536,7 +544,7 @@ export class Scheduler implements AsyncDisposable {
     });
     const end = await stay.run.end;
     timings.runSeconds = end.seconds;
-    timings.gpuSeconds = (job.timings?.gpuSeconds ?? 0) + (performance.now() - taken) / 1000;
+    timings.gpuSeconds = (performance.now() - taken) / 1000;
     if (end.kind === 'done') stay.stepSeconds = finiteOf(end.done.stepSeconds);
     return end;
   }
@@ -545,12 +553,13 @@ export class Scheduler implements AsyncDisposable {
   async #store(stay: Stay, done: Done): Promise<MediaResult | Failure | undefined> {
     if (stay.stopped) return undefined;
     const started = performance.now();
+    const { lease } = stay;
     const { signal } = stay.controller;
     stay.reporter.enter(JobStep.STORING_RESULT);
     const stored = await stay.through<MediaResult | Failure | undefined>(this.#storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {
-          return await this.#options.storeResult(this.#outputPath(stay), { job: stay.lease.job, done, signal });
+          return await this.#options.storeResult(this.#outputPath(stay), { job: lease.job, done, signal, pin: (key) => lease.pin(key) });
         } catch (error) {
           if (stay.stopped) return undefined;
           const last = tried === STORE_TRIES;
@@ -622,7 +631,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #giveBack(stay: Stay, wait: WaitReason): Promise<void> {
-    return this.#conclude(stay, () => stay.lease.giveBack(wait));
+    return this.#conclude(stay, () => stay.lease.giveBack(wait, this.#timings(stay)));
   }
 
   /** The one terminal step, after everything that was said; tried for a while where the store does not answer. */

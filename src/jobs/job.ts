@@ -24,7 +24,7 @@ export interface Failure {
   readonly retryable: boolean;
 }
 
-/** A step in a job's life. Times are the store's. */
+/** A step in a job's life. Times are the store's; timings are those of the attempt alone. */
 export type Change =
   /** A node has taken the job and prepares its inputs. No attempt is spent. */
   | { readonly type: 'claim' }
@@ -45,7 +45,7 @@ export type Change =
   /** The content analyser's word. */
   | { readonly type: 'refuse'; readonly failure: Failure; readonly timings: Timings | undefined }
   /** A begun or prepared attempt ended without a verdict and the job waits for another one. */
-  | { readonly type: 'requeue'; readonly wait: WaitReason; readonly failure: Failure | undefined }
+  | { readonly type: 'requeue'; readonly wait: WaitReason; readonly failure: Failure | undefined; readonly timings: Timings | undefined }
   /** The caller wants it stopped; something still holds it. */
   | { readonly type: 'request_cancel'; readonly graceMs: number }
   /** Nothing runs for it any more. */
@@ -157,6 +157,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       next.progress = 0;
       next.slot = undefined;
       next.estimatedFinishTime = undefined;
+      next.timings = timingsAfter(job, change.timings);
       // The reason stays readable while the job waits for its next attempt.
       setError(next, change.failure);
       return next;
@@ -195,7 +196,13 @@ function end(job: Job, now: Timestamp, timings: Timings | undefined): void {
   job.estimatedFinishTime = undefined;
   job.waitReason = WaitReason.UNSPECIFIED;
   job.slot = undefined;
-  job.timings = timings ?? job.timings;
+  job.timings = timingsAfter(job, timings);
+}
+
+/** Phases are the last attempt's; the time that a slot was held is the sum over all. `attempt`: undefined where nothing is known of it. */
+function timingsAfter({ timings: before }: Job, attempt: Timings | undefined): Timings | undefined {
+  if (!before || !attempt) return attempt ?? before;
+  return { ...attempt, gpuSeconds: before.gpuSeconds + attempt.gpuSeconds };
 }
 
 function setError(job: Job, failure: Failure | undefined): void {

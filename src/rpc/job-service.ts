@@ -151,10 +151,10 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     },
 
     async purge({ jobId }) {
-      const purged = await store.purge(jobId);
-      if (!purged) throw JobsError.jobNotFound(jobId);
-      await Promise.all(purged.blobs.map((key) => options.blobs.delete(key)));
-      return { job: await present(purged.job) };
+      const job = await store.purge(jobId);
+      if (!job) throw JobsError.jobNotFound(jobId);
+      await store.reclaim((key) => options.blobs.delete(key));
+      return { job: await present(job) };
     },
   };
 }

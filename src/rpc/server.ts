@@ -12,6 +12,7 @@ import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
+import { grpcStreams } from './grpc-streams.ts';
 import { type Call, callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
 
@@ -27,6 +28,8 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   readonly tls?: SecureContextOptions;
   readonly closeGraceMs: number;
+  /** Who serves server streams over gRPC: our own short way, or Connect as it comes. */
+  readonly grpcStreams: 'own' | 'connect';
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
@@ -102,15 +105,30 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     done();
   });
 
-  await app.register(fastifyConnectPlugin, {
-    routes(router) {
-      for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
-    },
-    interceptors: [...options.interceptors],
-    contextValues,
-    shutdownSignal: shutdown.signal,
-    readMaxBytes: options.maxBodyBytes,
-    requireConnectProtocolHeader: false,
+  await app.register(async (rpc) => {
+    if (options.grpcStreams === 'own') {
+      const take = grpcStreams({
+        services: options.services,
+        interceptors: options.interceptors,
+        shutdownSignal: shutdown.signal,
+        readMaxBytes: options.maxBodyBytes,
+        contextValues,
+        report: (cause) => options.log.error({ err: cause }, 'internal error'),
+      });
+      rpc.addHook('onRequest', (request, reply, done) => {
+        if (!take(request, reply)) done();
+      });
+    }
+    await rpc.register(fastifyConnectPlugin, {
+      routes(router) {
+        for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
+      },
+      interceptors: [...options.interceptors],
+      contextValues,
+      shutdownSignal: shutdown.signal,
+      readMaxBytes: options.maxBodyBytes,
+      requireConnectProtocolHeader: false,
+    });
   });
   const document = createOpenApi(bridge.routes, {
     info: {

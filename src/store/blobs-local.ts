@@ -5,7 +5,7 @@ import { createReadStream } from 'node:fs';
 import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
-import type { BlobStat, BlobStore } from '../jobs/ports.ts';
+import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
 
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
@@ -59,11 +59,12 @@ class LocalBlobs implements LocalBlobStore {
    * A file on the same volume is taken in without copying its bytes, by shared blocks or else, when it has one name only, by a second one:
    * give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
-  async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat> {
+  async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
       const { key, bytes } =
         typeof source === 'string' ? await takeFile(source, temporary, signal) : await takeStream(source, temporary, signal);
+      await pin?.(key);
       const known = await this.stat(key);
       // A file of another length is one that the disk has lost; it is made good.
       if (known?.bytes === bytes) return known;
@@ -161,14 +162,19 @@ async function takeFile(source: string, to: string, signal: AbortSignal | undefi
 }
 
 async function linkOrCopy(source: string, to: string): Promise<void> {
+  const found = await lstat(source).catch((error) => {
+    if (isMissing(error)) return undefined;
+    throw error;
+  });
+  // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
+  if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
   try {
     await copyFile(source, to, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
     return;
   } catch {
-    // No shared blocks here, or no such file, which shows below.
+    // No shared blocks here.
   }
-  const found = await lstat(source);
-  if (found.isFile() && found.nlink === 1) {
+  if (found.nlink === 1) {
     try {
       await link(source, to);
       return;

@@ -26,6 +26,8 @@ export interface StoredJob {
   readonly kills: number;
   /** The node that holds its lease. */
   readonly node: string | undefined;
+  /** The blob that it refers to: its result's, or the one that its run is about to store. */
+  readonly blob: string | undefined;
   readonly change: number;
   readonly trimmedTo: Sequence;
 }
@@ -36,7 +38,7 @@ type Row = Record<string, unknown>;
 type Bind = string | number | null;
 
 const COLUMNS =
-  'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, change_no, trimmed_to, state, request, job_id, created_ms';
+  'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
 
 export interface JobTableOptions {
   /** Jobs kept decoded. */
@@ -115,13 +117,14 @@ export class JobTable {
   }
 
   /** Adds a new job and its labels. `num` and `change` are given here. */
-  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
+  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'blob' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
     const stored: StoredJob = {
       ...facts,
       num: this.#nextNum++,
       change: this.nextChange(),
       trimmedTo: 0,
       node: undefined,
+      blob: undefined,
       spent: 0,
       kills: 0,
       readyAtMs: 0,
@@ -164,7 +167,7 @@ export class JobTable {
         next.kills,
         next.node ?? null,
         job.error?.reason ?? null,
-        job.result?.sha256 ?? null,
+        next.blob ?? null,
         next.change,
         next.trimmedTo,
         encodeState(job),
@@ -227,11 +230,6 @@ export class JobTable {
     return (this.#db.prepare('SELECT job_id FROM jobs WHERE node IS NOT NULL ORDER BY num').all() as Row[]).map(
       (row) => row.job_id as string,
     );
-  }
-
-  /** Whether another job's result is the same blob. */
-  sharesResult(key: string, num: number): boolean {
-    return this.#prepared('SELECT 1 FROM jobs WHERE result_key = ? AND num <> ? LIMIT 1').get(key, num) !== undefined;
   }
 
   /** One page, newest first, and the token of the next one. */
@@ -376,6 +374,7 @@ function decode(row: Row): StoredJob {
     spent: row.spent as number,
     kills: row.kills as number,
     node: (row.node as string | null) ?? undefined,
+    blob: (row.result_key as string | null) ?? undefined,
     change: row.change_no as number,
     trimmedTo: row.trimmed_to as number,
   };

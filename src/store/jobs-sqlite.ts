@@ -26,6 +26,7 @@ import {
   type Sequence,
   type Submitted,
 } from '../jobs/ports.ts';
+import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
@@ -91,6 +92,7 @@ class SqliteJobStore implements JobStore {
   readonly #figures: JobFigures;
   readonly #events: JobEvents;
   readonly #changes: JobChanges;
+  readonly #references: BlobReferences;
   readonly #steps: JobSteps;
   readonly #ping;
   readonly #log: StoreLog | undefined;
@@ -126,12 +128,14 @@ class SqliteJobStore implements JobStore {
       now: this.#now,
     });
     this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
+    this.#references = new BlobReferences(db);
     this.#steps = new JobSteps({
       db,
       table: this.#table,
       queue: this.#queue,
       figures: this.#figures,
       events: this.#events,
+      references: this.#references,
       tx: this.#writer,
       now: this.#now,
       random: options.random ?? Math.random,
@@ -170,13 +174,15 @@ class SqliteJobStore implements JobStore {
     });
   }
 
-  async purge(id: JobId): Promise<{ readonly job: Job; readonly blobs: readonly string[] } | undefined> {
+  async purge(id: JobId): Promise<Job | undefined> {
     return await this.#step(true, () => {
       const found = this.#table.get(id);
-      if (!found) return undefined;
-      const { stored, blobs } = this.#steps.purge(found);
-      return { job: this.#present(stored), blobs };
+      return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
+    await this.#references.reclaim((run) => this.#step(false, run), remove);
   }
 
   async claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined> {
@@ -197,7 +203,8 @@ class SqliteJobStore implements JobStore {
           reject(error);
         },
       };
-      const onAbort = () => waiter.settle(undefined);
+      // One that has been served in the running group is no longer waiting: it gets its lease, or the lease would be nobody's.
+      const onAbort = () => this.#waiters.has(waiter) && waiter.settle(undefined);
       signal.addEventListener('abort', onAbort, { once: true });
       this.#waiters.add(waiter);
       this.#writer.wake();
@@ -278,7 +285,11 @@ class SqliteJobStore implements JobStore {
       const { jobId } = stored.job;
       const lease = new SqliteLease(this, stored, rank);
       this.#leases.set(jobId, lease);
-      this.#writer.undo(() => this.#leases.delete(jobId));
+      this.#waiters.delete(waiter);
+      this.#writer.undo(() => {
+        this.#leases.delete(jobId);
+        this.#waiters.add(waiter);
+      });
       this.#writer.committed(() => waiter.settle(lease));
     }
   }
@@ -379,6 +390,7 @@ function secretOf(db: DatabaseSync): Uint8Array {
 type LeaseRun = (steps: JobSteps, stored: StoredJob) => StoredJob;
 
 const PASSING = { durable: false, ends: false };
+const LASTING = { durable: true, ends: false };
 const LAST = { durable: true, ends: true };
 
 class SqliteLease implements Lease {
@@ -435,6 +447,19 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
+  async pin(key: string): Promise<void> {
+    for (let deletion: Promise<void> | undefined; ; await deletion) {
+      deletion = undefined;
+      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
+        const next = steps.pin(stored, key);
+        if (!(next instanceof Promise)) return next;
+        deletion = next;
+        return stored;
+      });
+      if (!deletion) return;
+    }
+  }
+
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
@@ -454,8 +479,8 @@ class SqliteLease implements Lease {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.cancelNow(stored, timings));
   }
 
-  giveBack(wait: WaitReason): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait));
+  giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait, timings));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

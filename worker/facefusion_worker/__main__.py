@@ -7,7 +7,10 @@ their children read and print as they like.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
+import signal
 import sys
 import time
 import traceback
@@ -16,6 +19,8 @@ from .engine import load_engine
 from .worker import Worker
 
 EXIT_ENGINE_FAILED = 70
+# After the death of the service, longer than the worker itself takes to stop what runs (worker.PARENT_GONE_GRACE_SECONDS).
+GUARD_GRACE_SECONDS = 1.0
 
 
 def _own_descriptors(control: int, events: int) -> tuple[int, int]:
@@ -27,6 +32,31 @@ def _own_descriptors(control: int, events: int) -> tuple[int, int]:
     os.dup2(2, 1, inheritable=True)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return control, events
+
+
+def _leave_guard(control: int, events: int) -> None:
+    """Leaves a process in this one's group that waits for the end of the service or of the worker and then kills what is left of the
+    group. The service does that itself as long as it lives; when it is killed, a worker that is stopped or sits in native code hears
+    nothing, and an engine's children hear nothing in any case. Only for the leader of a group of its own, and before there are threads."""
+    worker = os.getpid()
+    if os.getpgrp() != worker or os.fork() != 0:
+        return
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)
+        for descriptor in (0, 1, 2, events):
+            os.close(descriptor)
+        hung_up = select.poll()
+        hung_up.register(control, 0)  # what is sent there is the worker's to read
+        while os.getppid() == worker and not hung_up.poll(1000):
+            pass
+        os.close(control)
+        until = time.monotonic() + GUARD_GRACE_SECONDS
+        while os.getppid() == worker and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(0, signal.SIGKILL)
+    finally:
+        os._exit(0)
 
 
 def _process_start() -> float:
@@ -52,6 +82,8 @@ def main() -> int:
         control, events = _own_descriptors(arguments.control_fd, arguments.event_fd)
     except OSError as error:
         parser.error(f"the control and event descriptors must be open: {error}")
+    with contextlib.suppress(OSError):  # no room for another process: the worker itself hears the end of the service too
+        _leave_guard(control, events)
     worker = Worker(control, events, started)
     worker.listen()
     try:

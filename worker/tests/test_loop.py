@@ -225,6 +225,38 @@ def test_the_end_of_the_control_stream_ends_everything(tmp_path, parameters):
         assert time.monotonic() - asked < 3  # half a second is the engine's, to clean up
 
 
+def _group(leader: int) -> list[int]:
+    """Living members of a process group."""
+    members = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stat:
+                state, _, group = stat.read().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(group) == leader and state not in "ZX":
+            members.append(int(name))
+    return members
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="machine: no /proc to see the members of a group in")
+@pytest.mark.parametrize("how", ["stopped", "parent"])
+def test_the_end_of_the_service_ends_the_whole_group_even_of_a_worker_that_hears_nothing(tmp_path, how):
+    with WorkerProcess("odd:Parent" if how == "parent" else "scripted:Scripted") as worker:
+        if how == "stopped":
+            os.kill(worker.process.pid, signal.SIGSTOP)
+        else:
+            worker.run("x", tmp_path / "r.jpg")
+            child = int(worker.wait_for("log")["message"].split()[1])
+            assert child in _group(worker.process.pid)
+        worker.hang_up()
+        worker.exit_code()
+        until = time.monotonic() + 5
+        while left := _group(worker.process.pid):
+            assert time.monotonic() < until, left
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("how", ["message", "SIGTERM"])
 def test_shutdown_breaks_off_the_run_and_exits_clean(tmp_path, how):
     with WorkerProcess("scripted:Scripted") as worker:

@@ -23,6 +23,16 @@ class Curious(Noop):
         return super().run(job, report)
 
 
+class Parent(Noop):
+    """Waits for a child that does not end; logs its process id."""
+
+    def run(self, job: Job, report: Report) -> Result:
+        with subprocess.Popen(["sleep", "600"]) as child:
+            report.log(f"child {child.pid}")
+            child.wait()
+        raise AssertionError
+
+
 class Exits(Noop):
     def run(self, job: Job, report: Report) -> Result:
         raise SystemExit(3)
