@@ -5,9 +5,9 @@ import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { JobStep, MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
-import { Scheduler } from '../src/gpu/scheduler.ts';
+import { type Prepared, Scheduler } from '../src/gpu/scheduler.ts';
 import { JobsError } from '../src/jobs/errors.ts';
-import { JobStatus } from '../src/jobs/job.ts';
+import { type Failure, JobStatus } from '../src/jobs/job.ts';
 import { openRig, workerOptions } from './fixtures/gpu/rig.ts';
 
 const RESULT = create(MediaResultSchema, { mediaType: 'image/png', sha256: 'f'.repeat(64) });
@@ -247,7 +247,8 @@ test('inputs that cannot be had fail the job in words, and a defect in preparing
 
 test('the end of a job is a line of the log', async () => {
   await using rig = await openRig({
-    prepare: async ({ jobId }) => (jobId === 'job_2' ? { reason: 'INPUT_NOT_FOUND', message: 'no file', retryable: false } : {}),
+    prepare: async ({ jobId }): Promise<Failure | Prepared> =>
+      jobId === 'job_2' ? { reason: 'INPUT_NOT_FOUND', message: 'there is no file a.png', retryable: false } : {},
   });
   for (const id of ['job_1', 'job_2']) rig.store.submit({ id, maxAttempts: 1 });
   await rig.store.until(() => rig.store.history.length === 2);
