@@ -165,6 +165,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     grpcStreams: config.grpcStreams,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
+    corsOrigins: config.corsOrigins,
+    examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     async ready() {
       const slots = scheduler.slots();
       const warm = known !== undefined || scheduler.capabilities() !== undefined;
@@ -268,6 +270,13 @@ async function prepare(
     parameters,
   };
 }
+
+/** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
+const EXAMPLE_JOB = {
+  source_images: ['demo/eileen_collins.jpg'],
+  target_image: 'demo/grace_hopper.jpg',
+  parameters: { processors: ['face_swapper'] },
+};
 
 /** Ways to upload whose time has not come. */
 function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {

@@ -6,8 +6,9 @@ import { create } from '@bufbuild/protobuf';
 import { JobStep, MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { Scheduler } from '../src/gpu/scheduler.ts';
+import type { Prepared } from '../src/gpu/stay.ts';
 import { JobsError } from '../src/jobs/errors.ts';
-import { JobStatus } from '../src/jobs/job.ts';
+import { type Failure, JobStatus } from '../src/jobs/job.ts';
 import { openRig, workerOptions } from './fixtures/gpu/rig.ts';
 
 const RESULT = create(MediaResultSchema, { mediaType: 'image/png', sha256: 'f'.repeat(64) });
@@ -243,6 +244,18 @@ test('inputs that cannot be had fail the job in words, and a defect in preparing
   assert.equal(rig.store.job('job_2').errorMessage, 'the bucket does not answer');
   assert.doesNotMatch(rig.store.job('job_3').errorMessage!, /secret/);
   assert.match(rig.logger.errors.join(), /secret path/);
+});
+
+test('the end of a job is a line of the log', async () => {
+  await using rig = await openRig({
+    prepare: async ({ jobId }): Promise<Failure | Prepared> =>
+      jobId === 'job_2' ? { reason: 'INPUT_NOT_FOUND', message: 'there is no file a.png', retryable: false } : {},
+  });
+  for (const id of ['job_1', 'job_2']) rig.store.submit({ id, maxAttempts: 1 });
+  await rig.store.until(() => rig.store.history.length === 2);
+  const said = () => rig.logger.lines.filter((line) => / job_\d /.test(line)).toSorted();
+  await rig.store.until(() => said().length === 2);
+  assert.deepEqual(said(), ['info job_1 succeeded', 'warn job_2 failed']);
 });
 
 test('storing is tried again, and a result that cannot be stored is said so', async () => {

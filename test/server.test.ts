@@ -20,6 +20,7 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
     maxBodyBytes: 1024,
     closeGraceMs: 1000,
     grpcStreams: 'own',
+    corsOrigins: [],
     version: '1',
     text: {},
     ready: async () => ({ ready: true, facts: {} }),

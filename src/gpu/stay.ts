@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { durationMs, type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
-import { type EngineInfo, EngineInfoSchema, JobStep, type Timings, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type EngineInfo, EngineInfoSchema, JobStatus, JobStep, type Timings, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError } from '../jobs/errors.ts';
@@ -390,10 +390,20 @@ export class Stay {
     return this.#conclude(() => this.#lease.giveBack(wait, this.#attemptTimings()));
   }
 
+  /** What an operator reads of a job: how it ended, or why it is tried again. One that is merely put back is not worth a line. */
+  #tell({ jobId, status, attempt, slot, error }: Job): void {
+    const { logger } = this.#options;
+    const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
+    if (status === JobStatus.FAILED) logger.warn(facts, `${jobId} failed`);
+    else if (status !== JobStatus.QUEUED) logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);
+    else if (error) logger.warn(facts, `${jobId} is tried again`);
+    else logger.debug(facts, `${jobId} is put back in the queue`);
+  }
+
   /** The one terminal step, after everything that was said. */
   #conclude(write: () => Promise<Job>): Promise<void> {
     this.#reporter.finish();
-    return this.#write(write);
+    return this.#write(async () => this.#tell(await write()));
   }
 
   /**

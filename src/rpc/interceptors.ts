@@ -1,6 +1,6 @@
 // The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
 import type { DescMessage, Message } from '@bufbuild/protobuf';
-import { pathToString } from '@bufbuild/protobuf/reflect';
+import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
@@ -136,7 +136,13 @@ export function violationsOf(desc: DescMessage, message: Message): Violation[] {
   if (result.kind === 'error') throw result.error;
   return result.violations.map((one) => ({
     field: pathToString(one.field),
-    description: one.message,
+    description: ofOneof(one.field) ?? one.message,
     reason: one.ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase(),
   }));
+}
+
+/** The rule on a oneof speaks of "exactly one field" and names none; the caller's request has no field of the oneof's name either. */
+function ofOneof(path: Path): string | undefined {
+  const last = path.at(-1);
+  return last?.kind === 'oneof' ? `one of ${last.fields.map((field) => field.name).join(', ')} is required` : undefined;
 }

@@ -15,6 +15,7 @@ import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
+import { createCors } from './cors.ts';
 import { grpcStreams } from './grpc-streams.ts';
 import { type Call, callKey, codeName } from './interceptors.ts';
 import { createListener } from './listener.ts';
@@ -33,10 +34,14 @@ export interface ServerOptions {
   readonly closeGraceMs: number;
   /** Who serves server streams over gRPC: our own short way, or Connect as it comes. */
   readonly grpcStreams: 'own' | 'connect';
+  /** Whose pages may call, besides the service's own. */
+  readonly corsOrigins: readonly string[];
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
   readonly text: Readonly<Record<string, TextRenderer>>;
+  /** Bodies to begin with, by type name, for the OpenAPI document. */
+  readonly examples?: OpenApiOptions['examples'];
   /** Paths of the routes below that belong into the OpenAPI document. */
   readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
@@ -117,6 +122,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       void reply.send({ code: 'INVALID_ARGUMENT', message, details: [] });
     }
   });
+  const cors = createCors(options.corsOrigins);
+  app.addHook('onRequest', (request, reply, done) => {
+    if (!cors(request.method, request.headers, reply.raw)) return done();
+    calls.get(request.raw)!.endpoint = PREFLIGHT;
+    reply.code(204).send();
+  });
   app.addHook('onResponse', (request, reply, done) => {
     const call = calls.get(request.raw);
     if (call) {
@@ -187,12 +198,15 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     },
     comments,
     text: Object.keys(options.text),
+    examples: options.examples,
     extra: options.openApiExtra,
   });
   const documentText = JSON.stringify(document);
   app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
   await app.register(bridge.plugin);
   await app.register(docs, { document, title: 'facefusion-jobs' });
+  // Who opens the address in a browser wants to be shown something.
+  app.get('/', (_request, reply) => reply.redirect('docs'));
   app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();
@@ -266,5 +280,6 @@ function logCall(log: Logger, failed: boolean, facts: { code: string; endpoint: 
   else log.info(facts, 'call');
 }
 
-const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
+const PREFLIGHT = 'preflight';
+const PROBES: ReadonlySet<string> = new Set([PREFLIGHT, '/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
 const READS = /^\/|\/(Get|List|Watch|Validate)/;
