@@ -15,7 +15,7 @@ import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { Health } from '../gen/grpc/health/v1/health_pb.js';
 import { ServingStatus } from '../src/rpc/health.ts';
 import { type Json, restClient } from './api/clients.ts';
-import { gate, untilTerminal } from './api/scenarios.ts';
+import { gate, runs, untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 
 const picture = (parameters: Json = {}, more: Json = {}): Json => ({
@@ -49,7 +49,7 @@ describe('a restart', () => {
     const held = gate(service.dir);
     const client = restClient(service.baseUrl);
     const running = await client.submit(picture({ ...held.parameters }, { max_attempts: 1 }));
-    for await (const event of client.watch(running.job_id as string)) if (event.kind === 'progress') break;
+    for await (const event of client.watch(running.job_id as string)) if (runs(event)) break;
     const waiting = [await client.submit(picture()), await client.submit(picture()), await client.submit(picture())];
     const before = await client.get(running.job_id as string);
     await service.restart();
@@ -89,7 +89,7 @@ describe('a restart', () => {
     let closing: Promise<void> | undefined;
     for await (const event of client.watch(job_id as string)) {
       events.push(event);
-      if (event.kind === 'progress' && !closing) {
+      if (runs(event) && !closing) {
         closing = service.app.close();
         await held.open();
       }
@@ -297,12 +297,12 @@ describe('watching over REST', () => {
     await using service = await startService();
     const client = restClient(service.baseUrl);
     const held = gate(service.dir);
-    const { job_id } = await client.submit(picture({ steps: 3, hold_at: 2, preview: true, ...held.parameters }, { previews: true }));
+    const { job_id } = await client.submit(picture({ steps: 3, preview: true, ...held.parameters }, { previews: true }));
     const url = new URL(`/api/v1/jobs/${job_id}/events`, service.baseUrl);
     const kinds: string[] = [];
     for await (const event of client.watch(job_id as string)) {
       kinds.push(event.kind);
-      if (event.kind === 'preview') await held.open();
+      if (runs(event)) await held.open();
     }
     assert.ok(kinds.includes('preview'));
     const lines = (await (await fetch(url, { headers: { accept: 'application/x-ndjson' } })).text()).trim().split('\n');

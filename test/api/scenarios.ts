@@ -28,6 +28,12 @@ const picture = (parameters: Json = {}, more: Json = {}): Json => ({
   ...more,
 });
 
+/** Whether an event shows that the job has begun to run: a watcher that comes late finds it in the snapshot. */
+export function runs(event: Json & { kind: string }): boolean {
+  if (event.kind === 'snapshot') return ((event.snapshot as Json).job as Json).status === 'processing';
+  return event.kind === 'progress' || (event.kind === 'state' && (event.state as Json).status === 'processing');
+}
+
 export async function untilTerminal(client: Client, jobId: string): Promise<(Json & { kind: string })[]> {
   const events: (Json & { kind: string })[] = [];
   for await (const event of client.watch(jobId)) events.push(event);
@@ -79,7 +85,7 @@ export const SCENARIOS: readonly Scenario[] = [
       const events: (Json & { kind: string })[] = [];
       for await (const event of client.watch(job_id as string)) {
         events.push(event);
-        if (event.kind === 'progress') await held.open();
+        if (runs(event)) await held.open();
       }
       const snapshot = (events[0]!.snapshot as Json).job as Json;
       const stored = events.slice(1).filter((event) => event.kind !== 'preview');
@@ -130,7 +136,7 @@ export const SCENARIOS: readonly Scenario[] = [
       const states: string[] = [];
       for await (const event of client.watch(job_id as string)) {
         if (event.kind === 'state') states.push((event.state as Json).status as string);
-        if (event.kind === 'progress' && !asked) {
+        if (runs(event) && !asked) {
           asked = true;
           const answer = await client.cancel(job_id as string);
           assert.ok(answer.cancel_requested_at);
@@ -147,7 +153,7 @@ export const SCENARIOS: readonly Scenario[] = [
     async ({ client, dir }) => {
       const held = gate(dir);
       const first = await client.submit(picture(held.parameters));
-      for await (const event of client.watch(first.job_id as string)) if (event.kind === 'progress') break;
+      for await (const event of client.watch(first.job_id as string)) if (runs(event)) break;
       const waiting = [];
       for (let i = 0; i < 4; i++) waiting.push(await client.submit(picture()));
       const last = await client.status(waiting[3]!.job_id as string);
@@ -165,7 +171,7 @@ export const SCENARIOS: readonly Scenario[] = [
     async ({ client, dir }) => {
       const held = gate(dir);
       const first = await client.submit(picture(held.parameters));
-      for await (const event of client.watch(first.job_id as string)) if (event.kind === 'progress') break;
+      for await (const event of client.watch(first.job_id as string)) if (runs(event)) break;
       const low = await client.submit(picture({}, { priority: -5 }));
       const normal = await client.submit(picture());
       const high = await client.submit(picture({}, { priority: 5 }));
