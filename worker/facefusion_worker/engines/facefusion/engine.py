@@ -71,10 +71,7 @@ class Facefusion:
         self._models.begin(paths)
         self._program.apply(arguments)
         try:
-            for module in self._program.model_modules(arguments["processors"]):
-                # Masks are of a box unless a job says otherwise; their models come with the first such job.
-                if not module.__name__.endswith(".face_masker"):
-                    module.get_inference_pool()
+            self._program.load_models(arguments)
         except EngineError as error:
             _log.warning("%s", error.message)
         finally:
@@ -112,6 +109,8 @@ class Facefusion:
         self._models.begin(paths)
         self._jobs.make_fit(prepared, report)
         run.frames = prepared.frames
+        target = prepared.target
+        run.range = (target.begin, target.end) if target.info else None
         run.after_analysis = lambda: self._unsampled(prepared)
         code = self._process(prepared, run)
         if code == _REFUSED:
@@ -134,7 +133,7 @@ class Facefusion:
         if not core.processors_pre_check():
             self._models.complain(prepared.arguments)
             raise EngineError("MODEL_DAMAGED", f"FaceFusion does not accept its models: {_last(run.errors)}.")
-        self._program.module("process_manager").end()
+        self._program.load_models(prepared.arguments)
         return int(core.conditional_process())
 
     def _unsampled(self, prepared: Prepared) -> bool:

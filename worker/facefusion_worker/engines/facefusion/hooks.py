@@ -32,6 +32,7 @@ _OUT_OF_MEMORY = re.compile(
     r"|bad_alloc|insufficient memory",
     re.IGNORECASE,
 )
+_FOLDERS = re.compile(r"(?:/[^\s/:]+)+/")
 _PREFIX = re.compile(r"^\[[A-Z0-9_.]+\] ")
 
 
@@ -51,6 +52,7 @@ class Run:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.faces_asked = self.faces_found = False
+        self.range: tuple[int, int] | None = None  # of the target video's frames
         self.after_analysis: Callable[[], bool] = lambda: False  # answers whether the content is refused
         self._entered = 0.0
         self._lock = threading.Lock()
@@ -218,6 +220,9 @@ class Hooks:
         self._install_tasks()
         self._install_frames()
         self._install_faces()
+        for name in program.release.trims:
+            module = program.module("workflows." + name)
+            module.restrict_trim_frame = self._range(module.restrict_trim_frame)
         handler = _LogHandler(self)
         logger = logging.getLogger("facefusion")
         logger.setLevel(logging.INFO)
@@ -416,6 +421,14 @@ class Hooks:
             if hasattr(module, "select_faces"):
                 module.select_faces = self._selected(module.select_faces)
 
+    def _range(self, restrict: Callable[..., Any]) -> Callable[..., Any]:
+        """Counted in frames of the target; the program would cut it to the number of files on disk, which is none when it keeps to memory."""
+
+        def wrapped(*arguments: Any) -> Any:
+            return self.run.range if self.run is not None and self.run.range else restrict(*arguments)
+
+        return wrapped
+
     def _selected(self, select_faces: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **settings: Any) -> Any:
             faces = select_faces(*arguments, **settings)
@@ -456,7 +469,9 @@ def _no_memory(error: BaseException) -> EngineError:
 
 
 def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().splitlines()[0][:300] if error is not None and str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() if error is not None else []
+    # Where the models lie is nobody's affair but the operator's.
+    return _FOLDERS.sub("", lines[0])[:300] if lines else type(error).__name__
 
 
 __all__ = ["Canceled", "Child", "Hooks", "Run", "is_out_of_memory"]

@@ -178,8 +178,7 @@ class Jobs:
         return staged
 
     def _is_sound(self, path: str) -> bool:
-        formats = getattr(self._program.module("choices"), self._program.release.audio_sets)
-        return self._program.module("filesystem").get_file_format(path) in formats
+        return bool(self._program.module("filesystem").is_audio(path))
 
     def _thinks(self, path: str) -> tuple[float, int]:
         """The program's own idea of a video."""

@@ -103,13 +103,13 @@ _HOOKS: Mapping[str, Sequence[str]] = {
     "audio": ("read_static_audio", "read_static_voice"),
     "face_store": ("clear_faces",),
     "frame_store": ("FRAME_STORE_SET",),
-    "filesystem": ("get_file_format",),
+    "filesystem": ("is_audio",),
     "execution": ("get_available_execution_providers",),
     "program": ("create_program",),
     "processors.core": ("get_processors_modules",),
     "translator": ("get",),
     "metadata": ("get",),
-    "choices": ("face_detector_set", "audio_type_set", "image_type_set"),
+    "choices": ("face_detector_set",),
     "processors.modules.face_swapper.choices": ("face_swapper_set",),
 }
 
@@ -124,7 +124,7 @@ class Release:
     workflows: Mapping[str, Mapping[str, Step | None]]  # tasks by workflow module; each task is a hook
     pools: Sequence[str]  # modules with a thread pool and a bar of their own
     writers: Sequence[str]  # modules that write processed frames to disk
-    audio_sets: str  # the table of audio formats in `choices`
+    trims: Sequence[str] = ()  # modules that take a range of the target for a range of the frames on disk
 
     def hooks(self) -> Iterator[tuple[str, str]]:
         tables: dict[str, list[str]] = {module: list(names) for module, names in _HOOKS.items()}
@@ -135,6 +135,8 @@ class Release:
             tables.setdefault("workflows." + module, []).extend(["tqdm", "ThreadPoolExecutor"])
         for module in self.writers:
             tables.setdefault("workflows." + module, []).append("write_image")
+        for module in self.trims:
+            tables.setdefault("workflows." + module, []).append("restrict_trim_frame")
         for module, names in tables.items():
             for name in dict.fromkeys(names):
                 yield "facefusion." + module, name
@@ -148,7 +150,6 @@ RELEASES = {
         workflows={"image_to_image": _TASKS_OF_PICTURES, "image_to_video": _TASKS_OF_VIDEO_3_8},
         pools=("to_video",),
         writers=("to_image", "to_video"),
-        audio_sets="audio_type_set",
     ),
     "4": Release(
         name="4",
@@ -157,7 +158,7 @@ RELEASES = {
         workflows={"image_to_image": _TASKS_OF_PICTURES, "image_to_video": _TASKS_OF_VIDEO_4, "audio_to_image": _TASKS_OF_SOUND_4},
         pools=("core", "to_video"),
         writers=("core",),
-        audio_sets="audio_type_set",
+        trims=("to_video",),
     ),
 }
 
@@ -279,13 +280,16 @@ class Program:
     def processors(self, names: Sequence[str]) -> list[ModuleType]:
         return self.module("processors.core").get_processors_modules(list(names))
 
-    def model_modules(self, processors: Sequence[str]) -> list[ModuleType]:
-        """Every module that holds models for these processors, the common ones first, none twice."""
+    def load_models(self, arguments: Mapping[str, Any]) -> None:
+        """What these arguments need, one after another. The program itself loads at first use: its threads would each load the same."""
         modules: dict[str, ModuleType] = {}
-        for processor in self.processors(processors):
+        for processor in self.processors(arguments["processors"]):
             for module in (*processor.get_common_modules(), processor):
                 modules.setdefault(module.__name__, module)
-        return list(modules.values())
+        masks = {"occlusion", "region"} & set(arguments["face_mask_types"])
+        for name, module in modules.items():
+            if masks or not name.endswith(".face_masker"):
+                module.get_inference_pool()
 
     def _find_path_caches(self) -> Iterator[Any]:
         """The program's caches that are keyed by the path of a job's file: they would answer for the file that was there before."""
