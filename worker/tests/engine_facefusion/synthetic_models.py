@@ -186,7 +186,7 @@ def _detectors(out: Folder) -> None:
       five = Constant<value_floats=[5.0]>()
       much = Mul(other, five)
       over = Sub(green, much)
-      limit = Constant<value_floats=[0.15]>()
+      limit = Constant<value_floats=[0.01]>()
       none = Greater(over, limit)
       hidden = Cast<to=1>(none)
       one = Constant<value_floats=[1.0]>()

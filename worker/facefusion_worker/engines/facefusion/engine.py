@@ -92,7 +92,7 @@ class Facefusion:
         except Exception as error:
             raise self._ended(job, report, error) from error
         finally:
-            shutil.rmtree(os.path.join(job.work_dir, "facefusion"), ignore_errors=True)
+            _empty(job.work_dir)
             if not ended_well and os.path.isfile(job.output_path):
                 os.unlink(job.output_path)
             self._models.end()
@@ -211,6 +211,16 @@ class Facefusion:
         if isinstance(error, BrokenPipeError):
             return EngineError("ENCODER_FAILED", "The video encoder gave up before the end.")
         return error
+
+
+def _empty(folder: str) -> None:
+    """The folder itself is the service's."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
 
 
 def _last(errors: Sequence[str]) -> str:

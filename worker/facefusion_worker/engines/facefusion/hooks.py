@@ -422,7 +422,7 @@ class Hooks:
                 module.select_faces = self._selected(module.select_faces)
 
     def _range(self, restrict: Callable[..., Any]) -> Callable[..., Any]:
-        """Counted in frames of the target; the program would cut it to the number of files on disk, which is none when it keeps to memory."""
+        """Counted in frames of the target; the program would cut it to the number of files on disk, in memory none."""
 
         def wrapped(*arguments: Any) -> Any:
             return self.run.range if self.run is not None and self.run.range else restrict(*arguments)
