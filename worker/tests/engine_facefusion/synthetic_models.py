@@ -83,7 +83,7 @@ class Folder:
         """`text` is a graph in ONNX's own notation; `constants` are added to it, in order, last of all."""
         model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17], producer_name: "{PRODUCER}">\n{text}')
         for key, value in (constants or {}).items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value), key))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, order="C"), key))
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.SetInParent()  # a scalar has a shape too: an empty one
         onnx.checker.check_model(model)

@@ -42,6 +42,7 @@ class Facefusion:
         self._models = Models(self._program)
         self._hooks = Hooks(self._program, self._models)
         self._jobs = Jobs(self._program)
+        self._weights = Weights(settings.weights_path)
         self._warmed = False
         # The program's own sentences that have an outcome of their own.
         self._sentences = {
@@ -99,9 +100,8 @@ class Facefusion:
             gc.collect()
 
     def _run(self, job: Job, prepared: Prepared, report: Report, run: Run) -> Result:
-        weights = Weights(self._settings.weights_path or os.path.join(os.path.dirname(job.work_dir), "facefusion-steps.json"))
         kind = prepared.kind(self.version)
-        report.plan(weights.predict(kind, prepared.steps()))
+        report.plan(self._weights.predict(kind, prepared.steps()))
         run.frames = prepared.frames
         run.enter(Step.STEP_LOADING_MODELS)
         paths = self._models.needed_paths(prepared.arguments)
@@ -121,7 +121,7 @@ class Facefusion:
         self._check_faces(prepared, run)
         prepared.warnings += run.warnings
         result = self._finish(job, prepared, report)
-        weights.learn(kind, prepared.frames, run.step_seconds)
+        self._weights.learn(kind, prepared.frames, run.step_seconds)
         return result
 
     def _process(self, prepared: Prepared, run: Run) -> int:

@@ -33,7 +33,7 @@ class Settings:
     thread_count: int | None = None
     model_memory: int = MODEL_MEMORY_BYTES
     limits: Mapping[str, float] = field(default_factory=lambda: dict(LIMITS))
-    weights_path: str = ""  # empty: beside the jobs' work folders
+    weights_path: str = ""  # empty: what is learned of steps lasts as long as the process
     allow_synthetic: bool = False
 
     @staticmethod

@@ -1,7 +1,7 @@
 """How long each step of a kind of job takes, learned from the jobs before it: what makes percent one steady number.
 
-For each kind and step a line `seconds = a + b * frames`, as sums that fade: the last dozen jobs count. The file is a help, not a truth:
-whatever is wrong with it, it is begun anew.
+For each kind and step a line `seconds = a + b * frames`, as sums that fade: the last dozen jobs count. They live as long as the
+process, and in a file where the operator names one. The file is a help, not a truth: whatever is wrong with it, it is begun anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _FIRST = {
 
 class Weights:
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = path  # empty: none is kept
+        self._table: dict[str, dict[str, list[float]]] = {}
 
     def predict(self, kind: str, steps: Mapping[Step, float]) -> dict[Step, float]:
         """Seconds of each step; `steps` has the frames that each will count."""
@@ -49,6 +50,8 @@ class Weights:
         self._write(table)
 
     def _read(self) -> dict[str, dict[str, list[float]]]:
+        if not self._path:
+            return self._table
         try:
             with open(self._path, encoding="utf-8") as file:
                 table = json.load(file)
@@ -61,6 +64,8 @@ class Weights:
 
     def _write(self, table: Mapping[str, object]) -> None:
         """Another worker may write at the same time: one of the two is lost, and no harm done."""
+        if not self._path:
+            return
         with contextlib.suppress(OSError):
             descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(self._path), prefix=".weights-")
             try:
