@@ -24,7 +24,6 @@ def test_a_picture_by_the_command_line_is_the_same(commands: Worker, worker: Wor
     assert one.output.read_bytes() == worker.done(media.picture(), face_mask_blur=0.5).output.read_bytes()
 
 
-@pytest.mark.quick
 def test_a_video_by_the_command_line(commands: Worker, media: Media) -> None:
     outcome = commands.done(media.video())
     assert outcome.body["frames"] == 30
@@ -34,10 +33,13 @@ def test_a_video_by_the_command_line(commands: Worker, media: Media) -> None:
 
 
 @pytest.mark.quick
-def test_its_outcomes_are_told_apart(commands: Worker, media: Media) -> None:
+def test_its_refusals_are_told_from_its_failures(commands: Worker, media: Media) -> None:
     assert commands.submit(media.unfit()).body["outcome"] == "OUTCOME_REFUSED"
-    assert commands.submit(media.colour_video("magenta", "magenta.mp4")).body["outcome"] == "OUTCOME_REFUSED"
     assert commands.submit(media.picture(), source=media.green()).reason == "NO_FACE_IN_SOURCE"
+
+
+def test_its_other_outcomes(commands: Worker, media: Media) -> None:
+    assert commands.submit(media.colour_video("magenta", "magenta.mp4")).body["outcome"] == "OUTCOME_REFUSED"
     for kind, reason in (
         ("absent", "MODEL_MISSING"),
         ("damaged", "MODEL_DAMAGED"),
@@ -88,7 +90,6 @@ def test_check_says_what_there_is(worker: Worker) -> None:
     assert lines[-1]["kind"] == "error"
 
 
-@pytest.mark.quick
 def test_models_are_listed_and_nothing_is_fetched_where_no_host_answers(worker: Worker, tmp_path: Path) -> None:
     code, lines = ask(worker, "models", "--processors", "face_swapper", "face_enhancer")
     assert code == 0
@@ -113,7 +114,6 @@ def test_models_are_listed_and_nothing_is_fetched_where_no_host_answers(worker: 
     assert ask(worker, "warm", "--processors", "face_enhancer")[0] == 0
 
 
-@pytest.mark.quick
 def test_what_is_missing_is_fetched_and_checked(worker: Worker, tmp_path: Path) -> None:
     """By the program's own download, from a host that is a folder."""
     models = worker.home.path / ".assets" / "models"

@@ -143,8 +143,7 @@ def test_a_file_that_is_not_whole(worker: Worker, media: Media, tmp_path: Path) 
     assert worker.submit(headless).reason == "INPUT_NOT_READABLE"
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("strategy", ["memory", "disk"])
+@pytest.mark.parametrize("strategy", [pytest.param("memory", marks=pytest.mark.quick), "disk"])
 def test_a_damaged_video_is_right_or_refused(worker: Worker, media: Media, tmp_path: Path, strategy: str) -> None:
     data = bytearray(media.video("long.mp4", 2.0).read_bytes())
     for place in range(len(data) // 3, len(data) // 2, 97):
@@ -208,7 +207,6 @@ def test_pictures_as_cameras_and_scanners_make_them(worker: Worker, media: Media
     assert (outcome.body["width"], outcome.body["height"]) == (360, 640)
 
 
-@pytest.mark.quick
 def test_ffmpeg_that_complains_at_length_holds_nobody_up(worker: Worker, media: Media, tmp_path: Path) -> None:
     """Its complaints go into a pipe that the program does not empty."""
     target = tmp_path / "noisy.avi"

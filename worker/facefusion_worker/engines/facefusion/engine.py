@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 
 from ...engine import Canceled, Capabilities, ContentRefused, EngineError, Job, MediaKind, Report, Result, Step
@@ -84,16 +85,20 @@ class Facefusion:
     def run(self, job: Job, report: Report) -> Result:
         run = Run(report, 1)
         ended_well = False
+        if not job.work_dir:
+            raise EngineError("INTERNAL", "The job has no work folder.")
+        # A folder of its own within the service's: what is removed at the end is what was put there, and no more.
+        folder = tempfile.mkdtemp(prefix="run-", dir=job.work_dir)
         try:
             with self._hooks.serving(run):
-                prepared = self._jobs.prepare(job, report)
-                result = self._run(job, prepared, report, run)
+                staged = job._replace(work_dir=folder)
+                result = self._run(staged, self._jobs.prepare(staged, report), report, run)
                 ended_well = True
                 return result
         except Exception as error:
             raise self._ended(job, report, error) from error
         finally:
-            _empty(job.work_dir)
+            shutil.rmtree(folder, ignore_errors=True)
             if not ended_well and os.path.isfile(job.output_path):
                 os.unlink(job.output_path)
             self._models.end()
@@ -211,16 +216,6 @@ class Facefusion:
         if isinstance(error, BrokenPipeError):
             return EngineError("ENCODER_FAILED", "The video encoder gave up before the end.")
         return error
-
-
-def _empty(folder: str) -> None:
-    """The folder itself is the service's."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                os.unlink(entry.path)
 
 
 def _last(errors: Sequence[str]) -> str:

@@ -59,6 +59,7 @@ class Run:
         self._children: set[Child] = set()
         self._native: set[Any] = set()  # options of the sessions that run or load now
         self._shown = 0
+        self._said = ""
 
     # -- the program's threads -------------------------------------------------------------------------------------------------
 
@@ -88,7 +89,9 @@ class Run:
 
     def add_child(self, child: Child) -> None:
         with self._lock:
-            self._children.add(child)
+            # Those that have ended are the program's again, and their pipes go when it lets go of them.
+            self._said = next((one.complaint for one in self._children if one.returncode is not None and one.complaint), self._said)
+            self._children = {one for one in self._children if one.returncode is None} | {child}
         if self.report.cancel.is_set:
             child.kill()
 
@@ -126,7 +129,7 @@ class Run:
 
     def said(self) -> str:
         """The last thing that ffmpeg complained of."""
-        return next((child.complaint for child in sorted(self._children, key=lambda c: -c.pid) if child.complaint), "")
+        return next((child.complaint for child in self._children if child.complaint), self._said)
 
 
 class Child(subprocess.Popen):  # type: ignore[type-arg]

@@ -169,12 +169,16 @@ class Jobs:
             raise EngineError("SOURCE_MISSING", "face_swapper needs a source picture.")
         if "lip_syncer" in processors and not job.source_audio_path:
             raise EngineError("SOURCE_MISSING", "lip_syncer needs a source audio.")
-        if job.source_audio_path:
-            # The later release takes a picture with sound for a video to be made.
-            if takes_sound or (self._program.release.name == "3.8" and "lip_syncer" in processors):
-                staged.append(media.stage_sound(job.source_audio_path, folder, cancel))
-            else:
-                warnings.append("the source audio has no effect on a picture")
+        if not job.source_audio_path:
+            return staged
+        moves_lips, later = "lip_syncer" in processors, "audio_to_image" in self._program.release.workflows
+        if takes_sound or (moves_lips and not later):
+            staged.append(media.stage_sound(job.source_audio_path, folder, cancel))
+        elif moves_lips:
+            # This release takes a picture with sound for a video to be made.
+            raise EngineError("OUTPUT_FORMAT_INVALID", f"lip_syncer makes a video of a picture; it can be: {', '.join(VIDEO_FORMATS)}.")
+        if not takes_sound:
+            warnings.append("the source audio has no effect on a picture")
         return staged
 
     def _is_sound(self, path: str) -> bool:

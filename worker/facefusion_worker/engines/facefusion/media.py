@@ -20,7 +20,7 @@ from typing import Any
 from ...engine import Canceled, CancelToken, EngineError, MediaKind
 from ...pictures import PICTURE_FORMATS, kind_of, read_picture
 from ...video import VIDEO_FORMATS, VideoInfo, decode, examine, open_input
-from ...vision import av, cv2
+from ...vision import MAX_PICTURE_PIXELS, av, cv2
 
 _PICTURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
 _SOUND_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mp3,wav,flac,ogg,aac"
@@ -66,18 +66,19 @@ def extension_of(output_format: str, kind: MediaKind) -> str:
 # -- pictures --------------------------------------------------------------------------------------------------------------------------
 
 
-def stage_picture(path: str, what: str, folder: str, name: str, wanted: str = "") -> str:
-    """The picture under a name of its content's own, 8 bits, colour and upright. `wanted` is the format that its name must say."""
+def stage_picture(path: str, what: str, folder: str, name: str, wanted: str = "") -> tuple[str, tuple[int, int]]:
+    """The picture under a name of its content's own, 8 bits, colour and upright, and its size. `wanted` is the format the name must say."""
     with open_readable(path, what) as file:
         head = file.read(65_536)
     extension = next((extension for magic, extension in _PICTURES.items() if head.startswith(magic)), "")
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         extension = "webp"
-    picture = read_picture(path, what)
-    if extension and extension in (wanted, wanted or extension) and not _turned(head) and _is_plain(path):
+    pixels = _stored(path) if extension and extension in (wanted, wanted or extension) and not _turned(head) else None
+    if pixels is not None:
         staged = os.path.join(folder, f"{name}.{extension}")
         os.symlink(path, staged)
-        return staged
+        return staged, (pixels.shape[1], pixels.shape[0])
+    picture = read_picture(path, what)  # raises where it is none
     pixels = picture.pixels
     if picture.alpha is not None:
         pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
@@ -87,7 +88,7 @@ def stage_picture(path: str, what: str, folder: str, name: str, wanted: str = ""
     staged = os.path.join(folder, f"{name}.png")
     if not cv2.imwrite(staged, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise EngineError("DISK_FULL", "The picture could not be written into the work folder.", retryable=True)
-    return staged
+    return staged, (pixels.shape[1], pixels.shape[0])
 
 
 def open_readable(path: str, what: str) -> Any:
@@ -97,10 +98,14 @@ def open_readable(path: str, what: str) -> Any:
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be opened: {error.strerror}.") from None
 
 
-def _is_plain(path: str) -> bool:
-    """Whether the program reads it as it stands: it takes grey, palettes and 16 bits for colour."""
-    pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    return pixels is not None and pixels.ndim == 3 and pixels.dtype == "uint8" and pixels.shape[2] in (3, 4)
+def _stored(path: str) -> Any:
+    """The picture as it is stored, if the program reads it rightly: it takes grey, palettes and 16 bits for colour."""
+    try:
+        pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    plain = pixels is not None and pixels.ndim == 3 and pixels.dtype == "uint8" and pixels.shape[2] in (3, 4)
+    return pixels if plain and pixels.shape[0] * pixels.shape[1] <= MAX_PICTURE_PIXELS else None
 
 
 def _turned(head: bytes) -> bool:
@@ -125,9 +130,8 @@ def _turned(head: bytes) -> bool:
 
 
 def picture_target(path: str, folder: str, extension: str) -> Target:
-    staged = stage_picture(path, "target picture", folder, "target", extension)
-    height, width = cv2.imread(staged, cv2.IMREAD_COLOR).shape[:2]
-    return Target(staged, MediaKind.MEDIA_KIND_IMAGE, (width, height))
+    staged, size = stage_picture(path, "target picture", folder, "target", extension)
+    return Target(staged, MediaKind.MEDIA_KIND_IMAGE, size)
 
 
 def finish_picture(made: str, path: str, extension: str, quality: int, size: tuple[int, int]) -> tuple[int, int]:
