@@ -159,12 +159,11 @@ class Jobs:
     def _sources(
         self, job: Job, folder: str, cancel: CancelToken, takes_sound: bool, warnings: list[str], processors: list[str]
     ) -> list[str]:
-        staged = [
-            media.stage_picture(
-                path, f"source picture {number}" if len(job.source_paths) > 1 else "source picture", folder, f"source_{number}"
-            )
-            for number, path in enumerate(job.source_paths, 1)
-        ]
+        several = len(job.source_paths) > 1
+        staged = []
+        for number, path in enumerate(job.source_paths, 1):
+            what = f"source picture {number}" if several else "source picture"
+            staged.append(media.stage_picture(path, what, folder, f"source_{number}")[0])
         if "face_swapper" in processors and not staged:
             raise EngineError("SOURCE_MISSING", "face_swapper needs a source picture.")
         if "lip_syncer" in processors and not job.source_audio_path:
