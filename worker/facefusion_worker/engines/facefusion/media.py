@@ -31,6 +31,8 @@ AUDIO_ENCODERS = {
     "mov": ("aac", "libmp3lame", "pcm_s16le", "pcm_s32le"),
     "webm": ("libopus",),
 }
+# Seconds that a picture may be late of its sound before anybody minds; AVI is late by its reordered frames.
+_UNHEARD = Fraction(1, 10)
 # What stands between two encodings of a video that had to be made fit: nobody sees the difference, and a minute fits on a disk.
 _BETWEEN = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "4")
 
@@ -237,7 +239,7 @@ def video_target(
         rate == info.rate
         and info.constant
         and not turned
-        and start * info.rate < Fraction(1, 2)
+        and (start * info.rate < Fraction(1, 2) or (start < _UNHEARD and begin == 0))
         and math.isclose(thinks_rate, float(info.rate), rel_tol=1e-3)
         and thinks_frames >= info.frames
     )

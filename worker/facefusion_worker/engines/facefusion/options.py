@@ -89,10 +89,19 @@ class Options:
                 raise EngineError(
                     "OPTION_INVALID", f"{name} cannot be {arguments[name]} with {decider} {arguments[decider]}; it can be: {allowed}."
                 )
+        self._complete_ages(arguments)
         most = int(self._program.settings.limits.get("processors", len(self.processors)))
         if len(arguments["processors"]) > most:
             raise EngineError("OPTION_INVALID", f"A job may have at most {most} processors.")
         return arguments
+
+    @staticmethod
+    def _complete_ages(arguments: dict[str, Any]) -> None:
+        """The program takes both ends of the range of ages, or neither."""
+        start, end = arguments.get("face_selector_age_start"), arguments.get("face_selector_age_end")
+        if (start is None) != (end is None):
+            arguments["face_selector_age_start"] = 0 if start is None else start
+            arguments["face_selector_age_end"] = 100 if end is None else end
 
     def _value(self, option: Option, given: Any) -> Any:
         if not option.list:
