@@ -17,8 +17,8 @@ import pytest
 from program import Home, Worker
 
 HOW = (
-    "no FaceFusion checkout: `ffjobs engine install facefusion` gets one, or check out its repository, make a virtual environment with its "
-    "requirements and av==18.1.0, and name both in FACEFUSION_HOME and FACEFUSION_PYTHON"
+    "machine: no FaceFusion checkout: `ffjobs engine install facefusion` gets one, or check out its repository, make a virtual environment "
+    "with its requirements and av==18.1.0, and name both in FACEFUSION_HOME and FACEFUSION_PYTHON"
 )
 HERE = Path(__file__).resolve().parent
 
@@ -37,7 +37,7 @@ def _checkouts() -> list[Checkout]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("FACEFUSION_TESTS") == "full":
         return
-    longer = pytest.mark.skip(reason="the longer tests with FaceFusion run by `npm run test:engine` (FACEFUSION_TESTS=full)")
+    longer = pytest.mark.skip(reason="machine: the longer tests with FaceFusion run by `npm run test:engine` (FACEFUSION_TESTS=full)")
     for item in items:
         if item.path.parent == HERE and item.get_closest_marker("quick") is None:
             item.add_marker(longer)

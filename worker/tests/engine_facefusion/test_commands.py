@@ -56,7 +56,7 @@ def test_its_cancel_ends_the_process_and_its_children(commands: Worker, media: M
         lambda message: message[1].get("step") == "STEP_PROCESSING", media.picture(), after=0.3, face_swapper_model=ODD["slow"]
     )
     assert outcome.body["outcome"] == "OUTCOME_CANCELED"
-    assert seconds < 0.5
+    assert seconds < 0.5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert not commands.children()
     outcome, _ = commands.cancel_when(
         lambda message: message[1].get("step") == "STEP_PROCESSING", media.video("long.mp4", 4.0), workflow_strategy="disk"

@@ -147,11 +147,11 @@ class Facefusion:
         if target.info is None or media.has_sample(target):
             return False
         analyser, vision = self._program.module("content_analyser"), self._program.module("vision")
-        for number in sorted({target.begin, (target.begin + target.end) // 2, target.end - 1}):
-            frame = vision.read_video_frame(target.path, number)
-            if frame is not None and analyser.analyse_frame(frame):
-                return True
-        return False
+        numbers = sorted({target.begin, (target.begin + target.end) // 2, target.end - 1})
+        frames = [frame for number in numbers if (frame := vision.read_video_frame(target.path, number)) is not None]
+        if not frames:
+            raise EngineError("INPUT_NOT_READABLE", "The target video is damaged: no frame of the trim can be decoded.")
+        return any(analyser.analyse_frame(frame) for frame in frames)
 
     def _check_faces(self, prepared: Prepared, run: Run) -> None:
         if run.faces_found or not run.faces_asked:

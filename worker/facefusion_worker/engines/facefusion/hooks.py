@@ -23,7 +23,7 @@ from typing import Any
 
 import onnxruntime
 
-from ...engine import Canceled, EngineError, Report, Step
+from ...engine import EngineError, Report, Step
 from .models import Models
 from .program import Program
 
@@ -475,6 +475,3 @@ def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines() if error is not None else []
     # Where the models lie is nobody's affair but the operator's.
     return _FOLDERS.sub("", lines[0])[:300] if lines else type(error).__name__
-
-
-__all__ = ["Canceled", "Child", "Hooks", "Run", "is_out_of_memory"]

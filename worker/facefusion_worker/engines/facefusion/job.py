@@ -77,6 +77,8 @@ class Jobs:
     def __init__(self, program: Program) -> None:
         self._program = program
         self.options = Options(program)
+        # The one that the program itself uses: its children are the run's.
+        self._popen = program.module("ffmpeg").subprocess.Popen
 
     def prepare(self, job: Job, report: Report) -> Prepared:
         """Raises EngineError for whatever can be told before the program runs."""
@@ -93,7 +95,7 @@ class Jobs:
         sources = self._sources(job, folder, report.cancel, is_video or speaks, warnings, processors)
         make_fit = None
         if is_video:
-            target, make_fit = media.video_target(job.target_path, folder, extension, arguments, self._thinks, report.cancel)
+            target, make_fit = media.video_target(job.target_path, folder, extension, arguments, self._thinks, report.cancel, self._popen)
             warnings += target.warnings
             self._strategy(arguments, report)
         else:
@@ -172,7 +174,7 @@ class Jobs:
             return staged
         moves_lips, later = "lip_syncer" in processors, "audio_to_image" in self._program.release.workflows
         if takes_sound or (moves_lips and not later):
-            staged.append(media.stage_sound(job.source_audio_path, folder, cancel))
+            staged.append(media.stage_sound(job.source_audio_path, folder, cancel, self._popen))
         elif moves_lips:
             # This release takes a picture with sound for a video to be made.
             raise EngineError("OUTPUT_FORMAT_INVALID", f"lip_syncer makes a video of a picture; it can be: {', '.join(VIDEO_FORMATS)}.")

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from ...engine import Canceled, CancelToken, EngineError, MediaKind
-from ...pictures import PICTURE_FORMATS, kind_of, read_picture
+from ...engine import CancelToken, EngineError, MediaKind
+from ...pictures import PICTURE_FORMATS, read_picture
 from ...video import VIDEO_FORMATS, VideoInfo, decode, examine, open_input
 from ...vision import MAX_PICTURE_PIXELS, av, cv2
 
@@ -35,6 +35,9 @@ AUDIO_ENCODERS = {
 _UNHEARD = Fraction(1, 10)
 # What stands between two encodings of a video that had to be made fit: nobody sees the difference, and a minute fits on a disk.
 _BETWEEN = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "4")
+
+
+Popen = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def _move(made: str, path: str) -> None:
 # -- sound -----------------------------------------------------------------------------------------------------------------------------
 
 
-def stage_sound(path: str, folder: str, cancel: CancelToken) -> str:
+def stage_sound(path: str, folder: str, cancel: CancelToken, popen: Popen) -> str:
     """The source's sound as a file that the program takes; that of a video too."""
     what = "source audio"
     with open_readable(path, what):
@@ -197,7 +200,7 @@ def stage_sound(path: str, folder: str, cancel: CancelToken) -> str:
     if extension:
         os.symlink(path, staged)
     else:
-        _ffmpeg(["-i", path, "-map", "0:a:0", "-c:a", "pcm_s16le", staged], cancel, what)
+        _ffmpeg(popen, ["-i", path, "-map", "0:a:0", "-c:a", "pcm_s16le", staged], cancel, what)
     return staged
 
 
@@ -211,6 +214,7 @@ def video_target(
     arguments: Mapping[str, Any],
     probe: Callable[[str], tuple[float, int]],
     cancel: CancelToken,
+    popen: Popen,
 ) -> tuple[Target, Callable[[Callable[[int], None]], Target]]:
     """The target as it will be, and what makes it so (which may take a while: it is told how to report frames).
 
@@ -239,14 +243,16 @@ def video_target(
         rate == info.rate
         and info.constant
         and not turned
-        and (start * info.rate < Fraction(1, 2) or (start < _UNHEARD and begin == 0))
+        and start * info.rate < Fraction(1, 2)
         and math.isclose(thinks_rate, float(info.rate), rel_tol=1e-3)
         and thinks_frames >= info.frames
     )
     if fit:
         return target, lambda report: target
 
-    times = [time - info.times[0] + start for time in info.times]
+    # A gap before the first picture is filled with it, unless nobody would miss it: then the pictures come that much earlier.
+    gap = start if start >= _UNHEARD else Fraction(0)
+    times = [time - info.times[0] + gap for time in info.times]
 
     def place(frame: int) -> int:
         return round((times[frame] if frame < len(times) else times[-1] + 1 / info.rate) * rate)
@@ -257,14 +263,15 @@ def video_target(
 
     def make(report: Callable[[int], None]) -> Target:
         made = os.path.join(folder, f"normal.{extension}")
-        command = ["-i", path, "-map", "0:v:0", "-map", "0:a:0?", "-vf", f"fps={rate.numerator}/{rate.denominator}:start_time=0", *_BETWEEN]
-        _ffmpeg([*command, "-c:a", "copy", "-f", "matroska", made], cancel, what, report)
+        steady = f"fps={rate.numerator}/{rate.denominator}" + (":start_time=0" if gap else "")
+        command = ["-i", path, "-map", "0:v:0", "-map", "0:a:0?", "-vf", steady if gap else f"setpts=PTS-STARTPTS,{steady}", *_BETWEEN]
+        _ffmpeg(popen, [*command, "-c:a", "copy", "-f", "matroska", made], cancel, what, report)
         again = examine(made, what, cancel)
         last = again.frames if whole else min(planned.end, again.frames)
         if planned.begin >= last:
             raise EngineError("OPTION_INVALID", "trim_frame_start lies behind the end of the target video.")
         os.unlink(staged)
-        return replace(planned, path=made, info=again, size=(again.width, again.height), rate=again.rate, end=last)
+        return replace(planned, path=made, info=again, size=(again.width, again.height), end=last)
 
     return planned, make
 
@@ -332,33 +339,16 @@ def damaged_frames(path: str, cancel: CancelToken) -> int:
     return info.frames - sum(1 for _ in decode(path, "target video", info, 0, info.frames, cancel))
 
 
-def _ffmpeg(arguments: Sequence[str], cancel: CancelToken, what: str, report: Callable[[int], None] | None = None) -> None:
-    command = [
-        shutil.which("ffmpeg") or "ffmpeg",
-        "-nostdin",
-        "-y",
-        "-loglevel",
-        "error",
-        "-progress",
-        "pipe:1",
-        "-stats_period",
-        "0.1",
-        *arguments,
-    ]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            for line in process.stdout or ():
-                cancel.check()
-                name, _, value = line.decode(errors="replace").strip().partition("=")
-                if name == "frame" and value.isdecimal() and report is not None:
-                    report(int(value))
-        except Canceled:
-            process.kill()
-            raise
-        finally:
-            if process.poll() is None and cancel.is_set:
-                process.kill()
+def _ffmpeg(popen: Popen, arguments: Sequence[str], cancel: CancelToken, what: str, report: Callable[[int], None] | None = None) -> None:
+    """`popen` is one whose children end with the run: a cancel need not wait for the next line."""
+    command = [shutil.which("ffmpeg") or "ffmpeg", "-nostdin", "-y", "-loglevel", "error", "-progress", "pipe:1", "-stats_period", "0.1"]
+    with popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for line in process.stdout:
+            name, _, value = line.decode(errors="replace").strip().partition("=")
+            if name == "frame" and value.isdecimal() and report is not None:
+                report(int(value))
+    cancel.check()
     if process.returncode != 0:
-        if kind_of(arguments[1], what) and shutil.disk_usage(os.path.dirname(arguments[-1])).free < 1 << 20:
+        if shutil.disk_usage(os.path.dirname(arguments[-1])).free < 1 << 20:
             raise EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be decoded.")
