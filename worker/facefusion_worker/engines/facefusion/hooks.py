@@ -24,6 +24,7 @@ from typing import Any
 import onnxruntime
 
 from ...engine import EngineError, Report, Step
+from ...pictures import jpeg_preview
 from .models import Models
 from .program import Program
 
@@ -82,8 +83,6 @@ class Run:
 
     def show(self, pixels: Any) -> None:
         if self.analysed and self.report.wants_preview():
-            from ...pictures import jpeg_preview
-
             self.report.preview(jpeg_preview(pixels[:, :, :3]), self._shown)
         self._shown += 1
 

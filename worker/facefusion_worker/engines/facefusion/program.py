@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ...engine import EngineError, Step
+from ...vision import av
 from .settings import Settings
 
 # Of the program's options, those that are the operator's affair: a job can neither see nor set them.
@@ -38,6 +39,8 @@ OPERATOR_OPTIONS = frozenset(
         "log_level",
     )
 )
+
+_OLDEST_AV = (17, 1)
 
 _TASKS_OF_PICTURES = {
     "analyse_image": Step.STEP_ANALYSING,
@@ -202,6 +205,10 @@ class Program:
         for tool in ("ffmpeg", "ffprobe", "curl"):
             if shutil.which(tool) is None:
                 raise EngineError("ENGINE_BROKEN", f"{tool} is not on the PATH; FaceFusion needs it.")
+        if tuple(int(part) for part in av.__version__.split(".")[:2]) < _OLDEST_AV:
+            raise EngineError(
+                "ENGINE_BROKEN", f"{sys.executable} has PyAV {av.__version__}; {'.'.join(map(str, _OLDEST_AV))} is the oldest that does."
+            )
         os.environ["OMP_NUM_THREADS"] = "1"  # as the program's own entry point does, before its libraries load
         os.chdir(home)  # its configuration and its processors are found from the working folder
         if home not in sys.path:
