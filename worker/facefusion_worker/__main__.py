@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from .engine import load_engine
+from .engine import EngineError, load_engine
 from .worker import Worker
 
 EXIT_ENGINE_FAILED = 70
@@ -90,6 +90,11 @@ def main() -> int:
         engine = load_engine(arguments.engine)
         worker.attach_logging()
         worker.serve(engine)
+    except EngineError as error:
+        # Not a defect but a state of this machine: one sentence says it, and it is the last that stderr holds.
+        worker.fail_to_start(error.message)
+        print(error.message, file=sys.stderr, flush=True)
+        return EXIT_ENGINE_FAILED
     except Exception:
         worker.fail_to_start(f"engine {arguments.engine} did not start\n{traceback.format_exc()}")
         return EXIT_ENGINE_FAILED

@@ -17,12 +17,12 @@ DEADLINE = 30.0
 
 
 class WorkerProcess:
-    def __init__(self, engine: str, ready: bool = True, **environment: str) -> None:
+    def __init__(self, engine: str, ready: bool = True, python: str = sys.executable, **environment: str) -> None:
         control, self._control = os.pipe()
         self._events, events = os.pipe()
         paths = os.pathsep.join([str(HERE.parent), str(HERE / "engines")])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "facefusion_worker", "--engine", engine, "--control-fd", str(control), "--event-fd", str(events)],
+            [python, "-m", "facefusion_worker", "--engine", engine, "--control-fd", str(control), "--event-fd", str(events)],
             pass_fds=(control, events),
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,0 +1,251 @@
+"""One job in the program's terms: what both ways of running it share.
+
+Everything before the program starts (options, files made fit, models looked for) and after it ends (the result checked and put in its
+place); how it runs in between is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ...engine import CancelToken, EngineError, Job, MediaKind, Report, Result, Step
+from ...pictures import PICTURE_FORMATS
+from ...video import VIDEO_FORMATS, examine
+from ...vision import MAX_PICTURE_PIXELS, MAX_VIDEO_PIXELS
+from . import media
+from .media import Target
+from .options import Options
+from .program import Program
+
+# Releases whose memory strategy writes frames of another size than it told the encoder, once frame_enhancer has enlarged them.
+_ENLARGED_IN_MEMORY = ("3.8.0", "3.8.1", "4")
+_FACTOR = re.compile(r"_x(\d)")
+
+
+@dataclass
+class Prepared:
+    """A job that is ready to run."""
+
+    arguments: dict[str, Any]
+    target: Target
+    extension: str
+    made: str  # where the program writes
+    size: tuple[int, int]
+    rate: Fraction
+    wants_audio: bool
+    speaks: bool  # a picture that becomes a video, as long as its sound
+    make_fit: Callable[[Callable[[int], None]], Target] | None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        return self.target.frames
+
+    def kind(self, version: str) -> str:
+        """Jobs that take alike, for what is learned from them."""
+        arguments = self.arguments
+        models = [str(arguments.get(f"{name}_model", "")) for name in arguments["processors"]]
+        width, height = self.target.size
+        bucket = next((side for side in (360, 720, 1080, 1440, 2160) if min(width, height) <= side), 4320)
+        media_kind = "video " + arguments["workflow_strategy"] if self.target.info else "picture"
+        return " ".join([version, media_kind, "+".join(arguments["processors"]), "+".join(models), str(bucket)])
+
+    def steps(self) -> dict[Step, float]:
+        """The steps that this job will go through, with the frames that each counts."""
+        frames = float(self.frames)
+        if self.target.info is None and not self.speaks:
+            steps = [
+                Step.STEP_LOADING_MODELS,
+                Step.STEP_ANALYSING,
+                Step.STEP_EXTRACTING_FRAMES,
+                Step.STEP_PROCESSING,
+                Step.STEP_ENCODING_OUTPUT,
+            ]
+            return dict.fromkeys(steps, frames)
+        steps = [Step.STEP_LOADING_MODELS, Step.STEP_ANALYSING, Step.STEP_PROCESSING]
+        if self.arguments["workflow_strategy"] == "disk" or self.speaks:
+            steps += [Step.STEP_EXTRACTING_FRAMES, Step.STEP_ENCODING_OUTPUT]
+        return dict.fromkeys([*steps, Step.STEP_RESTORING_AUDIO], frames)
+
+
+class Jobs:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.options = Options(program)
+        # The one that the program itself uses: its children are the run's.
+        self._popen = program.module("ffmpeg").subprocess.Popen
+
+    def prepare(self, job: Job, report: Report) -> Prepared:
+        """Raises EngineError for whatever can be told before the program runs."""
+        arguments = self.options.resolve(job.parameters)
+        processors = arguments["processors"]
+        warnings: list[str] = []
+        speaks = self._speaks(job)
+        is_video = job.target_kind == MediaKind.MEDIA_KIND_VIDEO
+        if not is_video and job.target_kind != MediaKind.MEDIA_KIND_IMAGE:
+            raise EngineError("INPUT_WRONG_KIND", "The job does not say whether its target is a picture or a video.")
+        extension = media.extension_of(job.output_format, MediaKind.MEDIA_KIND_VIDEO if speaks else job.target_kind)
+        self._check_mode(arguments, is_video, speaks)
+        folder = job.work_dir
+        sources = self._sources(job, folder, report.cancel, is_video or speaks, warnings, processors)
+        make_fit = None
+        if is_video:
+            target, make_fit = media.video_target(job.target_path, folder, extension, arguments, self._thinks, report.cancel, self._popen)
+            warnings += target.warnings
+            self._strategy(arguments, report)
+        else:
+            target = media.picture_target(job.target_path, folder, extension)
+        suffix = f".{extension}" if is_video or speaks else os.path.splitext(target.path)[1]
+        arguments |= {
+            "source_paths": sources or None,
+            "target_path": target.path,
+            "temp_path": folder,
+            "output_path": os.path.join(folder, "result" + suffix),
+        }
+        sounds = any(self._is_sound(path) for path in sources)
+        wants_audio = (is_video or speaks) and arguments["output_audio_volume"] > 0 and (target.has_audio or sounds)
+        rate = target.rate
+        if is_video:
+            wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
+            # Unless it is raised, the rate is the video's own, in the program's own words.
+            raised = wanted > rate * Fraction(1001, 1000)
+            arguments["output_video_fps"] = float(wanted) if raised else None
+            rate = wanted if raised else rate
+        self._sound(arguments, extension, wants_audio, warnings)
+        scale = arguments["output_video_scale" if is_video else "output_image_scale"]
+        size = self._program.module("vision").scale_resolution(target.size, scale)
+        self._room(size, target.size, arguments, is_video)
+        return Prepared(arguments, target, extension, arguments["output_path"], tuple(size), rate, wants_audio, speaks, make_fit, warnings)
+
+    def make_fit(self, prepared: Prepared, report: Report) -> None:
+        """Once the first step has been said: normalising a long video takes its time."""
+        target = prepared.target
+        if prepared.make_fit is not None:
+            target = prepared.make_fit(report.advance)
+            if target.path != prepared.target.path:
+                report.log(f"The target video was made even first: {float(target.rate):g} frames per second, upright, from the start.")
+            prepared.make_fit = None
+        prepared.target = target
+        prepared.arguments["target_path"] = target.path
+        if target.info is not None:
+            prepared.arguments |= {
+                "trim_frame_start": target.begin,
+                "trim_frame_end": target.end,
+                "reference_frame_number": target.reference_frame,
+            }
+
+    def _speaks(self, job: Job) -> bool:
+        wants_video = job.output_format in VIDEO_FORMATS
+        if job.target_kind != MediaKind.MEDIA_KIND_IMAGE or not wants_video:
+            return False
+        if "audio_to_image" not in self._program.release.workflows:
+            raise EngineError(
+                "OUTPUT_FORMAT_INVALID",
+                f"FaceFusion {self._program.version} makes no video of a picture; the result can be: {', '.join(PICTURE_FORMATS)}.",
+            )
+        if not job.source_audio_path:
+            raise EngineError("SOURCE_MISSING", "A picture becomes a video only with a source audio.")
+        return True
+
+    def _check_mode(self, arguments: Mapping[str, Any], is_video: bool, speaks: bool) -> None:
+        mode = arguments.get("workflow_mode", "auto")
+        fits = "image-to-video" if is_video else "audio-to-image:video" if speaks else "image-to-image"
+        if mode not in ("auto", fits):
+            raise EngineError("OPTION_INVALID", f"workflow_mode {mode} does not fit these inputs; {fits} does.")
+
+    def _sources(
+        self, job: Job, folder: str, cancel: CancelToken, takes_sound: bool, warnings: list[str], processors: list[str]
+    ) -> list[str]:
+        several = len(job.source_paths) > 1
+        staged = []
+        for number, path in enumerate(job.source_paths, 1):
+            what = f"source picture {number}" if several else "source picture"
+            staged.append(media.stage_picture(path, what, folder, f"source_{number}")[0])
+        if "face_swapper" in processors and not staged:
+            raise EngineError("SOURCE_MISSING", "face_swapper needs a source picture.")
+        if "lip_syncer" in processors and not job.source_audio_path:
+            raise EngineError("SOURCE_MISSING", "lip_syncer needs a source audio.")
+        if not job.source_audio_path:
+            return staged
+        moves_lips, later = "lip_syncer" in processors, "audio_to_image" in self._program.release.workflows
+        if takes_sound or (moves_lips and not later):
+            staged.append(media.stage_sound(job.source_audio_path, folder, cancel, self._popen))
+        elif moves_lips:
+            # This release takes a picture with sound for a video to be made.
+            raise EngineError("OUTPUT_FORMAT_INVALID", f"lip_syncer makes a video of a picture; it can be: {', '.join(VIDEO_FORMATS)}.")
+        if not takes_sound:
+            warnings.append("the source audio has no effect on a picture")
+        return staged
+
+    def _is_sound(self, path: str) -> bool:
+        return bool(self._program.module("filesystem").is_audio(path))
+
+    def _thinks(self, path: str) -> tuple[float, int]:
+        """The program's own idea of a video."""
+        vision = self._program.module("vision")
+        try:
+            return float(vision.detect_video_fps(path) or 0), int(vision.count_video_frame_total(path))
+        except (TypeError, ValueError, ZeroDivisionError):
+            return 0.0, 0
+
+    def _strategy(self, arguments: dict[str, Any], report: Report) -> None:
+        if (
+            "frame_enhancer" in arguments["processors"]
+            and arguments["workflow_strategy"] == "memory"
+            and self._program.version in _ENLARGED_IN_MEMORY
+        ):
+            report.log("Frames go over the disk: this release writes enlarged frames wrongly otherwise.")
+            arguments["workflow_strategy"] = "disk"
+
+    def _sound(self, arguments: dict[str, Any], extension: str, wants_audio: bool, warnings: list[str]) -> None:
+        if not wants_audio:
+            arguments["output_audio_volume"] = 0  # the program would try, fail and say so
+            return
+        asked = arguments["output_audio_encoder"]
+        known = [str(choice) for choice in self._program.actions["output_audio_encoder"].choices or ()]
+        fitting = [encoder for encoder in media.AUDIO_ENCODERS[extension] if encoder in known]
+        if asked in fitting or not fitting:
+            return
+        arguments["output_audio_encoder"] = fitting[0]
+        if asked is not None:
+            warnings.append(f"output_audio_encoder {asked} does not fit {extension}: {fitting[0]} is used")
+
+    def _room(self, size: tuple[int, int], target: tuple[int, int], arguments: Mapping[str, Any], is_video: bool) -> None:
+        most = MAX_VIDEO_PIXELS if is_video else MAX_PICTURE_PIXELS
+        if size[0] * size[1] > most:
+            raise EngineError("OUTPUT_TOO_LARGE", f"The result would have more than {most >> 20} megapixels.")
+        factor = _FACTOR.search(str(arguments.get("frame_enhancer_model", "")))
+        if factor and "frame_enhancer" in arguments["processors"]:
+            most = int(self._program.settings.limits["enhanced_megapixels"])
+            if target[0] * target[1] * int(factor[1]) ** 2 > most << 20:
+                model = arguments["frame_enhancer_model"]
+                raise EngineError("OUTPUT_TOO_LARGE", f"{model} would make more than {most} megapixels of {target[0]}x{target[1]}.")
+
+    def finish(self, job: Job, prepared: Prepared, report: Report) -> Result:
+        """Checks what was made, and gives it its place."""
+        warnings = prepared.warnings
+        if prepared.speaks:
+            info = examine(prepared.made, "result", report.cancel)
+            target = Target(
+                prepared.target.path, prepared.target.kind, (info.width, info.height), info=info, end=info.frames, rate=info.rate
+            )
+            frames, seconds, lost = media.finish_video(prepared.made, job.output_path, target, info.rate, target.size, True, report.cancel)
+            size = target.size
+        elif prepared.target.info is not None:
+            size = prepared.size
+            frames, seconds, lost = media.finish_video(
+                prepared.made, job.output_path, prepared.target, prepared.rate, size, prepared.wants_audio, report.cancel
+            )
+        else:
+            quality = int(prepared.arguments["output_image_quality"])
+            size = media.finish_picture(prepared.made, job.output_path, prepared.extension, quality, prepared.size)
+            frames, seconds, lost = 1, 0.0, False
+        if lost:
+            warnings.append("the sound could not be kept: the result is silent")
+        media_type = (VIDEO_FORMATS | PICTURE_FORMATS)[prepared.extension]
+        return Result(media_type, size[0], size[1], frames, seconds, tuple(dict.fromkeys(warnings)))
