@@ -170,7 +170,11 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
           ready: false,
           facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
         };
-      await store.ping();
+      try {
+        await store.ping();
+      } catch (error) {
+        return { ready: false, facts: { ...facts, reason: error instanceof JobsError ? error.message : 'the job store does not answer' } };
+      }
       return { ready: true, facts };
     },
     routes(app) {

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Service, startService } from './api/service.ts';
 
 const TIMES = Number(process.env.FFJOBS_FUZZ ?? 1);
@@ -150,6 +151,42 @@ describe(`hostile callers (seed ${SEED})`, () => {
       );
     }
     assert.equal((await fetch(`${service.baseUrl}/healthz`)).status, 200);
+    assertNoDefect();
+  });
+
+  test('jobs canceled at whatever instant all end, and only those that were asked to', async () => {
+    const ended = ['succeeded', 'failed', 'canceled', 'refused'];
+    const courses = [{}, { steps: 5, seconds_per_step: 0.01 }, { refuse: 'no' }, { fail: 'ODD' }, { log_lines: 5 }];
+    const one = async () => {
+      const response = await post('/api/v1/jobs', job({ parameters: pick(courses), priority: below(5) }));
+      const { job_id } = (await response.json()) as { job_id: string };
+      const cancel = random() < 0.6;
+      if (cancel) {
+        await delay(random() * random() * 300);
+        assert.equal((await fetch(`${service.baseUrl}/api/v1/jobs/${job_id}`, { method: 'DELETE' })).status, 202);
+      }
+      const events = await fetch(`${service.baseUrl}/api/v1/jobs/${job_id}/events?after_sequence=0`, {
+        headers: { accept: 'application/x-ndjson' },
+        signal: AbortSignal.timeout(60_000),
+      });
+      const told = (await events.text())
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { sequence: number; state: { status: string } | null });
+      assert.deepEqual(
+        told.map(({ sequence }) => sequence),
+        told.map((_, i) => i + 1),
+      );
+      const ends = told.flatMap(({ state }) => (state && ended.includes(state.status) ? [state.status] : []));
+      assert.equal(ends.length, 1, `${job_id}: ${ends}`);
+      assert.ok(cancel || ends[0] !== 'canceled', `${job_id} was canceled by nobody`);
+    };
+    let left = 80 * TIMES;
+    await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        while (left-- > 0) await one();
+      }),
+    );
     assertNoDefect();
   });
 
