@@ -1,12 +1,16 @@
 // What hostile callers send: the service answers in words, never with an error of its own, and goes on. Seeded; FFJOBS_FUZZ=N sends N times as much, FFJOBS_FUZZ_SEED
 // repeats a run.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
 import http2 from 'node:http2';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Service, startService } from './api/service.ts';
+import { python, ROOT, type Service, startService } from './api/service.ts';
 
 const TIMES = Number(process.env.FFJOBS_FUZZ ?? 1);
 const SEED = Number(process.env.FFJOBS_FUZZ_SEED ?? Date.now() % 1_000_000);
@@ -253,4 +257,15 @@ describe(`hostile callers (seed ${SEED})`, () => {
     session.destroy();
     assertNoDefect();
   });
+});
+
+test('a service whose launcher is killed drains and ends', { timeout: 30_000 }, async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-launched-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const env = { ...process.env, FFJOBS_PORT: '0', FFJOBS_METRICS_PORT: 'off', FFJOBS_DATA_DIR: dir, FFJOBS_PYTHON: python() };
+  const service = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'ignore', 'ipc'] });
+  t.after(() => service.kill('SIGKILL'));
+  await once(service.stdout!, 'data');
+  service.disconnect();
+  assert.deepEqual(await once(service, 'exit'), [0, null]);
 });
