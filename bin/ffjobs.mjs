@@ -1,4 +1,7 @@
 #!/usr/bin/env node
+import { existsSync } from 'node:fs';
 import { run } from '../scripts/node24.mjs';
 
-await run('src/main.ts', process.argv.slice(2));
+// A checkout has TypeScript, the package what was made from it.
+const source = new URL('../src/main.ts', import.meta.url);
+await run(existsSync(source) ? 'src/main.ts' : 'src/main.js', process.argv.slice(2));

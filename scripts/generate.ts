@@ -5,10 +5,13 @@ import { createHash } from 'node:crypto';
 import { cpSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { fromBinary } from '@bufbuild/protobuf';
+import { type DescriptorProto, type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 
 const ROOT = join(import.meta.dirname, '..');
 const CACHE = join(ROOT, '.cache', 'proto');
 export const MANIFEST = join(ROOT, 'gen', 'manifest.json');
+const COMMENTS = join(ROOT, 'gen', 'comments.json');
 
 /** Where each third-party definition comes from; the folder inside the package is laid over `.cache/proto`. */
 const SOURCES = [
@@ -58,9 +61,52 @@ function fetchThirdParty(): void {
   }
 }
 
+/**
+ * The contract's own comments by full name (`pkg.Message.field`, `pkg.Service.Method`), for documents made at run time: generated descriptors
+ * carry none. Paths of source locations: google/protobuf/descriptor.proto, SourceCodeInfo.Location.
+ */
+function comments(): Record<string, string> {
+  const image = execFileSync(join(ROOT, 'node_modules', '.bin', 'buf'), ['build', '-o', '-'], { cwd: ROOT, maxBuffer: 2 ** 26 });
+  const found: Record<string, string> = {};
+  for (const file of fromBinary(FileDescriptorSetSchema, image).file) {
+    if (!file.package.startsWith('facefusion.jobs.')) continue;
+    for (const { path, leadingComments } of file.sourceCodeInfo?.location ?? []) {
+      const name = leadingComments && nameAt(file, path);
+      if (name) found[`${file.package}.${name}`] = leadingComments.replaceAll(/\s*\n\s*/g, ' ').trim();
+    }
+  }
+  return Object.fromEntries(Object.entries(found).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function nameAt(file: FileDescriptorProto, path: readonly number[]): string | undefined {
+  const [kind, index, ...rest] = path;
+  if (kind === 4) return nameIn(file.messageType[index!]!, rest);
+  const [part, at, ...more] = rest;
+  if (kind === 5) {
+    const { name, value } = file.enumType[index!]!;
+    return rest.length === 0 ? name : part === 2 && more.length === 0 ? `${name}.${value[at!]!.name}` : undefined;
+  }
+  if (kind !== 6) return undefined;
+  const { name, method } = file.service[index!]!;
+  return rest.length === 0 ? name : part === 2 && more.length === 0 ? `${name}.${method[at!]!.name}` : undefined;
+}
+
+function nameIn(message: DescriptorProto, path: readonly number[]): string | undefined {
+  const [part, index, ...rest] = path;
+  if (part === undefined) return message.name;
+  if (part === 2 && rest.length === 0) return `${message.name}.${message.field[index!]!.name}`;
+  const inner = part === 3 ? nameIn(message.nestedType[index!]!, rest) : undefined;
+  return inner && `${message.name}.${inner}`;
+}
+
 /** Digests of what goes in and what came out, in a stable order. Line ends are the files' own. */
 export function manifest(): Record<string, string> {
-  const files = ['buf.gen.yaml', ...globSync('proto/**/*.proto', { cwd: ROOT }), ...globSync('gen/**/*.{js,ts}', { cwd: ROOT })].sort();
+  const files = [
+    'buf.gen.yaml',
+    ...globSync('proto/**/*.proto', { cwd: ROOT }),
+    'gen/comments.json',
+    ...globSync('gen/**/*.{js,ts}', { cwd: ROOT }),
+  ].sort();
   return Object.fromEntries(
     files.map((file) => [
       file,
@@ -75,6 +121,7 @@ if (import.meta.main) {
   fetchThirdParty();
   run(join(ROOT, 'node_modules', '.bin', 'buf'), ['lint'], ROOT);
   run(join(ROOT, 'node_modules', '.bin', 'buf'), ['generate'], ROOT);
+  writeFileSync(COMMENTS, `${JSON.stringify(comments(), null, 2)}\n`);
   writeFileSync(MANIFEST, `${JSON.stringify(manifest(), null, 2)}\n`);
   process.stdout.write('gen/ is up to date\n');
 }

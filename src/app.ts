@@ -10,7 +10,8 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
-import { type Prepared, Scheduler } from './gpu/scheduler.ts';
+import { Scheduler } from './gpu/scheduler.ts';
+import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
@@ -81,6 +82,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+  await store
+    .reclaim((key) => blobs.delete(key))
+    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
   const uploads = opened.last(
     'uploads',
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
@@ -158,8 +162,11 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
+    grpcStreams: config.grpcStreams,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
+    corsOrigins: config.corsOrigins,
+    examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     async ready() {
       const slots = scheduler.slots();
       const warm = known !== undefined || scheduler.capabilities() !== undefined;
@@ -173,6 +180,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       try {
         await store.ping();
       } catch (error) {
+        log.error({ err: error }, 'the job store does not answer');
         return { ready: false, facts: { ...facts, reason: error instanceof JobsError ? error.message : 'the job store does not answer' } };
       }
       return { ready: true, facts };
@@ -194,10 +202,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
     prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal }) => {
+    storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
       const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-      const { key, bytes } = await blobs.put(outputPath, mediaType, signal);
+      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
       const { width, height, frames, durationSeconds } = done;
       return {
         $typeName: 'facefusion.jobs.v1.MediaResult',
@@ -262,6 +270,13 @@ async function prepare(
     parameters,
   };
 }
+
+/** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
+const EXAMPLE_JOB = {
+  source_images: ['demo/eileen_collins.jpg'],
+  target_image: 'demo/grace_hopper.jpg',
+  parameters: { processors: ['face_swapper'] },
+};
 
 /** Ways to upload whose time has not come. */
 function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {

@@ -18,6 +18,8 @@ export interface Config {
   readonly slots: number;
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
+  /** Who serves server streams over gRPC. */
+  readonly grpcStreams: 'own' | 'connect';
   readonly logLevel: string;
   readonly logFormat: 'auto' | 'json' | 'pretty';
   /** Python of the worker; undefined: the environment in `.venv`. */
@@ -25,6 +27,7 @@ export interface Config {
   /** Added to the worker's PYTHONPATH, for engines of one's own. */
   readonly enginePath: string | undefined;
   readonly publicUrl: string | undefined;
+  readonly corsOrigins: readonly string[];
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly maxBodyBytes: number;
@@ -92,6 +95,15 @@ const numbers: Parse<readonly number[]> = (value) =>
       ? []
       : value.split(',').map(Number)
     : new Problem('numbers with commas between, such as 0,1');
+const origins: Parse<readonly string[]> = (value) => {
+  const all = value === '' ? [] : value.split(',').map((one) => one.trim());
+  const right = all.every((one) => one === '*' || (/^https?:/.test(one) && URL.canParse(one) && new URL(one).origin === one));
+  return right
+    ? all
+    : new Problem(
+        'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
+      );
+};
 const located =
   (scheme: string, later: RegExp): Parse<string> =>
   (value) => {
@@ -124,9 +136,19 @@ export const SETTINGS = {
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
   PUBLIC_URL: setting(text, undefined, 'base of the URLs that the service hands out; default: the address it listens on'),
+  CORS_ORIGINS: setting(
+    origins,
+    '',
+    'origins whose pages may call, such as https://app.example.com, with commas between; empty: none, *: all',
+  ),
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
   ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
+  GRPC_STREAMS: setting(
+    oneOf('own', 'connect'),
+    'own',
+    'server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
+  ),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
@@ -196,11 +218,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     engine: engine!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
+    grpcStreams: v.GRPC_STREAMS!,
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,
     python: v.PYTHON,
     enginePath: path(v.ENGINE_PATH),
     publicUrl: v.PUBLIC_URL,
+    corsOrigins: Object.freeze([...v.CORS_ORIGINS!]),
     tlsCert: path(v.TLS_CERT),
     tlsKey: path(v.TLS_KEY),
     maxBodyBytes: v.MAX_BODY_BYTES!,

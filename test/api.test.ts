@@ -3,19 +3,20 @@ import { type Client, connectClient, grpcClient, restClient } from './api/client
 import { SCENARIOS } from './api/scenarios.ts';
 import { type Service, startService } from './api/service.ts';
 
-const PROTOCOLS: readonly [name: string, open: (baseUrl: string) => Client | Promise<Client>][] = [
+const PROTOCOLS: readonly [name: string, open: (baseUrl: string) => Client | Promise<Client>, settings?: Record<string, string>][] = [
   ['REST', restClient],
   ['Connect', (baseUrl) => connectClient('connect', baseUrl)],
   ['gRPC-Web', (baseUrl) => connectClient('grpc-web', baseUrl)],
   ['gRPC', grpcClient],
+  ['gRPC, its streams by Connect', grpcClient, { GRPC_STREAMS: 'connect' }],
 ];
 
-for (const [name, open] of PROTOCOLS) {
+for (const [name, open, settings] of PROTOCOLS) {
   describe(`over ${name}`, () => {
     let service: Service;
     let client: Client;
     before(async () => {
-      service = await startService();
+      service = await startService(settings);
       client = await open(service.baseUrl);
     });
     after(async () => {

@@ -6,6 +6,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { fromJson } from '@bufbuild/protobuf';
+import { ValueSchema } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { JobStatus, JobStep, WaitReason } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { OptionType } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -50,6 +52,16 @@ describe('submit', () => {
     assert.match(request!.sourceImages[0]!, /^upload:\/\//);
     assert.equal(request!.target.case, 'targetImage');
     assert.match(terminal.stdout, /^job_20250405_\w{12}\n$/, 'standard output is the job’s id and nothing else');
+  });
+
+  test('a place that the result cannot be saved to is told before anything is sent', async () => {
+    for (const path of [join(folder, 'nowhere', 'out.jpg'), folder]) {
+      assert.equal(await cli('submit', file('face.jpg'), file('target.jpg'), '--output', path), 2);
+      assert.equal(await cli('watch', 'job_1', '--output', path), 2);
+    }
+    assert.match(terminal.stderr, /nowhere' cannot be written \(ENOENT\)/);
+    assert.match(terminal.stderr, /which is a folder/);
+    assert.deepEqual(service.uploads, []);
   });
 
   test('a large file arrives whole, and the service’s word makes it a video', async () => {
@@ -504,6 +516,20 @@ describe('get, list, cancel, purge, capabilities', () => {
     assert.equal(await cli('list', '--limit', '0'), 2);
   });
 
+  test('list shows what a job that is tried again is at, and what went wrong with one that is not', async () => {
+    const error = { reason: 'WORKER_CRASHED', message: 'it died', retryable: true };
+    service.addJob({ status: JobStatus.PROCESSING, step: JobStep.ANALYSING, error });
+    service.addJob({ status: JobStatus.FAILED, step: JobStep.DONE, error });
+    service.addJob({ status: JobStatus.CANCELED, step: JobStep.DONE });
+    assert.equal(await cli('list'), 0);
+    const [, ...rows] = terminal.lines.map((line) => line.split(/ {2,}/));
+    assert.deepEqual(rows.map((cells) => `${cells[1]} ${cells[4] ?? ''}`).toSorted(), [
+      'canceled ',
+      'failed WORKER_CRASHED',
+      'processing analysing',
+    ]);
+  });
+
   test('an empty list is no error', async () => {
     assert.equal(await cli('list'), 0);
     assert.equal(terminal.stdout, '');
@@ -524,13 +550,20 @@ describe('get, list, cancel, purge, capabilities', () => {
       engine: { name: 'classical', version: '1' },
       processors: [{ name: 'face_swapper', description: 'puts a face in' }],
       options: [
-        { name: 'output_video_quality', type: OptionType.INTEGER, minimum: 0, maximum: 100, help: 'how good' },
+        {
+          name: 'output_video_quality',
+          type: OptionType.INTEGER,
+          minimum: 0,
+          maximum: 100,
+          help: 'how good',
+          default: fromJson(ValueSchema, 80),
+        },
         { name: 'face_selector_mode', type: OptionType.STRING, choices: ['one', 'many'] },
       ],
     };
     assert.equal(await cli('capabilities'), 0);
     assert.match(terminal.stdout, /engine {6}classical 1\n/);
-    assert.match(terminal.stdout, /output_video_quality \(integer: 0..100\)\n {6}how good\n/);
+    assert.match(terminal.stdout, /output_video_quality \(integer: 0..100; default 80\)\n {6}how good\n/);
     assert.match(terminal.stdout, /face_selector_mode \(string: one, many\)\n/);
     terminal = new FakeTerminal();
     assert.equal(await cli('capabilities', '--json'), 0);

@@ -56,6 +56,8 @@ describe('configuration', () => {
     [{ FFJOBS_HOST: '::' }, /anybody/],
     [{ FFJOBS_TLS_CERT: '/a.pem' }, /go together/],
     [{ FFJOBS_PUBLIC_URL: 'example' }, /an absolute URL/],
+    [{ FFJOBS_CORS_ORIGINS: 'https://a.example/app' }, /no path/],
+    [{ FFJOBS_CORS_ORIGINS: 'localhost:5173' }, /such as https:/],
     [{ FFJOBS_PROT: '8000' }, /no setting FFJOBS_PROT; did you mean 'FFJOBS_PORT'/],
     [{ FACEFUSION_HOME: '/opt/facefusion' }, /facefusion/],
   ];

@@ -75,6 +75,12 @@ for (const [version, Reflection] of [
     });
   }
 
+  test(`${version}: what the details of an error mean can be asked for`, async () => {
+    assert.deepEqual(await files({ case: 'fileContainingSymbol', value: 'google.rpc.BadRequest' }), [
+      ['google/rpc/error_details.proto', 'google/protobuf/duration.proto'],
+    ]);
+  });
+
   test(`${version}: extensions are found by type and number`, async () => {
     const [numbers, file] = await ask(
       { case: 'allExtensionNumbersOfType', value: 'google.protobuf.MethodOptions' },

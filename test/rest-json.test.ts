@@ -306,7 +306,10 @@ describe('reading', () => {
   });
 
   test('violations carry the prefix that they are asked to', () => {
-    assert.deepEqual(violations(() => reader.message(CreateBookRequestSchema, { x: 1 }, 'requests[3]'))[0]![0], 'requests[3].x');
+    assert.deepEqual(
+      violations(() => reader.message(CreateBookRequestSchema, { x: 1 }, { prefix: 'requests[3]' }))[0]![0],
+      'requests[3].x',
+    );
   });
 });
 

@@ -6,8 +6,9 @@ import { create } from '@bufbuild/protobuf';
 import { JobStep, MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { Scheduler } from '../src/gpu/scheduler.ts';
+import type { Prepared } from '../src/gpu/stay.ts';
 import { JobsError } from '../src/jobs/errors.ts';
-import { JobStatus } from '../src/jobs/job.ts';
+import { type Failure, JobStatus } from '../src/jobs/job.ts';
 import { openRig, workerOptions } from './fixtures/gpu/rig.ts';
 
 const RESULT = create(MediaResultSchema, { mediaType: 'image/png', sha256: 'f'.repeat(64) });
@@ -245,6 +246,18 @@ test('inputs that cannot be had fail the job in words, and a defect in preparing
   assert.match(rig.logger.errors.join(), /secret path/);
 });
 
+test('the end of a job is a line of the log', async () => {
+  await using rig = await openRig({
+    prepare: async ({ jobId }): Promise<Failure | Prepared> =>
+      jobId === 'job_2' ? { reason: 'INPUT_NOT_FOUND', message: 'there is no file a.png', retryable: false } : {},
+  });
+  for (const id of ['job_1', 'job_2']) rig.store.submit({ id, maxAttempts: 1 });
+  await rig.store.until(() => rig.store.history.length === 2);
+  const said = () => rig.logger.lines.filter((line) => / job_\d /.test(line)).toSorted();
+  await rig.store.until(() => said().length === 2);
+  assert.deepEqual(said(), ['info job_1 succeeded', 'warn job_2 failed']);
+});
+
 test('storing is tried again, and a result that cannot be stored is said so', async () => {
   const tried = new Map<string, number>();
   await using rig = await openRig({
@@ -375,6 +388,29 @@ test('a store that fails for a while loses no job and blocks no slot', async () 
   await rig.store.until(() => rig.store.history.filter((step) => step.endsWith('complete')).length === 3);
   assert.ok(rig.store.history.includes('job_3: give back'));
   assert.match(rig.logger.errors.join(), /job_3 could not be carried through on this node/);
+});
+
+test('the end of a job waits for a store that is full, however long, and other jobs do not wait for it', async () => {
+  await using rig = await openRig({ writeRetryMs: 1 });
+  let full = true;
+  let refused = 0;
+  const writable = Promise.withResolvers<void>();
+  rig.store.beforeWrite = (step, jobId) => {
+    const mine = (jobId === 'job_1' && step === 'complete') || (jobId === 'job_2' && (step === 'begin' || step === 'give back'));
+    if (!mine || !full) return;
+    if (++refused === 40) writable.resolve();
+    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the job store is full');
+  };
+  for (const id of ['job_1', 'job_2', 'job_3']) rig.store.submit({ id });
+  await rig.store.until(() => rig.store.history.includes('job_3: complete'));
+  await writable.promise;
+  full = false;
+  await rig.store.until(() => rig.store.history.filter((step) => step.endsWith('complete')).length === 3);
+  assert.deepEqual(rig.store.history.filter((step) => !step.startsWith('job_3')).sort(), [
+    'job_1: complete',
+    'job_2: complete',
+    'job_2: give back',
+  ]);
 });
 
 test('jobs are not held for workers that cannot start', async () => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -132,6 +133,16 @@ describe('headers', () => {
     assert.ok(service.logs.some((line) => line.request_id === id));
     assert.ok(!JSON.stringify(service.logs).includes('not-for-logs'));
   });
+});
+
+test('a repeat under the same key is answered as the first call was, though its input is gone', async () => {
+  await using service = await startService();
+  const key = { 'idempotency-key': randomUUID() };
+  const first = await post(service, picture(), key);
+  await rm(join(service.inputDir, 'face.jpg'));
+  const [again, without] = await Promise.all([post(service, picture(), key), post(service, picture())]);
+  assert.deepEqual([again.status, again.json.job_id], [202, first.json.job_id]);
+  assert.deepEqual([without.status, without.json.code], [400, 'INVALID_ARGUMENT']);
 });
 
 describe('uploads', () => {
@@ -338,4 +349,63 @@ describe('watching over REST', () => {
     }
     leaving.abort();
   });
+});
+
+describe('a page of another origin', () => {
+  const ORIGIN = 'http://localhost:5173';
+  const submit = (url: string, origin: string) =>
+    fetch(new URL('/facefusion.jobs.v1.JobService/List', url), {
+      method: 'POST',
+      headers: { origin, 'content-type': 'application/json' },
+      body: '{}',
+    });
+
+  test('may call where its origin is named, over Connect, REST and SSE; others may not', async () => {
+    await using service = await startService({ CORS_ORIGINS: `https://app.example.com,${ORIGIN}` });
+    for (const path of ['/facefusion.jobs.v1.JobService/Submit', '/api/v1/jobs']) {
+      const preflight = await fetch(new URL(path, service.baseUrl), {
+        method: 'OPTIONS',
+        headers: {
+          origin: ORIGIN,
+          'access-control-request-method': 'POST',
+          'access-control-request-headers': 'content-type,idempotency-key',
+        },
+      });
+      assert.equal(preflight.status, 204, path);
+      assert.equal(preflight.headers.get('access-control-allow-origin'), ORIGIN);
+      assert.match(preflight.headers.get('access-control-allow-headers')!, /Content-Type.*Connect-Protocol-Version.*Idempotency-Key/);
+      assert.match(preflight.headers.get('access-control-allow-methods')!, /DELETE/);
+    }
+    const answer = await submit(service.baseUrl, ORIGIN);
+    assert.equal(answer.status, 200);
+    assert.equal(answer.headers.get('access-control-allow-origin'), ORIGIN);
+    assert.match(answer.headers.get('access-control-expose-headers')!, /Grpc-Status/);
+    const { json } = await post(service, picture());
+    for (const accept of ['text/event-stream', 'application/x-ndjson']) {
+      const events = await fetch(new URL(`/api/v1/jobs/${json.job_id}/events`, service.baseUrl), { headers: { origin: ORIGIN, accept } });
+      assert.equal(events.headers.get('access-control-allow-origin'), ORIGIN, accept);
+      await events.body!.cancel();
+    }
+    assert.equal((await submit(service.baseUrl, 'https://evil.example')).headers.get('access-control-allow-origin'), null);
+  });
+
+  test('gets nothing where none is named, and everything with *', async () => {
+    await using service = await startService();
+    assert.equal((await submit(service.baseUrl, ORIGIN)).headers.get('access-control-allow-origin'), null);
+    await using open = await startService({ CORS_ORIGINS: '*' });
+    assert.equal((await submit(open.baseUrl, ORIGIN)).headers.get('access-control-allow-origin'), '*');
+  });
+});
+
+test('the address itself leads to the documentation, whose example is a job', async () => {
+  await using service = await startService();
+  const page = await fetch(service.baseUrl);
+  assert.equal(new URL(page.url).pathname, '/docs');
+  const document = (await (await fetch(new URL('/api/v1/openapi.json', service.baseUrl))).json()) as {
+    paths: Record<string, { post: { requestBody: { content: Record<string, { example: Json }> } } }>;
+  };
+  const { example } = document.paths['/api/v1/jobs']!.post.requestBody.content['application/json']!;
+  const { json } = await post(service, { ...example, source_images: ['face.jpg'], target_image: 'target.png', parameters: {} });
+  assert.equal(json.status, 'queued');
+  assert.deepEqual(Object.keys(example), ['source_images', 'target_image', 'parameters']);
 });

@@ -179,3 +179,15 @@ describe('each rule can be broken', () => {
     assert.deepEqual(brokenRules(new Map([['rest/bridge.ts', "// as in import '../jobs/job.ts';\nexport const a = 1;"]])), []);
   });
 });
+
+test('the lock file holds the packages of every platform, without which `npm ci` stops', () => {
+  const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string> }>;
+  };
+  const missing = Object.entries(packages).flatMap(([path, { optionalDependencies = {} }]) =>
+    Object.keys(optionalDependencies).filter(
+      (name) => !(`${path}/node_modules/${name}` in packages) && !(`node_modules/${name}` in packages),
+    ),
+  );
+  assert.deepEqual(missing, []);
+});

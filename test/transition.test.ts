@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { create } from '@bufbuild/protobuf';
-import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import fc from 'fast-check';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import {
@@ -25,7 +25,7 @@ import {
 
 const START = Date.UTC(2025, 3, 5);
 const failure = fc.record({ reason: fc.constantFrom('ENGINE_ERROR', 'WORKER_CRASHED'), message: fc.string(), retryable: fc.boolean() });
-const timings = fc.option(fc.constant(create(TimingsSchema, { runSeconds: 2 })), { nil: undefined });
+const timings = fc.option(fc.constant(create(TimingsSchema, { runSeconds: 2, gpuSeconds: 3 })), { nil: undefined });
 const wait = fc.constantFrom(WaitReason.SLOT, WaitReason.RETRY, WaitReason.MODEL_LOADING);
 const warnings = fc.array(fc.constantFrom('a', 'b', 'c'), { maxLength: 3 });
 const result = fc.constant(create(MediaResultSchema, { sha256: 'aa', bytes: 1n }));
@@ -44,8 +44,8 @@ const changes: { readonly [T in ChangeType]: fc.Arbitrary<Change & { type: T }> 
   succeed: fc.record({ type: fc.constant('succeed'), result, warnings, timings, cached: fc.boolean() }),
   fail: fc.record({ type: fc.constant('fail'), failure, timings }),
   refuse: fc.record({ type: fc.constant('refuse'), failure, timings }),
-  requeue: fc.record({ type: fc.constant('requeue'), wait, failure: fc.option(failure, { nil: undefined }) }),
-  request_cancel: fc.record({ type: fc.constant('request_cancel'), forceStopAt: fc.constant(timestampFromMs(START + 9_000)) }),
+  requeue: fc.record({ type: fc.constant('requeue'), wait, failure: fc.option(failure, { nil: undefined }), timings }),
+  request_cancel: fc.record({ type: fc.constant('request_cancel'), graceMs: fc.nat(9_000) }),
   cancel: fc.record({ type: fc.constant('cancel'), timings }),
   purge: fc.record({ type: fc.constant('purge') }),
 };
@@ -129,6 +129,14 @@ describe('transition', () => {
       if (type === 'begin' || type === 'requeue') assert.equal(after.progress, 0);
       else assert.ok(after.progress >= before.progress);
       if (after.status === JobStatus.SUCCEEDED) assert.equal(after.progress, 100);
+    });
+  });
+
+  it('adds up the time that slots were held, and keeps the phases of the last attempt', () => {
+    holds((before, change, after) => {
+      const attempt = 'timings' in change ? change.timings : undefined;
+      assert.equal(after.timings?.gpuSeconds ?? 0, (before.timings?.gpuSeconds ?? 0) + (attempt?.gpuSeconds ?? 0));
+      assert.equal(after.timings?.runSeconds, (attempt ?? before.timings)?.runSeconds);
     });
   });
 

@@ -32,7 +32,8 @@ export type ErrorReason =
   | 'UPLOAD_CORRUPT'
   | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
-  | 'STORAGE_FULL';
+  | 'STORAGE_FULL'
+  | 'RESULT_NOT_A_FILE';
 
 /** One thing wrong with one field. `field` is its dotted path in the request. */
 export interface Violation {

@@ -24,7 +24,7 @@ export interface Failure {
   readonly retryable: boolean;
 }
 
-/** A step in a job's life. Times are the store's. */
+/** A step in a job's life. Times are the store's; timings are those of the attempt alone. */
 export type Change =
   /** A node has taken the job and prepares its inputs. No attempt is spent. */
   | { readonly type: 'claim' }
@@ -45,9 +45,9 @@ export type Change =
   /** The content analyser's word. */
   | { readonly type: 'refuse'; readonly failure: Failure; readonly timings: Timings | undefined }
   /** A begun or prepared attempt ended without a verdict and the job waits for another one. */
-  | { readonly type: 'requeue'; readonly wait: WaitReason; readonly failure: Failure | undefined }
+  | { readonly type: 'requeue'; readonly wait: WaitReason; readonly failure: Failure | undefined; readonly timings: Timings | undefined }
   /** The caller wants it stopped; something still holds it. */
-  | { readonly type: 'request_cancel'; readonly forceStopAt: Timestamp | undefined }
+  | { readonly type: 'request_cancel'; readonly graceMs: number }
   /** Nothing runs for it any more. */
   | { readonly type: 'cancel'; readonly timings: Timings | undefined }
   | { readonly type: 'purge' };
@@ -157,12 +157,13 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       next.progress = 0;
       next.slot = undefined;
       next.estimatedFinishTime = undefined;
+      next.timings = timingsAfter(job, change.timings);
       // The reason stays readable while the job waits for its next attempt.
       setError(next, change.failure);
       return next;
     case 'request_cancel':
       next.cancelRequestedAt = job.cancelRequestedAt ?? now;
-      next.forceStopAt = job.forceStopAt ?? change.forceStopAt;
+      next.forceStopAt = job.forceStopAt ?? timestampFromMs(nowMs + change.graceMs);
       return next;
     case 'succeed':
       end(next, now, change.timings);
@@ -195,7 +196,13 @@ function end(job: Job, now: Timestamp, timings: Timings | undefined): void {
   job.estimatedFinishTime = undefined;
   job.waitReason = WaitReason.UNSPECIFIED;
   job.slot = undefined;
-  job.timings = timings ?? job.timings;
+  job.timings = timingsAfter(job, timings);
+}
+
+/** Phases are the last attempt's; the time that a slot was held is the sum over all. `attempt`: undefined where nothing is known of it. */
+function timingsAfter({ timings: before }: Job, attempt: Timings | undefined): Timings | undefined {
+  if (!before || !attempt) return attempt ?? before;
+  return { ...attempt, gpuSeconds: before.gpuSeconds + attempt.gpuSeconds };
 }
 
 function setError(job: Job, failure: Failure | undefined): void {

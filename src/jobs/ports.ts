@@ -102,6 +102,7 @@ export class LeaseEnded extends Error {
 /**
  * The right to work on one job. Renews itself; every write is fenced: after the lease is lost it throws `JobsError` LEASE_LOST.
  * Writes take effect in the order of the calls, so that a caller need not wait for one before the next.
+ * Timings are this attempt's alone: the job adds up what sums over attempts.
  * Exactly one of `complete`, `fail`, `refuse`, `canceled` and `giveBack` ends it. Disposed unfinished, it is given back with no attempt spent.
  */
 export interface Lease extends AsyncDisposable {
@@ -120,7 +121,12 @@ export interface Lease extends AsyncDisposable {
   /** Sent to whoever watches now, not stored. */
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
-  /** Durable. A job whose cancel was requested before becomes canceled instead: the answer says which. */
+  /**
+   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
+   * that nobody deletes it in between. Waits while it is just being deleted.
+   */
+  pin(key: string): Promise<void>;
+  /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
   fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
@@ -129,7 +135,7 @@ export interface Lease extends AsyncDisposable {
   /** Durable. Nothing runs for the job any more, as its caller asked. */
   canceled(timings?: Timings): Promise<Job>;
   /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
-  giveBack(wait: WaitReason): Promise<Job>;
+  giveBack(wait: WaitReason, timings?: Timings): Promise<Job>;
 }
 
 export interface Overview {
@@ -143,6 +149,8 @@ export interface Overview {
 export interface JobStore extends AsyncDisposable {
   /** Idempotency first, then quota, then record, queue and first event; durable when it answers. */
   submit(job: NewJob, limits: Limits): Promise<Submitted>;
+  /** The job that an idempotency key stands for now, undefined: none. For another request than that job's: `JobsError` IDEMPOTENCY_KEY_REUSED. */
+  submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined>;
   /** With `queue_position` where it is queued. */
   get(id: JobId): Promise<Job | undefined>;
   list(query: JobQuery): Promise<JobPage>;
@@ -151,8 +159,16 @@ export interface JobStore extends AsyncDisposable {
    * lease's signal tells its holder. Terminal: unchanged. Unknown: undefined.
    */
   cancel(id: JobId, graceMs: number): Promise<Job | undefined>;
-  /** Marks a terminal job purged and forgets its result; answers what to delete. Not terminal: `JobsError` JOB_NOT_TERMINAL. */
-  purge(id: JobId): Promise<{ readonly job: Job; readonly blobs: readonly string[] } | undefined>;
+  /**
+   * Durable. Marks a terminal job purged and forgets its result; the blob, when no other job refers to it, is `reclaim`'s from now on. Not
+   * terminal: `JobsError` JOB_NOT_TERMINAL. Unknown: undefined.
+   */
+  purge(id: JobId): Promise<Job | undefined>;
+  /**
+   * Has `remove` delete each blob that no job refers to any more: of a purged result, or of a run that ended otherwise. A key comes until
+   * `remove` has succeeded for it, over crashes and restarts too; the first error is thrown when all have had their turn.
+   */
+  reclaim(remove: (key: string) => Promise<void>): Promise<void>;
   /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
   claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
   /**
@@ -174,9 +190,15 @@ export interface BlobStat {
   readonly mediaType: string;
 }
 
+export interface PutOptions {
+  readonly signal?: AbortSignal;
+  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
+  readonly pin?: (key: string) => Promise<void>;
+}
+
 export interface BlobStore {
   /** Streams the file or bytes in; written whole or not at all; the same bytes twice are one blob. */
-  put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat>;
+  put(source: AsyncIterable<Uint8Array> | string, mediaType: string, options?: PutOptions): Promise<BlobStat>;
   stat(key: string): Promise<BlobStat | undefined>;
   /** Bytes from `start` to `end` inclusive. Unknown: throws `JobsError` NO_RESULT. */
   get(key: string, range?: { readonly start: number; readonly end: number }): AsyncIterable<Uint8Array>;

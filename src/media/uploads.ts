@@ -1,6 +1,7 @@
 // Files that callers gave us, kept until they expire. Always true here: an upload that has a description beside it is whole, its digest and
 // type were told from its bytes, and its name is ours. Its id says when it expires, so sweeping reads names only.
 import { createHash, randomBytes } from 'node:crypto';
+import { openSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
@@ -61,9 +62,9 @@ class LocalUploads implements Uploads {
       },
       fetch: async (reference, toPath, signal) => {
         const id = await this.#find(reference);
-        const handle = id === undefined ? undefined : await open(this.#dataPath(id), 'r').catch(() => undefined);
-        if (!handle) return { reason: 'INPUT_NOT_FOUND', message: this.#missing(reference), retryable: false };
-        await copyOpened(handle, toPath, signal);
+        const fd = id === undefined ? undefined : opened(this.#dataPath(id));
+        if (fd === undefined) return { reason: 'INPUT_NOT_FOUND', message: this.#missing(reference), retryable: false };
+        await copyOpened(fd, toPath, signal);
         return undefined;
       },
     };
@@ -216,6 +217,15 @@ function tooLarge(maxBytes: number): JobsError {
 
 function corrupt(message: string): JobsError {
   return new JobsError('invalid', 'UPLOAD_CORRUPT', message);
+}
+
+/** Descriptor of a file; undefined where there is none. */
+function opened(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch {
+    return undefined;
+  }
 }
 
 async function syncFolder(path: string): Promise<void> {

@@ -5,7 +5,7 @@ import type { IncomingMessage } from 'node:http';
 import { createRegistry, type DescService, type Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { Call, type Implementation, LiveCalls } from './call.ts';
+import { Call, type Implementation, LiveCalls, requestedTimeout } from './call.ts';
 import { createErrorMapper, HttpError, type ReportError } from './errors.ts';
 import { createJsonReader } from './json-reader.ts';
 import { createJsonWriter } from './json-writer.ts';
@@ -125,7 +125,8 @@ export function createBridge(services: readonly Service[], interceptors: readonl
       request: raw,
       response: reply.raw,
       live,
-      maxTimeoutMs,
+      protocolName: 'rest',
+      timeoutMs: requestedTimeout(raw.headers, maxTimeoutMs),
       values: options.contextValues?.(request),
     });
     try {

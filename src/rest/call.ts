@@ -68,14 +68,15 @@ export interface CallInit {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly live: LiveCalls;
-  /** The longest deadline that a caller may ask for; longer ones are refused. */
-  readonly maxTimeoutMs: number;
+  readonly protocolName: string;
+  /** How long the caller is ready to wait, in milliseconds; undefined: as long as it takes. */
+  readonly timeoutMs: number | undefined;
   readonly values?: ContextValues;
 }
 
-/** The HandlerContext of a REST call, and the owner of its signal and deadline. `end` must be called once, whatever happens. */
+/** The HandlerContext of a call that Connect does not serve, and the owner of its signal and deadline. `end` must be called once, whatever happens. */
 export class Call implements HandlerContext {
-  readonly protocolName = 'rest';
+  readonly protocolName: string;
   readonly method: DescMethod;
   /** Called once, when the call is aborted (by deadline, shutdown or a client that left) before it ended. */
   onabort: ((reason: unknown) => void) | undefined;
@@ -92,12 +93,12 @@ export class Call implements HandlerContext {
   #watched = false;
   readonly #left = () => this.abort(LEFT);
 
-  /** Throws INVALID_ARGUMENT on a deadline header that cannot be honoured. */
   constructor(init: CallInit) {
     this.#init = init;
     this.method = init.method;
+    this.protocolName = init.protocolName;
     this.#values = init.values;
-    const timeout = requestedTimeout(init.request.headers, init.maxTimeoutMs);
+    const timeout = init.timeoutMs;
     if (timeout === undefined) return;
     this.#deadline = Date.now() + timeout;
     this.watch();
@@ -325,8 +326,11 @@ function beforeDeadline(call: Call, answer: Promise<AnyResponse>): Promise<AnyRe
   });
 }
 
-/** `Connect-Timeout-Ms` as Connect defines it (at most 10 digits), or `X-Server-Timeout` in seconds, as Google's REST servers take it. */
-function requestedTimeout(headers: IncomingHttpHeaders, max: number): number | undefined {
+/**
+ * `Connect-Timeout-Ms` as Connect defines it (at most 10 digits), or `X-Server-Timeout` in seconds, as Google's REST servers take it.
+ * Throws INVALID_ARGUMENT on one that is malformed or asks for more than `max`.
+ */
+export function requestedTimeout(headers: IncomingHttpHeaders, max: number): number | undefined {
   const ms = headers['connect-timeout-ms'];
   const seconds = headers['x-server-timeout'];
   if (ms === undefined && seconds === undefined) return undefined;

@@ -3,7 +3,8 @@
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
-import { getAbsoluteFSPath } from 'swagger-ui-dist';
+// The folder's name alone: the package's own entry loads the whole page into this process.
+import getAbsoluteFSPath from 'swagger-ui-dist/absolute-path.js';
 import type { Json } from './openapi.ts';
 
 export interface DocsOptions {

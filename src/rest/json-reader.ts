@@ -21,10 +21,11 @@ import { shortEnumName } from './json-writer.ts';
 
 export interface JsonReader {
   /**
-   * Reads a message. `prefix` stands before the field paths in violations. Throws a ConnectError, INVALID_ARGUMENT, with a
-   * google.rpc.BadRequest that holds every violation found (at most 50).
+   * Reads a message. `prefix` stands before the field paths in violations; `body` names the field whose value is all that the caller sees of
+   * the message, so that paths into it begin inside it. Throws a ConnectError, INVALID_ARGUMENT, with a google.rpc.BadRequest that holds every
+   * violation found (at most 50).
    */
-  message<D extends DescMessage>(desc: D, json: JsonValue, prefix?: string): MessageShape<D>;
+  message<D extends DescMessage>(desc: D, json: JsonValue, where?: { readonly prefix?: string; readonly body?: string }): MessageShape<D>;
 }
 
 const MAX_VIOLATIONS = 50;
@@ -40,6 +41,7 @@ interface Path {
 
 interface Pass {
   readonly violations: FieldViolation[];
+  readonly body: string | undefined;
   depth: number;
 }
 
@@ -154,8 +156,12 @@ export function createJsonReader(registry?: Registry): JsonReader {
     return { '@type': typeUrl, ...(normaliser(desc)(rest, at, pass) as JsonObject) };
   }
 
-  function message<D extends DescMessage>(desc: D, json: JsonValue, prefix?: string): MessageShape<D> {
-    const pass: Pass = { violations: [], depth: 0 };
+  function message<D extends DescMessage>(
+    desc: D,
+    json: JsonValue,
+    { prefix, body }: { readonly prefix?: string; readonly body?: string } = {},
+  ): MessageShape<D> {
+    const pass: Pass = { violations: [], depth: 0, body };
     const root: Path | undefined = prefix ? { parent: undefined, step: prefix } : undefined;
     const canonical = normaliser(desc)(json, root, pass);
     if (pass.violations.length) throw badRequest(pass.violations);
@@ -281,7 +287,11 @@ function camelPath(path: string): string {
 }
 
 function refuse(pass: Pass, at: Path | undefined, description: string): void {
-  if (pass.violations.length < MAX_VIOLATIONS) pass.violations.push({ field: printPath(at), description });
+  if (pass.violations.length < MAX_VIOLATIONS) pass.violations.push({ field: insideBody(printPath(at), pass.body), description });
+}
+
+function insideBody(path: string, body: string | undefined): string {
+  return body !== undefined && path.startsWith(`${body}.`) ? path.slice(body.length + 1) : path;
 }
 
 function printPath(at: Path | undefined): string {

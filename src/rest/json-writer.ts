@@ -194,10 +194,12 @@ function base64(value: Uint8Array): string {
 }
 
 function timestamp(desc: DescMessage, value: Timestamp): string {
-  if (value.nanos !== 0) return JSON.stringify(toJson(desc, value));
+  const { nanos } = value;
   const seconds = Number(value.seconds);
-  if (seconds < MIN_SECONDS || seconds > MAX_SECONDS) return JSON.stringify(toJson(desc, value)); // throws, and says why
-  return `"${new Date(seconds * 1000).toISOString().slice(0, 19)}Z"`;
+  // Finer than a Date, or out of range: the library writes it, or throws and says why.
+  if (nanos % 1_000_000 !== 0 || nanos < 0 || seconds < MIN_SECONDS || seconds > MAX_SECONDS) return JSON.stringify(toJson(desc, value));
+  const iso = new Date(seconds * 1000 + nanos / 1_000_000).toISOString();
+  return nanos === 0 ? `"${iso.slice(0, 19)}Z"` : `"${iso}"`;
 }
 
 const MIN_SECONDS = Date.parse('0001-01-01T00:00:00Z') / 1000;

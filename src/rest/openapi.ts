@@ -26,6 +26,8 @@ export interface OpenApiOptions {
   readonly comments?: Readonly<Record<string, string>>;
   /** Type names of stream messages that also come as plain text. */
   readonly text?: readonly string[];
+  /** Bodies that would be taken as they are, by type name: what a page for trying things out begins with. */
+  readonly examples?: Readonly<Record<string, Json>>;
   /** How callers prove who they are: `components.securitySchemes`, and a requirement that any one of them is met, or none where `optional`. */
   readonly security?: { readonly schemes: Readonly<Record<string, Json>>; readonly optional?: boolean };
   /** Hand-written parts, merged in: operations by path and method, schemas by name. */
@@ -124,7 +126,7 @@ function describeRoute(
     ...(comment && { summary: firstSentence(comment), description: comment }),
     ...(method.deprecated && { deprecated: true }),
     ...(parameters.length && { parameters }),
-    ...(route.body && { requestBody: { required: true, content: json(bodySchema(route, schemas)) } }),
+    ...(route.body && { requestBody: { required: true, content: json(bodySchema(route, schemas), exampleBody(route, options)) } }),
     responses: { ...responses(route, schemas, options), default: { $ref: '#/components/responses/Error' } },
   };
   return { path, operation };
@@ -136,6 +138,11 @@ function bodySchema(route: Route, schemas: Schemas): Json {
   // What the path says need not be said again.
   if (bound.size) return schemas.object(route.method.input, (field) => !bound.has(field));
   return schemas.message(route.method.input);
+}
+
+function exampleBody({ body, method }: Route, { examples }: OpenApiOptions): Json | undefined {
+  const type = body === '*' ? method.input : body?.message;
+  return type && examples?.[type.typeName];
 }
 
 /** A field that is a body by itself is not null there. */
@@ -197,8 +204,8 @@ function header(name: string, description: string, example: string): Json {
   return { name, in: 'header', schema: { type: 'string' }, description, example };
 }
 
-function json(schema: Json): Json {
-  return { 'application/json': { schema } };
+function json(schema: Json, example?: Json): Json {
+  return { 'application/json': { schema, ...(example && { example }) } };
 }
 
 function describe(text: string | undefined): Json {

@@ -20,6 +20,7 @@ export type Decode = (segments: readonly string[], query: string, body: string, 
 /** Compiles what turns requests of one route into messages. The function throws INVALID_ARGUMENT with the fields that are at fault. */
 export function compileDecoder(route: Route, { reader, ignoredQuery }: DecodeOptions): Decode {
   const { input } = route.method;
+  const where = route.body === '*' ? undefined : { body: route.body?.name };
   return (segments, query, body, resume) => {
     const json = fromBody(route, body);
     if (query !== '') fromQuery(route, query, json, ignoredQuery);
@@ -33,7 +34,7 @@ export function compileDecoder(route: Route, { reader, ignoredQuery }: DecodeOpt
         ),
       );
     if (resume !== undefined && route.resume) put(json, [route.resume], textToJson(route.resume, resume));
-    return reader.message(input, json);
+    return reader.message(input, json, where);
   };
 }
 

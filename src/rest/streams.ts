@@ -151,58 +151,35 @@ export interface StreamRequest {
   readonly headers: Record<string, number | string | string[] | undefined>;
 }
 
-/** Runs a streaming call and writes it to the response, which it ends. Never rejects. */
-export async function answerStream(
-  implementation: Implementation,
-  interceptors: readonly Interceptor[],
-  call: Call,
-  message: Message,
-  response: ServerResponse,
-  errors: ErrorMapper,
-  { format, resumed, headers }: StreamRequest,
-  { keepAliveMs, headerWaitMs, timers }: StreamOptions,
-): Promise<void> {
+/** Where the messages of a stream go. */
+export interface Sink {
+  readonly response: ServerResponse;
+  /** What is written for a message; the response is open by then. */
+  bytes(message: Message): Uint8Array;
+  /** Opens the response, when it is not open yet. */
+  open(): void;
+  /** Ends the response, well (undefined) or with an error. Called once, and not when the client has left. */
+  end(error: unknown): void;
+  /** Frees what the sink holds. Called once, whatever happens. */
+  release(): void;
+}
+
+/**
+ * Runs a streaming call into a sink: one message after the other, no faster than the client reads. A client that leaves, a deadline or a
+ * shutdown ends the iterable at once, through the call's signal where it waits and by `return()` where it is suspended. Never rejects.
+ */
+export async function pump(start: () => Promise<AsyncIterable<Message>>, call: Call, sink: Sink): Promise<void> {
+  const { response } = sink;
   let iterator: AsyncIterator<Message> | undefined;
   let wake: (() => void) | undefined;
-  let silent = true;
-  let keepAlive: unknown;
-  let headerWait: unknown;
   let over = false;
 
-  const open = () => {
-    if (response.headersSent) return;
-    timers.clearTimeout(headerWait);
-    response.writeHead(200, streamHeaders(call, format, headers));
-    if (format.opening) response.write(format.opening);
-    else response.flushHeaders();
-    if (format.keepAlive === undefined) return;
-    keepAlive = timers.setInterval(() => {
-      if (silent && !response.writableNeedDrain) response.write(format.keepAlive);
-      silent = true;
-    }, keepAliveMs);
-  };
   const finish = (error?: unknown) => {
     if (over) return;
     over = true;
-    timers.clearTimeout(headerWait);
-    timers.clearInterval(keepAlive);
+    sink.release();
     wake?.();
-    if (!response.destroyed) {
-      if (error !== undefined) {
-        const answer = errors.answer(error);
-        if (response.headersSent) response.end(format.error(answer.body));
-        else
-          response
-            .writeHead(answer.status, { ...headers, ...answer.headers, 'content-length': Buffer.byteLength(answer.body) })
-            .end(answer.body);
-      } else if (!response.headersSent && resumed && format.endsWithStatus) {
-        response.writeHead(204, { ...headers, 'cache-control': 'no-store' }).end();
-      } else {
-        open();
-        timers.clearInterval(keepAlive);
-        response.end();
-      }
-    }
+    if (!response.destroyed) sink.end(error);
     // A generator that waits is woken by its signal; one that is suspended is ended here.
     iterator?.return?.()?.then(undefined, () => {});
     call.end();
@@ -214,20 +191,18 @@ export async function answerStream(
   response.on('error', () => {});
   if (call.reason !== undefined) return finish(call.reason);
   try {
-    const messages = await callStream(implementation, interceptors, call, message);
+    const messages = await start();
     iterator = messages[Symbol.asyncIterator]();
     if (over) {
       iterator.return?.()?.then(undefined, () => {});
       return;
     }
-    headerWait = timers.setTimeout(open, headerWaitMs);
     for (;;) {
       const { done, value } = await iterator.next();
       if (over) return;
       if (done) break;
-      const bytes = format.bytes(value);
-      open();
-      silent = false;
+      const bytes = sink.bytes(value);
+      sink.open();
       if (!response.write(bytes)) {
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -241,6 +216,66 @@ export async function answerStream(
   } catch (error) {
     finish(error);
   }
+}
+
+/** Runs a streaming call and writes it to the response, which it ends. Never rejects. */
+export async function answerStream(
+  implementation: Implementation,
+  interceptors: readonly Interceptor[],
+  call: Call,
+  message: Message,
+  response: ServerResponse,
+  errors: ErrorMapper,
+  { format, resumed, headers }: StreamRequest,
+  { keepAliveMs, headerWaitMs, timers }: StreamOptions,
+): Promise<void> {
+  let silent = true;
+  let keepAlive: unknown;
+  let headerWait: unknown;
+  let released = false;
+
+  const open = () => {
+    if (response.headersSent) return;
+    timers.clearTimeout(headerWait);
+    response.writeHead(200, streamHeaders(call, format, headers));
+    if (format.opening) response.write(format.opening);
+    else response.flushHeaders();
+    if (format.keepAlive === undefined || released) return;
+    keepAlive = timers.setInterval(() => {
+      if (silent && !response.writableNeedDrain) response.write(format.keepAlive);
+      silent = true;
+    }, keepAliveMs);
+  };
+  const start = async () => {
+    const messages = await callStream(implementation, interceptors, call, message);
+    if (!released) headerWait = timers.setTimeout(open, headerWaitMs);
+    return messages;
+  };
+  const end = (error: unknown) => {
+    if (error !== undefined) {
+      const answer = errors.answer(error);
+      if (response.headersSent) response.end(format.error(answer.body));
+      else {
+        const length = Buffer.byteLength(answer.body);
+        response.writeHead(answer.status, { ...headers, ...answer.headers, 'content-length': length }).end(answer.body);
+      }
+    } else if (!response.headersSent && resumed && format.endsWithStatus) {
+      response.writeHead(204, { ...headers, 'cache-control': 'no-store' }).end();
+    } else {
+      open();
+      response.end();
+    }
+  };
+  const bytes = (value: Message) => {
+    silent = false;
+    return format.bytes(value);
+  };
+  const release = () => {
+    released = true;
+    timers.clearTimeout(headerWait);
+    timers.clearInterval(keepAlive);
+  };
+  await pump(start, call, { response, bytes, open, end, release });
 }
 
 function streamHeaders(

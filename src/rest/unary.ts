@@ -1,7 +1,8 @@
 // Unary methods over HTTP. Always true: a request is answered once, after its body was counted against the limit before it was parsed, and what
-// the method option says (status, Location, Retry-After, redirect, Prefer) is said about successes only.
+// the method option says (status, Location, Retry-After, redirect, Prefer) is said about successes only. What an implementation answers with is
+// immutable from then on.
 import type { IncomingMessage } from 'node:http';
-import type { Message } from '@bufbuild/protobuf';
+import type { DescField, Message } from '@bufbuild/protobuf';
 import { Code, type Interceptor } from '@connectrpc/connect';
 import type { FastifyReply } from 'fastify';
 import { type Call, callUnary, type Implementation, waitSeconds } from './call.ts';
@@ -35,7 +36,7 @@ export async function answerUnary(
 
 /** Compiles how successes of a route are sent. */
 export function compileAnswer(route: Route, writer: JsonWriter): Answer {
-  const write = route.responseBody ? writer.field(route.responseBody) : writer.message(route.method.output);
+  const write = route.responseBody ? keeping(writer.field(route.responseBody), route.responseBody) : writer.message(route.method.output);
   const { redirect, location, successStatus, retryAfterSeconds } = route;
   // Whatever may throw comes before the first header is set: an error must not go out with the headers of a success.
   return (call, message, reply) => {
@@ -59,6 +60,24 @@ export function compileAnswer(route: Route, writer: JsonWriter): Answer {
       .code(applied ? 200 : successStatus)
       .header('content-type', 'application/json')
       .send(body);
+  };
+}
+
+/**
+ * A field's text, kept with the message that it holds: many callers ask for the same one, and a message that was answered with is never changed.
+ */
+function keeping(write: (holder: Message) => string, field: DescField): (holder: Message) => string {
+  if (field.fieldKind !== 'message') return write;
+  const texts = new WeakMap<object, string>();
+  return (holder) => {
+    const value = (holder as unknown as Record<string, unknown>)[field.localName];
+    if (typeof value !== 'object' || value === null) return write(holder);
+    let text = texts.get(value);
+    if (text === undefined) {
+      text = write(holder);
+      texts.set(value, text);
+    }
+    return text;
   };
 }
 

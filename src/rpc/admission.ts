@@ -2,7 +2,6 @@
 // Nothing is kept here and nothing is fetched.
 import { createHash } from 'node:crypto';
 import { clone, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
-import { createValidator } from '@bufbuild/protovalidate';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -30,11 +29,9 @@ export interface Admission {
 /** As the contract has it. */
 const MAX_SOURCES = 16;
 
-const validator = createValidator();
-
 /** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
 export async function admit(request: JobRequest, engine: Engine, checkReference: CheckReference): Promise<Admission> {
-  const violations = violationsOf(validator, JobRequestSchema, request);
+  const violations = violationsOf(JobRequestSchema, request);
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
   const warnings = [...resolved.warnings];

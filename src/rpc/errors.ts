@@ -1,5 +1,5 @@
 // The one mapper from what this service throws to what an RPC caller sees, as a ConnectError; the REST bridge takes it from there.
-// A JobsError keeps its words; anything else becomes INTERNAL with a reference, and its cause goes to the log alone.
+// A JobsError keeps its words; anything else becomes INTERNAL with a reference. Causes go to the log alone.
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
@@ -21,10 +21,13 @@ const CODES: Readonly<Record<ErrorKind, Code>> = {
   data_loss: Code.DataLoss,
 };
 
-/** `report` gets the cause of what a caller only sees as INTERNAL, with the reference that the caller was told. */
-export function toConnectError(error: unknown, report: (cause: unknown, reference: string) => void): ConnectError {
+/** Told what callers are not: what lies behind an INTERNAL, with the reference that they got, and a JobsError that has a cause. */
+export type Report = (error: unknown, reference?: string) => void;
+
+export function toConnectError(error: unknown, report: Report): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof JobsError) {
+    if (error.cause !== undefined) report(error);
     // gRPC carries it percent-encoded, which half a character is not.
     const mapped = new ConnectError(error.message.toWellFormed(), CODES[error.kind], undefined, undefined, error);
     mapped.details = details(error);

@@ -1,7 +1,7 @@
 // The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
 import type { DescMessage, Message } from '@bufbuild/protobuf';
-import { pathToString } from '@bufbuild/protobuf/reflect';
-import { createValidator, type Validator } from '@bufbuild/protovalidate';
+import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
+import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -26,7 +26,7 @@ export type SelfValidated = ReadonlySet<DescMessage>;
 
 /** The interceptors in order. */
 export function interceptors(selfValidated: SelfValidated): Interceptor[] {
-  return [observe, validate(createValidator(), selfValidated)];
+  return [observe, validate(selfValidated)];
 }
 
 const CODE_NAMES = new Map(
@@ -57,10 +57,10 @@ const observe: Interceptor = (next) => async (request) => {
 };
 
 function ended(call: Call | undefined, error: unknown): ConnectError {
-  const mapped = toConnectError(error, (cause, reference) => {
+  const mapped = toConnectError(error, (err, reference) => {
     if (!call) return;
-    call.failed = true;
-    call.log.error({ err: cause, reference, endpoint: call.endpoint }, 'internal error');
+    if (reference !== undefined) call.failed = true;
+    call.log.error({ err, reference, endpoint: call.endpoint }, reference === undefined ? 'a call could not be served' : 'internal error');
   });
   if (call) call.code = codeName(mapped.code);
   return mapped;
@@ -103,17 +103,17 @@ function observed<T>(messages: AsyncIterable<T>, call: Call | undefined): AsyncI
   };
 }
 
-function validate(validator: Validator, selfValidated: SelfValidated): Interceptor {
+function validate(selfValidated: SelfValidated): Interceptor {
   return (next) => async (request) => {
     const { input } = request.method;
     if (!request.stream) {
-      if (!selfValidated.has(input)) check(validator, input, request.message);
+      if (!selfValidated.has(input)) check(input, request.message);
       return await next(request);
     }
     const messages = request.message;
     const checked = (async function* () {
       for await (const message of messages) {
-        check(validator, input, message);
+        check(input, message);
         yield message;
       }
     })();
@@ -121,19 +121,28 @@ function validate(validator: Validator, selfValidated: SelfValidated): Intercept
   };
 }
 
-function check(validator: Validator, desc: DescMessage, message: Message): void {
-  const violations = violationsOf(validator, desc, message);
+function check(desc: DescMessage, message: Message): void {
+  const violations = violationsOf(desc, message);
   if (violations.length > 0) throw JobsError.invalid(violations);
 }
 
+/** Compiles the rules of a message when it first sees one. */
+const validator = createValidator();
+
 /** What protovalidate's rules in the contract say of a message; fields are relative to it. */
-export function violationsOf(validator: Validator, desc: DescMessage, message: Message): Violation[] {
+export function violationsOf(desc: DescMessage, message: Message): Violation[] {
   const result = validator.validate(desc, message);
   if (result.kind === 'valid') return [];
   if (result.kind === 'error') throw result.error;
   return result.violations.map((one) => ({
     field: pathToString(one.field),
-    description: one.message,
+    description: ofOneof(one.field) ?? one.message,
     reason: one.ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase(),
   }));
+}
+
+/** The rule on a oneof speaks of "exactly one field" and names none; the caller's request has no field of the oneof's name either. */
+function ofOneof(path: Path): string | undefined {
+  const last = path.at(-1);
+  return last?.kind === 'oneof' ? `one of ${last.fields.map((field) => field.name).join(', ')} is required` : undefined;
 }

@@ -20,9 +20,10 @@ import {
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
-import type { BlobStore, JobFilter, JobStore, Limits } from '../jobs/ports.ts';
+import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
 import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { violationsOf } from './interceptors.ts';
 
 export interface JobServiceOptions {
   readonly store: JobStore;
@@ -151,10 +152,10 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     },
 
     async purge({ jobId }) {
-      const purged = await store.purge(jobId);
-      if (!purged) throw JobsError.jobNotFound(jobId);
-      await Promise.all(purged.blobs.map((key) => options.blobs.delete(key)));
-      return { job: await present(purged.job) };
+      const job = await store.purge(jobId);
+      if (!job) throw JobsError.jobNotFound(jobId);
+      await store.reclaim((key) => options.blobs.delete(key));
+      return { job: await present(job) };
     },
   };
 }
@@ -163,7 +164,7 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
   const submit = submitter(options);
   const shortcut = (processor: string) => async (request: { job?: JobRequest }, context: HandlerContext) => {
     const job = request.job ?? create(JobRequestSchema);
-    job.parameters = { processors: [processor], ...job.parameters };
+    job.parameters = { ...job.parameters, processors: job.parameters?.processors ?? [processor] };
     return await submit(job, context);
   };
   return { swap: shortcut('face_swapper'), enhance: shortcut('face_enhancer') };
@@ -171,17 +172,27 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
 
 /** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
 function submitter(options: JobServiceOptions) {
-  const { store, engine, checkReference, limits } = options;
+  const { store, engine, checkReference, limits, tenant } = options;
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
     refuseUnimplemented(request);
+    const { job, created } = await admitted(request).catch(async (error: unknown) => {
+      const job = await repeated(request);
+      if (!job) throw error;
+      return { job, created: false };
+    });
+    const seconds = context.values.get(waitSeconds);
+    return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
+  };
+
+  async function admitted(request: JobRequest): Promise<Submitted> {
     const admission = await admit(request, engine(), checkReference);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
-    const { job, created } = await store.submit(
+    return await store.submit(
       {
         jobId: newJobId(Date.now(), randomBytes(12)),
-        tenant: options.tenant,
+        tenant,
         request,
         requestDigest: request.idempotencyKey === undefined ? '' : requestDigest(request),
         warnings: admission.warnings,
@@ -190,9 +201,13 @@ function submitter(options: JobServiceOptions) {
       },
       limits,
     );
-    const seconds = context.values.get(waitSeconds);
-    return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
-  };
+  }
+
+  /** A repeat is answered as the first call was, whatever has changed since: an upload that has expired, an engine that is not up. */
+  async function repeated(request: JobRequest): Promise<Job | undefined> {
+    if (request.idempotencyKey === undefined || violationsOf(JobRequestSchema, request).length > 0) return undefined;
+    return await store.submitted(tenant, request.idempotencyKey, requestDigest(request));
+  }
 }
 
 async function ended(store: JobStore, job: Job, seconds: number, context: HandlerContext): Promise<Job> {
@@ -205,11 +220,22 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   return now;
 }
 
-/** A job as a caller sees it: with a signed URL of its result, minted now. */
+/** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
+const REUSE_URL_MS = 60_000;
+
+/** A job as a caller sees it: with a signed URL of its result, minted when it is read and never stored. */
 function presenter(options: JobServiceOptions): (job: Job) => Promise<Job> {
+  const reuseMs = Math.min(REUSE_URL_MS, options.resultUrlTtlMs / 10);
+  // One view for all who read the same job within that time, so that whoever serialises it does so once.
+  const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
   return async (job) => {
     if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
-    return { ...job, resultUrl: await signedUrl(options, job, Date.now() + options.resultUrlTtlMs) };
+    const nowMs = Date.now();
+    const known = views.get(job);
+    if (known && nowMs < known.untilMs) return known.view;
+    const view = { ...job, resultUrl: await signedUrl(options, job, nowMs + options.resultUrlTtlMs) };
+    views.set(job, { view, untilMs: nowMs + reuseMs });
+    return view;
   };
 }
 
@@ -275,9 +301,10 @@ async function estimate(store: JobStore, tenant: string, { target }: Admission) 
     .map((job) => job.timings!.runSeconds)
     .sort((a, b) => a - b);
   const jobsAhead = overview.totals.get(JobStatus.QUEUED) ?? 0;
-  const doneMs = overview.throughput.filter((step) => step.ended.size > 0);
-  const ended = doneMs.reduce((sum, step) => sum + [...step.ended.values()].reduce((a, b) => a + b, 0), 0);
-  const perJob = ended > 0 ? (doneMs.length * overview.stepSeconds) / ended : undefined;
+  // Time without work says nothing of the pace.
+  const busy = overview.throughput.map((step) => [...step.ended.values()].reduce((a, b) => a + b, 0)).filter((ended) => ended > 0);
+  const ended = busy.reduce((a, b) => a + b, 0);
+  const perJob = ended > 0 ? (busy.length * overview.stepSeconds) / ended : undefined;
   return {
     jobsAhead,
     run: runs.length > 0 ? duration(runs[runs.length >> 1]!) : undefined,

@@ -4,6 +4,7 @@ import { type DescExtension, type DescFile, type DescService, toBinary } from '@
 import { nestedTypes } from '@bufbuild/protobuf/reflect';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Code, type ServiceImpl } from '@connectrpc/connect';
+import { file_google_rpc_error_details } from '../../gen/google/rpc/error_details_pb.js';
 import { type ServerReflectionRequest, ServerReflection as V1 } from '../../gen/grpc/reflection/v1/reflection_pb.js';
 import {
   type ServerReflectionRequest as AlphaRequest,
@@ -89,6 +90,8 @@ class Index {
   constructor(services: readonly DescService[]) {
     this.services = services.map((service) => service.typeName).sort();
     for (const service of services) this.#add(service.file);
+    // No method names them, but every error carries them, and callers ask here for what it means.
+    this.#add(file_google_rpc_error_details);
   }
 
   #add(file: DescFile): void {

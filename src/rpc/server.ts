@@ -10,10 +10,13 @@ import { type Code, createContextValues, type Interceptor } from '@connectrpc/co
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
+import comments from '../../gen/comments.json' with { type: 'json' };
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
+import { createCors } from './cors.ts';
+import { grpcStreams } from './grpc-streams.ts';
 import { type Call, callKey, codeName } from './interceptors.ts';
 import { createListener } from './listener.ts';
 
@@ -29,10 +32,16 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   readonly tls?: SecureContextOptions;
   readonly closeGraceMs: number;
+  /** Who serves server streams over gRPC: our own short way, or Connect as it comes. */
+  readonly grpcStreams: 'own' | 'connect';
+  /** Whose pages may call, besides the service's own. */
+  readonly corsOrigins: readonly string[];
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
   readonly text: Readonly<Record<string, TextRenderer>>;
+  /** Bodies to begin with, by type name, for the OpenAPI document. */
+  readonly examples?: OpenApiOptions['examples'];
   /** Paths of the routes below that belong into the OpenAPI document. */
   readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
@@ -113,6 +122,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       void reply.send({ code: 'INVALID_ARGUMENT', message, details: [] });
     }
   });
+  const cors = createCors(options.corsOrigins);
+  app.addHook('onRequest', (request, reply, done) => {
+    if (!cors(request.method, request.headers, reply.raw)) return done();
+    calls.get(request.raw)!.endpoint = PREFLIGHT;
+    reply.code(204).send();
+  });
   app.addHook('onResponse', (request, reply, done) => {
     const call = calls.get(request.raw);
     if (call) {
@@ -134,8 +149,28 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     done();
   });
 
-  await app.register(async (scope) => {
-    scope.addHook('onRoute', (route) => {
+  // Of the routes that are no rpc.
+  app.setErrorHandler(bridge.frameworkErrors);
+  app.setNotFoundHandler((request, reply) => {
+    const message = `there is nothing at ${request.url}; the API is under ${REST_PREFIX}, its documentation at /docs`;
+    return reply.code(404).send({ code: 'NOT_FOUND', message, details: [] });
+  });
+
+  await app.register(async (rpc) => {
+    if (options.grpcStreams === 'own') {
+      const take = grpcStreams({
+        services: options.services,
+        interceptors: options.interceptors,
+        shutdownSignal: shutdown.signal,
+        readMaxBytes: options.maxBodyBytes,
+        contextValues,
+        report: (cause) => options.log.error({ err: cause }, 'internal error'),
+      });
+      rpc.addHook('onRequest', (request, reply, done) => {
+        if (!take(request, reply)) done();
+      });
+    }
+    rpc.addHook('onRoute', (route) => {
       const handle = route.handler;
       route.handler = async function (request, reply) {
         await handle.call(this, request, reply);
@@ -144,7 +179,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
         return reply.code(400).send({ code: 'INVALID_ARGUMENT', message: 'the call cannot be read', details: [] });
       };
     });
-    await scope.register(fastifyConnectPlugin, {
+    await rpc.register(fastifyConnectPlugin, {
       routes(router) {
         for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
       },
@@ -161,13 +196,17 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       version: options.version,
       description: 'FaceFusion as jobs: submit, watch, fetch the result, cancel.',
     },
+    comments,
     text: Object.keys(options.text),
+    examples: options.examples,
     extra: options.openApiExtra,
   });
   const documentText = JSON.stringify(document);
   app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
   await app.register(bridge.plugin);
   await app.register(docs, { document, title: 'facefusion-jobs' });
+  // Who opens the address in a browser wants to be shown something.
+  app.get('/', (_request, reply) => reply.redirect('docs'));
   app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();
@@ -241,5 +280,6 @@ function logCall(log: Logger, failed: boolean, facts: { code: string; endpoint: 
   else log.info(facts, 'call');
 }
 
-const PROBES: ReadonlySet<string> = new Set(['/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
+const PREFLIGHT = 'preflight';
+const PROBES: ReadonlySet<string> = new Set([PREFLIGHT, '/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
 const READS = /^\/|\/(Get|List|Watch|Validate)/;

@@ -1,11 +1,11 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
+import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createReadStream, lstatSync, readFileSync, statSync } from 'node:fs';
+import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
-import type { BlobStat, BlobStore } from '../jobs/ports.ts';
+import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
 
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
@@ -47,26 +47,30 @@ export async function openLocalBlobStore(options: LocalBlobStoreOptions): Promis
 class LocalBlobs implements LocalBlobStore {
   readonly dir: string;
   readonly #scratch: string;
-  readonly #secret: Buffer;
+  readonly #secret: KeyObject;
 
   constructor(dir: string, scratch: string, secret: Buffer) {
     this.dir = dir;
     this.#scratch = scratch;
-    this.#secret = secret;
+    this.#secret = createSecretKey(secret);
   }
 
   /**
    * A file on the same volume is taken in without copying its bytes, by shared blocks or else, when it has one name only, by a second one:
    * give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
-  async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, signal?: AbortSignal): Promise<BlobStat> {
+  async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
-      const { key, bytes } =
-        typeof source === 'string' ? await takeFile(source, temporary, signal) : await takeStream(source, temporary, signal);
+      const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
+      await pin?.(key);
       const known = await this.stat(key);
       // A file of another length is one that the disk has lost; it is made good.
-      if (known?.bytes === bytes) return known;
+      if (known?.bytes === bytes) {
+        if (typeof source !== 'string') await unlink(temporary);
+        return known;
+      }
+      if (typeof source === 'string') await takeFile(source, temporary);
       const path = join(this.dir, this.pathOf(key));
       await makeFolder(this.dir, dirname(path));
       // The type first: a blob that is there has one.
@@ -76,18 +80,19 @@ class LocalBlobs implements LocalBlobStore {
       await syncFolder(dirname(path));
       return { key, bytes, mediaType };
     } catch (error) {
-      throw diskFull(error);
-    } finally {
       await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.type`, { force: true })]);
+      throw diskFull(error);
     }
   }
 
+  /** Two looks at a local folder, which cost less than a turn of the thread pool. */
   async stat(key: string): Promise<BlobStat | undefined> {
     if (!KEY.test(key)) return undefined;
     const path = join(this.dir, this.pathOf(key));
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (!found) return undefined;
     try {
-      const [{ size }, mediaType] = await Promise.all([stat(path), readFile(`${path}.type`, 'utf8')]);
-      return { key, bytes: size, mediaType };
+      return { key, bytes: found.size, mediaType: readFileSync(`${path}.type`, 'utf8') };
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
@@ -113,7 +118,7 @@ class LocalBlobs implements LocalBlobStore {
     const expires = String(Math.floor(options.expiresMs));
     const { filename, mediaType: type } = options;
     const signature = this.#sign(key, expires, filename, type).toString('base64url');
-    return `${BLOB_PATH}/${key}?${new URLSearchParams({ expires, filename, type, signature })}`;
+    return `${BLOB_PATH}/${key}?expires=${expires}&filename=${encodeURIComponent(filename)}&type=${encodeURIComponent(type)}&signature=${signature}`;
   }
 
   verifySignedUrl(key: string, query: SignedQuery, nowMs: number): 'ok' | 'tampered' | 'expired' {
@@ -143,37 +148,46 @@ interface Taken {
   readonly bytes: number;
 }
 
-async function takeFile(source: string, to: string, signal: AbortSignal | undefined): Promise<Taken> {
-  await linkOrCopy(source, to);
+/** Files up to this size are read in one go. */
+const SMALL_BYTES = 64 * 1024;
+
+async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
+  signal?.throwIfAborted();
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
+  if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
   const hash = createHash('sha256');
+  if (found.size <= SMALL_BYTES) {
+    const bytes = readFileSync(path);
+    return { key: hash.update(bytes).digest('hex'), bytes: bytes.length };
+  }
   let bytes = 0;
-  for await (const chunk of createReadStream(to, { signal }) as AsyncIterable<Buffer>) {
+  for await (const chunk of createReadStream(path, { signal }) as AsyncIterable<Buffer>) {
     hash.update(chunk);
     bytes += chunk.length;
   }
+  return { key: hash.digest('hex'), bytes };
+}
+
+async function takeFile(source: string, to: string): Promise<void> {
+  await linkOrCopy(source, to);
   const file = await open(to, 'r');
   try {
     await file.sync();
   } finally {
     await file.close();
   }
-  return { key: hash.digest('hex'), bytes };
 }
 
 async function linkOrCopy(source: string, to: string): Promise<void> {
-  const found = await lstat(source).catch((error) => {
-    if (isMissing(error)) return undefined;
-    throw error;
-  });
-  // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
-  if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
+  const { nlink } = await lstat(source);
   try {
     await copyFile(source, to, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
     return;
   } catch {
     // No shared blocks here.
   }
-  if (found.nlink === 1) {
+  if (nlink === 1) {
     try {
       await link(source, to);
       return;

@@ -22,6 +22,7 @@ import {
   WaitReason,
 } from '../jobs/job.ts';
 import type { Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { BlobReferences } from './blob-references.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
@@ -34,6 +35,7 @@ export interface JobStepsOptions {
   readonly queue: ReadyQueue;
   readonly figures: JobFigures;
   readonly events: JobEvents;
+  readonly references: BlobReferences;
   readonly tx: Pick<Writer, 'undo' | 'committed'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -68,7 +70,7 @@ export class JobSteps {
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
-    const known = key === undefined ? undefined : this.#known(tenant, key, wanted.requestDigest, nowMs);
+    const known = key === undefined ? undefined : this.submitted(tenant, key, wanted.requestDigest, nowMs);
     if (known) return { stored: known, created: false };
     const queued = figures.queued(tenant);
     if (queued >= limits.maxQueued) {
@@ -100,6 +102,17 @@ export class JobSteps {
     figures.moved(tenant, undefined, job.status, nowMs);
     queue.add(this.#entry(stored), nowMs);
     return { stored, created: true };
+  }
+
+  /** See `JobStore.submitted`. Changes nothing. */
+  submitted(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
+    const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
+    if (!found || found.expires_ms <= nowMs) return undefined;
+    if (found.digest !== digest) {
+      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
+      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
+    }
+    return this.#options.table.get(found.job_id);
   }
 
   /** The next job in order goes to a node. */
@@ -134,6 +147,18 @@ export class JobSteps {
     return this.#step(stored, { type: 'warn', warnings }, {}, { columns: 'state' });
   }
 
+  /** The job refers to a blob before it has it as its result. Answers what to wait for where the blob is just being deleted. */
+  pin(stored: StoredJob, key: string): StoredJob | Promise<void> {
+    if (stored.blob === key) return stored;
+    const { table, references } = this.#options;
+    const deletion = references.deletionOf(key);
+    if (deletion) return deletion;
+    const next: StoredJob = { ...stored, blob: key };
+    table.update(next, 'all');
+    references.moved(stored.num, stored.blob, key);
+    return next;
+  }
+
   complete(stored: StoredJob, done: { result: MediaResult; warnings: readonly string[]; timings: Timings }): StoredJob {
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
     // A job that ends well without having begun took its result from the cache.
@@ -159,7 +184,8 @@ export class JobSteps {
     }
     const nowMs = now();
     const readyAtMs = nowMs + retryDelayMs(spent, random());
-    const next = this.#step(stored, { type: 'requeue', wait: WaitReason.RETRY, failure }, { node: undefined, spent, kills, readyAtMs });
+    const change: Change = { type: 'requeue', wait: WaitReason.RETRY, failure, timings: facts.timings };
+    const next = this.#step(stored, change, { node: undefined, spent, kills, readyAtMs });
     queue.add(this.#entry(next), nowMs);
     return next;
   }
@@ -180,14 +206,13 @@ export class JobSteps {
     if (isTerminal(stored.job.status)) return stored;
     if (stored.node === undefined) return this.cancelNow(stored, undefined);
     if (stored.job.cancelRequestedAt) return stored;
-    const forceStopAt = timestampFromMs(this.#options.now() + graceMs);
-    return this.#step(stored, { type: 'request_cancel', forceStopAt });
+    return this.#step(stored, { type: 'request_cancel', graceMs });
   }
 
-  giveBack(stored: StoredJob, wait: WaitReason): StoredJob {
-    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, undefined);
+  giveBack(stored: StoredJob, wait: WaitReason, timings: Timings | undefined): StoredJob {
+    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, timings);
     const begun = stored.job.status === JobStatus.PROCESSING;
-    return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined } : { type: 'release', wait }, {});
+    return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined, timings } : { type: 'release', wait }, {});
   }
 
   /** A job that was held when the process ended: its lease is void. */
@@ -199,7 +224,7 @@ export class JobSteps {
     if (spent >= stored.maxAttempts) {
       return this.#step(stored, { type: 'fail', failure, timings: undefined }, { node: undefined, spent });
     }
-    return this.#return(stored, { type: 'requeue', wait: WaitReason.SLOT, failure }, { spent });
+    return this.#return(stored, { type: 'requeue', wait: WaitReason.SLOT, failure, timings: undefined }, { spent });
   }
 
   /** Nobody has begun the job in time. */
@@ -211,18 +236,14 @@ export class JobSteps {
     return next;
   }
 
-  purge(stored: StoredJob): { readonly stored: StoredJob; readonly blobs: readonly string[] } {
+  purge(stored: StoredJob): StoredJob {
     const { job } = stored;
     if (!isTerminal(job.status)) {
       throw new JobsError('failed_precondition', 'JOB_NOT_TERMINAL', `${job.jobId} has not ended: cancel it first`, {
         metadata: { job_id: job.jobId },
       });
     }
-    if (job.purgedAt) return { stored, blobs: [] };
-    const next = this.#step(stored, { type: 'purge' }, {}, { silent: true });
-    // Like results are one blob; it goes with the last job that has it.
-    const key = job.result?.sha256;
-    return { stored: next, blobs: key !== undefined && !this.#options.table.sharesResult(key, stored.num) ? [key] : [] };
+    return job.purgedAt ? stored : this.#step(stored, { type: 'purge' }, {}, { silent: true });
   }
 
   /** Back into the queue at its old place, the tenant not charged for the claim. */
@@ -233,16 +254,6 @@ export class JobSteps {
     return next;
   }
 
-  #known(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
-    const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
-    if (!found || found.expires_ms <= nowMs) return undefined;
-    if (found.digest !== digest) {
-      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
-      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
-    }
-    return this.#options.table.get(found.job_id);
-  }
-
   /** Applies a transition and writes its state event, unless it is silent. */
   #step(
     stored: StoredJob,
@@ -250,12 +261,16 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
   ): StoredJob {
-    const { table, figures, now } = this.#options;
+    const { table, figures, references, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
-    const next: StoredJob = { ...stored, ...patch, job, change: table.nextChange() };
+    const { node, blob: pinned } = { ...stored, ...patch };
+    // What a run has pinned is let go with its lease, unless it has become the result.
+    const blob = node === undefined ? job.result?.sha256 : pinned;
+    const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
     table.update(next, columns);
+    references.moved(stored.num, stored.blob, blob);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
     return next;

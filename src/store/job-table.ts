@@ -26,6 +26,8 @@ export interface StoredJob {
   readonly kills: number;
   /** The node that holds its lease. */
   readonly node: string | undefined;
+  /** The blob that it refers to: its result's, or the one that its run is about to store. */
+  readonly blob: string | undefined;
   readonly change: number;
   readonly trimmedTo: Sequence;
 }
@@ -36,7 +38,7 @@ type Row = Record<string, unknown>;
 type Bind = string | number | null;
 
 const COLUMNS =
-  'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, change_no, trimmed_to, state, request, job_id, created_ms';
+  'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
 
 export interface JobTableOptions {
   /** Jobs kept decoded. */
@@ -50,7 +52,7 @@ export class JobTable {
   readonly #db: DatabaseSync;
   readonly #options: JobTableOptions;
   /** Least recently used first. */
-  readonly #cache = new Map<string, StoredJob>();
+  readonly #cache: RecentJobs;
   readonly #statements = new Map<string, StatementSync>();
   readonly #insertJob;
   readonly #updateJob;
@@ -68,6 +70,7 @@ export class JobTable {
   constructor(db: DatabaseSync, options: JobTableOptions) {
     this.#db = db;
     this.#options = options;
+    this.#cache = new RecentJobs(options.cacheSize);
     this.#insertJob = db.prepare(
       `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
          trimmed_to, state, request)
@@ -105,26 +108,23 @@ export class JobTable {
 
   get(jobId: string): StoredJob | undefined {
     const cached = this.#cache.get(jobId);
-    if (cached) {
-      this.#cache.delete(jobId);
-      this.#cache.set(jobId, cached);
-      return cached;
-    }
+    if (cached) return cached;
     const row = this.#byId.get(jobId) as Row | undefined;
     if (!row) return undefined;
     const stored = decode(row);
-    this.#remember(stored);
+    this.#cache.set(stored);
     return stored;
   }
 
   /** Adds a new job and its labels. `num` and `change` are given here. */
-  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
+  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'blob' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
     const stored: StoredJob = {
       ...facts,
       num: this.#nextNum++,
       change: this.nextChange(),
       trimmedTo: 0,
       node: undefined,
+      blob: undefined,
       spent: 0,
       kills: 0,
       readyAtMs: 0,
@@ -167,7 +167,7 @@ export class JobTable {
         next.kills,
         next.node ?? null,
         job.error?.reason ?? null,
-        job.result?.sha256 ?? null,
+        next.blob ?? null,
         next.change,
         next.trimmedTo,
         encodeState(job),
@@ -230,11 +230,6 @@ export class JobTable {
     return (this.#db.prepare('SELECT job_id FROM jobs WHERE node IS NOT NULL ORDER BY num').all() as Row[]).map(
       (row) => row.job_id as string,
     );
-  }
-
-  /** Whether another job's result is the same blob. */
-  sharesResult(key: string, num: number): boolean {
-    return this.#prepared('SELECT 1 FROM jobs WHERE result_key = ? AND num <> ? LIMIT 1').get(key, num) !== undefined;
   }
 
   /** One page, newest first, and the token of the next one. */
@@ -321,17 +316,43 @@ export class JobTable {
   #changed(stored: StoredJob): void {
     const { jobId } = stored.job;
     this.#options.undo(() => this.#cache.delete(jobId));
-    this.#remember(stored);
-  }
-
-  #remember(stored: StoredJob): void {
-    this.#cache.delete(stored.job.jobId);
-    this.#cache.set(stored.job.jobId, stored);
-    if (this.#cache.size > this.#options.cacheSize) this.#cache.delete(this.#cache.keys().next().value!);
+    this.#cache.set(stored);
   }
 
   #decodeEvents(rows: readonly Row[], known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
     return rows.map((row) => known(row.sequence as number) ?? fromBinary(JobEventSchema, row.event as Uint8Array));
+  }
+}
+
+/** The jobs used last, in two generations: what is asked for again moves up, and a hit in the younger one changes nothing. */
+class RecentJobs {
+  readonly #half: number;
+  #young = new Map<string, StoredJob>();
+  #old = new Map<string, StoredJob>();
+
+  constructor(size: number) {
+    this.#half = Math.max(1, size >> 1);
+  }
+
+  get(jobId: string): StoredJob | undefined {
+    const young = this.#young.get(jobId);
+    if (young) return young;
+    const old = this.#old.get(jobId);
+    if (old) this.set(old);
+    return old;
+  }
+
+  set(stored: StoredJob): void {
+    this.#old.delete(stored.job.jobId);
+    this.#young.set(stored.job.jobId, stored);
+    if (this.#young.size < this.#half) return;
+    this.#old = this.#young;
+    this.#young = new Map();
+  }
+
+  delete(jobId: string): void {
+    this.#young.delete(jobId);
+    this.#old.delete(jobId);
   }
 }
 
@@ -353,6 +374,7 @@ function decode(row: Row): StoredJob {
     spent: row.spent as number,
     kills: row.kills as number,
     node: (row.node as string | null) ?? undefined,
+    blob: (row.result_key as string | null) ?? undefined,
     change: row.change_no as number,
     trimmedTo: row.trimmed_to as number,
   };

@@ -1,6 +1,6 @@
 // The embedded job store: one SQLite file, one process. Owns the file, the timers and the leases. Always true here: a step is one
 // transaction whose record, queue and events change together, and callers, watchers and lease holders are told only after COMMIT.
-// `submit`, a cancel and every end of a job survive power loss; what lies between them survives the end of the process.
+// `submit`, a cancel, a pin and every end of a job survive power loss; what lies between them survives the end of the process.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -26,6 +26,7 @@ import {
   type Sequence,
   type Submitted,
 } from '../jobs/ports.ts';
+import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
@@ -78,8 +79,6 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
 
 interface Waiter {
   readonly want: Claim;
-  /** A transaction that is not over yet has given it a job. */
-  served: boolean;
   readonly settle: (lease: Lease | undefined) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -93,6 +92,7 @@ class SqliteJobStore implements JobStore {
   readonly #figures: JobFigures;
   readonly #events: JobEvents;
   readonly #changes: JobChanges;
+  readonly #references: BlobReferences;
   readonly #steps: JobSteps;
   readonly #ping;
   readonly #stillThere: () => void;
@@ -131,12 +131,14 @@ class SqliteJobStore implements JobStore {
       now: this.#now,
     });
     this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
+    this.#references = new BlobReferences(db);
     this.#steps = new JobSteps({
       db,
       table: this.#table,
       queue: this.#queue,
       figures: this.#figures,
       events: this.#events,
+      references: this.#references,
       tx: this.#writer,
       now: this.#now,
       random: options.random ?? Math.random,
@@ -151,6 +153,12 @@ class SqliteJobStore implements JobStore {
       const { stored, created } = this.#steps.submit(job, limits);
       return { job: this.#present(stored), created };
     });
+  }
+
+  async submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
+    this.#assertOpen();
+    const stored = this.#steps.submitted(tenant, idempotencyKey, requestDigest, this.#now());
+    return stored && this.#present(stored);
   }
 
   async get(id: JobId): Promise<Job | undefined> {
@@ -175,13 +183,15 @@ class SqliteJobStore implements JobStore {
     });
   }
 
-  async purge(id: JobId): Promise<{ readonly job: Job; readonly blobs: readonly string[] } | undefined> {
+  async purge(id: JobId): Promise<Job | undefined> {
     return await this.#step(true, () => {
       const found = this.#table.get(id);
-      if (!found) return undefined;
-      const { stored, blobs } = this.#steps.purge(found);
-      return { job: this.#present(stored), blobs };
+      return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
+    await this.#references.reclaim((run) => this.#step(false, run), remove);
   }
 
   async claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined> {
@@ -193,7 +203,6 @@ class SqliteJobStore implements JobStore {
       };
       const waiter: Waiter = {
         want,
-        served: false,
         settle: (lease) => {
           leave();
           resolve(lease);
@@ -203,8 +212,8 @@ class SqliteJobStore implements JobStore {
           reject(error);
         },
       };
-      // One that has been given a job by a transaction takes it, even where an effect of that transaction makes its caller lose interest.
-      const onAbort = () => waiter.served || waiter.settle(undefined);
+      // One that has been served in the running group is no longer waiting: it gets its lease, or the lease would be nobody's.
+      const onAbort = () => this.#waiters.has(waiter) && waiter.settle(undefined);
       signal.addEventListener('abort', onAbort, { once: true });
       this.#waiters.add(waiter);
       this.#writer.wake();
@@ -237,11 +246,16 @@ class SqliteJobStore implements JobStore {
     return this.#closing;
   }
 
+  /** Whether a lease has not ended and is not lost. */
+  holds(lease: SqliteLease): boolean {
+    return this.#leases.get(lease.job.jobId) === lease;
+  }
+
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
     return await this.#step(kind.durable, () => {
       const { jobId } = lease.job;
-      if (this.#leases.get(jobId) !== lease) {
+      if (!this.holds(lease)) {
         throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
       }
       const next = run(this.#steps, this.#table.get(jobId)!);
@@ -286,10 +300,10 @@ class SqliteJobStore implements JobStore {
       const { jobId } = stored.job;
       const lease = new SqliteLease(this, stored, rank);
       this.#leases.set(jobId, lease);
-      waiter.served = true;
+      this.#waiters.delete(waiter);
       this.#writer.undo(() => {
-        waiter.served = false;
         this.#leases.delete(jobId);
+        this.#waiters.add(waiter);
       });
       this.#writer.committed(() => waiter.settle(lease));
     }
@@ -391,6 +405,7 @@ function secretOf(db: DatabaseSync): Uint8Array {
 type LeaseRun = (steps: JobSteps, stored: StoredJob) => StoredJob;
 
 const PASSING = { durable: false, ends: false };
+const LASTING = { durable: true, ends: false };
 const LAST = { durable: true, ends: true };
 
 class SqliteLease implements Lease {
@@ -447,6 +462,19 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
+  async pin(key: string): Promise<void> {
+    for (let deletion: Promise<void> | undefined; ; await deletion) {
+      deletion = undefined;
+      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
+        const next = steps.pin(stored, key);
+        if (!(next instanceof Promise)) return next;
+        deletion = next;
+        return stored;
+      });
+      if (!deletion) return;
+    }
+  }
+
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
@@ -466,11 +494,12 @@ class SqliteLease implements Lease {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.cancelNow(stored, timings));
   }
 
-  giveBack(wait: WaitReason): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait));
+  giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait, timings));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#store.holds(this)) return;
     try {
       await this.giveBack(WaitReason.SLOT);
     } catch (error) {

@@ -86,6 +86,19 @@ export function describeBlobStore(name: string, factory: BlobStoreFactory): void
       assert.deepEqual(await read(blobs.get(others[0]!.key)), bytes.subarray(1));
     });
 
+    it('are pinned before they are looked for, and not kept when they cannot be', async (t) => {
+      const { blobs, count } = await open(t);
+      const bytes = randomBytes(1000);
+      const before = await count();
+      const refused = blobs.put(chunked(bytes), 'image/png', { pin: () => Promise.reject(new Error('not yours')) });
+      await assert.rejects(refused, /not yours/);
+      assert.equal(await count(), before);
+      await blobs.put(chunked(bytes), 'image/png');
+      // As when the last job that had it was purged a moment ago: it is deleted first and written then.
+      const { key } = await blobs.put(chunked(bytes), 'image/png', { pin: (pinned) => blobs.delete(pinned) });
+      assert.deepEqual(await read(blobs.get(key)), bytes);
+    });
+
     it('may be empty', async (t) => {
       const { blobs } = await open(t);
       const { key, bytes } = await blobs.put(chunked(new Uint8Array()), 'image/png');
@@ -106,8 +119,10 @@ export function describeBlobStore(name: string, factory: BlobStoreFactory): void
         leave.abort();
         yield randomBytes(1000);
       })();
-      await assert.rejects(blobs.put(slow, 'image/png', leave.signal), { name: 'AbortError' });
-      await assert.rejects(blobs.put(await fileOf(t, randomBytes(10)), 'image/png', AbortSignal.abort()), { name: 'AbortError' });
+      await assert.rejects(blobs.put(slow, 'image/png', { signal: leave.signal }), { name: 'AbortError' });
+      await assert.rejects(blobs.put(await fileOf(t, randomBytes(10)), 'image/png', { signal: AbortSignal.abort() }), {
+        name: 'AbortError',
+      });
       await assert.rejects(blobs.put(join(tmpdir(), 'there-is-no-such-file'), 'image/png'));
       assert.equal(await count(), before);
     });

@@ -131,6 +131,18 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   const eventsOf = (store: JobStore, id: string, after = 0) => collect(store.watch(id, after, NEVER));
 
   describe(`${name}: submit`, SUITE, () => {
+    it('finds what an idempotency key stands for, and refuses it to another request', async (t) => {
+      const { store } = await open(t);
+      const wanted = wantedJob({ request: { idempotencyKey: 'key' } });
+      assert.equal(await store.submitted('one', 'key', 'digest'), undefined);
+      await store.submit(wanted, LIMITS);
+      assert.equal((await store.submitted('one', 'key', 'digest'))?.jobId, wanted.jobId);
+      assert.equal(await store.submitted('two', 'key', 'digest'), undefined);
+      assert.equal((await refusal(store.submitted('one', 'key', 'another'))).reason, 'IDEMPOTENCY_KEY_REUSED');
+      await store.submit(wantedJob({ request: { idempotencyKey: 'brief' } }), { ...LIMITS, idempotencyMs: 0 });
+      assert.equal(await store.submitted('one', 'brief', 'digest'), undefined);
+    });
+
     it('answers a queued job that is there', async (t) => {
       const { store } = await open(t);
       const wanted = wantedJob({ warnings: ['careful'], submittedBy: 'ann', request: { labels: { show: 'one' }, priority: 2 } });
@@ -328,20 +340,17 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.equal((await claim(store)).job.jobId, jobId);
     });
 
-    it('that its caller gives up because of what the same moment brought loses no job', async (t) => {
+    it('loses no job to a claim that is aborted in the step that serves it', async (t) => {
       const { store } = await open(t);
-      for (let i = 0; i < 10; i++) {
-        const { jobId: first } = await submit(store);
-        const held = await claim(store);
-        const leave = new AbortController();
-        const claimed = store.claim({ node: 'node' }, leave.signal);
-        held.signal.addEventListener('abort', () => leave.abort(), { once: true });
-        const [, { jobId: second }] = await Promise.all([store.cancel(first, 1000), submit(store)]);
-        const lease = (await claimed) ?? (await claim(store));
-        assert.equal(lease.job.jobId, second);
-        await held.canceled();
-        await lease.complete(done());
-      }
+      const held = await submit(store);
+      const lease = await claim(store);
+      const leave = new AbortController();
+      const waiting = store.claim({ node: 'node' }, leave.signal);
+      lease.signal.addEventListener('abort', () => leave.abort());
+      // Asked for together: the cancel's abort comes while the job that the claim gets is already on its way.
+      const [, better] = await Promise.all([store.cancel(held.jobId, GRACE_MS), submit(store)]);
+      await (await waiting)?.[Symbol.asyncDispose]();
+      assert.equal((await claim(store)).job.jobId, better.jobId);
     });
 
     it('gives each job to one claimer', async (t) => {
@@ -531,6 +540,17 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.deepEqual(events.map(statusOf), [QUEUED, PROCESSING, QUEUED, PROCESSING, FAILED]);
     });
 
+    it('adds up the time that slots were held, over retries, given back attempts and one that never began', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await submit(store);
+      const held = (gpuSeconds: number) => create(TimingsSchema, { gpuSeconds, runSeconds: gpuSeconds });
+      assert.equal((await (await begun(store)).giveBack(WaitReason.SLOT, held(1))).timings?.gpuSeconds, 1);
+      assert.equal((await (await begun(store)).fail({ ...FLAKY, timings: held(2) })).timings?.gpuSeconds, 3);
+      const failed = await (await claim(store)).fail({ ...BROKEN, timings: create(TimingsSchema, { prepareSeconds: 1 }) });
+      assert.deepEqual([failed.timings?.gpuSeconds, failed.timings?.runSeconds, failed.timings?.prepareSeconds], [3, 0, 1]);
+      assert.deepEqual((await store.get(jobId))?.timings, failed.timings);
+    });
+
     it('before the engine began counts too', async (t) => {
       const { store } = await open(t);
       await submit(store, { maxAttempts: 1 });
@@ -690,29 +710,116 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
   });
 
   describe(`${name}: purge`, SUITE, () => {
-    it('forgets the result and says which blob to delete', async (t) => {
+    /** What a reclaim deletes. */
+    const reclaimed = async (store: JobStore): Promise<string[]> => {
+      const keys: string[] = [];
+      await store.reclaim(async (key) => void keys.push(key));
+      return keys.sort();
+    };
+    /** A finished job whose result is the blob. */
+    const finish = async (store: JobStore, key: string): Promise<Job> => {
+      await submit(store);
+      const lease = await begun(store);
+      await lease.pin(key);
+      return await lease.complete(done(key));
+    };
+
+    it('forgets the result and has its blob deleted once', async (t) => {
       const { store } = await open(t);
-      const { jobId } = await submit(store);
-      const finished = await (await begun(store)).complete(done('aa'));
-      const purged = await store.purge(jobId);
-      assert.deepEqual(purged?.blobs, ['aa']);
-      assert.deepEqual([purged.job.status, purged.job.result], [SUCCEEDED, undefined]);
-      assert.ok(purged.job.purgedAt);
-      assert.equal(purged.job.sequence, finished.sequence, 'nothing follows the terminal event');
-      const again = await store.purge(jobId);
-      assert.deepEqual(again?.blobs, []);
-      assert.deepEqual(again.job, purged.job);
+      const finished = await finish(store, 'aa');
+      assert.deepEqual(await reclaimed(store), []);
+      const purged = await store.purge(finished.jobId);
+      assert.deepEqual([purged?.status, purged?.result], [SUCCEEDED, undefined]);
+      assert.ok(purged?.purgedAt);
+      assert.equal(purged.sequence, finished.sequence, 'nothing follows the terminal event');
+      assert.deepEqual(await store.purge(finished.jobId), purged);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+      assert.deepEqual(await reclaimed(store), []);
     });
 
     it('leaves a blob that another job’s result is too', async (t) => {
       const { store } = await open(t);
-      const ids: string[] = [];
-      for (let i = 0; i < 2; i++) {
-        ids.push((await submit(store)).jobId);
-        await (await begun(store)).complete(done('aa'));
-      }
-      assert.deepEqual((await store.purge(ids[0]!))?.blobs, []);
-      assert.deepEqual((await store.purge(ids[1]!))?.blobs, ['aa']);
+      const [first, second] = [await finish(store, 'aa'), await finish(store, 'aa')];
+      await store.purge(first.jobId);
+      assert.deepEqual(await reclaimed(store), []);
+      await store.purge(second.jobId);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+    });
+
+    it('leaves a blob that a run is about to store', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await store.purge(jobId);
+      await lease.pin('aa');
+      await lease.pin('aa');
+      assert.deepEqual(await reclaimed(store), []);
+      const second = await lease.complete(done('aa'));
+      assert.deepEqual(await reclaimed(store), []);
+      await store.purge(second.jobId);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+    });
+
+    it('lets nobody refer to a blob while it is being deleted', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await store.purge(jobId);
+      const order: string[] = [];
+      const [asked, mayDelete] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const reclaiming = store.reclaim(async () => {
+        asked.resolve();
+        await mayDelete.promise;
+        order.push('deleted');
+      });
+      await asked.promise;
+      const pinned = lease.pin('aa').then(() => order.push('pinned'));
+      // The store has had its turn, and other keys are not held up.
+      await lease.pin('bb');
+      mayDelete.resolve();
+      await Promise.all([reclaiming, pinned]);
+      assert.deepEqual(order, ['deleted', 'pinned']);
+      await lease.complete(done('aa'));
+      assert.deepEqual(await reclaimed(store), ['bb'], 'and what a run no longer wants goes too');
+    });
+
+    it('asks again for a blob that could not be deleted, also after a restart', async (t) => {
+      const { store, restart } = await open(t);
+      for (const key of ['aa', 'bb']) await store.purge((await finish(store, key)).jobId);
+      const fails = store.reclaim(async (key) => {
+        if (key === 'aa') throw new Error('the disk is gone');
+      });
+      await assert.rejects(fails, /the disk is gone/);
+      assert.deepEqual(await reclaimed(await restart()), ['aa']);
+    });
+
+    const ends: Record<string, (lease: Lease, store: JobStore) => Promise<unknown>> = {
+      'gives up': (lease) => lease.fail(BROKEN),
+      'is tried again': (lease) => lease.fail(FLAKY),
+      'is given back': (lease) => lease.giveBack(WaitReason.SLOT),
+      'is canceled': async (lease, store) => {
+        await store.cancel(lease.job.jobId, GRACE_MS);
+        await lease.complete(done('aa'));
+      },
+    };
+    for (const [how, end] of Object.entries(ends)) {
+      it(`has the blob of a run deleted that ${how} after it was stored`, async (t) => {
+        const { store } = await open(t);
+        await submit(store);
+        const lease = await begun(store);
+        await lease.pin('aa');
+        await end(lease, store);
+        assert.deepEqual(await reclaimed(store), ['aa']);
+      });
+    }
+
+    it('has the blob of a run deleted that a restart interrupted', async (t) => {
+      const { store, restart } = await open(t);
+      await submit(store);
+      await (await begun(store)).pin('aa');
+      assert.deepEqual(await reclaimed(await restart()), ['aa']);
     });
 
     it('refuses a job that has not ended, and knows no unknown one', async (t) => {

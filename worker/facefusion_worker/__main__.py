@@ -1,4 +1,4 @@
-"""`python -m facefusion_worker --engine NAME --control-fd 3 --event-fd 4`: the only reader of arguments, environment and signals.
+"""`python -m facefusion_worker --engine NAME --control-fd 3 --event-fd 4`: the only reader of arguments and signals.
 
 Before any engine is imported: the two descriptors belong to this process alone, stdin is empty and stdout is stderr, because libraries and
 their children read and print as they like.
@@ -71,9 +71,9 @@ def _process_start() -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m facefusion_worker", description="One worker process of facefusion-jobs.")
-    parser.add_argument("--engine", default=os.environ.get("FFJOBS_WORKER_ENGINE", "classical"), help="a built-in engine, or module:Class")
-    parser.add_argument("--control-fd", type=int, default=int(os.environ.get("FFJOBS_WORKER_CONTROL_FD", "3")))
-    parser.add_argument("--event-fd", type=int, default=int(os.environ.get("FFJOBS_WORKER_EVENT_FD", "4")))
+    parser.add_argument("--engine", default="classical", help="a built-in engine, or module:Class")
+    parser.add_argument("--control-fd", type=int, default=3)
+    parser.add_argument("--event-fd", type=int, default=4)
     arguments = parser.parse_args()
     if min(arguments.control_fd, arguments.event_fd) <= 2:
         parser.error("the control and event descriptors must not be stdin, stdout or stderr")

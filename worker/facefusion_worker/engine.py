@@ -109,7 +109,6 @@ class Result:
     frames: int = 0
     duration_seconds: float = 0.0
     warnings: Sequence[str] = ()
-    gpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,6 @@ def done(job: Job, result: Result, step_seconds: Mapping[str, float]) -> dict[st
             duration_seconds=result.duration_seconds,
             warnings=[clean_text(warning) for warning in result.warnings],
             step_seconds=dict(step_seconds),
-            gpu_seconds=result.gpu_seconds,
         )
     }
 

@@ -90,7 +90,7 @@ def test_emits_the_golden_event_frames():
         protocol.log("ERROR", "a line of the worker's own: é, 面"),
         protocol.done(
             JOB,
-            Result("video/mp4", 640, 360, 120, 4.8, ["a warning"], 0.125),
+            Result("video/mp4", 640, 360, 120, 4.8, ["a warning"]),
             {"STEP_ANALYSING": 0.5, "STEP_PROCESSING": 3.25},
         ),
         protocol.done(first, Result("image/jpeg", 512, 512, 1), {}),

@@ -1,7 +1,8 @@
 // The commands that talk to a service, here or far away. They know the contract in `gen` and nothing else of this repository.
 import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
-import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { toJson } from '@bufbuild/protobuf';
+import { timestampDate, ValueSchema } from '@bufbuild/protobuf/wkt';
 import { type Command, Option } from 'commander';
 import { type Job, JobSchema, JobStatus, JobStatusSchema, JobStepSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { SubmitResponseSchema } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
@@ -13,9 +14,9 @@ import {
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { connect, type Service } from './client.ts';
 import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
-import type { Backoff } from './follow.ts';
+import { type Backoff, isTerminal } from './follow.ts';
 import { dialect, enumName } from './json.ts';
-import { upload } from './media.ts';
+import { checkOutput, upload } from './media.ts';
 import { SILENT, showProgress, size } from './progress.ts';
 import {
   cachePolicy,
@@ -46,16 +47,16 @@ interface Common {
 }
 
 interface SubmitOptions extends Common {
-  readonly source: string[];
+  readonly source?: string[];
   readonly target?: string;
   readonly audio?: string;
-  readonly processor: string[];
-  readonly param: string[];
+  readonly processor?: string[];
+  readonly param?: string[];
   readonly params?: string;
   readonly format?: string;
   readonly engine?: string;
   readonly priority?: string;
-  readonly label: string[];
+  readonly label?: string[];
   readonly idempotencyKey?: string;
   readonly maxAttempts?: string;
   readonly startTimeout?: string;
@@ -67,7 +68,8 @@ interface SubmitOptions extends Common {
   readonly output?: string;
 }
 
-const many = (value: string, before: string[]): string[] => [...before, value];
+/** No default of its own: the help would print it. */
+const many = (value: string, before: string[] = []): string[] => [...before, value];
 
 export function addRemoteCommands(program: Command, context: RemoteContext): void {
   const { terminal } = context;
@@ -86,16 +88,16 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
         'references such as https://..., s3://..., upload://... and job://... are handed on, and server:PATH is a path under the service’s input root.',
     )
     .argument('[files...]', 'source pictures, then the target')
-    .option('--source <file>', 'a source picture (repeatable)', many, [])
+    .option('--source <file>', 'a source picture (repeatable)', many)
     .option('--target <file>', 'picture or video to work on; every FILE is then a source')
     .option('--audio <file>', 'sound that drives the lips')
-    .option('-p, --processor <name>', 'a processor, in order (repeatable); default: the service’s', many, [])
-    .option('--param <key=value>', 'an option of the engine (repeatable); see `ffjobs capabilities`', many, [])
+    .option('-p, --processor <name>', 'a processor, in order (repeatable); default: the service’s', many)
+    .option('--param <key=value>', 'an option of the engine (repeatable); see `ffjobs capabilities`', many)
     .option('--params <json>', 'options as a JSON object, or @FILE with one')
     .option('--format <extension>', 'format of the result; default: as --output says, else as the target')
     .option('--engine <name>', 'engine to run on')
     .option('--priority <-10..10>', 'a head start of a minute a step in your own queue')
-    .option('--label <key=value>', 'kept with the job, for `ffjobs list --label` (repeatable)', many, [])
+    .option('--label <key=value>', 'kept with the job, for `ffjobs list --label` (repeatable)', many)
     .option('--idempotency-key <key>', 'the same key and request give the same job')
     .option('--max-attempts <n>', 'attempts in all')
     .option('--start-timeout <duration>', 'longest wait until the engine runs, such as 10m')
@@ -117,8 +119,9 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
     .option('--preview <file>', 'keep the latest preview in FILE')
     .option('-o, --output <file>', 'then download the result to FILE')
     .action((jobId: string, _options: unknown, command: Command) =>
-      against(command, (service, { json }) => {
+      against(command, async (service, { json }) => {
         const { after, preview, output } = command.opts<{ after?: string; preview?: string; output?: string }>();
+        await checkOutput(output);
         return watchJob(service, terminal, jobId, {
           json,
           output,
@@ -144,11 +147,11 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
     .command('list')
     .description('list jobs, newest first')
     .addOption(new Option('--status <status...>', 'only these').choices(STATUS_NAMES))
-    .option('--label <key=value>', 'only with this label, or with KEY alone any value (repeatable)', many, [])
+    .option('--label <key=value>', 'only with this label, or with KEY alone any value (repeatable)', many)
     .option('--limit <n>', 'how many', '20')
     .action((_options: unknown, command: Command) =>
       against(command, (service, { json }) =>
-        list(service, terminal, json, command.opts<{ status?: string[]; label: string[]; limit: string }>()),
+        list(service, terminal, json, command.opts<{ status?: string[]; label?: string[]; limit: string }>()),
       ),
     );
 
@@ -193,15 +196,16 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
 
 async function submit(service: Service, context: RemoteContext, files: string[], options: SubmitOptions): Promise<ExitCode> {
   const { terminal } = context;
-  const words = roles(files, options.source, options.target);
+  const words = roles(files, options.source ?? [], options.target);
   // Everything that can be wrong with the words is told before the first byte is sent.
   const [target, ...others] = await Promise.all([words.target, ...words.sources, ...(options.audio ? [options.audio] : [])].map(media));
+  await checkOutput(options.output);
   const base = await paramsBase(options.params);
   const request: RequestInit = {
     outputFormat: options.format ?? (options.output === undefined ? undefined : formatOf(options.output)),
     engine: options.engine,
     priority: wholeNumber(options.priority, '--priority'),
-    labels: Object.fromEntries(options.label.map((label) => pair(label, '--label'))),
+    labels: Object.fromEntries((options.label ?? []).map((label) => pair(label, '--label'))),
     idempotencyKey: options.idempotencyKey,
     maxAttempts: wholeNumber(options.maxAttempts, '--max-attempts'),
     startTimeout: duration(options.startTimeout, '--start-timeout'),
@@ -210,8 +214,9 @@ async function submit(service: Service, context: RemoteContext, files: string[],
     cache: cachePolicy(options.cache),
     previews: options.preview !== undefined,
   };
-  const capabilities = options.param.length > 0 ? await service.system.getCapabilities({}) : undefined;
-  request.parameters = parameters({ processors: options.processor, params: options.param, base }, capabilities);
+  const { processor: processors = [], param: params = [] } = options;
+  const capabilities = params.length > 0 ? await service.system.getCapabilities({}) : undefined;
+  request.parameters = parameters({ processors, params, base }, capabilities);
 
   const sent = new Map<string, Promise<UploadResponse>>();
   using progress = options.json ? SILENT : showProgress(terminal);
@@ -278,7 +283,7 @@ async function list(
   service: Service,
   terminal: Terminal,
   json: boolean,
-  options: { readonly status?: string[]; readonly label: string[]; readonly limit: string },
+  options: { readonly status?: string[]; readonly label?: string[]; readonly limit: string },
 ): Promise<ExitCode> {
   const status = options.status?.map(
     (name) => JobStatusSchema.values.find(({ number }) => statusName(number) === name)!.number as JobStatus,
@@ -294,8 +299,7 @@ async function list(
       else {
         if (none) answer(terminal, row('JOB', 'STATUS', '%', 'CREATED', 'STEP'));
         const created = job.createdAt ? timestampDate(job.createdAt).toISOString().slice(0, 19).replace('T', ' ') : '';
-        const step = job.error?.reason ?? enumName(JobStepSchema, job.step).replaceAll('_', ' ');
-        answer(terminal, row(job.jobId, statusName(job.status), String(job.progress), created, step));
+        answer(terminal, row(job.jobId, statusName(job.status), String(job.progress), created, stepName(job)));
       }
       none = false;
     }
@@ -304,6 +308,12 @@ async function list(
   } while (pageToken !== '' && left > 0);
   if (none && !json) say(terminal, 'No jobs.');
   return Exit.ok;
+}
+
+/** What a job is at; what went wrong with one that has ended without a result. One that is tried again has an error too, and goes on. */
+function stepName(job: Job): string {
+  if (isTerminal(job.status) && job.status !== JobStatus.SUCCEEDED) return job.error?.reason ?? '';
+  return enumName(JobStepSchema, job.step).replaceAll('_', ' ');
 }
 
 function row(id: string, status: string, percent: string, created: string, step: string): string {
@@ -321,7 +331,7 @@ function showJob(terminal: Terminal, job: Job | undefined, json: boolean): ExitC
   const facts: [string, string | undefined][] = [
     ['job', job.jobId],
     ['status', statusName(job.status)],
-    ['progress', `${job.progress}%, ${enumName(JobStepSchema, job.step).replaceAll('_', ' ')}`],
+    ['progress', [`${job.progress}%`, isTerminal(job.status) ? '' : stepName(job)].filter((word) => word !== '').join(', ')],
     ['before it', job.queuePosition === undefined ? undefined : `${job.queuePosition} jobs`],
     ['attempt', job.attempt > 0 ? String(job.attempt) : undefined],
     ['engine', engine && `${engine.name} ${engine.version}`.trim()],
@@ -358,7 +368,11 @@ function showCapabilities(terminal: Terminal, capabilities: GetCapabilitiesRespo
         : option.minimum !== undefined || option.maximum !== undefined
           ? `: ${option.minimum ?? ''}..${option.maximum ?? ''}`
           : '';
-    answer(terminal, `  ${option.name} (${type}${range})${option.help ? `\n      ${option.help}` : ''}`);
+    const fallback = option.default === undefined ? undefined : toJson(ValueSchema, option.default);
+    const said = fallback === undefined || fallback === null ? '' : `; default ${Array.isArray(fallback) ? fallback.join(', ') : fallback}`;
+    answer(terminal, `  ${option.name} (${type}${range}${said})${option.help ? `\n      ${option.help}` : ''}`);
   }
-  for (const alias of capabilities.aliases) answer(terminal, `  ${alias.name} -> ${alias.options.join(', ')}`);
+  const aliases = capabilities.aliases.filter(({ options }) => options.length > 0);
+  if (aliases.length > 0) answer(terminal, '\nother names');
+  for (const { name, options } of aliases) answer(terminal, `  ${name.padEnd(18)} ${options.join(', ')}`);
 }

@@ -2,12 +2,14 @@
 // its name only when it is whole.
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { access, constants, open, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
 import type { UploadRequestSchema, UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import type { Service } from './client.ts';
 import { CliError, Exit } from './errors.ts';
 import { type Line, size } from './progress.ts';
@@ -28,11 +30,30 @@ export async function upload(service: Service, path: string, line: Line, signal:
       line.update(total === 0 ? 100 : (100 * sent) / total, `${size(sent)} of ${size(total)} sent`, 'upload');
     }
   }
-  const answer = await service.uploads.upload(parts(), { signal });
+  const answer = await service.uploads.upload(parts(), { signal }).catch((error: unknown) => {
+    if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) throw error;
+    // The service was sent one file and names none; the person at the keyboard sent several.
+    const [violation] = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
+    throw new CliError(Exit.invalid, `'${path}' was not taken: ${violation?.description ?? error.rawMessage}`, { cause: error });
+  });
   if (answer.sha256 !== digest.digest('hex')) {
     throw new CliError(Exit.failed, `'${path}' changed on the way to the service or while it was read; send it again`);
   }
   return answer;
+}
+
+/** Before a job is made or waited for: a place that cannot be written would only be found when all the work is done. */
+export async function checkOutput(path: string | undefined): Promise<void> {
+  if (path === undefined) return;
+  const folder = dirname(path);
+  await access(folder, constants.W_OK).catch((error: NodeJS.ErrnoException) => {
+    throw new CliError(
+      Exit.invalid,
+      `--output is '${path}', and the folder '${folder}' cannot be written (${error.code}): make it, or name another`,
+    );
+  });
+  const facts = await stat(path).catch(() => undefined);
+  if (facts?.isDirectory()) throw new CliError(Exit.invalid, `--output is '${path}', which is a folder; it takes the name of a file`);
 }
 
 /** Downloads a finished job's result to `path` and answers its size. */

@@ -20,7 +20,7 @@ export declare const file_facefusion_jobs_v1_event: GenFile;
  */
 export declare type JobEvent = Message<"facefusion.jobs.v1.JobEvent"> & {
   /**
-   * 0 on previews, which are not stored.
+   * On a snapshot that of the latest event in it; 0 on previews, which are not stored.
    *
    * @generated from field: uint32 sequence = 1;
    */

@@ -135,20 +135,28 @@ export declare type ValidateResponse_Violation = Message<"facefusion.jobs.v1.Val
 export declare const ValidateResponse_ViolationSchema: GenMessage<ValidateResponse_Violation>;
 
 /**
+ * From the last hour; what nothing is known of stays unset.
+ *
  * @generated from message facefusion.jobs.v1.ValidateResponse.Estimate
  */
 export declare type ValidateResponse_Estimate = Message<"facefusion.jobs.v1.ValidateResponse.Estimate"> & {
   /**
+   * Until the engine starts, if jobs go on ending at the pace of the last hour.
+   *
    * @generated from field: google.protobuf.Duration wait = 1;
    */
   wait?: Duration | undefined;
 
   /**
+   * Median engine time of the last jobs with a target of the same kind.
+   *
    * @generated from field: google.protobuf.Duration run = 2;
    */
   run?: Duration | undefined;
 
   /**
+   * Jobs that are queued now.
+   *
    * @generated from field: uint32 jobs_ahead = 3;
    */
   jobsAhead: number;
@@ -245,6 +253,8 @@ export declare const GetResultRequestSchema: GenMessage<GetResultRequest>;
  */
 export declare type GetResultResponse = Message<"facefusion.jobs.v1.GetResultResponse"> & {
   /**
+   * Gives the result to whoever holds it, until `expire_time`.
+   *
    * @generated from field: string url = 1;
    */
   url: string;
@@ -350,6 +360,8 @@ export declare const WatchJobsRequestSchema: GenMessage<WatchJobsRequest>;
  */
 export declare type WatchJobsResponse = Message<"facefusion.jobs.v1.WatchJobsResponse"> & {
   /**
+   * As it is now, which may be later than the change; unset with `reset`.
+   *
    * @generated from field: facefusion.jobs.v1.Job job = 1;
    */
   job?: Job | undefined;
@@ -409,11 +421,15 @@ export declare type ListRequest = Message<"facefusion.jobs.v1.ListRequest"> & {
   batchId: string;
 
   /**
+   * At this time or later.
+   *
    * @generated from field: google.protobuf.Timestamp created_after = 5;
    */
   createdAfter?: Timestamp | undefined;
 
   /**
+   * Earlier than this time.
+   *
    * @generated from field: google.protobuf.Timestamp created_before = 6;
    */
   createdBefore?: Timestamp | undefined;
@@ -426,6 +442,8 @@ export declare type ListRequest = Message<"facefusion.jobs.v1.ListRequest"> & {
   pageSize: number;
 
   /**
+   * `next_page_token` of the page before, with the same filters.
+   *
    * @generated from field: string page_token = 8;
    */
   pageToken: string;

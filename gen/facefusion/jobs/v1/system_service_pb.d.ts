@@ -372,7 +372,7 @@ export declare const SlotSchema: GenMessage<Slot>;
  */
 export declare type GetOverviewRequest = Message<"facefusion.jobs.v1.GetOverviewRequest"> & {
   /**
-   * How far back `throughput` goes; unset: one hour.
+   * How far back `throughput` goes, at most a year; unset: one hour.
    *
    * @generated from field: google.protobuf.Duration window = 1;
    */

@@ -620,11 +620,6 @@ export declare type Done = Message<"facefusion.worker.v1.Done"> & {
    * @generated from field: map<string, double> step_seconds = 9;
    */
   stepSeconds: { [key: string]: number };
-
-  /**
-   * @generated from field: double gpu_seconds = 10;
-   */
-  gpuSeconds: number;
 };
 
 /**

@@ -1,0 +1,474 @@
+// One claimed job's stay on this node: prepared, given a slot, run, stored, ended. Owns its lease, its reporter and its work folder; the scheduler
+// says when it has a slot, and whether it has to go.
+//
+// Always true:
+// - The lease ends by exactly one terminal step, made when nothing runs for the job any more and tried until the store takes it; if a defect is in its
+//   way, the lease is disposed, which gives the job back.
+// - The task of a slot settles only when the worker says `idle` or its process group is dead.
+// - A result that is being stored is thrown away by its caller or by the loss of the lease, and by nothing else.
+import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { durationMs, type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type EngineInfo, EngineInfoSchema, JobStatus, JobStep, type Timings, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.js';
+import { JobsError } from '../jobs/errors.ts';
+import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
+import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
+import { type Logger, lastWords } from './process.ts';
+import { Reporter } from './report.ts';
+import type { RunEnd, RunHandle, Worker } from './worker.ts';
+
+/** What a job needs on this machine, as local files. */
+export type Prepared = Pick<
+  MessageInitShape<typeof RunSchema>,
+  'sourcePaths' | 'sourceAudioPath' | 'targetPath' | 'targetKind' | 'outputFormat' | 'parameters'
+> & { readonly warnings?: readonly string[] };
+
+export interface StoreContext {
+  readonly job: Job;
+  readonly done: Done;
+  readonly signal: AbortSignal;
+  /** `Lease.pin` */
+  readonly pin: (key: string) => Promise<void>;
+}
+
+/** What is done for a job on this node before and after its run. */
+export interface StayOptions {
+  /**
+   * Brings the job's inputs into `folder`, or as far as they are local says where they are. A failure that the caller should read is returned
+   * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running.
+   */
+  readonly prepare: (job: Job, folder: string, signal: AbortSignal) => Promise<Prepared | Failure>;
+  /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
+  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
+  /** Before the second try to store a result; four times that before the third and last. */
+  readonly storeRetryMs?: number;
+  /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
+  readonly writeRetryMs?: number;
+  /** Engine time where the request names none. */
+  readonly runTimeoutMs?: number;
+  /** From a cancel to SIGKILL. */
+  readonly cancelGraceMs: number;
+  /** Milliseconds since 1970, the store's clock. */
+  readonly now: () => number;
+  readonly logger: Logger;
+}
+
+/** A queue of tasks, some of which run at a time. */
+export interface Lane {
+  add(task: () => Promise<void>): Promise<unknown>;
+}
+
+/** The node that a job stays on. */
+export interface Host {
+  readonly prepareLane: Lane;
+  readonly storeLane: Lane;
+  /** Monotonic time after which a store that does not answer is not waited for. */
+  readonly deadline: () => number;
+  /** It is prepared and wants a slot. */
+  readonly onWaiting: () => void;
+  /** It wants no slot any more. */
+  readonly onLeave: (stay: Stay) => void;
+  /** A defect was in its way. */
+  readonly onTrouble: () => void;
+}
+
+/** Why a job's way through the node ends before its time. */
+export type Stop = 'canceled' | 'lost' | 'given_back' | 'too_late';
+
+const { IDLE } = WorkerState;
+const STORE_TRIES = 3;
+const WRITE_TRIES = 5;
+/** A job that another node may already have is stopped with little ceremony. */
+const LOST_GRACE_MS = 500;
+
+export class Stay {
+  readonly #lease: Lease;
+  readonly #folder: string;
+  readonly #options: StayOptions;
+  readonly #host: Host;
+  readonly #reporter: Reporter;
+  #controller = new AbortController();
+  /** How the slot's task ended; undefined: nothing ran. */
+  readonly #turn = Promise.withResolvers<RunEnd | 'no_worker' | undefined>();
+  readonly #timings: Partial<Record<'queuedSeconds' | 'prepareSeconds' | 'runSeconds' | 'storeSeconds' | 'gpuSeconds', number>> = {};
+  #stepSeconds: Record<string, number> = {};
+  #phase: 'preparing' | 'waiting' | 'on_slot' | 'storing' | 'over' = 'preparing';
+  #prepared: Prepared | undefined;
+  #stopped: Stop | undefined;
+  #wait: WaitReason = WaitReason.SLOT;
+  #run: RunHandle | undefined;
+  #startTimer: NodeJS.Timeout | undefined;
+  #leaveLane: (() => void) | undefined;
+
+  /** `folder` is for this stay alone. */
+  constructor(lease: Lease, folder: string, options: StayOptions, host: Host) {
+    this.#lease = lease;
+    this.#folder = folder;
+    this.#options = options;
+    this.#host = host;
+    this.#reporter = new Reporter(lease, options.logger, options.now);
+  }
+
+  get rank(): Rank {
+    return this.#lease.rank;
+  }
+
+  /** Prepared, and without a slot. */
+  get isWaiting(): boolean {
+    return this.#phase === 'waiting';
+  }
+
+  /** The first reason stays, but nothing is written for a lost lease whatever was asked before. `wait`: what a job that is given back waits for. */
+  stop(reason: Stop, wait?: WaitReason): void {
+    // A result that is being stored is kept, whatever the node would rather do.
+    if (this.#phase !== 'over' && !(reason === 'given_back' && this.#phase === 'storing')) {
+      this.#stopped = reason === 'lost' ? reason : (this.#stopped ?? reason);
+      this.#wait = wait ?? this.#wait;
+      this.#controller.abort();
+      // On a slot the task ends by itself, when the worker has.
+      if (this.#phase === 'waiting') this.#turn.resolve(undefined);
+      this.#run?.stop(reason === 'lost' ? LOST_GRACE_MS : this.#options.cancelGraceMs);
+      this.#leaveLane?.();
+    }
+    this.#host.onLeave(this);
+  }
+
+  /** Gives it a slot. Answers the slot's task, which settles only when the slot is free again. */
+  granted(slot: string, worker: Worker): () => Promise<void> {
+    this.#phase = 'on_slot';
+    return () => this.#runOn(slot, worker).then(this.#turn.resolve, this.#turn.reject);
+  }
+
+  /** From claim to the end of the lease. Called once; never rejects. */
+  async attend(): Promise<void> {
+    const lease = this.#lease;
+    const { logger } = this.#options;
+    const onLeaseEnd = () => {
+      const reason = lease.signal.reason;
+      this.stop(reason instanceof LeaseEnded && reason.end === 'cancel_requested' ? 'canceled' : 'lost');
+    };
+    try {
+      if (lease.signal.aborted) onLeaseEnd();
+      else lease.signal.addEventListener('abort', onLeaseEnd, { once: true });
+      this.#watchStart();
+      await this.#carryOut();
+    } catch (error) {
+      if (!isLeaseLost(error)) {
+        logger.error({ jobId: this.#jobId, err: error }, `${this.#jobId} could not be carried through on this node and is given back`);
+        this.#host.onTrouble();
+      }
+    } finally {
+      this.#phase = 'over';
+      lease.signal.removeEventListener('abort', onLeaseEnd);
+      clearTimeout(this.#startTimer);
+      this.#reporter.close();
+      this.#host.onLeave(this);
+      await this.#tidy();
+    }
+  }
+
+  get #jobId(): string {
+    return this.#lease.job.jobId;
+  }
+
+  async #tidy(): Promise<void> {
+    const { logger } = this.#options;
+    const jobId = this.#jobId;
+    try {
+      await this.#write(() => this.#lease[Symbol.asyncDispose]());
+    } catch (error) {
+      logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go; the next start of the service takes it back`);
+    }
+    try {
+      if (!removeSmall(this.#folder)) await rm(this.#folder, { recursive: true, force: true });
+    } catch (error) {
+      logger.error({ jobId, err: error }, `the work folder of ${jobId} could not be removed`);
+    }
+  }
+
+  /** Runs `work` in the lane. Stopped before its turn: undefined at once, and the lane passes over it. */
+  #through<T>(lane: Lane, work: () => Promise<T>): Promise<T | undefined> {
+    if (this.#stopped) return Promise.resolve(undefined);
+    const { promise, resolve, reject } = Promise.withResolvers<T | undefined>();
+    let left = false;
+    this.#leaveLane = () => {
+      left = true;
+      resolve(undefined);
+    };
+    void lane.add(async () => {
+      if (left) return;
+      this.#leaveLane = undefined;
+      await work().then(resolve, reject);
+    });
+    return promise;
+  }
+
+  async #carryOut(): Promise<void> {
+    const prepared = await this.#through(this.#host.prepareLane, () => this.#prepare());
+    if (prepared === undefined || this.#stopped) return this.#endStopped();
+    if ('reason' in prepared) return this.#fail(prepared, false);
+    this.#reporter.warn(prepared.warnings ?? []);
+
+    this.#prepared = prepared;
+    this.#phase = 'waiting';
+    this.#host.onWaiting();
+    const end = await this.#turn.promise;
+    if (end === undefined) return this.#endStopped();
+    // The worker went away between the grant and the run: nobody's fault.
+    if (end === 'no_worker') return this.#giveBack(WaitReason.MODEL_LOADING);
+    if (end.kind !== 'done') return this.#endRun(end);
+
+    this.#enterStoring();
+    const result = await this.#store(end.done);
+    if (result === undefined) return this.#endStopped();
+    if ('reason' in result) return this.#fail(result, false);
+    const done = { result, warnings: end.done.warnings, timings: this.#attemptTimings() };
+    await this.#conclude(() => this.#lease.complete(done));
+  }
+
+  /** The job fails when the engine does not run by its start deadline. */
+  #watchStart(): void {
+    const deadline = this.#lease.startDeadlineMs;
+    if (deadline === undefined || this.#phase === 'over') return;
+    const left = deadline - this.#options.now();
+    this.#startTimer = setTimeout(
+      () => (deadline - this.#options.now() > 0 ? this.#watchStart() : this.stop('too_late')),
+      Math.min(Math.max(0, left), 2 ** 31 - 1),
+    );
+  }
+
+  async #prepare(): Promise<Prepared | Failure> {
+    const started = performance.now();
+    try {
+      mkdirSync(join(this.#folder, 'tmp'), { recursive: true });
+      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal);
+    } catch (error) {
+      if (error instanceof JobsError) {
+        const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
+        return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
+      }
+      // An abort ends in an error of the fetching's own making.
+      if (!this.#stopped) {
+        this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
+      }
+      const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
+      return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
+    } finally {
+      this.#timings.prepareSeconds = (performance.now() - started) / 1000;
+    }
+  }
+
+  async #runOn(slot: string, worker: Worker): Promise<RunEnd | 'no_worker' | undefined> {
+    const timings = this.#timings;
+    if (this.#stopped) return undefined;
+    const taken = performance.now();
+    const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
+    clearTimeout(this.#startTimer);
+    timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
+    if (this.#stopped) return undefined;
+    if (worker.state !== IDLE) return 'no_worker';
+
+    const { warnings: _, ...inputs } = this.#prepared!;
+    const { request } = job;
+    this.#run = worker.run({
+      run: {
+        ...inputs,
+        jobId: job.jobId,
+        attempt: job.attempt,
+        outputPath: this.#outputPath,
+        workDir: join(this.#folder, 'tmp'),
+        previews: request?.previews ?? false,
+      },
+      runTimeoutMs: request?.runTimeout ? durationMs(request.runTimeout) : this.#options.runTimeoutMs,
+      onProgress: (progress) => this.#reporter.progress(progress),
+      onPreview: (preview) => {
+        if (request?.previews) this.#reporter.preview(preview);
+      },
+      onLog: (level, message) => this.#reporter.log(level, message),
+    });
+    const end = await this.#run.end;
+    timings.runSeconds = end.seconds;
+    timings.gpuSeconds = (performance.now() - taken) / 1000;
+    if (end.kind === 'done') this.#stepSeconds = finiteOf(end.done.stepSeconds);
+    return end;
+  }
+
+  /** The run is over and has a result: a wish to give the job back comes too late. */
+  #enterStoring(): void {
+    this.#phase = 'storing';
+    this.#run = undefined;
+    if (this.#stopped === 'given_back') {
+      this.#stopped = undefined;
+      this.#controller = new AbortController();
+    }
+  }
+
+  /** The output in the store, a failure to tell, or undefined: stopped meanwhile. */
+  async #store(done: Done): Promise<MediaResult | Failure | undefined> {
+    if (this.#stopped) return undefined;
+    const started = performance.now();
+    const lease = this.#lease;
+    const { signal } = this.#controller;
+    this.#reporter.enter(JobStep.STORING_RESULT);
+    const context: StoreContext = { job: lease.job, done, signal, pin: (key) => lease.pin(key) };
+    const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
+      for (let tried = 1; ; tried++) {
+        try {
+          return await this.#options.storeResult(this.#outputPath, context);
+        } catch (error) {
+          if (this.#stopped) return undefined;
+          const last = tried === STORE_TRIES;
+          this.#options.logger[last ? 'error' : 'warn'](
+            { jobId: this.#jobId, err: error, tried },
+            `the result of ${this.#jobId} could not be stored`,
+          );
+          const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
+          if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
+          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
+          if (this.#stopped) return undefined;
+        }
+      }
+    });
+    this.#timings.storeSeconds = (performance.now() - started) / 1000;
+    return stored;
+  }
+
+  get #outputPath(): string {
+    return join(this.#folder, `output.${this.#prepared?.outputFormat}`);
+  }
+
+  // --- the ends ---------------------------------------------------------------------------------------------------------------------------
+
+  async #endRun(end: Exclude<RunEnd, { kind: 'done' }>): Promise<void> {
+    if (this.#stopped && !(this.#stopped === 'given_back' && end.kind === 'refused')) return this.#endStopped();
+    switch (end.kind) {
+      case 'failed':
+        return this.#fail(end.failure, end.killed);
+      case 'refused':
+        return this.#conclude(() => this.#lease.refuse(end.failure, this.#attemptTimings()));
+      case 'canceled':
+        // Not by this job's wish: its worker was closed.
+        return this.#giveBack(WaitReason.SLOT);
+      case 'timed_out':
+        return this.#fail({ reason: 'RUN_TIMEOUT', message: 'the run took longer than its run_timeout', retryable: false }, end.killed);
+      case 'stalled': {
+        const message = 'the engine stopped getting on with this job and its worker was killed';
+        return this.#fail({ reason: 'WORKER_STALLED', message, retryable: true }, true);
+      }
+      case 'crashed': {
+        const message = `the worker ${end.exit} while it ran this job${lastWords(end.lastLines)}`;
+        return this.#fail({ reason: 'WORKER_CRASHED', message, retryable: true }, true);
+      }
+    }
+  }
+
+  /** Nothing runs for the job any more: says so, in the way that it was stopped for. */
+  async #endStopped(): Promise<void> {
+    switch (this.#stopped) {
+      case 'canceled':
+        return this.#conclude(() => this.#lease.canceled(this.#attemptTimings()));
+      case 'given_back':
+        return this.#giveBack(this.#wait);
+      case 'too_late': {
+        const message = 'the engine could not start on this job within its start_timeout';
+        return this.#fail({ reason: 'START_TIMEOUT', message, retryable: false }, false);
+      }
+    }
+    // Lost: another has it, and nothing can be written.
+  }
+
+  #fail(failure: Failure, killedWorker: boolean): Promise<void> {
+    return this.#conclude(() => this.#lease.fail({ ...failure, killedWorker, timings: this.#attemptTimings() }));
+  }
+
+  #giveBack(wait: WaitReason): Promise<void> {
+    return this.#conclude(() => this.#lease.giveBack(wait, this.#attemptTimings()));
+  }
+
+  /** What an operator reads of a job: how it ended, or why it is tried again. One that is merely put back is not worth a line. */
+  #tell({ jobId, status, attempt, slot, error }: Job): void {
+    const { logger } = this.#options;
+    const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
+    if (status === JobStatus.FAILED) logger.warn(facts, `${jobId} failed`);
+    else if (status !== JobStatus.QUEUED) logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);
+    else if (error) logger.warn(facts, `${jobId} is tried again`);
+    else logger.debug(facts, `${jobId} is put back in the queue`);
+  }
+
+  /** The one terminal step, after everything that was said. */
+  #conclude(write: () => Promise<Job>): Promise<void> {
+    this.#reporter.finish();
+    return this.#write(async () => this.#tell(await write()));
+  }
+
+  /**
+   * Ends a lease. Tried until a store that is full or away takes it, or a drain's time is up: the job would else stay with a node that does nothing
+   * for it any more. Other errors are defects, and are given up on.
+   */
+  async #write(write: () => PromiseLike<unknown>): Promise<void> {
+    const first = this.#options.writeRetryMs ?? 150;
+    for (let tried = 1; ; tried++) {
+      try {
+        await write();
+        return;
+      } catch (error) {
+        const passes = error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
+        const again = tried < WRITE_TRIES || (passes && performance.now() < this.#host.deadline());
+        if (isLeaseLost(error) || this.#stopped === 'lost' || !again) throw error;
+        this.#options.logger.warn(
+          { jobId: this.#jobId, err: error, tried },
+          `the end of ${this.#jobId} could not be written; trying again`,
+        );
+        await delay(Math.min(first * 3 ** (tried - 1), 20 * first));
+      }
+    }
+  }
+
+  #attemptTimings(): Timings {
+    return create(TimingsSchema, { ...this.#timings, stepSeconds: this.#stepSeconds });
+  }
+}
+
+/** A folder with more in it, or with larger files, is removed by the thread pool. */
+const FEW = 32;
+const SMALL_BYTES = 1 << 20;
+
+/** Removes a folder that holds a few small files and an empty folder or two, here and now: a thread's turn for each costs ten times as much. */
+function removeSmall(folder: string): boolean {
+  try {
+    const names = readdirSync(folder);
+    if (names.length > FEW) return false;
+    for (const name of names) {
+      const path = join(folder, name);
+      const found = lstatSync(path);
+      if (found.size > SMALL_BYTES) return false;
+      if (found.isDirectory()) rmdirSync(path);
+      else unlinkSync(path);
+    }
+    rmdirSync(folder);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isLeaseLost(error: unknown): boolean {
+  return error instanceof JobsError && error.reason === 'LEASE_LOST';
+}
+
+function engineInfo({ ready }: Worker): EngineInfo | undefined {
+  return ready && create(EngineInfoSchema, { name: ready.engine, version: ready.engineVersion });
+}
+
+function finiteOf(seconds: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(Object.entries(seconds).filter(([, value]) => Number.isFinite(value)));
+}
+
+function secondsBetween(from: Timestamp | undefined, to: Timestamp | undefined): number {
+  return from && to ? Math.max(0, timestampMs(to) - timestampMs(from)) / 1000 : 0;
+}

@@ -1,0 +1,68 @@
+// Which blobs no job refers to any more. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
+// mark goes when the blob has been deleted or a job refers to it again; and no job is given a reference to a blob that is being deleted.
+import type { DatabaseSync } from 'node:sqlite';
+
+/** Runs a step of the store; answers after COMMIT. */
+type RunStep = <T>(run: () => T) => Promise<T>;
+
+export class BlobReferences {
+  readonly #mark;
+  readonly #unmark;
+  readonly #isMarked;
+  readonly #marked;
+  readonly #isShared;
+  /** Deletions that are on their way, by key; they settle, and never reject, when they are over. */
+  readonly #deletions = new Map<string, Promise<void>>();
+  #reclaiming: Promise<void> = Promise.resolve();
+
+  constructor(db: DatabaseSync) {
+    this.#mark = db.prepare('INSERT OR IGNORE INTO unreferenced_blobs (key) VALUES (?)');
+    this.#unmark = db.prepare('DELETE FROM unreferenced_blobs WHERE key = ?');
+    this.#isMarked = db.prepare('SELECT 1 FROM unreferenced_blobs WHERE key = ?');
+    this.#marked = db.prepare('SELECT key FROM unreferenced_blobs');
+    this.#isShared = db.prepare('SELECT 1 FROM jobs WHERE result_key = ? AND num <> ? LIMIT 1');
+  }
+
+  /** Inside a step: the job `num` referred to `from` and refers to `to` now. */
+  moved(num: number, from: string | undefined, to: string | undefined): void {
+    if (from === to) return;
+    if (to !== undefined) this.#unmark.run(to);
+    if (from !== undefined && !this.#isShared.get(from, num)) this.#mark.run(from);
+  }
+
+  /** Inside a step: what has to be waited for before a job may refer to the blob. */
+  deletionOf(key: string): Promise<void> | undefined {
+    return this.#deletions.get(key);
+  }
+
+  /** See `JobStore.reclaim`. One at a time, so that whoever has asked is answered when what was marked before is gone. */
+  reclaim(step: RunStep, remove: (key: string) => Promise<void>): Promise<void> {
+    const reclaimed = this.#reclaiming.then(() => this.#reclaim(step, remove));
+    this.#reclaiming = reclaimed.catch(() => {});
+    return reclaimed;
+  }
+
+  async #reclaim(step: RunStep, remove: (key: string) => Promise<void>): Promise<void> {
+    const keys = await step(() => this.#marked.all().map(({ key }) => key as string));
+    const errors: unknown[] = [];
+    for (const key of keys) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      try {
+        const taken = await step(() => {
+          if (!this.#isMarked.get(key)) return false;
+          this.#deletions.set(key, promise);
+          return true;
+        });
+        if (!taken) continue;
+        await remove(key);
+        await step(() => this.#unmark.run(key));
+      } catch (error) {
+        errors.push(error);
+      } finally {
+        this.#deletions.delete(key);
+        resolve();
+      }
+    }
+    if (errors.length > 0) throw errors[0];
+  }
+}

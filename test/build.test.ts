@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { build } from '../scripts/build.ts';
+import { ROOT } from './api/service.ts';
+
+test('the built package runs from below node_modules and has what the service reads', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-build-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const modules = join(dir, 'node_modules');
+  await mkdir(modules);
+  const dist = join(modules, 'facefusion-jobs');
+  build(dist);
+  // Its dependencies, where an installation has them.
+  await symlink(join(ROOT, 'node_modules'), join(dist, 'node_modules'));
+  const run = (...args: string[]) => promisify(execFile)(process.execPath, [join(dist, 'bin', 'ffjobs.mjs'), ...args]);
+  const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  assert.equal((await run('--version')).stdout.trim(), version);
+  assert.match((await run('--help')).stdout, /submit/);
+  const { openSqliteJobStore } = (await import(
+    join(dist, 'src', 'store', 'jobs-sqlite.js')
+  )) as typeof import('../src/store/jobs-sqlite.ts');
+  await using store = await openSqliteJobStore({ path: join(dir, 'jobs.db') });
+  await store.ping();
+});
