@@ -43,7 +43,8 @@ export async function run(script, args) {
     return;
   }
   const child = spawn(node, [entry, ...args], {
-    stdio: 'inherit',
+    // The channel carries nothing; its end tells the child that this process was killed.
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
     env: { ...process.env, PATH: `${dirname(node)}${process.platform === 'win32' ? ';' : ':'}${process.env.PATH}` },
   });
   // A terminal sends Ctrl-C to the whole foreground group, so the child has it already; anything else is passed on.

@@ -181,7 +181,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         await store.ping();
       } catch (error) {
         log.error({ err: error }, 'the job store does not answer');
-        return { ready: false, facts: { ...facts, reason: 'the job store does not answer' } };
+        return { ready: false, facts: { ...facts, reason: error instanceof JobsError ? error.message : 'the job store does not answer' } };
       }
       return { ready: true, facts };
     },

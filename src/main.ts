@@ -51,6 +51,9 @@ const terminal: Terminal = {
 process.on('SIGINT', () => onSignal('SIGINT'));
 process.on('SIGTERM', () => onSignal('SIGTERM'));
 process.on('SIGHUP', () => onSignal('SIGTERM'));
+// A launcher that is killed can hand no signal on; nobody would know of this process any more.
+process.on('disconnect', () => onSignal('SIGTERM'));
+process.channel?.unref();
 // The reader of a pipe has left (`ffjobs list | head`): nothing more to say.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);

@@ -1,11 +1,16 @@
 // What hostile callers send: the service answers in words, never with an error of its own, and goes on. Seeded; FFJOBS_FUZZ=N sends N times as much, FFJOBS_FUZZ_SEED
 // repeats a run.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
 import http2 from 'node:http2';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type Service, startService } from './api/service.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { python, ROOT, type Service, startService } from './api/service.ts';
 
 const TIMES = Number(process.env.FFJOBS_FUZZ ?? 1);
 const SEED = Number(process.env.FFJOBS_FUZZ_SEED ?? Date.now() % 1_000_000);
@@ -153,6 +158,42 @@ describe(`hostile callers (seed ${SEED})`, () => {
     assertNoDefect();
   });
 
+  test('jobs canceled at whatever instant all end, and only those that were asked to', async () => {
+    const ended = ['succeeded', 'failed', 'canceled', 'refused'];
+    const courses = [{}, { steps: 5, seconds_per_step: 0.01 }, { refuse: 'no' }, { fail: 'ODD' }, { log_lines: 5 }];
+    const one = async () => {
+      const response = await post('/api/v1/jobs', job({ parameters: pick(courses), priority: below(5) }));
+      const { job_id } = (await response.json()) as { job_id: string };
+      const cancel = random() < 0.6;
+      if (cancel) {
+        await delay(random() * random() * 300);
+        assert.equal((await fetch(`${service.baseUrl}/api/v1/jobs/${job_id}`, { method: 'DELETE' })).status, 202);
+      }
+      const events = await fetch(`${service.baseUrl}/api/v1/jobs/${job_id}/events?after_sequence=0`, {
+        headers: { accept: 'application/x-ndjson' },
+        signal: AbortSignal.timeout(60_000),
+      });
+      const told = (await events.text())
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { sequence: number; state: { status: string } | null });
+      assert.deepEqual(
+        told.map(({ sequence }) => sequence),
+        told.map((_, i) => i + 1),
+      );
+      const ends = told.flatMap(({ state }) => (state && ended.includes(state.status) ? [state.status] : []));
+      assert.equal(ends.length, 1, `${job_id}: ${ends}`);
+      assert.ok(cancel || ends[0] !== 'canceled', `${job_id} was canceled by nobody`);
+    };
+    let left = 80 * TIMES;
+    await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        while (left-- > 0) await one();
+      }),
+    );
+    assertNoDefect();
+  });
+
   test('mutated frames over HTTP/2: gRPC, gRPC-Web and Connect messages', async () => {
     const paths = [
       'JobService/Submit',
@@ -216,4 +257,15 @@ describe(`hostile callers (seed ${SEED})`, () => {
     session.destroy();
     assertNoDefect();
   });
+});
+
+test('a service whose launcher is killed drains and ends', { timeout: 30_000 }, async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-launched-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const env = { ...process.env, FFJOBS_PORT: '0', FFJOBS_METRICS_PORT: 'off', FFJOBS_DATA_DIR: dir, FFJOBS_PYTHON: python() };
+  const service = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'ignore', 'ipc'] });
+  t.after(() => service.kill('SIGKILL'));
+  await once(service.stdout!, 'data');
+  service.disconnect();
+  assert.deepEqual(await once(service, 'exit'), [0, null]);
 });

@@ -169,6 +169,18 @@ describe('the SQLite file', { concurrency: 4 }, () => {
     assert.equal((await store.overview(60_000)).totals.get(JobStatus.QUEUED), Number(counted[0]));
   });
 
+  it('that is removed or replaced while it is open acknowledges nothing more', { skip: process.platform === 'win32' }, async (t) => {
+    const path = join(await folder(t), 'jobs.db');
+    const store = await opened(t, path);
+    const { job } = await store.submit(wantedJob(), LIMITS);
+    for (const act of [() => rm(path), () => writeFile(path, 'another')]) {
+      await act();
+      await assert.rejects(store.submit(wantedJob(), LIMITS), { reason: 'STORE_UNAVAILABLE', message: /removed or replaced/ });
+      await assert.rejects(store.ping(), { reason: 'STORE_UNAVAILABLE' });
+      assert.equal((await store.get(job.jobId))?.jobId, job.jobId);
+    }
+  });
+
   it('takes a step that fails out of its group and keeps the others', async (t) => {
     const store = await opened(t, join(await folder(t), 'jobs.db'));
     const twice = wantedJob();

@@ -33,7 +33,7 @@ import { JobFigures } from './job-figures.ts';
 import { JobSteps } from './job-steps.ts';
 import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
-import { openDatabase, Writer } from './sqlite.ts';
+import { openDatabase, stillThere, Writer } from './sqlite.ts';
 import { Tokens } from './tokens.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
@@ -95,6 +95,7 @@ class SqliteJobStore implements JobStore {
   readonly #references: BlobReferences;
   readonly #steps: JobSteps;
   readonly #ping;
+  readonly #stillThere: () => void;
   readonly #log: StoreLog | undefined;
   /** By job id; only these may write. */
   readonly #leases = new Map<JobId, SqliteLease>();
@@ -108,7 +109,9 @@ class SqliteJobStore implements JobStore {
     this.#now = options.now ?? Date.now;
     this.#log = options.log;
     const undo = (back: () => void) => this.#writer.undo(back);
+    this.#stillThere = stillThere(options.path);
     this.#writer = new Writer(db, {
+      beforeDurable: this.#stillThere,
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
       beforeCommit: () => this.#figures.write(),
       afterGroup: () => this.#afterGroup(),
@@ -234,6 +237,7 @@ class SqliteJobStore implements JobStore {
 
   async ping(): Promise<void> {
     this.#assertOpen();
+    this.#stillThere();
     this.#ping.get();
   }
 

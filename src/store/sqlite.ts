@@ -1,6 +1,6 @@
 // One SQLite file and its transactions. Always true here: this process is the file's only user (a second opener is refused), steps run one
 // after another inside a group's transaction, and nothing that a step did is seen or told before COMMIT has returned.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { JobsError } from '../jobs/errors.ts';
@@ -59,6 +59,24 @@ export function openDatabase(path: string, migrations: string): { readonly db: D
   }
 }
 
+/**
+ * Answers a check that the file of that name still is the one that was opened: what is written to a file that was removed is gone with the process,
+ * and SQLite does not say so. Costs some microseconds.
+ */
+export function stillThere(path: string): () => void {
+  const identity = () => {
+    const found = statSync(path, { throwIfNoEntry: false });
+    return found && `${found.dev}:${found.ino}`;
+  };
+  const opened = identity();
+  return () => {
+    if (identity() === opened) return;
+    throw new JobsError('unavailable', 'STORE_UNAVAILABLE', 'the file of the job store was removed or replaced: put it back and restart', {
+      retryAfterSeconds: 30,
+    });
+  };
+}
+
 interface Migrated {
   readonly from: number;
   readonly to: number;
@@ -92,6 +110,8 @@ interface Step {
 }
 
 export interface WriterOptions {
+  /** Run before each group with a durable step; throws where it could not be kept. */
+  readonly beforeDurable?: () => void;
   /** Work that follows from the steps of a group and belongs into its transaction; run last. Absent work costs nothing. */
   readonly followUp?: { readonly due: () => boolean; readonly run: () => void; readonly failed: (error: unknown) => void };
   /** Run just before each COMMIT, for figures that are written once a group. */
@@ -183,7 +203,9 @@ export class Writer {
     if (group.length === 0 && !(withFollowUp && followUp?.due())) return undefined;
     let at: 'step' | 'follow-up' | 'commit' = 'step';
     try {
-      this.#synchronize(group.some((step) => step.durable) ? 'FULL' : 'NORMAL');
+      const durable = group.some((step) => step.durable);
+      if (durable) this.#options.beforeDurable?.();
+      this.#synchronize(durable ? 'FULL' : 'NORMAL');
       this.#begin.run();
       for (const step of group) step.outcome = outcomeOf(step);
       at = 'follow-up';
