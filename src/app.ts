@@ -14,6 +14,7 @@ import { type Prepared, Scheduler } from './gpu/scheduler.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
+import { openHttp } from './media/http.ts';
 import { fetchInputs, resultFormat } from './media/inputs.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
@@ -84,7 +85,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'uploads',
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
   );
-  const references = mediaReferences([localFiles(config.inputRoot), uploads.resolver, ...(surroundings.resolvers ?? [])]);
+  const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
 
   /** What the workers last said that they are; known from the first warm one on. */
   let known: Engine | undefined;
@@ -254,6 +255,22 @@ async function prepare(
     outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
     parameters,
   };
+}
+
+/** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
+async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+  const all = [localFiles(config.inputRoot), uploads, ...given];
+  const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
+  if (schemes.length > 0) {
+    const http = await openHttp({
+      dir: join(config.dataDir, 'downloads'),
+      hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
+      cacheBytes: config.httpCacheBytes,
+      limits: { maxBytes: config.maxInputBytes, totalMs: config.httpTimeoutMs },
+    });
+    all.push(opened.last('downloads', http));
+  }
+  return all;
 }
 
 /** Ways to upload whose time has not come. */
