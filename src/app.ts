@@ -15,7 +15,8 @@ import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import { openHttp } from './media/http.ts';
-import { fetchInputs, resultFormat } from './media/inputs.ts';
+import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
@@ -59,6 +60,11 @@ export interface App {
 const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const PROBES_AT_ONCE = 2;
+const PROBE_MEMORY_BYTES = 1536 * 1024 * 1024;
+/** Pixels; JPEG and WebP end there or soon after, and so do encoders. */
+const MAX_SIDE = 16_384;
+const MAX_STREAMS = 32;
 /** Health service of the workers' warmth: the API may serve while none is up. */
 const WORKERS = 'facefusion.jobs.workers';
 
@@ -86,6 +92,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
   );
   const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
+  const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
   /** What the workers last said that they are; known from the first warm one on. */
   let known: Engine | undefined;
@@ -189,7 +196,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     })),
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
-    prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
+    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal }) => {
       const { key, bytes } = await blobs.put(outputPath, done.mediaType, signal);
       const { mediaType, width, height, frames, durationSeconds } = done;
@@ -230,7 +237,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
 async function prepare(
-  references: MediaResolver,
+  fetching: FetchingOptions,
   engine: Engine,
   job: Job,
   folder: string,
@@ -244,7 +251,7 @@ async function prepare(
     const message = `${wrong.field}: ${wrong.description} (the engine is not the one that took the job)`;
     return { reason: 'PARAMETERS_NOT_VALID', message, retryable: false };
   }
-  const inputs = await fetchInputs(references, request, folder, signal);
+  const inputs = await fetchInputs(fetching, request, folder, signal);
   if ('reason' in inputs) return inputs;
   const { imageFormats, videoFormats } = engine.capabilities;
   return {
@@ -255,6 +262,28 @@ async function prepare(
     outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
     parameters,
   };
+}
+
+function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
+  return openProbe({
+    command: pythonOf(config),
+    packageDir: join(root, 'worker'),
+    environment: env,
+    limits: {
+      imagePixels: config.maxImagePixels,
+      videoPixels: config.maxVideoPixels,
+      side: MAX_SIDE,
+      frames: config.maxFrames,
+      seconds: config.maxDurationMs / 1000,
+      streams: MAX_STREAMS,
+    },
+    children: PROBES_AT_ONCE,
+    memoryBytes: PROBE_MEMORY_BYTES,
+    cpuMs: config.probeCpuMs,
+    wallMs: config.probeCpuMs * 2.5,
+    verdicts: 10_000,
+    log,
+  });
 }
 
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
@@ -280,11 +309,9 @@ function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
 }
 
 function workerOptions(config: Config, { env, root }: Surroundings) {
-  const python = config.python;
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
   const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
   return {
-    command: python,
+    command: pythonOf(config),
     args: ['-m', 'facefusion_worker', '--engine', config.engine],
     cwd: root,
     environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
@@ -292,6 +319,11 @@ function workerOptions(config: Config, { env, root }: Surroundings) {
     cancelGraceMs: config.cancelGraceMs,
     recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
   };
+}
+
+function pythonOf({ python }: Config): string {
+  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
+  return python;
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

@@ -38,9 +38,14 @@ export interface SchedulerOptions {
   readonly workRoot: string;
   /**
    * Brings the job's inputs into `folder`, or as far as they are local says where they are. A failure that the caller should read is returned
-   * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running.
+   * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running. `report` is for bytes that have to come from elsewhere.
    */
-  readonly prepare: (job: Job, folder: string, signal: AbortSignal) => Promise<Prepared | Failure>;
+  readonly prepare: (
+    job: Job,
+    folder: string,
+    signal: AbortSignal,
+    report: (done: number, total: number) => void,
+  ) => Promise<Prepared | Failure>;
   /** Stores the engine's output for good. Tried again when it throws. Ends soon after `signal` aborts. */
   readonly storeResult: (outputPath: string, context: { job: Job; done: Done; signal: AbortSignal }) => Promise<MediaResult>;
   readonly prepareConcurrency?: number;
@@ -476,7 +481,9 @@ export class Scheduler implements AsyncDisposable {
     const started = performance.now();
     try {
       mkdirSync(join(stay.folder, 'tmp'), { recursive: true });
-      return await this.#options.prepare(stay.lease.job, stay.folder, stay.controller.signal);
+      return await this.#options.prepare(stay.lease.job, stay.folder, stay.controller.signal, (done, total) =>
+        stay.reporter.fetching(done, total),
+      );
     } catch (error) {
       if (error instanceof JobsError) {
         const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
@@ -487,6 +494,7 @@ export class Scheduler implements AsyncDisposable {
       const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
       return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
     } finally {
+      stay.reporter.fetched();
       stay.timings.prepareSeconds = (performance.now() - started) / 1000;
     }
   }
