@@ -178,7 +178,9 @@ def examine(path: str, kind: Kind, media_type: str, limits: Limits) -> Facts:
     _refuse_archive(tail)
     if _DEMUXERS[media_type] == "mov":
         _refuse_loose_ends(path, size)
-    options = {"format_whitelist": _FORMAT_WHITELIST, "protocol_whitelist": "file", "max_streams": str(limits.streams + 1)}
+    elif media_type == "video/x-msvideo" and 8 + int.from_bytes(head[4:8], "little") > size:
+        raise Refused("INPUT_TRUNCATED", "is cut short")
+    options = {"format_whitelist": _FORMAT_WHITELIST, "protocol_whitelist": "file"}
     try:
         container = av.open(path, container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError):
@@ -416,7 +418,7 @@ def _examine_video(container: Any, limits: Limits) -> Facts:
     # What an edit list leaves out is announced too, but a tenth of a video is more than that.
     if announced - video.packets > max(2, video.packets // 10):
         raise Refused("INPUT_TRUNCATED", f"announces {announced} frames and holds {video.packets}")
-    claimed = (container.duration or 0) / 1_000_000
+    claimed = max((container.duration or 0) / 1_000_000, float((stream.duration or 0) * (stream.time_base or 0)))
     if claimed > end * 1.1 + 2:
         raise Refused("INPUT_TRUNCATED", f"announces {claimed:.0f} seconds and holds {end:.0f}")
     width, height = _decode_samples(container, stream, video, limits)
@@ -436,7 +438,6 @@ def _decode_samples(container: Any, stream: Any, video: _Counted, limits: Limits
     """Decodes key frames from the first to the last: at least one must be a picture, and all of one size."""
     context = stream.codec_context
     context.thread_count = 1
-    context.options = {"max_pixels": str(limits.video_pixels)}
     keys = sorted(set(video.keys))
     step = max(1, len(keys) / _SAMPLES)
     chosen = sorted({keys[min(len(keys) - 1, int(i * step))] for i in range(_SAMPLES)} | {keys[-1]}) if keys else [None]
@@ -462,7 +463,7 @@ def _decode_samples(container: Any, stream: Any, video: _Counted, limits: Limits
 def _frames_at(container: Any, stream: Any, stamp: int | None) -> list[Any]:
     """The picture of the key frame at or before a time stamp."""
     context = stream.codec_context
-    with suppress(av.error.FFmpegError, ValueError):
+    try:
         container.seek(stamp or 0, stream=stream, backward=True)
         context.flush_buffers()
         for tried, packet in enumerate(container.demux(stream)):
@@ -474,6 +475,10 @@ def _frames_at(container: Any, stream: Any, stamp: int | None) -> list[Any]:
             if not frames:
                 frames = context.decode(None)
             return frames[:1]
+    except MemoryError:
+        raise  # PyAV's own is an FFmpegError too, and says that a frame is far too large
+    except (av.error.FFmpegError, ValueError):
+        pass
     return []
 
 
