@@ -287,7 +287,7 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
 }
 
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+async function resolvers(config: Config, { env, resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
   const all = [localFiles(config.inputRoot), uploads, ...given];
   const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
   if (schemes.length > 0) {
@@ -295,9 +295,25 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
       dir: join(config.dataDir, 'downloads'),
       hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
       cacheBytes: config.httpCacheBytes,
-      limits: { maxBytes: config.maxInputBytes, totalMs: config.httpTimeoutMs },
+      limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
     });
     all.push(opened.last('downloads', http));
+  }
+  if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
+    // The SDK is large; who does not use it does not load it.
+    const { openS3 } = await import('./media/s3.ts');
+    const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
+    const s3 = openS3({
+      connection: {
+        endpoint: config.s3Endpoint,
+        region: config.s3Region,
+        credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
+      },
+      buckets: config.s3Buckets,
+      maxBytes: config.maxInputBytes,
+      totalMs: config.fetchTimeoutMs,
+    });
+    all.push(opened.last('s3', s3));
   }
   return all;
 }

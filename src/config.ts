@@ -37,7 +37,7 @@ export interface Config {
   /** Hosts, host:port, addresses and CIDR blocks that are fetched from though they are not public. */
   readonly httpAllow: readonly string[];
   readonly httpPorts: readonly number[];
-  readonly httpTimeoutMs: number;
+  readonly fetchTimeoutMs: number;
   /** 0: no download is kept. */
   readonly httpCacheBytes: number;
   readonly s3Endpoint: string | undefined;
@@ -175,7 +175,7 @@ export const SETTINGS = {
   ),
   HTTP_ALLOW: setting(list(host), '', 'hosts that are fetched from though they are not public: name, name:port, address or CIDR block'),
   HTTP_PORTS: setting(numbers, '80,443,8080,8443', 'ports that are fetched from'),
-  HTTP_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest download'),
+  FETCH_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest transfer of one input by http or s3'),
   HTTP_CACHE_BYTES: setting(
     (value) => (value === 'off' ? 0 : bytes(value)),
     '10G',
@@ -274,7 +274,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     httpSchemes: Object.freeze(v.HTTP_INPUTS === 'on' ? ['http', 'https'] : v.HTTP_INPUTS === 'https' ? ['https'] : []),
     httpAllow: Object.freeze([...v.HTTP_ALLOW!]),
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
-    httpTimeoutMs: v.HTTP_TIMEOUT!,
+    fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
     s3Endpoint: v.S3_ENDPOINT,
     s3Region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),

@@ -4,10 +4,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Dispatcher, errors, request } from 'undici';
-import { JobsError } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
 import { HostNotAllowed, type Hosts } from './hosts.ts';
-import type { FetchObserver } from './references.ts';
+import { type FetchObserver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
 
 /** Times in milliseconds. */
@@ -89,9 +88,7 @@ export async function download(
   } catch (error) {
     options.signal.throwIfAborted();
     if (error instanceof Stopped) return error.failure;
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
-    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk for downloads is full', { retryAfterSeconds: 30, cause: error });
+    throw storageFull(error, 'the disk for downloads is full');
   } finally {
     clearTimeout(timer);
     await file.close();

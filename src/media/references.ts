@@ -117,9 +117,15 @@ async function copyBytes(handle: FileHandle, toPath: string, signal: AbortSignal
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'EEXIST') await rm(toPath, { force: true });
     signal.throwIfAborted();
-    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
-    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the work folder is full', { retryAfterSeconds: 30, cause: error });
+    throw storageFull(error, 'the disk of the work folder is full');
   }
+}
+
+/** What to throw for an error of writing: a full disk is told to the caller as `message`, who may try again. */
+export function storageFull(error: unknown, message: string): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new JobsError('exhausted', 'STORAGE_FULL', message, { retryAfterSeconds: 30, cause: error });
 }
 
 /** A second name for a file of ours that nobody changes any more, or a copy where there can be none. */
