@@ -80,10 +80,9 @@ export class Hosts {
     if (address === undefined && /^[\d.]+$|(^|\.)0x[\da-f]*$/.test(url.hostname)) return ODD_HOST;
     const port = portOf(url);
     if (this.#isListed(url.hostname, port)) return url;
-    if (address !== undefined) {
-      if (!this.allows(url.hostname, port, address)) return NOT_ALLOWED;
-    } else if (!url.hostname.includes('.') || LOCAL_NAMES.test(url.hostname)) return NOT_ALLOWED;
-    // A block may be listed for a name too, which only the socket can tell.
+    const local = address === undefined ? !url.hostname.includes('.') || LOCAL_NAMES.test(url.hostname) : !this.#mayReach(address);
+    if (local) return NOT_ALLOWED;
+    // A block with a port of its own may be where the name leads, which only the socket can tell.
     if (!this.#ports.has(port) && !this.#allow.some((one) => one.block !== undefined && one.port === port)) {
       return refusal(
         'INPUT_PORT_NOT_ALLOWED',
@@ -96,16 +95,18 @@ export class Hosts {
   /** Whether a socket for `hostname` may connect to `address`. */
   allows(hostname: string, port: number, address: string): boolean {
     if (this.#isListed(hostname, port)) return true;
-    if (!ipaddr.isValid(address)) return false;
+    return ipaddr.isValid(address) && this.#mayReach(address, port);
+  }
+
+  /** Without a port: by any. */
+  #mayReach(address: string, port?: number): boolean {
     const parsed = ipaddr.parse(address);
-    const listed = this.#allow.some(
-      ({ block, port: own }) =>
-        block !== undefined &&
-        (own === undefined ? this.#ports.has(port) : own === port) &&
-        parsed.kind() === block[0].kind() &&
-        parsed.match([...block]),
-    );
-    return listed || (this.#ports.has(port) && isPublic(parsed));
+    const usual = port === undefined || this.#ports.has(port);
+    const listed = this.#allow.some(({ block, port: own }) => {
+      if (block === undefined || parsed.kind() !== block[0].kind() || !parsed.match([...block])) return false;
+      return own === undefined ? usual : port === undefined || own === port;
+    });
+    return listed || (usual && isPublic(parsed));
   }
 
   /** Connects for undici. Throws `HostNotAllowed` through the callback. */
