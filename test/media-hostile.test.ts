@@ -125,6 +125,20 @@ describe('the process that examines', () => {
     assert.equal(new Set(all.map((one) => ('targetFacts' in one ? one.targetFacts : one))).size, 1);
   });
 
+  it('does not fail a job because another one with the same bytes has left', async () => {
+    await using narrow = probeWith({ children: 1 });
+    const bytes = await readFile(join(dir, 'input', 'faststart.mp4'));
+    const [first, second] = [join(dir, 'first'), join(dir, 'second')];
+    await writeFile(second, bytes);
+    const subject = { digest: 'of both', kind: 'video', mediaType: 'video/mp4' } as const;
+    // The first one's file went with its job before it was opened.
+    const outcomes = await Promise.allSettled([narrow.probe(first, subject, NEVER), narrow.probe(second, subject, NEVER)]);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['rejected', 'fulfilled'],
+    );
+  });
+
   it('has little memory for each file, and survives one that wants more', async () => {
     await using poor = probeWith({
       memoryBytes: 420 * 2 ** 20,

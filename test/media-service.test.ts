@@ -52,7 +52,7 @@ test('a job whose media are URLs fetches, examines, tells how far it is, and suc
     client.submit({ source_images: ['http://169.254.169.254/'], target_image: 'ftp://example.com/a' }),
     (refusal: Error) => {
       const { violations } = refusal as unknown as { violations: { field: string }[] };
-      assert.deepEqual(violations.map(({ field }) => field).sort(), ['job.source_images[0]', 'job.target_image']);
+      assert.deepEqual(violations.map(({ field }) => field).sort(), ['source_images[0]', 'target_image']);
       return true;
     },
   );

@@ -1,6 +1,6 @@
 // http:// and https:// references. Always true here: one URL is downloaded once at a time, however many jobs want it, and by nobody when the
 // last of them has left; what was downloaded before is used again only when its server says in this moment that it is still the same.
-import { mkdir, rm } from 'node:fs/promises';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Agent } from 'undici';
 import type { Failure } from '../jobs/job.ts';
@@ -183,6 +183,8 @@ class Downloads implements HttpReferences {
     const old = this.#kept.get(href);
     if (old) await this.#drop(href, old);
     if (entry.validator === undefined || entry.bytes > this.#options.cacheBytes) return;
+    // Jobs get it under a second name, and an engine that wrote to its input would write to theirs.
+    await chmod(entry.path, 0o444);
     entry.kept = true;
     this.#kept.set(href, entry);
     this.#keptBytes += entry.bytes;

@@ -81,6 +81,10 @@ export function openProbe(options: ProbeOptions): Probe {
   return new Examiner(options);
 }
 
+class FileGone extends Error {
+  override readonly name = 'FileGone';
+}
+
 /** Those that wait for one verdict. */
 interface Examination {
   readonly verdict: Promise<Verdict>;
@@ -109,13 +113,18 @@ class Examiner implements Probe {
       this.#keep(key, kept);
       return kept;
     }
-    const examination = this.#under.get(key) ?? this.#begin(key, path, subject);
+    const joined = this.#under.get(key);
+    const examination = joined ?? this.#begin(key, path, subject);
     examination.waiters++;
     const { promise: left, reject } = Promise.withResolvers<never>();
     const leave = () => reject(signal.reason);
     signal.addEventListener('abort', leave, { once: true });
     try {
       return await Promise.race([examination.verdict, left]);
+    } catch (error) {
+      // The job that brought the file has left and taken it along; ours has the same bytes.
+      if (joined && error instanceof FileGone && !signal.aborted) return await this.probe(path, subject, signal);
+      throw error;
     } finally {
       signal.removeEventListener('abort', leave);
       examination.waiters--;
@@ -159,7 +168,7 @@ class Examiner implements Probe {
         return verdictOf(await this.#nursery.ask({ path, kind: subject.kind, type: subject.mediaType }, signal), this.#options);
       } catch (error) {
         // The process itself went, perhaps for want of memory; once may be chance.
-        if (tries === 2 || this.#closed || signal.aborted) throw error;
+        if (tries === 2 || this.#closed || signal.aborted || error instanceof FileGone) throw error;
       }
     }
   }
@@ -178,7 +187,7 @@ function verdictOf(answer: Answer, { cpuMs, wallMs, log }: ProbeOptions): { verd
   const refused = (reason: string, message: string, retryable = false): Verdict => ({ reason, message, retryable });
   if ('facts' in answer) return { verdict: answer.facts, lasting: true };
   if ('refused' in answer) return { verdict: refused(answer.refused.reason, `this ${answer.refused.message}`), lasting: true };
-  if ('gone' in answer) throw new Error('the file to be examined is not there any more');
+  if ('gone' in answer) throw new FileGone('the file to be examined is not there any more');
   if (answer.died === 'cpu') {
     return { verdict: refused('INPUT_TOO_COMPLEX', `this takes more than ${cpuMs / 1000} seconds to examine`), lasting: true };
   }
