@@ -15,7 +15,9 @@ import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-import { fetchInputs, resultFormat } from './media/inputs.ts';
+import { openHttp } from './media/http.ts';
+import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
@@ -60,6 +62,11 @@ const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
+const PROBES_AT_ONCE = 2;
+const PROBE_MEMORY_BYTES = 1536 * 1024 * 1024;
+/** Pixels; JPEG and WebP end there or soon after, and so do encoders. */
+const MAX_SIDE = 16_384;
+const MAX_STREAMS = 32;
 /** Health service of the workers' warmth: the API may serve while none is up. */
 const WORKERS = 'facefusion.jobs.workers';
 
@@ -89,7 +96,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'uploads',
     await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
   );
-  const references = mediaReferences([localFiles(config.inputRoot), uploads.resolver, ...(surroundings.resolvers ?? [])]);
+  const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
+  const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
   /** What the workers last said that they are; known from the first warm one on. */
   let known: Engine | undefined;
@@ -201,7 +209,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     })),
     worker: workerOptions(config, surroundings),
     workRoot: join(config.dataDir, 'work'),
-    prepare: (job, folder, signal) => prepare(references, engine(), job, folder, signal),
+    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
       const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
@@ -244,7 +252,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
 async function prepare(
-  references: MediaResolver,
+  fetching: FetchingOptions,
   engine: Engine,
   job: Job,
   folder: string,
@@ -258,7 +266,7 @@ async function prepare(
     const message = `${wrong.field}: ${wrong.description} (the engine is not the one that took the job)`;
     return { reason: 'PARAMETERS_NOT_VALID', message, retryable: false };
   }
-  const inputs = await fetchInputs(references, request, folder, signal);
+  const inputs = await fetchInputs(fetching, request, folder, signal);
   if ('reason' in inputs) return inputs;
   const { imageFormats, videoFormats } = engine.capabilities;
   return {
@@ -277,6 +285,59 @@ const EXAMPLE_JOB = {
   target_image: 'demo/grace_hopper.jpg',
   parameters: { processors: ['face_swapper'] },
 };
+function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
+  return openProbe({
+    command: pythonOf(config),
+    packageDir: join(root, 'worker'),
+    environment: env,
+    limits: {
+      imagePixels: config.maxImagePixels,
+      videoPixels: config.maxVideoPixels,
+      side: MAX_SIDE,
+      frames: config.maxFrames,
+      seconds: config.maxDurationMs / 1000,
+      streams: MAX_STREAMS,
+    },
+    children: PROBES_AT_ONCE,
+    memoryBytes: PROBE_MEMORY_BYTES,
+    cpuMs: config.probeCpuMs,
+    wallMs: config.probeCpuMs * 2.5,
+    verdicts: 10_000,
+    log,
+  });
+}
+
+/** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
+async function resolvers(config: Config, { env, resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+  const all = [localFiles(config.inputRoot), uploads, ...given];
+  const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
+  if (schemes.length > 0) {
+    const http = await openHttp({
+      dir: join(config.dataDir, 'downloads'),
+      hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
+      cacheBytes: config.httpCacheBytes,
+      limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
+    });
+    all.push(opened.last('downloads', http));
+  }
+  if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
+    // The SDK is large; who does not use it does not load it.
+    const { openS3 } = await import('./media/s3.ts');
+    const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
+    const s3 = openS3({
+      connection: {
+        endpoint: config.s3Endpoint,
+        region: config.s3Region,
+        credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
+      },
+      buckets: config.s3Buckets,
+      maxBytes: config.maxInputBytes,
+      totalMs: config.fetchTimeoutMs,
+    });
+    all.push(opened.last('s3', s3));
+  }
+  return all;
+}
 
 /** Ways to upload whose time has not come. */
 function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -285,11 +346,9 @@ function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
 }
 
 function workerOptions(config: Config, { env, root }: Surroundings) {
-  const python = config.python;
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
   const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
   return {
-    command: python,
+    command: pythonOf(config),
     args: ['-m', 'facefusion_worker', '--engine', config.engine],
     cwd: root,
     environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
@@ -297,6 +356,11 @@ function workerOptions(config: Config, { env, root }: Surroundings) {
     cancelGraceMs: config.cancelGraceMs,
     recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
   };
+}
+
+function pythonOf({ python }: Config): string {
+  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
+  return python;
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

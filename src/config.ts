@@ -33,6 +33,26 @@ export interface Config {
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
+  /** Of one input that is fetched. */
+  readonly maxInputBytes: number;
+  /** Schemes of URLs that are fetched. */
+  readonly httpSchemes: readonly string[];
+  /** Hosts, host:port, addresses and CIDR blocks that are fetched from though they are not public. */
+  readonly httpAllow: readonly string[];
+  readonly httpPorts: readonly number[];
+  readonly fetchTimeoutMs: number;
+  /** 0: no download is kept. */
+  readonly httpCacheBytes: number;
+  readonly s3Endpoint: string | undefined;
+  readonly s3Region: string;
+  /** Empty: no s3:// references. `*`: any bucket that the credentials open. */
+  readonly s3Buckets: readonly string[];
+  readonly probe: boolean;
+  readonly probeCpuMs: number;
+  readonly maxImagePixels: number;
+  readonly maxVideoPixels: number;
+  readonly maxFrames: number;
+  readonly maxDurationMs: number;
   readonly maxQueued: number;
   readonly maxAttempts: number;
   readonly runTimeoutMs: number;
@@ -111,6 +131,21 @@ const located =
     return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
   };
 
+const list =
+  (problemOf: (entry: string) => string | undefined): Parse<readonly string[]> =>
+  (value) => {
+    const entries = value
+      .split(',')
+      .map((entry) => entry.trim())
+      .filter((entry) => entry !== '');
+    const problem = entries.map(problemOf).find((one) => one !== undefined);
+    return problem === undefined ? entries : new Problem(problem);
+  };
+const host = (entry: string) =>
+  isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
+const bucket = (entry: string) =>
+  entry === '*' || /^[a-z\d][a-z\d._-]{1,62}$/i.test(entry) ? undefined : 'names of buckets with commas between, or * for all';
+
 interface Setting<T> {
   readonly parse: Parse<T>;
   /** As text; `undefined`: not set. */
@@ -154,6 +189,29 @@ export const SETTINGS = {
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
   MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
   UPLOAD_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long an upload is kept'),
+  MAX_INPUT_BYTES: setting(bytes, '20G', 'largest input that is fetched by http or s3'),
+  HTTP_INPUTS: setting(
+    oneOf('on', 'https', 'off'),
+    'on',
+    'on: inputs are fetched by http and https; https: by that alone; off: by neither',
+  ),
+  HTTP_ALLOW: setting(list(host), '', 'hosts that are fetched from though they are not public: name, name:port, address or CIDR block'),
+  HTTP_PORTS: setting(numbers, '80,443,8080,8443', 'ports that are fetched from'),
+  FETCH_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest transfer of one input by http or s3'),
+  HTTP_CACHE_BYTES: setting(
+    (value) => (value === 'off' ? 0 : bytes(value)),
+    '10G',
+    'downloads kept until their server says that they changed; `off` for none',
+  ),
+  S3_BUCKETS: setting(list(bucket), '', 'buckets that s3:// references may name, `*` for all; empty: s3:// is not taken'),
+  S3_ENDPOINT: setting(text, undefined, 'URL of an S3-compatible server; default: that of AWS'),
+  S3_REGION: setting(text, undefined, 'region of the buckets; default AWS_REGION, else us-east-1; credentials come the way of AWS'),
+  PROBE: setting(oneOf('on', 'off'), 'on', 'off: inputs are not examined before the engine opens them; only with an engine of your own'),
+  PROBE_CPU: setting(duration(1000, 600_000), '10s', 'processor time to examine one input; two and a half times that by the clock'),
+  MAX_IMAGE_PIXELS: setting(bytes, '64M', 'largest picture, width times height'),
+  MAX_VIDEO_PIXELS: setting(bytes, '16M', 'largest frame of a video, width times height'),
+  MAX_FRAMES: setting(integer(1, 100_000_000), '500000', 'longest video in frames'),
+  MAX_DURATION: setting(duration(1000, 7 * 86_400_000), '4h', 'longest video or sound'),
   MAX_QUEUED: setting(integer(1, 10_000_000), '100000', 'jobs that may wait at once'),
   MAX_ATTEMPTS: setting(integer(1, 10), '3', 'attempts of a job that does not say'),
   RUN_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '6h', 'longest engine time of an attempt of a job that does not say'),
@@ -199,6 +257,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
         'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
     );
   }
+  if (v.PROBE === 'off' && engine === 'classical') {
+    problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
+  }
+  if (v.S3_ENDPOINT !== undefined && !/^https?:$/.test(URL.canParse(v.S3_ENDPOINT) ? new URL(v.S3_ENDPOINT).protocol : '')) {
+    problems.push(`FFJOBS_S3_ENDPOINT is '${v.S3_ENDPOINT}'; allowed: a URL such as https://minio.example.com:9000`);
+  }
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
   if (v.PUBLIC_URL !== undefined && !URL.canParse(v.PUBLIC_URL))
@@ -230,6 +294,21 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
+    maxInputBytes: v.MAX_INPUT_BYTES!,
+    httpSchemes: Object.freeze(v.HTTP_INPUTS === 'on' ? ['http', 'https'] : v.HTTP_INPUTS === 'https' ? ['https'] : []),
+    httpAllow: Object.freeze([...v.HTTP_ALLOW!]),
+    httpPorts: Object.freeze([...v.HTTP_PORTS!]),
+    fetchTimeoutMs: v.FETCH_TIMEOUT!,
+    httpCacheBytes: v.HTTP_CACHE_BYTES!,
+    s3Endpoint: v.S3_ENDPOINT,
+    s3Region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),
+    s3Buckets: Object.freeze([...v.S3_BUCKETS!]),
+    probe: v.PROBE === 'on',
+    probeCpuMs: v.PROBE_CPU!,
+    maxImagePixels: v.MAX_IMAGE_PIXELS!,
+    maxVideoPixels: v.MAX_VIDEO_PIXELS!,
+    maxFrames: v.MAX_FRAMES!,
+    maxDurationMs: v.MAX_DURATION!,
     maxQueued: v.MAX_QUEUED!,
     maxAttempts: v.MAX_ATTEMPTS!,
     runTimeoutMs: v.RUN_TIMEOUT!,
@@ -246,4 +325,13 @@ const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+/** As the list of hosts in the media folder takes them: name, name:port, address, [address]:port or CIDR block. */
+function isHost(entry: string): boolean {
+  const [block, bits] = entry.split('/');
+  if (bits !== undefined) return /^\d{1,3}$/.test(bits) && Number(bits) <= (isIP(block!) === 6 ? 128 : 32) && isIP(block!) !== 0;
+  if (isIP(entry) !== 0) return true;
+  const [, address, name] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(entry) ?? [];
+  return address === undefined ? name !== undefined && /^[\w.-]+$/.test(name) : isIP(address) === 6;
 }

@@ -15,7 +15,7 @@ test('the table of settings is the list of settings', () => {
     const value = fallback === undefined ? '' : fallback === '' ? 'empty' : `\`${fallback}\``;
     return `| \`${name}\` | ${value} | ${help} |`;
   });
-  const table = README.split('\n').filter((line) => /^\| `[A-Z_]+` \|/.test(line));
+  const table = README.split('\n').filter((line) => /^\| `[A-Z\d_]+` \|/.test(line));
   assert.deepEqual(table, rows);
 });
 

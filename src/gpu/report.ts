@@ -43,6 +43,7 @@ export class Reporter {
   readonly #previews = new Rate(2, 2, performance.now());
   #step: JobStep = JobStep.LOADING_MODELS;
   #percent = 0;
+  #fetchedPercent = 0;
   /** Monotonic times of the latest stored progress events, oldest first. */
   #stored: number[] = [];
   #storedStep: JobStep | undefined;
@@ -77,6 +78,22 @@ export class Reporter {
     this.#step = step;
     this.#pending = progress;
     this.#offer();
+  }
+
+  /** Bytes of the inputs, before the attempt begins: its own percent starts at 0 again. Falls with a transfer that begins anew; the percent does not. */
+  fetching(done: number, total: number): void {
+    if (total > 0) this.#fetchedPercent = Math.max(this.#fetchedPercent, Math.min(99, (100 * done) / total));
+    this.#pending = create(ProgressSchema, {
+      step: JobStep.FETCHING_INPUTS,
+      percent: this.#fetchedPercent,
+      attempt: this.#lease.job.attempt,
+    });
+    this.#offer();
+  }
+
+  /** Nothing comes any more: what was said of it must be stored before the attempt begins. */
+  fetched(): void {
+    this.#storePending();
   }
 
   /** A step of the service's own. */

@@ -40,9 +40,14 @@ export interface StoreContext {
 export interface StayOptions {
   /**
    * Brings the job's inputs into `folder`, or as far as they are local says where they are. A failure that the caller should read is returned
-   * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running.
+   * or thrown as `JobsError`. Ends soon after `signal` aborts, and leaves nothing running. `report` is for bytes that have to come from elsewhere.
    */
-  readonly prepare: (job: Job, folder: string, signal: AbortSignal) => Promise<Prepared | Failure>;
+  readonly prepare: (
+    job: Job,
+    folder: string,
+    signal: AbortSignal,
+    report: (done: number, total: number) => void,
+  ) => Promise<Prepared | Failure>;
   /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
   readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
   /** Before the second try to store a result; four times that before the third and last. */
@@ -246,7 +251,9 @@ export class Stay {
     const started = performance.now();
     try {
       mkdirSync(join(this.#folder, 'tmp'), { recursive: true });
-      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal);
+      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
+        this.#reporter.fetching(done, total),
+      );
     } catch (error) {
       if (error instanceof JobsError) {
         const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
@@ -259,6 +266,7 @@ export class Stay {
       const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
       return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
     } finally {
+      this.#reporter.fetched();
       this.#timings.prepareSeconds = (performance.now() - started) / 1000;
     }
   }

@@ -1,8 +1,10 @@
-// A job's inputs as local files for the engine: fetched in parallel into its own folder, told apart by content, under names that the service
-// chose. No name or path of a caller ever reaches the engine.
-import { closeSync, openSync, readSync, renameSync } from 'node:fs';
+// A job's inputs as local files for the engine: fetched in parallel into its own folder, told apart by content, examined, under names that the
+// service chose. No name or path of a caller ever reaches the engine, and no file that was not examined.
+import { createHash } from 'node:crypto';
+import { closeSync, createReadStream, openSync, readSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Failure, JobRequest } from '../jobs/job.ts';
+import type { Facts, Kind, Probe } from './probe.ts';
 import type { MediaResolver } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
 
@@ -11,9 +13,26 @@ export interface Inputs {
   readonly sourceAudioPath: string;
   readonly targetPath: string;
   readonly targetType: string;
+  /** SHA-256 of the target, the sources in order, and the sound if there is one. */
+  readonly digests: readonly string[];
+  /** Undefined: nothing is examined here. */
+  readonly targetFacts: Facts | undefined;
 }
 
-type Kind = 'image' | 'video' | 'audio';
+export interface FetchingOptions {
+  readonly resolver: MediaResolver;
+  /** Undefined: the engine takes files as they come. */
+  readonly probe: Probe | undefined;
+  /** Bytes that have come of all inputs that tell how long they are. Inputs at hand tell nothing. */
+  readonly report?: (done: number, total: number) => void;
+}
+
+interface File {
+  readonly path: string;
+  readonly type: string;
+  readonly digest: string;
+  readonly facts: Facts | undefined;
+}
 
 const EXTENSIONS: Readonly<Record<string, string>> = {
   'image/jpeg': 'jpg',
@@ -33,16 +52,17 @@ const EXTENSIONS: Readonly<Record<string, string>> = {
 
 /** Fetches what `request` names into `folder`. A failure is the caller's to read; anything else is thrown. */
 export async function fetchInputs(
-  resolver: MediaResolver,
+  options: FetchingOptions,
   request: JobRequest,
   folder: string,
   signal: AbortSignal,
 ): Promise<Inputs | Failure> {
   const leaving = new AbortController();
   const either = AbortSignal.any([signal, leaving.signal]);
-  const one = async (reference: string, field: string, name: string, kind: Kind): Promise<{ path: string; type: string } | Failure> => {
+  const transfers = new Transfers(options.report);
+  const one = async (reference: string, field: string, name: string, kind: Kind): Promise<File | Failure> => {
     try {
-      const fetched = await fetchOne(resolver, reference, { field, name, kind }, folder, either);
+      const fetched = await fetchOne(options, reference, { field, name, kind }, folder, either, transfers);
       // One input that cannot be had makes the others pointless.
       if ('reason' in fetched) leaving.abort(new Error(fetched.message));
       return fetched;
@@ -61,7 +81,7 @@ export async function fetchInputs(
   if (failure?.status === 'fulfilled') return failure.value as Failure;
   const files = settled.map((each) => {
     if (each.status === 'rejected') throw signal.aborted ? signal.reason : (leaving.signal.reason ?? each.reason);
-    return each.value as { path: string; type: string };
+    return each.value as File;
   });
   const sources = files.slice(1, 1 + request.sourceImages.length);
   return {
@@ -69,30 +89,63 @@ export async function fetchInputs(
     sourceAudioPath: request.sourceAudio === undefined ? '' : files.at(-1)!.path,
     targetPath: files[0]!.path,
     targetType: files[0]!.type,
+    digests: files.map(({ digest }) => digest),
+    targetFacts: files[0]!.facts,
   };
 }
 
+/** The bytes of all transfers of a job together. */
+class Transfers {
+  readonly #report: FetchingOptions['report'];
+  readonly #known = new Map<string, { readonly done: number; readonly total: number }>();
+
+  constructor(report: FetchingOptions['report']) {
+    this.#report = report;
+  }
+
+  progress(name: string, done: number, total: number | undefined): void {
+    if (total === undefined) return;
+    this.#known.set(name, { done, total });
+    const all = [...this.#known.values()];
+    this.#report?.(
+      all.reduce((sum, each) => sum + each.done, 0),
+      all.reduce((sum, each) => sum + each.total, 0),
+    );
+  }
+}
+
 async function fetchOne(
-  resolver: MediaResolver,
+  { resolver, probe }: FetchingOptions,
   reference: string,
   { field, name, kind }: { field: string; name: string; kind: Kind },
   folder: string,
   signal: AbortSignal,
-): Promise<{ path: string; type: string } | Failure> {
+  transfers: Transfers,
+): Promise<File | Failure> {
+  const about = (failure: Failure): Failure => ({ ...failure, message: `${field}: ${failure.message}` });
   const unnamed = join(folder, name);
-  const failure = await resolver.fetch(reference, unnamed, signal);
-  if (failure) return { ...failure, message: `${field}: ${failure.message}` };
+  let digest: string | undefined;
+  const failure = await resolver.fetch(reference, unnamed, signal, {
+    progress: (done, total) => transfers.progress(name, done, total),
+    digested: (sha256) => {
+      digest = sha256;
+    },
+  });
+  if (failure) return about(failure);
   const type = typeOf(unnamed);
   if (type === undefined) {
-    return { reason: 'INPUT_NOT_READABLE', message: `${field}: this is in no format that the service knows`, retryable: false };
+    return about({ reason: 'INPUT_NOT_READABLE', message: 'this is in no format that the service knows', retryable: false });
   }
   const found = type.slice(0, type.indexOf('/'));
   if (found !== kind && !(kind === 'audio' && found === 'video')) {
-    return { reason: 'INPUT_WRONG_KIND', message: `${field}: ${WORDS[kind]} is wanted here, and this is ${type}`, retryable: false };
+    return about({ reason: 'INPUT_WRONG_KIND', message: `${WORDS[kind]} is wanted here, and this is ${type}`, retryable: false });
   }
+  digest ??= await digestOf(unnamed, signal);
+  const verdict = await probe?.probe(unnamed, { digest, kind, mediaType: type }, signal);
+  if (verdict && 'reason' in verdict) return about(verdict);
   const path = `${unnamed}.${EXTENSIONS[type]}`;
   renameSync(unnamed, path);
-  return { path, type };
+  return { path, type, digest, facts: verdict };
 }
 
 const WORDS: Readonly<Record<Kind, string>> = { image: 'a picture', video: 'a video', audio: 'sound' };
@@ -106,6 +159,12 @@ function typeOf(path: string): string | undefined {
   } finally {
     closeSync(fd);
   }
+}
+
+async function digestOf(path: string, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024, signal })) hash.update(chunk as Buffer);
+  return hash.digest('hex');
 }
 
 /** The format of a result that a request does not name: the target's where the engine writes it, else the first that it writes. */

@@ -15,7 +15,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { copyFile, rm } from 'node:fs/promises';
+import { copyFile, link, rm } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -30,7 +30,15 @@ export interface MediaResolver {
    * At prepare: writes the file to `toPath`, which must not be there. Answers why it cannot be had, when that is the reference's fault;
    * throws when it is ours, or with the signal's reason. Leaves nothing behind then.
    */
-  fetch(reference: string, toPath: string, signal: AbortSignal): Promise<Failure | undefined>;
+  fetch(reference: string, toPath: string, signal: AbortSignal, observer?: FetchObserver): Promise<Failure | undefined>;
+}
+
+/** Told what a fetch learns on its way. */
+export interface FetchObserver {
+  /** Bytes that have come so far and, when it is known, of how many. Falls when a transfer begins anew. */
+  progress(done: number, total: number | undefined): void;
+  /** SHA-256 of the whole file in lower-case hex, from those that see all bytes anyway; before `fetch` ends well. */
+  digested(sha256: string): void;
 }
 
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
@@ -64,9 +72,9 @@ export function mediaReferences(resolvers: readonly MediaResolver[]): MediaResol
       if (resolver) return await resolver.check(reference, field);
       return { field, reason: 'UNSUPPORTED_SCHEME', description: unsupported(reference) };
     },
-    async fetch(reference, toPath, signal) {
+    async fetch(reference, toPath, signal, observer) {
       const resolver = resolverOf(reference);
-      if (resolver) return await resolver.fetch(reference, toPath, signal);
+      if (resolver) return await resolver.fetch(reference, toPath, signal, observer);
       return { reason: 'INPUT_NOT_READABLE', message: unsupported(reference), retryable: false };
     },
   };
@@ -130,8 +138,24 @@ async function copyBytes(fd: number, toPath: string, signal: AbortSignal): Promi
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'EEXIST') await rm(toPath, { force: true });
     signal.throwIfAborted();
-    if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
-    throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the work folder is full', { retryAfterSeconds: 30, cause: error });
+    throw storageFull(error, 'the disk of the work folder is full');
+  }
+}
+
+/** What to throw for an error of writing: a full disk is told to the caller as `message`, who may try again. */
+export function storageFull(error: unknown, message: string): unknown {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new JobsError('exhausted', 'STORAGE_FULL', message, { retryAfterSeconds: 30, cause: error });
+}
+
+/** A second name for a file of ours that nobody changes any more, or a copy where there can be none. */
+export async function linkOrCopy(fromPath: string, toPath: string, signal: AbortSignal): Promise<void> {
+  try {
+    await link(fromPath, toPath);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+    await copyOpened(openSync(fromPath, 'r'), toPath, signal);
   }
 }
 

@@ -40,6 +40,8 @@ export async function startService(settings: Readonly<Record<string, string>> = 
     ENGINE: 'scripted:Scripted',
     ENGINE_PATH: join(ROOT, 'worker', 'tests', 'engines'),
     PYTHON: python(),
+    // The scripted engine opens nothing, and its media are a few bytes of their formats.
+    ...(settings.ENGINE === undefined ? { PROBE: 'off' } : {}),
     ...settings,
   };
   const config = readConfig(Object.fromEntries(Object.entries(all).map(([name, value]) => [`FFJOBS_${name}`, value])), ROOT);

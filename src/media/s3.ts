@@ -1,0 +1,297 @@
+// s3://bucket/key references, on AWS or any server that speaks its protocol. Always true here: only listed buckets and the keys that the caller's
+// rule allows are asked for; a large object comes in ranges side by side, all of one version, and has its digest when it is whole.
+import { createHash } from 'node:crypto';
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { GetObjectCommand, HeadObjectCommand, S3Client, S3ServiceException } from '@aws-sdk/client-s3';
+import type { Violation } from '../jobs/errors.ts';
+import type { Failure } from '../jobs/job.ts';
+import { type FetchObserver, type MediaResolver, storageFull } from './references.ts';
+import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
+
+export interface S3Connection {
+  /** Of an S3-compatible server; undefined: that of AWS. */
+  readonly endpoint: string | undefined;
+  readonly region: string;
+  /** Undefined: the SDK finds them where AWS keeps them (profile, container or instance role). */
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string; readonly sessionToken?: string } | undefined;
+}
+
+export interface S3Options {
+  readonly connection: S3Connection;
+  /** Those that a reference may name; `*`: all. */
+  readonly buckets: readonly string[];
+  /** Whether the caller may read this object at all, for rules such as a prefix for each tenant. */
+  readonly mayRead?: (bucket: string, key: string) => boolean;
+  readonly maxBytes: number;
+  /** Longest transfer, in milliseconds. */
+  readonly totalMs: number;
+  /** A transfer that brings nothing for so long is given up. */
+  readonly idleMs?: number;
+  readonly partBytes?: number;
+  /** Parts under way at once. */
+  readonly parallel?: number;
+}
+
+interface Place {
+  readonly bucket: string;
+  readonly key: string;
+}
+
+const PART_BYTES = 8 * 1024 * 1024;
+const PARALLEL = 4;
+const IDLE_MS = 30_000;
+const CONNECT_MS = 10_000;
+/** For a part of which some bytes have come; the SDK itself asks again when none have. */
+const PART_TRIES = 4;
+const MAX_KEY_BYTES = 1024;
+/** The service's own credentials or settings are wrong: for the log, not for the caller. */
+const OPERATORS =
+  /^(InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|CredentialsProviderError|PermanentRedirect|AuthorizationHeaderMalformed|InvalidRegion)/;
+
+class Stopped extends Error {
+  override readonly name = 'Stopped';
+  readonly failure: Failure;
+  constructor(reason: string, message: string, retryable = false) {
+    super(message);
+    this.failure = { reason, message, retryable };
+  }
+}
+
+/** A resolver that holds connections until it is disposed. */
+export function openS3(options: S3Options): MediaResolver & AsyncDisposable {
+  const { endpoint, region, credentials } = options.connection;
+  const client = new S3Client({
+    region,
+    endpoint,
+    credentials,
+    // Names of buckets are host names on AWS alone.
+    forcePathStyle: endpoint !== undefined,
+    // A range has no checksum of its own; the digest is made here.
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: options.idleMs ?? IDLE_MS },
+  });
+  const place = (reference: string) => placeOf(reference, options);
+  return {
+    schemes: ['s3'],
+    async check(reference, field) {
+      const found = place(reference);
+      return 'bucket' in found ? undefined : { field, ...found };
+    },
+    async fetch(reference, toPath, signal, observer) {
+      const found = place(reference);
+      if (!('bucket' in found)) return { reason: found.reason, message: found.description, retryable: false };
+      return await fetchObject(client, found, toPath, signal, options, observer);
+    },
+    async [Symbol.asyncDispose]() {
+      client.destroy();
+    },
+  };
+}
+
+function placeOf(reference: string, { buckets, mayRead }: S3Options): Place | Pick<Violation, 'reason' | 'description'> {
+  const [, bucket, key] = /^s3:\/\/([^/]*)\/(.*)$/is.exec(reference) ?? [];
+  const wrong = (description: string) => ({ reason: 'INVALID_S3_URI', description });
+  // Names as AWS has them; nothing that is an address, an ARN or has a user in it.
+  if (bucket === undefined || !/^(?!\d+\.\d+\.\d+\.\d+$)[a-z\d](?!.*\.\.)[a-z\d.-]{1,61}[a-z\d]$/.test(bucket)) {
+    return wrong('this is not s3://bucket/key with the plain name of a bucket');
+  }
+  if (key === undefined || key === '' || key.endsWith('/')) return wrong('the name of the object is missing after the bucket');
+  if (Buffer.byteLength(key) > MAX_KEY_BYTES) return wrong(`the name of an object has at most ${MAX_KEY_BYTES} bytes`);
+  // A server that keeps objects as files would follow these, out of the bucket or of the prefix that is allowed.
+  if (key.split(/[/\\]/).some((part, i) => part === '.' || part === '..' || (part === '' && i === 0))) {
+    return wrong("the name of an object does not begin with '/', and has no '.' or '..' between slashes");
+  }
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  if (/[\x00-\x1f\x7f]/.test(key) || !key.isWellFormed()) return wrong('the name of an object has no control characters');
+  if (!(buckets.includes('*') || buckets.includes(bucket)) || mayRead?.(bucket, key) === false) {
+    return { reason: 'INPUT_BUCKET_NOT_ALLOWED', description: 'this place is not one that media are fetched from' };
+  }
+  return { bucket, key };
+}
+
+async function fetchObject(
+  client: S3Client,
+  place: Place,
+  toPath: string,
+  signal: AbortSignal,
+  options: S3Options,
+  observer: FetchObserver | undefined,
+): Promise<Failure | undefined> {
+  signal.throwIfAborted();
+  const leaving = new AbortController();
+  const late = setTimeout(() => leaving.abort(new Stopped('INPUT_TIMED_OUT', 'the object took too long to come', true)), options.totalMs);
+  const transfer = new Transfer(client, place, options, leaving, AbortSignal.any([signal, leaving.signal]), observer);
+  let file: FileHandle | undefined;
+  let whole = false;
+  try {
+    const { bytes, etag } = await transfer.head();
+    file = await open(toPath, 'wx+');
+    const sha256 = await transfer.read(file, bytes, etag);
+    observer?.digested(sha256);
+    whole = true;
+    return undefined;
+  } catch (error) {
+    signal.throwIfAborted();
+    const cause = leaving.signal.aborted ? leaving.signal.reason : error;
+    if (cause instanceof Stopped) return cause.failure;
+    throw storageFull(cause, 'the disk of the work folder is full');
+  } finally {
+    clearTimeout(late);
+    leaving.abort();
+    await file?.close();
+    if (file && !whole) await rm(toPath, { force: true });
+  }
+}
+
+class Transfer {
+  readonly #client: S3Client;
+  readonly #place: Place;
+  readonly #options: S3Options;
+  readonly #leaving: AbortController;
+  readonly #signal: AbortSignal;
+  readonly #observer: FetchObserver | undefined;
+  #received = 0;
+
+  constructor(
+    client: S3Client,
+    place: Place,
+    options: S3Options,
+    leaving: AbortController,
+    signal: AbortSignal,
+    observer: FetchObserver | undefined,
+  ) {
+    this.#client = client;
+    this.#place = place;
+    this.#options = options;
+    this.#leaving = leaving;
+    this.#signal = signal;
+    this.#observer = observer;
+  }
+
+  async head(): Promise<{ bytes: number; etag: string }> {
+    const { maxBytes } = this.#options;
+    const facts = await this.#client
+      .send(new HeadObjectCommand(this.#input()), { abortSignal: this.#signal })
+      .catch((error: unknown) => this.#fail(error));
+    const { ContentLength: bytes, ETag: etag, ContentEncoding: encoding } = facts;
+    if (bytes === undefined || etag === undefined)
+      throw new Stopped('INPUT_UNREACHABLE', 'the store does not say how long the object is', true);
+    if (bytes === 0) throw new Stopped('INPUT_NOT_READABLE', 'this object is empty');
+    if (bytes > maxBytes) throw new Stopped('INPUT_TOO_LARGE', `a file has at most ${maxBytes} bytes here`);
+    if (encoding && !/^(identity|aws-chunked)$/.test(encoding)) {
+      throw new Stopped('INPUT_NOT_READABLE', 'this object is kept in an encoding; it must be kept as it is');
+    }
+    return { bytes, etag };
+  }
+
+  /** Writes the whole object; answers its digest. */
+  async read(file: FileHandle, bytes: number, etag: string): Promise<string> {
+    const size = this.#options.partBytes ?? PART_BYTES;
+    const parts = Math.ceil(bytes / size);
+    const whole = Array.from({ length: parts }, () => Promise.withResolvers<void>());
+    for (const part of whole) part.promise.catch(() => {});
+    let next = 0;
+    const work = async () => {
+      while (next < parts) {
+        const part = next++;
+        await this.#readPart(file, part * size, Math.min(bytes, (part + 1) * size), bytes, etag);
+        whole[part]!.resolve();
+      }
+    };
+    const hash = createHash('sha256');
+    // Behind the parts, out of the system's cache: parts come in any order, and are not kept in memory until their turn.
+    const digest = async () => {
+      const buffer = Buffer.allocUnsafe(Math.min(bytes, 1024 * 1024));
+      let at = 0;
+      for (const part of whole) {
+        await part.promise;
+        const end = Math.min(bytes, Math.floor(at / size + 1) * size);
+        while (at < end) {
+          const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, end - at), at);
+          if (bytesRead === 0) throw new Error('the file that was written is shorter than it was');
+          hash.update(buffer.subarray(0, bytesRead));
+          at += bytesRead;
+        }
+      }
+    };
+    const idle = this.#options.idleMs ?? IDLE_MS;
+    let seen = 0;
+    const watch = setInterval(() => {
+      if (this.#received === seen) this.#leaving.abort(new Stopped('INPUT_TIMED_OUT', 'the store sends the object too slowly', true));
+      seen = this.#received;
+    }, idle);
+    const tasks = Array.from({ length: Math.min(parts, this.#options.parallel ?? PARALLEL) }, () =>
+      work().catch((error: unknown) => {
+        // One part that cannot be had ends the others, and whoever waits for it.
+        this.#leaving.abort(error);
+        for (const part of whole) part.reject(error);
+        throw error;
+      }),
+    );
+    try {
+      await Promise.all([...tasks, digest()]);
+    } finally {
+      clearInterval(watch);
+      // Nobody writes to the file when it is closed.
+      await Promise.allSettled(tasks);
+    }
+    return hash.digest('hex');
+  }
+
+  async #readPart(file: FileHandle, from: number, to: number, total: number, etag: string): Promise<void> {
+    let at = from;
+    let head = Buffer.alloc(0);
+    for (let tries = 1; at < to; tries++) {
+      try {
+        const range = total > to - from || at > 0 ? `bytes=${at}-${to - 1}` : undefined;
+        const { Body: body } = await this.#client.send(new GetObjectCommand({ ...this.#input(), Range: range, IfMatch: etag }), {
+          abortSignal: this.#signal,
+        });
+        for await (const chunk of body as unknown as AsyncIterable<Buffer>) {
+          this.#signal.throwIfAborted();
+          if (at + chunk.length > to) throw new Stopped('INPUT_UNREACHABLE', 'the store sends more than was asked for', true);
+          await writeAll(file, chunk, at);
+          at += chunk.length;
+          this.#received += chunk.length;
+          this.#observer?.progress(this.#received, total);
+          if (from === 0 && head.length < SNIFF_BYTES) {
+            head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
+            if (head.length === SNIFF_BYTES) judge(head);
+          }
+        }
+        if (at < to && tries >= PART_TRIES) throw new Stopped('INPUT_TRUNCATED', 'the store sends less than it announced', true);
+      } catch (error) {
+        this.#signal.throwIfAborted();
+        if (tries >= PART_TRIES || at === from || error instanceof Stopped) this.#fail(error);
+      }
+    }
+    if (from === 0) judge(head);
+  }
+
+  #input() {
+    return { Bucket: this.#place.bucket, Key: this.#place.key };
+  }
+
+  /** Throws what an error of the SDK means: `Stopped` where the caller should read it. */
+  #fail(error: unknown): never {
+    this.#signal.throwIfAborted();
+    const { name, code, syscall } = error as NodeJS.ErrnoException;
+    if (error instanceof Stopped || OPERATORS.test(name)) throw error;
+    const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+    if (status === 404) throw new Stopped('INPUT_NOT_FOUND', 'there is no such object');
+    if (status === 401 || status === 403) throw new Stopped('INPUT_FORBIDDEN', 'the service may not read this object');
+    if (status === 412 || status === 416) throw new Stopped('INPUT_CHANGED', 'this object changed while it was fetched', true);
+    if (name === 'TimeoutError') throw new Stopped('INPUT_TIMED_OUT', 'the store does not answer', true);
+    const network = ['connect', 'read', 'write', 'getaddrinfo'].includes(syscall ?? '') || code === 'ECONNRESET' || code === 'EPIPE';
+    if (network || (status !== undefined && status >= 500)) throw new Stopped('INPUT_UNREACHABLE', 'the store cannot be reached', true);
+    throw error;
+  }
+}
+
+function judge(head: Buffer): void {
+  if (mediaTypeOf(head) === undefined) throw new Stopped('INPUT_NOT_READABLE', 'this object is in no format that the service knows');
+}
+
+async function writeAll(file: FileHandle, chunk: Uint8Array, at: number): Promise<void> {
+  for (let done = 0; done < chunk.length; ) done += (await file.write(chunk, done, chunk.length - done, at + done)).bytesWritten;
+}
