@@ -49,81 +49,19 @@ _DEMUXERS = {
 }
 _FORMAT_WHITELIST = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,mp3,flac,ogg"
 # What cameras, phones, screens and editors write. The many decoders for old games and the like stay shut.
-_VIDEO_CODECS = frozenset(
-    {
-        "h264",
-        "hevc",
-        "av1",
-        "libdav1d",
-        "vp8",
-        "vp9",
-        "mpeg1video",
-        "mpeg2video",
-        "mpeg4",
-        "msmpeg4v2",
-        "msmpeg4v3",
-        "h263",
-        "mjpeg",
-        "prores",
-        "dnxhd",
-        "cfhd",
-        "ffv1",
-        "huffyuv",
-        "ffvhuff",
-        "utvideo",
-        "magicyuv",
-        "rawvideo",
-        "qtrle",
-        "png",
-        "theora",
-        "wmv1",
-        "wmv2",
-        "dvvideo",
-        "v210",
-    }
-)
-_AUDIO_CODECS = frozenset(
-    {
-        "aac",
-        "aac_latm",
-        "mp1",
-        "mp2",
-        "mp3",
-        "mp1float",
-        "mp2float",
-        "mp3float",
-        "ac3",
-        "eac3",
-        "opus",
-        "libopus",
-        "vorbis",
-        "libvorbis",
-        "flac",
-        "alac",
-        "pcm_s8",
-        "pcm_u8",
-        "pcm_s16le",
-        "pcm_s16be",
-        "pcm_s24le",
-        "pcm_s24be",
-        "pcm_s32le",
-        "pcm_s32be",
-        "pcm_f32le",
-        "pcm_f32be",
-        "pcm_f64le",
-        "pcm_mulaw",
-        "pcm_alaw",
-        "adpcm_ms",
-        "adpcm_ima_wav",
-        "adpcm_ima_qt",
-        "dca",
-        "speex",
-        "wmav1",
-        "wmav2",
-        "amrnb",
-        "amrwb",
-    }
-)
+# fmt: off
+_VIDEO_CODECS = frozenset({
+    "h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "h263", "mjpeg",
+    "prores", "dnxhd", "cfhd", "ffv1", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "rawvideo", "qtrle", "png", "theora", "wmv1",
+    "wmv2", "dvvideo", "v210",
+})
+_AUDIO_CODECS = frozenset({
+    "aac", "aac_latm", "mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float", "ac3", "eac3", "opus", "libopus", "vorbis",
+    "libvorbis", "flac", "alac", "pcm_s8", "pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be",
+    "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "dca", "speex",
+    "wmav1", "wmav2", "amrnb", "amrwb",
+})
+# fmt: on
 # Key frames that are decoded to see that the size stays: all of them in a short video, spread over the whole of a long one.
 _SAMPLES = 48
 _HEAD_BYTES = 1 << 20

@@ -87,8 +87,11 @@ def test_nobody_waits_for_one_that_was_left(examiner, collins, tmp_path):
     for number in (1, 2, 3):
         examiner.say({"leave": number})
     examiner.ask(4, collins, "image", "image/jpeg")
-    heard = [examiner.hear() for _ in range(3)]
-    assert {answer["id"] for answer in heard} == {1, 2, 4}  # 3 had not begun
+    # Whether the first two had begun is a matter of chance; the third had to wait for them.
+    heard = set()
+    while 4 not in heard:
+        heard.add(examiner.hear()["id"])
+    assert heard <= {1, 2, 4}
 
 
 def test_the_clock_ends_what_hangs(tmp_path):
