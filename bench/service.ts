@@ -64,6 +64,8 @@ export class Service implements AsyncDisposable {
         FFJOBS_METRICS_PORT: String(ports[1]),
         FFJOBS_DATA_DIR: dataDir,
         FFJOBS_ENGINE: options.engine ?? 'noop:Noop',
+        // The engines of the benches open nothing, and their inputs are few bytes.
+        FFJOBS_PROBE: options.engine === 'classical' ? 'on' : 'off',
         FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
         FFJOBS_LOG_FORMAT: 'json',
         ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
