@@ -3,7 +3,7 @@
 // server stream (another protocol, compression, JSON) is left to Connect. A message that many watch is encoded once.
 // Wire format: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import type { OutgoingHttpHeaders } from 'node:http';
-import { create, type DescMethod, fromBinary, isMessage, type Message, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMessage, type DescMethod, fromBinary, isMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import { parseTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -77,7 +77,7 @@ async function serve(
   });
   const start = async () => {
     if (timeout.error) throw timeout.error;
-    const message = fromBinary(method.desc.input, await onlyMessage(request, options.readMaxBytes));
+    const message = parse(method.desc.input, await onlyMessage(request, options.readMaxBytes));
     const messages = await callStream(method.implementation, options.interceptors, call, message);
     // A stream may be silent for long; its caller should know that it is open.
     open();
@@ -140,6 +140,15 @@ async function onlyMessage(request: FastifyRequest, limit: number): Promise<Uint
     throw new ConnectError('protocol error: more than one message for a server stream', Code.Unimplemented);
   }
   return bytes.subarray(PREFIX_BYTES);
+}
+
+/** Its sender's fault, and said as Connect says it. */
+function parse(desc: DescMessage, bytes: Uint8Array): Message {
+  try {
+    return fromBinary(desc, bytes);
+  } catch (error) {
+    throw new ConnectError(`parse binary: ${error instanceof Error ? error.message : String(error)}`, Code.Internal);
+  }
 }
 
 function asConnectError(error: unknown, report: (cause: unknown) => void): ConnectError {

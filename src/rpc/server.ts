@@ -2,7 +2,7 @@
 // protocols apart, above it Connect serves the RPCs and the bridge their REST form. Requests are counted and logged here, once each, when
 // their response ends, whatever became of them.
 import { randomUUID } from 'node:crypto';
-import { type ServerResponse, STATUS_CODES } from 'node:http';
+import { type IncomingHttpHeaders, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
@@ -105,6 +105,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   });
 
   app.addHook('onRequest', (request, reply, done) => {
+    dropFarDeadline(request.raw.headers);
     calls.set(request.raw, {
       id: request.id,
       log: options.log,
@@ -225,6 +226,18 @@ export async function createServer(options: ServerOptions): Promise<Server> {
 function requestId(request: { headers: Record<string, string | string[] | undefined> }): string {
   const given = request.headers['x-request-id'];
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID();
+}
+
+const TIMEOUT_UNITS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
+/** Node fires a timer at once that is set for longer, so that a deadline in a month would be over now. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+function dropFarDeadline(headers: IncomingHttpHeaders): void {
+  const [, count, unit] = /^(\d{1,8})([HMSmun])$/.exec(String(headers['grpc-timeout'] ?? '')) ?? [];
+  if (Number(count) * TIMEOUT_UNITS[unit ?? '']! > LONGEST_TIMER_MS) delete headers['grpc-timeout'];
+  if (Number(headers['connect-timeout-ms']) > LONGEST_TIMER_MS && /^\d{1,10}$/.test(String(headers['connect-timeout-ms']))) {
+    delete headers['connect-timeout-ms'];
+  }
 }
 
 function isHost(host: unknown): boolean {
