@@ -144,7 +144,8 @@ describe('local references', { concurrency: 4 }, () => {
     const swap = `
       const { renameSync, symlinkSync } = require('node:fs');
       const [next, door, outside] = process.argv.slice(1);
-      for (let i = 0; ; i++) {
+      // Ends by itself should nobody be there to end it.
+      for (let i = 0, until = Date.now() + 60_000; Date.now() < until; i++) {
         symlinkSync(i % 2 === 0 ? outside : 'real', next);
         renameSync(next, door);
         if (i === 1) process.stdout.write('swapping');
