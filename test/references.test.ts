@@ -153,18 +153,24 @@ describe('local references', { concurrency: 4 }, () => {
     const swapper = spawn(process.execPath, ['-e', swap, join(root, 'next'), join(root, 'door'), outside], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    t.after(() => swapper.kill('SIGKILL'));
+    const ended = once(swapper, 'exit');
     await once(swapper.stdout, 'data');
     let given = 0;
     let refused = 0;
-    for (let i = 0; i < 20_000 && (given < 200 || refused < 200); i++) {
-      const to = join(work, `${i}`);
-      if (await files.fetch('door/secret.jpg', to, NEVER)) {
-        refused++;
-        continue;
+    try {
+      for (let i = 0; i < 20_000 && (given < 200 || refused < 200); i++) {
+        const to = join(work, `${i}`);
+        if (await files.fetch('door/secret.jpg', to, NEVER)) {
+          refused++;
+          continue;
+        }
+        given++;
+        assert.equal(await readFile(to, 'utf8'), 'harmless');
       }
-      given++;
-      assert.equal(await readFile(to, 'utf8'), 'harmless');
+    } finally {
+      // It is gone before the folder is.
+      swapper.kill('SIGKILL');
+      await ended;
     }
     assert.ok(refused > 0, 'the race was run');
     assert.ok(given > 0, 'the race was run');
