@@ -20,7 +20,7 @@ import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/jo
 import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
-import type { RunEnd, RunHandle, Worker } from './worker.ts';
+import { OUT_OF_MEMORY, type RunEnd, type RunHandle, type Worker } from './worker.ts';
 
 /** What a job needs on this machine, as local files. */
 export type Prepared = Pick<
@@ -109,6 +109,8 @@ export class Stay {
   #run: RunHandle | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #leaveLane: (() => void) | undefined;
+  /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
+  #lowMemory = false;
 
   /** `folder` is for this stay alone. */
   constructor(lease: Lease, folder: string, options: StayOptions, host: Host) {
@@ -275,6 +277,7 @@ export class Stay {
     const timings = this.#timings;
     if (this.#stopped) return undefined;
     const taken = performance.now();
+    this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
     const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
@@ -291,6 +294,7 @@ export class Stay {
         outputPath: this.#outputPath,
         workDir: join(this.#folder, 'tmp'),
         previews: request?.previews ?? false,
+        lowMemory: this.#lowMemory,
       },
       runTimeoutMs: request?.runTimeout ? durationMs(request.runTimeout) : this.#options.runTimeoutMs,
       onProgress: (progress) => this.#reporter.progress(progress),
@@ -355,8 +359,10 @@ export class Stay {
   async #endRun(end: Exclude<RunEnd, { kind: 'done' }>): Promise<void> {
     if (this.#stopped && !(this.#stopped === 'given_back' && end.kind === 'refused')) return this.#endStopped();
     switch (end.kind) {
-      case 'failed':
-        return this.#fail(end.failure, end.killed);
+      case 'failed': {
+        const inVain = this.#lowMemory && end.failure.reason === OUT_OF_MEMORY;
+        return this.#fail(inVain ? { ...end.failure, retryable: false } : end.failure, end.killed);
+      }
       case 'refused':
         return this.#conclude(() => this.#lease.refuse(end.failure, this.#attemptTimings()));
       case 'canceled':

@@ -187,7 +187,7 @@ async function alreadyServed(config: Config): Promise<string | undefined> {
   if (config.port === 0) return undefined;
   const host = config.host === '0.0.0.0' || config.host === '::' ? 'localhost' : config.host;
   const scheme = config.tlsCert === undefined ? 'http' : 'https';
-  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patienceMs: 0 });
+  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patient: false });
   try {
     return (await service.system.getCapabilities({}, { timeoutMs: 2_000 })).serviceVersion;
   } catch (error) {
