@@ -1,7 +1,7 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
 import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
-import { createReadStream, lstatSync, readFileSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, lstatSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
@@ -63,6 +63,8 @@ class LocalBlobs implements LocalBlobStore {
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
+      // Somebody may have tidied the data folder up.
+      if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
       const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
       await pin?.(key);
       const known = await this.stat(key);
@@ -71,7 +73,7 @@ class LocalBlobs implements LocalBlobStore {
         if (typeof source !== 'string') await unlink(temporary);
         return known;
       }
-      if (typeof source === 'string') await takeFile(source, temporary);
+      if (typeof source === 'string') await takeFile(source, temporary, bytes);
       const path = join(this.dir, this.pathOf(key));
       await makeFolder(this.dir, dirname(path));
       // The type first: a blob that is there has one.
@@ -171,10 +173,13 @@ export async function digestFile(path: string, signal: AbortSignal | undefined):
   return { key: hash.digest('hex'), bytes };
 }
 
-async function takeFile(source: string, to: string): Promise<void> {
+/** `bytes`: as many as had a digest made of them. */
+async function takeFile(source: string, to: string, bytes: number): Promise<void> {
   await linkOrCopy(source, to);
   const file = await open(to, 'r');
   try {
+    const { size } = await file.stat();
+    if (size !== bytes) throw new JobsError('data_loss', 'RESULT_CHANGED', 'the result was written to after it was said to be done');
     await file.sync();
   } finally {
     await file.close();

@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import {
   type Change,
@@ -21,11 +21,12 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, Limits, NewJob, Rank } from '../jobs/ports.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
+import type { Due, Lifetimes } from './lifetimes.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { Writer } from './writer.ts';
 
@@ -36,6 +37,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly lifetimes: Lifetimes;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -51,6 +53,7 @@ export class JobSteps {
   readonly #findKey;
   readonly #keepKey;
   readonly #dropKeys;
+  readonly #dropKeyOf;
   readonly #moveFlow;
 
   constructor(options: JobStepsOptions) {
@@ -62,6 +65,7 @@ export class JobSteps {
       `DELETE FROM idempotency WHERE (tenant, key) IN
          (SELECT tenant, key FROM idempotency WHERE expires_ms <= ? ORDER BY expires_ms LIMIT 2)`,
     );
+    this.#dropKeyOf = db.prepare('DELETE FROM idempotency WHERE tenant = ? AND key = ? AND job_id = ?');
     this.#moveFlow = db.prepare('INSERT OR REPLACE INTO flows (tenant, virtual) VALUES (?, ?)');
   }
 
@@ -159,7 +163,7 @@ export class JobSteps {
     return next;
   }
 
-  complete(stored: StoredJob, done: { result: MediaResult; warnings: readonly string[]; timings: Timings }): StoredJob {
+  complete(stored: StoredJob, done: Done): StoredJob {
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
     // A job that ends well without having begun took its result from the cache.
     const cached = stored.job.status === JobStatus.QUEUED;
@@ -246,6 +250,38 @@ export class JobSteps {
     return job.purgedAt ? stored : this.#step(stored, { type: 'purge' }, {}, { silent: true });
   }
 
+  /** Whether `expire` has anything to do. */
+  isExpireDue(jobTtlMs: number): boolean {
+    const { lifetimes, now } = this.#options;
+    return lifetimes.results(now(), 1).length > 0 || lifetimes.ends(now() - jobTtlMs, 1).length > 0;
+  }
+
+  /** See `JobStore.expire`. */
+  expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Expired {
+    const { table, lifetimes, now } = this.#options;
+    const nowMs = now();
+    const results = lifetimes.results(nowMs, max);
+    for (const { jobId } of results) this.purge(table.get(jobId)!);
+    const ends = lifetimes.ends(nowMs - jobTtlMs, max);
+    for (const end of ends) this.#forget(table.get(end.jobId)!, end);
+    if (ends.length > 0) table.keepMarks();
+    return { purged: results.length, forgotten: ends.length, more: results.length === max || ends.length === max };
+  }
+
+  /** The job has never been. What it still refers to is let go. */
+  #forget(stored: StoredJob, end: Due): void {
+    const { table, figures, events, references, lifetimes, tx, now } = this.#options;
+    const { job, num, tenant, blob } = stored;
+    if (!job.purgedAt) lifetimes.purged(num, job);
+    lifetimes.forgotten(end);
+    references.moved(num, blob, undefined);
+    const key = job.request?.idempotencyKey;
+    if (key !== undefined) this.#dropKeyOf.run(tenant, key, job.jobId);
+    table.delete(stored);
+    figures.moved(tenant, job.status, undefined, now());
+    tx.committed(() => events.forgotten(job.jobId));
+  }
+
   /** Back into the queue at its old place, the tenant not charged for the claim. */
   #return(stored: StoredJob, change: Change & { type: 'release' | 'requeue' }, patch: Partial<StoredJob>): StoredJob {
     const { queue, now } = this.#options;
@@ -261,7 +297,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
   ): StoredJob {
-    const { table, figures, references, now } = this.#options;
+    const { table, figures, references, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -272,7 +308,11 @@ export class JobSteps {
     table.update(next, columns);
     references.moved(stored.num, stored.blob, blob);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
-    if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+    if (job.status !== stored.job.status) {
+      figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+      if (isTerminal(job.status)) lifetimes.ended(stored.num, job);
+    }
+    if (change.type === 'purge') lifetimes.purged(stored.num, job);
     return next;
   }
 

@@ -40,6 +40,9 @@ type Bind = string | number | null;
 const COLUMNS =
   'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
 
+const LAST_NUM = 'last_num';
+const LAST_CHANGE = 'last_change';
+
 export interface JobTableOptions {
   /** Jobs kept decoded. */
   readonly cacheSize: number;
@@ -64,6 +67,10 @@ export class JobTable {
   readonly #events;
   readonly #lasting;
   readonly #trim;
+  readonly #deleteJob;
+  readonly #deleteEvents;
+  readonly #deleteLabel;
+  readonly #keepMark;
   #nextNum: number;
   #lastChange: number;
 
@@ -91,10 +98,17 @@ export class JobTable {
        ORDER BY sequence LIMIT ?`,
     );
     this.#trim = db.prepare(`DELETE FROM events WHERE num = ? AND sequence <= ? AND kind <> ${EVENT_KIND.state}`);
+    this.#deleteJob = db.prepare('DELETE FROM jobs WHERE num = ?');
+    this.#deleteEvents = db.prepare('DELETE FROM events WHERE num = ?');
+    this.#deleteLabel = db.prepare('DELETE FROM labels WHERE label = ? AND created_ms = ? AND num = ?');
+    this.#keepMark = db.prepare('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)');
     const { num, change } = db.prepare('SELECT max(num) AS num, max(change_no) AS change FROM jobs').get() as Record<string, number | null>;
-    this.#nextNum = (num ?? 0) + 1;
+    const mark = db.prepare('SELECT value FROM meta WHERE key = ?');
+    const marked = (key: string) => Number(Buffer.from((mark.get(key) as { value: Uint8Array } | undefined)?.value ?? []).toString());
+    this.#nextNum = Math.max(num ?? 0, marked(LAST_NUM)) + 1;
     // A gap at each start: change numbers that power loss took away are not given out again, so no token can point past news.
-    this.#lastChange = change === null || change === undefined ? 0 : change + 1_000_000;
+    const last = Math.max(change ?? 0, marked(LAST_CHANGE));
+    this.#lastChange = last === 0 ? 0 : last + 1_000_000;
   }
 
   /** Number of the latest change. */
@@ -175,6 +189,24 @@ export class JobTable {
       );
     }
     this.#changed(next);
+  }
+
+  /** Removes a job with its events and labels. */
+  delete({ num, job }: StoredJob): void {
+    const created = timestampMs(job.createdAt!);
+    for (const [key, value] of Object.entries(job.request!.labels)) {
+      this.#deleteLabel.run(key, created, num);
+      this.#deleteLabel.run(`${key}=${value}`, created, num);
+    }
+    this.#deleteEvents.run(num);
+    this.#deleteJob.run(num);
+    this.#cache.delete(job.jobId);
+  }
+
+  /** After jobs were deleted: the numbers that they had are not given out again, over a restart either. */
+  keepMarks(): void {
+    this.#keepMark.run(LAST_NUM, Buffer.from(String(this.#nextNum - 1)));
+    this.#keepMark.run(LAST_CHANGE, Buffer.from(String(this.#lastChange)));
   }
 
   appendEvent(num: number, event: JobEvent): void {

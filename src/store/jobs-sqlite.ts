@@ -8,9 +8,11 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, type MediaResult, WaitReason } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
   type Claim,
+  type Done,
+  type Expired,
   type JobChange,
   type JobFilter,
   type JobId,
@@ -32,6 +34,7 @@ import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
 import { JobSteps } from './job-steps.ts';
 import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { Tokens } from './tokens.ts';
@@ -149,6 +152,7 @@ class SqliteJobStore implements JobStore {
     });
     this.#references = new BlobReferences(db);
     this.#steps = new JobSteps({
+      lifetimes: new Lifetimes(db),
       db,
       table: this.#table,
       queue: this.#queue,
@@ -205,6 +209,13 @@ class SqliteJobStore implements JobStore {
       const found = this.#table.get(id);
       return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
+    this.#assertOpen();
+    // Mostly there is nothing to do, and a step would wait for the disk.
+    if (!this.#steps.isExpireDue(limits.jobTtlMs)) return { purged: 0, forgotten: 0, more: false };
+    return await this.#step(true, () => this.#steps.expire(limits));
   }
 
   async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
@@ -506,7 +517,7 @@ class SqliteLease implements Lease {
     }
   }
 
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
+  complete(done: Done): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
 
