@@ -25,6 +25,7 @@ from facefusion_jobs import (
     is_terminal,
     verify_webhook,
 )
+from facefusion_jobs._calls import status_in
 
 SERVER = os.environ["FFJOBS_TEST_SERVER"]
 FOLDER = Path(os.environ["FFJOBS_TEST_FOLDER"])
@@ -69,7 +70,7 @@ def test_a_job_is_submitted_waited_for_and_its_result_fetched(connect, tmp_path)
             seen = []
             job = await client.submit_and_wait(**PICTURE, parameters={"steps": 3, "output": "the picture"}, on_event=seen.append)
             assert job.status == JobStatus.JOB_STATUS_SUCCEEDED
-            assert seen[-1].state.status == JobStatus.JOB_STATUS_SUCCEEDED
+            assert status_in(seen[-1]) == JobStatus.JOB_STATUS_SUCCEEDED
             facts = await client.download(job.job_id, tmp_path / "result.png")
             assert (tmp_path / "result.png").read_text() == "the picture"
             assert facts.sha256 == job.result.sha256
