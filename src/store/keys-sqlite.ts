@@ -12,6 +12,7 @@ const COLUMNS = 'key_id, name, tenant, scopes, tier, hash, created_ms, expires_m
 
 export class SqliteKeys implements KeyStore {
   readonly #step: RunStep;
+  readonly #assertOpen: () => void;
   readonly #find;
   readonly #all;
   readonly #ofTenant;
@@ -20,8 +21,10 @@ export class SqliteKeys implements KeyStore {
   readonly #revoke;
   readonly #use;
 
-  constructor(db: DatabaseSync, step: RunStep) {
+  /** `assertOpen` throws once the file is closed. */
+  constructor(db: DatabaseSync, step: RunStep, assertOpen: () => void) {
     this.#step = step;
+    this.#assertOpen = assertOpen;
     this.#find = db.prepare(`SELECT ${COLUMNS} FROM api_keys WHERE key_id = ?`);
     this.#all = db.prepare(`SELECT ${COLUMNS} FROM api_keys ORDER BY created_ms DESC, key_id`);
     this.#ofTenant = db.prepare(`SELECT ${COLUMNS} FROM api_keys WHERE tenant = ? ORDER BY created_ms DESC, key_id`);
@@ -35,11 +38,13 @@ export class SqliteKeys implements KeyStore {
   }
 
   async find(id: string): Promise<ApiKey | undefined> {
+    this.#assertOpen();
     const row = this.#find.get(id) as Row | undefined;
     return row && decode(row);
   }
 
   async list(tenant: string | undefined): Promise<readonly ApiKey[]> {
+    this.#assertOpen();
     const rows = (tenant === undefined ? this.#all.all() : this.#ofTenant.all(tenant)) as Row[];
     return rows.map(decode);
   }
