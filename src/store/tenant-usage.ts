@@ -9,7 +9,7 @@ import type { Limits } from '../jobs/ports.ts';
 
 const DAY_MS = 86_400_000;
 /** The first schema with these figures. */
-export const USAGE_SCHEMA = 3;
+export const USAGE_SCHEMA = 4;
 
 interface Used {
   readonly storedBytes: number;
