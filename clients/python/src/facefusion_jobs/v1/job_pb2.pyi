@@ -138,7 +138,7 @@ class Webhook(_message.Message):
     def __init__(self, url: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[JobStatus, str]]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request")
+    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request", "tenant")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +167,7 @@ class Job(_message.Message):
     PURGED_AT_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     status: JobStatus
     progress: int
@@ -195,7 +196,8 @@ class Job(_message.Message):
     purged_at: _timestamp_pb2.Timestamp
     submitted_by: str
     request: JobRequest
-    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ...) -> None: ...
+    tenant: str
+    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class JobState(_message.Message):
     __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "queue_position", "wait_reason", "attempt", "slot", "updated_at", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "error_message", "error", "result", "warnings", "cached", "sequence")
