@@ -354,9 +354,16 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
   request?: JobRequest | undefined;
 
   /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant = 29;
+   */
+  tenant: string;
+
+  /**
    * When the result is deleted; its job stays, with `purged_at`.
    *
-   * @generated from field: google.protobuf.Timestamp result_expire_time = 29;
+   * @generated from field: google.protobuf.Timestamp result_expire_time = 30;
    */
   resultExpireTime?: Timestamp | undefined;
 };
