@@ -1,11 +1,6 @@
 // Jobs and their events as rows. Always true here: a `StoredJob` is immutable and the newest there is, whether it comes from the cache or
-<<<<<<< HEAD
-// from its row, because this process is the file's only writer and every write goes through `insert` and `update`.
-=======
 // from its row, because this process is the file's only writer and every write goes through `insert`, `update` and `hold`. What `hold` keeps in memory
 // alone is a claim: a row without one reads as it must be after a restart, queued.
-import { createHash } from 'node:crypto';
->>>>>>> main
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
@@ -72,13 +67,9 @@ export class JobTable {
   readonly #db: DatabaseSync;
   readonly #options: JobTableOptions;
   /** Least recently used first. */
-<<<<<<< HEAD
   readonly #cache: Recent<StoredJob>;
-=======
-  readonly #cache: RecentJobs;
   /** Held jobs whose claim is in no row, and what their rows say. */
   readonly #held = new Map<string, { readonly now: StoredJob; readonly row: StoredJob }>();
->>>>>>> main
   readonly #statements = new Map<string, StatementSync>();
   readonly #insertJob;
   readonly #insertEvent;
