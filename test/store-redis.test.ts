@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { after, before } from 'node:test';
-import { openRedisJobStore } from '../src/store/jobs-redis.ts';
+import type { JobStore } from '../src/jobs/ports.ts';
+import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { describeJobStore } from './contract/job-store.ts';
+import { describeTenantStore } from './contract/tenant-store.ts';
 import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 let server: RedisServer;
@@ -12,10 +14,11 @@ after(async () => {
   await server[Symbol.asyncDispose]();
 });
 
-describeJobStore('Redis', async (settings) => {
+/** A fleet of its own on the one server. */
+async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
   const fleet = randomUUID();
   const open = () => openRedisJobStore({ url: server.url, fleet, ...settings });
-  let store = await open();
+  let store: JobStore = await open();
   return {
     store,
     async restart() {
@@ -27,4 +30,7 @@ describeJobStore('Redis', async (settings) => {
       await store[Symbol.asyncDispose]();
     },
   };
-});
+}
+
+describeJobStore('Redis', opened);
+describeTenantStore('Redis', opened);

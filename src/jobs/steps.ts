@@ -4,6 +4,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from './errors.ts';
 import { type Change, type Failure, isTerminal, type Job, JobStatus, POISON_KILLS, retryDelayMs, WaitReason } from './job.ts';
+import type { Limits, Usage } from './ports.ts';
 
 /** What a step depends on. */
 export interface Subject {
@@ -131,6 +132,38 @@ export function quotaExceeded(queued: number, limit: number): JobsError {
     retryAfterSeconds: 5,
     metadata: { limit: String(limit) },
   });
+}
+
+const DAY_MS = 86_400_000;
+
+/** The day (UTC) that a tenant's engine time is counted in. */
+export function dayOf(nowMs: number): number {
+  return Math.floor(nowMs / DAY_MS);
+}
+
+/** Before a submit: throws QUOTA_EXCEEDED where the tenant has used up what it may. */
+export function checkUsage(used: Pick<Usage, 'gpuSecondsToday' | 'storedBytes'>, limits: Limits, nowMs: number): void {
+  const { gpuSecondsToday: seconds, storedBytes: bytes } = used;
+  const exceeded = (message: string, options: ConstructorParameters<typeof JobsError>[3]) =>
+    new JobsError('exhausted', 'QUOTA_EXCEEDED', message, options);
+  if (limits.gpuSecondsPerDay !== undefined && seconds >= limits.gpuSecondsPerDay) {
+    throw exceeded(`${Math.floor(seconds)} of ${limits.gpuSecondsPerDay} seconds of engine time are used up for today (UTC)`, {
+      retryAfterSeconds: Math.ceil((DAY_MS - (nowMs % DAY_MS)) / 1000),
+      metadata: { quota: 'gpu_seconds_per_day', limit: String(limits.gpuSecondsPerDay) },
+    });
+  }
+  if (limits.storedBytes !== undefined && bytes >= limits.storedBytes) {
+    throw exceeded(`results of ${bytes} bytes are stored, and ${limits.storedBytes} may be: purge jobs whose results are not needed`, {
+      metadata: { quota: 'stored_bytes', limit: String(limits.storedBytes) },
+    });
+  }
+}
+
+/** What a step adds to what its tenant has used. */
+export function usedBy(before: Job, after: Job): { readonly bytes: number; readonly gpuMs: number } {
+  const bytesOf = ({ result }: Job) => (result ? Number(result.bytes) : 0);
+  const gpuMs = Math.round(((after.timings?.gpuSeconds ?? 0) - (before.timings?.gpuSeconds ?? 0)) * 1000);
+  return { bytes: bytesOf(after) - bytesOf(before), gpuMs: Math.max(0, gpuMs) };
 }
 
 export function keyReused(key: string, jobId: string): JobsError {

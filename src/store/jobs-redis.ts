@@ -20,14 +20,27 @@ import type {
   Overview,
   Sequence,
   Submitted,
+  Usage,
 } from '../jobs/ports.ts';
-import { canceledByCaller, keyReused, purged, quotaExceeded, recovered, type Step, shuttingDown, startTimedOut } from '../jobs/steps.ts';
+import {
+  canceledByCaller,
+  checkUsage,
+  dayOf,
+  keyReused,
+  purged,
+  quotaExceeded,
+  recovered,
+  type Step,
+  shuttingDown,
+  startTimedOut,
+} from '../jobs/steps.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from './job-filter.ts';
 import { Recent } from './recent.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer, SCHEMA, schemaProblem } from './redis/checks.ts';
 import { StoreClock } from './redis/clock.ts';
 import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from './redis/connection.ts';
+import { RedisKeys } from './redis/keys.ts';
 import { type Committed, type LeaseHost, RedisLease } from './redis/lease.ts';
 import {
   applyStep,
@@ -53,6 +66,10 @@ export interface RedisJobStoreOptions {
   readonly random?: () => number;
   /** Shares of tenants, 1 where absent; undefined: as the fleet has them. */
   readonly weights?: Readonly<Record<string, number>>;
+  /** Jobs of a tenant that nodes may hold at once; undefined: any number. Kept with the tenant's last submit, for all nodes. */
+  readonly maxRunning?: (tenant: string) => number | undefined;
+  /** Milliseconds since 1970; default: Redis's clock, by which leases are judged in any case. */
+  readonly now?: () => number;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -111,6 +128,7 @@ interface Waiter {
 }
 
 export class RedisJobStore implements JobStore {
+  readonly keys: RedisKeys;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -143,7 +161,8 @@ export class RedisJobStore implements JobStore {
     this.#options = options;
     this.#leaseMs = options.leaseMs ?? 30_000;
     this.#known = new Recent(options.cacheSize ?? 4096);
-    const now = () => clock.now();
+    this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
+    const now = () => this.#now();
     this.#watches = new JobWatches({
       redis,
       now,
@@ -276,7 +295,7 @@ export class RedisJobStore implements JobStore {
 
   overview(windowMs: number): Promise<Overview> {
     return this.#call(async () => {
-      const nowMs = this.#clock.now();
+      const nowMs = this.#now();
       const rows = (await this.#redis.run('overview', [])) as [Buffer, ...number[]][];
       const counts = rows.map(([tenant, ...jobs]) => ({ tenant: tenant.toString(), jobs: new Map(STATUSES.map((s, i) => [s, jobs[i]!])) }));
       return await overviewOf({
@@ -296,6 +315,18 @@ export class RedisJobStore implements JobStore {
     });
   }
 
+  usage(tenant: string): Promise<Usage> {
+    return this.#call(async () => {
+      const [queued, running, storedBytes, gpuMs] = (await this.#redis.run('usage', [tenant, dayOf(this.#now())])) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      return { queued, running, storedBytes, gpuSecondsToday: gpuMs / 1000 };
+    });
+  }
+
   ping(): Promise<void> {
     return this.#call(() => this.#redis.ping());
   }
@@ -309,8 +340,8 @@ export class RedisJobStore implements JobStore {
 
   async #submit(wanted: NewJob, limits: Limits): Promise<Submitted> {
     const { tenant, request, jobId, maxAttempts } = wanted;
-    const nowMs = this.#clock.now();
-    const job = newJob(jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    const nowMs = this.#now();
+    const job = newJob(jobId, request, nowMs, { tenant, warnings: wanted.warnings, submittedBy: wanted.submittedBy });
     job.sequence = 1;
     const deadlineMs = wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs;
     const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
@@ -332,6 +363,10 @@ export class RedisJobStore implements JobStore {
       encodeFacts(facts),
       toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
       job.batchId ?? '',
+      this.#options.maxRunning?.(tenant) ?? '',
+      dayOf(nowMs),
+      limits.storedBytes ?? '',
+      limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
       ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -339,6 +374,9 @@ export class RedisJobStore implements JobStore {
         throw keyReused(key!, reply[1]!.toString());
       case 'full':
         throw quotaExceeded(reply[1] as number, limits.maxQueued);
+      case 'used':
+        checkUsage({ storedBytes: reply[1] as number, gpuSecondsToday: (reply[2] as number) / 1000 }, limits, nowMs);
+        throw new Error('the job store refuses for a quota that is not exceeded');
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }
@@ -372,7 +410,7 @@ export class RedisJobStore implements JobStore {
       const { stored } = viewed;
       const wanted = step(stored);
       if (!wanted) return viewed;
-      const changed = applyStep(stored, wanted, this.#clock.now());
+      const changed = applyStep(stored, wanted, this.#now());
       const committed = await this.#commit(stored, changed, { token: '', op: '' });
       if (committed.outcome === 'done') return { stored: { ...changed.next, ver: stored.ver + 1 }, position: committed.position };
       viewed = committed.outcome === 'again' ? committed : await this.#view(id);
@@ -380,7 +418,7 @@ export class RedisJobStore implements JobStore {
   }
 
   async #commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed> {
-    const nowMs = this.#clock.now();
+    const nowMs = this.#now();
     const reply = (await this.#redis.run('commit', encodeCommit(before, changed, fence, nowMs))) as [Buffer, ...Reply[]];
     const outcome = reply[0].toString();
     switch (outcome) {
@@ -556,7 +594,7 @@ export class RedisJobStore implements JobStore {
       (warmModels ?? []).map(encodeURIComponent).join('\n'),
     ])) as [Buffer, ...Reply[]];
     if (reply[0].toString() === 'none') {
-      if (reply[1]) this.#arm(Number(reply[1]) - this.#clock.now());
+      if (reply[1]) this.#arm(Number(reply[1]) - this.#now());
       return undefined;
     }
     const stored = this.#decode(reply[3]!);
@@ -647,6 +685,10 @@ export class RedisJobStore implements JobStore {
   }
 
   // --- the end ----------------------------------------------------------------------------------------------------------------------------
+
+  #now(): number {
+    return this.#options.now?.() ?? this.#clock.now();
+  }
 
   #assertOpen(): void {
     if (this.#closing) throw shuttingDown();

@@ -4,8 +4,8 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { isTerminal, JobStatus, stateOf, transition } from '../../jobs/job.ts';
-import { isSilent, type Step, type Subject } from '../../jobs/steps.ts';
+import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
+import { dayOf, isSilent, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
 import type { Recent } from '../recent.ts';
 import type { Reply } from './connection.ts';
 
@@ -47,6 +47,7 @@ type Fields = [
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
   const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op] = record as Fields;
   let job = fromBinary(JobSchema, state);
+  job.tenant = tenant.toString();
   job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);
   // A claim is made inside Redis, which leaves a note of it; the transition itself has one definition.
   if (claimed) job = transition(job, { type: 'claim' }, Number(claimed));
@@ -131,6 +132,7 @@ export function encodeCommit(
   const fields: (string | Uint8Array)[] = ['state', encodeState(job), 'facts', encodeFacts(next)];
   if (next.deadlineMs !== before.deadlineMs) fields.push('deadline', next.deadlineMs === undefined ? '' : `${next.deadlineMs}`);
   if (job.cancelRequestedAt) fields.push('cancel', '1');
+  const used = usedBy(before.job, job);
   const ends = isTerminal(job.status) && !isTerminal(before.job.status);
   const args: (string | Uint8Array)[] = [
     job.jobId,
@@ -145,6 +147,9 @@ export function encodeCommit(
     visible ? '1' : '',
     next.trimmedTo > before.trimmedTo ? `${next.trimmedTo + 1}` : '',
     ends ? `${Math.floor(nowMs / 60_000)}` : '',
+    `${used.bytes}`,
+    `${used.gpuMs}`,
+    `${dayOf(nowMs)}`,
     `${fields.length / 2}`,
     ...fields,
   ];
@@ -152,7 +157,10 @@ export function encodeCommit(
   return args;
 }
 
-/** The job as a caller sees it. `position`: of one that is queued. */
+/** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */
 export function present({ job }: RedisJob, position: number | null): Job {
-  return job.status === JobStatus.QUEUED ? { ...job, queuePosition: position ?? 0 } : job;
+  if (job.status !== JobStatus.QUEUED) return job;
+  if (position === null || position >= 0) return { ...job, queuePosition: position ?? 0 };
+  const waitReason = job.waitReason === WaitReason.SLOT ? WaitReason.QUOTA : job.waitReason;
+  return { ...job, waitReason, queuePosition: -1 - position };
 }

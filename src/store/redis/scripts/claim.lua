@@ -57,7 +57,7 @@ local function next_job()
       local flow = tonumber(flows[i + 1])
       if best and flow >= key then return best, key, tenant, start end
       if above and not (flow < above or (flow == above and flows[i] < ARGV[7])) then from = -1 break end
-      if not (above and flows[i] == ARGV[7]) then
+      if not (above and flows[i] == ARGV[7]) and may_run(flows[i]) then
         local one = first_of(flows[i])
         if one then
           local its = flow + (one[3] and penalty or 0)
@@ -71,6 +71,7 @@ local function next_job()
     from = from + 32
   end
   if best or not above then return best, key, tenant, start end
+  -- The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now.
   local flow = call('ZSCORE', P .. 'flows', ARGV[7])
   local one = flow and first_of(ARGV[7])
   if one and not one[3] and one[2] < tonumber(ARGV[6]) then return one, tonumber(flow), ARGV[7], tonumber(flow) end
@@ -94,6 +95,7 @@ call('HINCRBY', record, 'ver', 1)
 call('HSET', record, 'token', token, 'node', node, 'claimed', at, 'flow', exact(key))
 call('HDEL', record, 'ready')
 call('HSET', P .. 'held', token, id)
+call('HINCRBY', P .. 'running', tenant, 1)
 call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)
 changed(place)
 return {'job', exact(key), exact(job[2]), record_of(record)}

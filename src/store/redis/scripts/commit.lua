@@ -2,6 +2,7 @@
 -- The step was worked out from version `ver`: nothing happens if the record is at another one by now.
 -- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', or the time it is delayed until),
 --       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
+--       bytes and ms of engine time that its tenant has used more, day,
 --       number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
 -- Answers {'done', position}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -31,8 +32,8 @@ if blob ~= before then
   end
 end
 
-local fields = tonumber(ARGV[13])
-call('HSET', key, 'ver', was[1] + 1, 'status', status, 'blob', blob, unpack(ARGV, 14, 13 + fields * 2))
+local fields = tonumber(ARGV[16])
+call('HSET', key, 'ver', was[1] + 1, 'status', status, 'blob', blob, unpack(ARGV, 17, 16 + fields * 2))
 -- From here on the state says that the job was claimed.
 call('HDEL', key, 'claimed')
 if op ~= '' then call('HSET', key, 'op', op) end
@@ -42,6 +43,9 @@ if lease == 'end' and was[2] then
   call('HDEL', key, 'token', 'node', 'flow')
   call('HDEL', P .. 'held', was[2])
   call('ZREM', P .. 'leases', was[2])
+  call('HINCRBY', P .. 'running', tenant, -1)
+  -- Jobs of its own may have waited for this one.
+  if call('HEXISTS', P .. 'most', tenant) == 1 then call('PUBLISH', P .. 'ready', '') end
 end
 if was_queued and not queued then
   leave(tenant, class, place)
@@ -71,7 +75,14 @@ if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   call('EXPIRE', hour, 34560000)
 end
 
-for i = 14 + fields * 2, #ARGV, 3 do
+if ARGV[13] ~= '0' or ARGV[14] ~= '0' then
+  local usage = P .. 'usage:' .. tenant
+  if call('HGET', usage, 'day') ~= ARGV[15] then call('HSET', usage, 'day', ARGV[15], 'gpu', 0) end
+  call('HINCRBY', usage, 'bytes', ARGV[13])
+  call('HINCRBY', usage, 'gpu', ARGV[14])
+end
+
+for i = 17 + fields * 2, #ARGV, 3 do
   call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])
   call('PUBLISH', P .. 'watch:' .. id, ARGV[i] .. ' ' .. ARGV[i + 2])
 end
@@ -82,5 +93,5 @@ if token == '' and lease == 'keep' and was[2] then
   local dot = string.find(was[2], '.', 1, true)
   call('PUBLISH', P .. 'holder:' .. string.sub(was[2], 1, dot - 1), was[2])
 end
-if queued then return {'done', position(tenant, score, place)} end
+if queued then return {'done', shown_position(tenant, score, place)} end
 return {'done', status == QUEUED and 0}

@@ -6,6 +6,7 @@
 --   delayed     zset of places by time  deadlines   zset of places by time           classes:TENANT       set of classes that have a ready job
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
 --   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
+--   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
@@ -155,9 +156,21 @@ local function position(tenant, score, place)
   return before
 end
 
--- The position of a record that is in the queue; of one that is held 0, of one that is not queued nil.
+-- Whether a tenant may have one more job held.
+local function may_run(tenant)
+  local most = call('HGET', P .. 'most', tenant)
+  return not most or tonumber(call('HGET', P .. 'running', tenant) or '0') < tonumber(most)
+end
+
+-- The position of a job that is in the queue, and where its tenant runs as many as it may, -1 less that.
+local function shown_position(tenant, score, place)
+  local at = position(tenant, score, place)
+  if may_run(tenant) then return at else return -1 - at end
+end
+
+-- The same of a record; of one that is held 0, of one that is not queued false.
 local function position_of(record)
   if record[8] ~= QUEUED then return false end
   if record[9] then return 0 end
-  return position(record[5], record[7], record[6])
+  return shown_position(record[5], record[7], record[6])
 end
