@@ -27,6 +27,7 @@ import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
+import type { TenantUsage } from './tenant-usage.ts';
 import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
@@ -36,6 +37,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly usage: TenantUsage;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -70,7 +72,7 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, now } = this.#options;
+    const { table, queue, figures, usage, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -88,7 +90,9 @@ export class JobSteps {
         },
       );
     }
-    const job = newJob(wanted.jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    usage.check(tenant, limits, nowMs);
+    const { warnings, submittedBy } = wanted;
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
@@ -121,13 +125,15 @@ export class JobSteps {
 
   /** The next job in order goes to a node. Nothing is written: a claim does not outlive the process, and a job that was claimed waits again then. */
   claim(node: string, above: Rank | undefined): { readonly stored: StoredJob; readonly rank: Rank } | undefined {
-    const { queue, table, tx, now } = this.#options;
+    const { queue, table, usage, tx, now } = this.#options;
     const taken = queue.take(above);
     if (!taken) return undefined;
     const before = table.get(taken.job.jobId)!;
     const { jobId } = before.job;
-    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, now()) };
+    const nowMs = now();
+    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, nowMs) };
     table.hold(before, stored);
+    usage.moved(before.tenant, before, stored, nowMs);
     this.#claims.set(jobId, taken.virtual);
     tx.undo(() => this.#claims.delete(jobId));
     return { stored, rank: taken.rank };
@@ -269,7 +275,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, now } = this.#options;
+    const { table, figures, references, usage, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -279,6 +285,7 @@ export class JobSteps {
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
     this.#record(stored, next);
     references.moved(stored.num, stored.blob, blob);
+    usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
     return next;

@@ -390,6 +390,7 @@ function encodeState(job: Job): Uint8Array {
 function decode(row: Row): StoredJob {
   const job = fromBinary(JobSchema, row.state as Uint8Array);
   job.request = fromBinary(JobRequestSchema, row.request as Uint8Array);
+  job.tenant = row.tenant as string;
   return {
     num: row.num as number,
     tenant: row.tenant as string,
