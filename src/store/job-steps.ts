@@ -28,6 +28,7 @@ import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { Writer } from './sqlite.ts';
+import type { UploadTable } from './upload-records.ts';
 
 export interface JobStepsOptions {
   readonly db: DatabaseSync;
@@ -36,6 +37,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly uploads: UploadTable;
   readonly tx: Pick<Writer, 'undo' | 'committed'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -66,7 +68,7 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, now } = this.#options;
+    const { table, queue, figures, uploads, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -84,6 +86,7 @@ export class JobSteps {
         },
       );
     }
+    uploads.check(request, tenant);
     const job = newJob(wanted.jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
     job.sequence = 1;
     const stored = table.insert({
@@ -93,6 +96,7 @@ export class JobSteps {
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
+    uploads.use(stored.num, request);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     if (key !== undefined) {
       // Two out for each one in: expired keys go without a scan and without a burst.
@@ -261,7 +265,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
   ): StoredJob {
-    const { table, figures, references, now } = this.#options;
+    const { table, figures, references, uploads, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -272,7 +276,11 @@ export class JobSteps {
     table.update(next, columns);
     references.moved(stored.num, stored.blob, blob);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
-    if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+    if (job.status !== stored.job.status) {
+      figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+      if (isTerminal(job.status)) uploads.ended(stored.num);
+    }
+    if (change.type === 'purge') uploads.purged(stored.num);
     return next;
   }
 

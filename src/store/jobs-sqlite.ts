@@ -35,6 +35,7 @@ import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { openDatabase, stillThere, Writer } from './sqlite.ts';
 import { Tokens } from './tokens.ts';
+import { SqliteUploads, UploadTable } from './upload-records.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
 /** The longest that a timer can wait. */
@@ -84,6 +85,7 @@ interface Waiter {
 }
 
 class SqliteJobStore implements JobStore {
+  readonly uploads: SqliteUploads;
   readonly #db: DatabaseSync;
   readonly #now: () => number;
   readonly #writer: Writer;
@@ -132,6 +134,8 @@ class SqliteJobStore implements JobStore {
     });
     this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
     this.#references = new BlobReferences(db);
+    const uploads = new UploadTable(db, this.#now);
+    this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
       db,
       table: this.#table,
@@ -139,6 +143,7 @@ class SqliteJobStore implements JobStore {
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      uploads,
       tx: this.#writer,
       now: this.#now,
       random: options.random ?? Math.random,
