@@ -27,8 +27,8 @@ import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
-import type { Writer } from './sqlite.ts';
 import type { UploadTable } from './upload-records.ts';
+import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
   readonly db: DatabaseSync;
@@ -38,7 +38,7 @@ export interface JobStepsOptions {
   readonly events: JobEvents;
   readonly references: BlobReferences;
   readonly uploads: UploadTable;
-  readonly tx: Pick<Writer, 'undo' | 'committed'>;
+  readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
   readonly random: () => number;
@@ -306,7 +306,7 @@ export class JobSteps {
     const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
     event.event = body;
     table.appendEvent(stored.num, event);
-    tx.committed(() => events.publish(jobId, event, isTerminal(status)));
+    tx.told(jobId, () => events.publish(jobId, event, isTerminal(status)));
   }
 
   #entry({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob) {

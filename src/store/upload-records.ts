@@ -243,10 +243,10 @@ export class SqliteUploads implements UploadRecords {
   }
 
   async #reclaim(remove: (id: string) => Promise<void>): Promise<void> {
-    // Durable: a row that came back after power loss would promise bytes that are gone.
+    // Durable, as are the steps that mark: a row that came back after power loss would promise bytes that are gone.
     while (await this.#step(true, () => this.#table.expire()));
     const errors: unknown[] = [];
-    for (const id of await this.#step(false, () => this.#table.marked())) {
+    for (const id of this.#table.marked()) {
       try {
         await remove(id);
         await this.#step(false, () => this.#table.drop(id));
