@@ -243,10 +243,16 @@ export class SqliteUploads implements UploadRecords {
   }
 
   async #reclaim(remove: (id: string) => Promise<void>): Promise<void> {
-    // Durable, as are the steps that mark: a row that came back after power loss would promise bytes that are gone.
-    while (await this.#step(true, () => this.#table.expire()));
+    let marked: readonly string[] = [];
+    const mark = () => {
+      const more = this.#table.expire();
+      marked = this.#table.marked();
+      return more;
+    };
+    // Durable, and with it what was marked before: a row that came back after power loss would promise bytes that are gone.
+    while (await this.#step(true, mark));
     const errors: unknown[] = [];
-    for (const id of this.#table.marked()) {
+    for (const id of marked) {
       try {
         await remove(id);
         await this.#step(false, () => this.#table.drop(id));
