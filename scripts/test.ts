@@ -111,8 +111,8 @@ const CHECKS: readonly Check[] = [
     },
   },
   { name: 'buf-lint', run: bufLint },
-  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.'], join(ROOT, 'worker')),
-  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.'], join(ROOT, 'worker')),
+  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.', '../clients/python'], join(ROOT, 'worker')),
+  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.', '../clients/python'], join(ROOT, 'worker')),
 ];
 
 /**
