@@ -136,10 +136,10 @@ export interface Lease extends AsyncDisposable {
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
   /**
-   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
-   * that nobody deletes it in between. Waits while it is just being deleted.
+   * The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so that nobody
+   * deletes it in between. Waits while it is just being deleted. Durable, unless `lasting` is false: then before the blob is written it is asked for again.
    */
-  pin(key: string): Promise<void>;
+  pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
@@ -210,8 +210,11 @@ export interface BlobStat {
 
 export interface PutOptions {
   readonly signal?: AbortSignal;
-  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
-  readonly pin?: (key: string) => Promise<void>;
+  /**
+   * `Lease.pin`: called as soon as the key is known and waited for before the blob is looked for; where a blob that is there would do, with `lasting`
+   * false, and once more before the blob is written. Its error is that of `put`.
+   */
+  readonly pin?: (key: string, lasting?: boolean) => Promise<void>;
   /** Told how much of the bytes has been sent, by stores that send them. */
   readonly progress?: (done: number, total: number) => void;
 }

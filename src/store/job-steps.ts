@@ -129,13 +129,15 @@ export class JobSteps {
 
   /** The next job in order goes to a node. Nothing is written: a claim does not outlive the process, and a job that was claimed waits again then. */
   claim(node: string, above: Rank | undefined): { readonly stored: StoredJob; readonly rank: Rank } | undefined {
-    const { queue, table, tx, now } = this.#options;
+    const { queue, table, usage, tx, now } = this.#options;
     const taken = queue.take(above);
     if (!taken) return undefined;
     const before = table.get(taken.job.jobId)!;
     const { jobId } = before.job;
-    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, now()) };
+    const nowMs = now();
+    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, nowMs) };
     table.hold(before, stored);
+    usage.moved(before.tenant, before, stored, nowMs);
     this.#claims.set(jobId, taken.virtual);
     tx.undo(() => this.#claims.delete(jobId));
     return { stored, rank: taken.rank };

@@ -538,10 +538,10 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
-  async pin(key: string): Promise<void> {
+  async pin(key: string, lasting = true): Promise<void> {
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
-      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
+      await this.#store.leaseStep(this, lasting ? LASTING : PASSING, (steps, stored) => {
         const next = steps.pin(stored, key);
         if (!(next instanceof Promise)) return next;
         deletion = next;
