@@ -32,7 +32,7 @@ export interface StoreContext {
   readonly done: Done;
   readonly signal: AbortSignal;
   /** `Lease.pin` */
-  readonly pin: (key: string) => Promise<void>;
+  readonly pin: Lease['pin'];
   /** For bytes that have to be sent elsewhere. */
   readonly report: (done: number, total: number) => void;
 }
@@ -340,7 +340,7 @@ export class Stay {
       job: lease.job,
       done,
       signal,
-      pin: (key) => lease.pin(key),
+      pin: (key, lasting) => lease.pin(key, lasting),
       report: (sent, total) => this.#reporter.storing(sent, total),
     };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {

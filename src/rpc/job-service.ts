@@ -42,6 +42,8 @@ export interface JobServiceOptions extends AdmissionRules {
   readonly tenant: string;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
+  /** Deletes the uploads that no job needs any more. */
+  readonly sweepUploads: () => Promise<void>;
 }
 
 /** Requests that are checked here, contract rules included, so that a caller hears of everything at once. */
@@ -75,7 +77,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     cancelBatch: notYet('batches'),
 
     async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), engine(), options);
+      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -165,7 +167,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
       // Deleted for good is what is durable: a blob store that is away or slow is not waited for.
-      await Promise.race([options.reclaim(), delay(RECLAIM_WAIT_MS, undefined, { ref: false })]);
+      await Promise.race([Promise.all([options.reclaim(), options.sweepUploads()]), delay(RECLAIM_WAIT_MS, undefined, { ref: false })]);
       return { job: await present(job) };
     },
   };
@@ -198,7 +200,7 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest): Promise<Submitted> {
-    const admission = await admit(request, engine(), options);
+    const admission = await admit(request, tenant, engine(), options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {

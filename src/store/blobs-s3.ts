@@ -97,9 +97,10 @@ class S3Blobs implements BlobStore, AsyncDisposable {
     body: () => AsyncIterable<Uint8Array>,
     { signal, pin, progress }: PutOptions,
   ): Promise<BlobStat> {
-    await pin?.(key);
+    await pin?.(key, false);
     const known = await this.#stat(key, signal);
     if (known?.bytes === bytes) return known;
+    await pin?.(key, true);
     const written = await putObject(this.#client, {
       place: { bucket: this.#options.bucket, key: this.#nameOf(key) },
       body: body(),

@@ -29,6 +29,7 @@ import type { JobTable, StoredJob } from './job-table.ts';
 import type { Due, Lifetimes } from './lifetimes.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { TenantUsage } from './tenant-usage.ts';
+import type { UploadTable } from './upload-records.ts';
 import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
@@ -40,6 +41,7 @@ export interface JobStepsOptions {
   readonly references: BlobReferences;
   readonly lifetimes: Lifetimes;
   readonly usage: TenantUsage;
+  readonly uploads: UploadTable;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -76,7 +78,7 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, usage, now } = this.#options;
+    const { table, queue, figures, usage, uploads, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -95,6 +97,7 @@ export class JobSteps {
       );
     }
     usage.check(tenant, limits, nowMs);
+    uploads.check(request, tenant);
     const { warnings, submittedBy } = wanted;
     const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
     job.sequence = 1;
@@ -105,6 +108,7 @@ export class JobSteps {
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
+    uploads.use(stored.num, request);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     if (key !== undefined) {
       // Two out for each one in: expired keys go without a scan and without a burst.
@@ -261,7 +265,16 @@ export class JobSteps {
         metadata: { job_id: job.jobId },
       });
     }
-    return job.purgedAt ? stored : this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    if (job.purgedAt) return stored;
+    this.#options.uploads.purged(stored.num);
+    return this.#purge(stored);
+  }
+
+  /** The result goes, and the uploads of a caller who has not asked for it stay as long as they would. */
+  #purge(stored: StoredJob): StoredJob {
+    const next = this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    this.#options.lifetimes.purged(next.num, next.job);
+    return next;
   }
 
   /** Whether `expire` has anything to do. */
@@ -275,7 +288,7 @@ export class JobSteps {
     const { table, lifetimes, now } = this.#options;
     const nowMs = now();
     const results = lifetimes.results(nowMs, max);
-    for (const { jobId } of results) this.purge(table.get(jobId)!);
+    for (const { jobId } of results) this.#purge(table.get(jobId)!);
     const ends = lifetimes.ends(nowMs - jobTtlMs, max);
     for (const end of ends) this.#forget(table.get(end.jobId)!, end);
     if (ends.length > 0) table.keepMarks();
@@ -284,12 +297,13 @@ export class JobSteps {
 
   /** The job has never been. A result that is still there goes first. */
   #forget(found: StoredJob, end: Due): void {
-    const { table, figures, events, lifetimes, tx, now } = this.#options;
-    const { job, tenant } = found.job.result ? this.purge(found) : found;
+    const { table, figures, events, uploads, lifetimes, tx, now } = this.#options;
+    const { job, tenant } = found.job.result ? this.#purge(found) : found;
     const { jobId, status } = job;
     lifetimes.forgotten(end);
     const key = job.request?.idempotencyKey;
     if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
+    uploads.forgotten(found.num);
     table.delete(found);
     figures.moved(tenant, status, undefined, now());
     tx.committed(() => events.forgotten(jobId));
@@ -310,7 +324,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, usage, lifetimes, now } = this.#options;
+    const { table, figures, references, usage, uploads, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -324,9 +338,11 @@ export class JobSteps {
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) {
       figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
-      if (isTerminal(job.status)) lifetimes.ended(stored.num, job);
+      if (isTerminal(job.status)) {
+        uploads.ended(stored.num);
+        lifetimes.ended(stored.num, job);
+      }
     }
-    if (change.type === 'purge') lifetimes.purged(stored.num, job);
     return next;
   }
 

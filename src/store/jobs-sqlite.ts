@@ -33,14 +33,16 @@ import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
+import { hasEnded } from './job-filter.ts';
 import { JobSteps } from './job-steps.ts';
-import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { JobTable, type StoredJob } from './job-table.ts';
 import { SqliteKeys } from './keys-sqlite.ts';
 import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
+import { SqliteUploads, UploadTable } from './upload-records.ts';
 import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
@@ -98,6 +100,7 @@ interface Waiter {
 }
 
 class SqliteJobStore implements JobStore {
+  readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
   readonly #db: DatabaseSync;
   readonly #logSync: LogSync;
@@ -167,6 +170,8 @@ class SqliteJobStore implements JobStore {
       untold: (jobId) => this.#writer.untold(jobId),
     });
     this.#references = new BlobReferences(db);
+    const uploads = new UploadTable(db, this.#now);
+    this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
       lifetimes: new Lifetimes(db),
       db,
@@ -175,6 +180,7 @@ class SqliteJobStore implements JobStore {
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      uploads,
       usage: this.#usage,
       tx: this.#writer,
       now: this.#now,
@@ -544,10 +550,10 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
-  async pin(key: string): Promise<void> {
+  async pin(key: string, lasting = true): Promise<void> {
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
-      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
+      await this.#store.leaseStep(this, lasting ? LASTING : PASSING, (steps, stored) => {
         const next = steps.pin(stored, key);
         if (!(next instanceof Promise)) return next;
         deletion = next;
