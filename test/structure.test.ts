@@ -13,10 +13,13 @@ type Sources = ReadonlyMap<string, string>;
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['app.ts', 'cli', 'cli/remote'],
   // The composition root: the one place that knows all adapters.
-  'app.ts': ['config.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 'access', 'notify', 'telemetry', 'jobs'],
-  'config.ts': ['jobs'],
+  'app.ts': ['config.ts', 'engine-process.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 'access', 'notify', 'telemetry', 'jobs'],
+  'config.ts': ['jobs', 'config-facefusion.ts'],
+  'config-facefusion.ts': [],
+  // What the workers run: from the configuration to the plain options of the scheduler.
+  'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
   'cli/remote': [],
-  'cli/local': ['cli/remote', 'config.ts', 'jobs'],
+  'cli/local': ['cli/remote', 'config.ts', 'config-facefusion.ts', 'jobs'],
   cli: ['cli/remote', 'cli/local', 'config.ts'],
   rpc: ['rest', 'jobs'],
   rest: [],

@@ -9,11 +9,14 @@ import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
+import { engineInWords, servicePython } from './service-engine.ts';
 import { type Environment, readSettings } from './settings.ts';
 
 export interface RunningApp {
   /** Base URL of the one port. */
   readonly address: string;
+  /** Settles, with a sentence, if the engine cannot run on this machine. */
+  readonly unfit?: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -51,7 +54,12 @@ export async function serve(context: ServeContext, options: { readonly json: boo
     });
     if (options.json) answerJson(terminal, { listening: app.address });
     else answer(terminal, `facefusion-jobs listens on ${app.address} (REST at /api/v1, documentation at /docs); Ctrl-C stops it`);
-    await aborted(stopping.signal);
+    say(terminal, `Engine: ${engineInWords(config)}`);
+    const unfit = await Promise.race([aborted(stopping.signal), app.unfit ?? aborted(stopping.signal)]);
+    if (unfit !== undefined) {
+      await app.close();
+      throw new CliError(Exit.failed, `the engine ${engineInWords(config)} cannot run here: ${unfit}`);
+    }
     say(terminal, 'Stopping: running jobs are finished or put back in the queue. Ctrl-C again leaves at once.');
     await app.close();
     return Exit.ok;
@@ -68,7 +76,8 @@ export async function serve(context: ServeContext, options: { readonly json: boo
 
 async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
   using phases = showPhases(terminal);
-  return workerPython({ root, given: config.python, env, dev: false, signal, report: (phase) => phases.report(phase) });
+  const report = (phase: string) => phases.report(phase);
+  return workerPython({ root, ...servicePython(config), env, dev: false, signal, report });
 }
 
 async function writable(folder: string): Promise<void> {
@@ -116,9 +125,9 @@ function startProblem(error: unknown, config: Config): unknown {
   return error;
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
   });
 }
