@@ -18,7 +18,7 @@ test('the table of settings is the list of settings', () => {
   });
   const facefusion = Object.entries(FACEFUSION_SETTINGS).map(([name, help]) => `| \`${name}\` | ${help} |`);
   const table = README.split('\n').filter((line) => /^\| `[A-Z\d_]+` \|/.test(line));
-  assert.deepEqual(table, [...rows, ...facefusion]);
+  assert.deepEqual(table.toSorted(), [...rows, ...facefusion].toSorted());
 });
 
 test('the table of exit codes is the list of exit codes', () => {

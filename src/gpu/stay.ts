@@ -52,8 +52,10 @@ export interface StayOptions {
   readonly handOver?: ((folder: string) => Promise<void>) | undefined;
   /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
   readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
-  /** Before the second try to store a result; four times that before the third and last. */
+  /** Before the second try to store a result; four times that before the third one, and so on, up to twenty times. */
   readonly storeRetryMs?: number;
+  /** How long a result is kept for a store that is full or away, in milliseconds; then the job fails. Other errors are tried three times. */
+  readonly storePatienceMs?: number;
   /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
   readonly writeRetryMs?: number;
   /** Engine time where the request names none. */
@@ -338,14 +340,17 @@ export class Stay {
           return await this.#options.storeResult(this.#outputPath, context);
         } catch (error) {
           if (this.#stopped) return undefined;
-          const last = tried === STORE_TRIES;
+          const waited = performance.now() - started;
+          const patience = isPassing(error) && performance.now() < this.#host.deadline() ? (this.#options.storePatienceMs ?? 0) : 0;
+          const last = tried >= STORE_TRIES && waited >= patience;
           this.#options.logger[last ? 'error' : 'warn'](
             { jobId: this.#jobId, err: error, tried },
             `the result of ${this.#jobId} could not be stored`,
           );
           const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
           if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
-          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
+          const first = this.#options.storeRetryMs ?? 500;
+          await delay(Math.min(first * 4 ** (tried - 1), 20 * first), undefined, { signal }).catch(() => {});
           if (this.#stopped) return undefined;
         }
       }
@@ -435,8 +440,7 @@ export class Stay {
         await write();
         return;
       } catch (error) {
-        const passes = error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
-        const again = tried < WRITE_TRIES || (passes && performance.now() < this.#host.deadline());
+        const again = tried < WRITE_TRIES || (isPassing(error) && performance.now() < this.#host.deadline());
         if (isLeaseLost(error) || this.#stopped === 'lost' || !again) throw error;
         this.#options.logger.warn(
           { jobId: this.#jobId, err: error, tried },
@@ -473,6 +477,11 @@ function removeSmall(folder: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Somewhere is full or away: time may mend it. */
+function isPassing(error: unknown): boolean {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
 }
 
 function isLeaseLost(error: unknown): boolean {
