@@ -4,6 +4,7 @@
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
+import type { KeyStore } from './keys.ts';
 
 export type JobId = string;
 /** Position in one job's event log, from 1, without gaps. */
@@ -28,6 +29,19 @@ export interface Limits {
   readonly maxQueued: number;
   /** How long an idempotency key is kept, in milliseconds. */
   readonly idempotencyMs: number;
+  /** Seconds that slots were held for the tenant since midnight UTC; undefined: no limit. */
+  readonly gpuSecondsPerDay?: number;
+  /** Of the tenant's results that are not purged; undefined: no limit. */
+  readonly storedBytes?: number;
+}
+
+/** What a tenant has used of what can be limited. */
+export interface Usage {
+  readonly queued: number;
+  /** Held by a node, its inputs still on their way or its engine at work. */
+  readonly running: number;
+  readonly gpuSecondsToday: number;
+  readonly storedBytes: number;
 }
 
 export interface Submitted {
@@ -179,6 +193,9 @@ export interface JobStore extends AsyncDisposable {
   /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
+  usage(tenant: string): Promise<Usage>;
+  /** API keys, which lie beside the jobs. */
+  readonly keys: KeyStore;
   /** Throws when the store does not answer. */
   ping(): Promise<void>;
 }

@@ -7,6 +7,7 @@ import type { Config } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
+import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
 import { engineInWords, servicePython } from './service-engine.ts';
@@ -47,13 +48,17 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   const run = async (): Promise<ExitCode> => {
     const config = readSettings(env, cwd);
     await writable(config.dataDir);
-    const python = await ready(context, config, stopping.signal);
+    const [python] = await Promise.all([ready(context, config, stopping.signal), withConsole(context, config, stopping.signal)]);
     if (stopping.signal.aborted) return Exit.ok;
     const app = await context.startApp({ ...config, python }).catch((error: unknown) => {
       throw startProblem(error, config);
     });
     if (options.json) answerJson(terminal, { listening: app.address });
-    else answer(terminal, `facefusion-jobs listens on ${app.address} (REST at /api/v1, documentation at /docs); Ctrl-C stops it`);
+    else
+      answer(
+        terminal,
+        `facefusion-jobs listens on ${app.address} (${config.console ? 'console at /, ' : ''}REST at /api/v1, documentation at /docs); Ctrl-C stops it`,
+      );
     say(terminal, `Engine: ${engineInWords(config)}`);
     const unfit = await Promise.race([aborted(stopping.signal), app.unfit ?? aborted(stopping.signal)]);
     if (unfit !== undefined) {
@@ -78,6 +83,12 @@ async function ready({ terminal, env, root }: ServeContext, config: Config, sign
   using phases = showPhases(terminal);
   const report = (phase: string) => phases.report(phase);
   return workerPython({ root, ...servicePython(config), env, dev: false, signal, report });
+}
+
+async function withConsole({ terminal, root }: ServeContext, config: Config, signal: AbortSignal): Promise<void> {
+  if (!config.console) return;
+  // Said in a line of its own: the line of phases is the Python environment's, which is made meanwhile.
+  await prepareConsole({ root, report: (phase) => say(terminal, `${phase} ...`), warn: (problem) => say(terminal, problem), signal });
 }
 
 async function writable(folder: string): Promise<void> {
