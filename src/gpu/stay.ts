@@ -32,7 +32,7 @@ export interface StoreContext {
   readonly done: Done;
   readonly signal: AbortSignal;
   /** `Lease.pin` */
-  readonly pin: (key: string) => Promise<void>;
+  readonly pin: Lease['pin'];
 }
 
 /** What is done for a job on this node before and after its run. */
@@ -332,7 +332,7 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = { job: lease.job, done, signal, pin: (key) => lease.pin(key) };
+    const context: StoreContext = { job: lease.job, done, signal, pin: (key, lasting) => lease.pin(key, lasting) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {
