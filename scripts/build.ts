@@ -29,9 +29,11 @@ export function build(dist: string): void {
     scripts: _,
     devDependencies: __,
     private: ___,
+    exports,
     ...facts
   } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<string, unknown>;
-  writeFileSync(join(dist, 'package.json'), `${JSON.stringify(facts, null, 2)}\n`);
+  const made = { ...facts, exports: JSON.parse(JSON.stringify(exports).replaceAll('.ts"', '.js"')) as unknown };
+  writeFileSync(join(dist, 'package.json'), `${JSON.stringify(made, null, 2)}\n`);
 }
 
 if (import.meta.main) {

@@ -3,7 +3,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -15,6 +15,7 @@ import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
+import type { BlobStore } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
@@ -88,7 +89,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const baseUrl = () => config.publicUrl ?? address;
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
-  const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+  const { blobs, addBlobRoutes } = await openBlobs(config, opened);
   await store
     .reclaim((key) => blobs.delete(key))
     .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
@@ -194,7 +195,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       return { ready: true, facts };
     },
     routes(app) {
-      registerBlobRoutes(app, blobs);
+      addBlobRoutes(app);
       for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
     },
   });
@@ -226,6 +227,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         durationSeconds,
       };
     },
+    storePatienceMs: config.storePatienceMs,
     runTimeoutMs: config.runTimeoutMs,
     cancelGraceMs: config.cancelGraceMs,
     logger: log,
@@ -307,8 +309,29 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
   });
 }
 
+/** The store of results, and the routes that its URLs lead to, where they lead to this service. */
+async function openBlobs(
+  config: Config,
+  opened: Closing,
+): Promise<{ readonly blobs: BlobStore; readonly addBlobRoutes: (app: FastifyInstance) => void }> {
+  if (config.blobsS3 === undefined) {
+    const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+    return { blobs, addBlobRoutes: (app) => registerBlobRoutes(app, blobs) };
+  }
+  // The SDK is large; who does not use it does not load it.
+  const { openS3BlobStore } = await import('./store/blobs-s3.ts');
+  const blobs = await openS3BlobStore({
+    connection: config.s3,
+    publicEndpoint: config.s3PublicEndpoint,
+    bucket: config.blobsS3.bucket,
+    prefix: config.blobsS3.key,
+    scratch: join(config.dataDir, 'blobs-scratch'),
+  });
+  return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
+}
+
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { env, resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
   const all = [localFiles(config.inputRoot), uploads, ...given];
   const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
   if (schemes.length > 0) {
@@ -323,13 +346,8 @@ async function resolvers(config: Config, { env, resolvers: given = [] }: Surroun
   if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
     // The SDK is large; who does not use it does not load it.
     const { openS3 } = await import('./media/s3.ts');
-    const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
     const s3 = openS3({
-      connection: {
-        endpoint: config.s3Endpoint,
-        region: config.s3Region,
-        credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
-      },
+      connection: config.s3,
       buckets: config.s3Buckets,
       maxBytes: config.maxInputBytes,
       totalMs: config.fetchTimeoutMs,

@@ -3,6 +3,8 @@
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
 import { didYouMean } from './jobs/parameters.ts';
+import type { S3Connection } from './s3/client.ts';
+import { placeOf, type S3Place } from './s3/names.ts';
 
 export interface Config {
   readonly host: string;
@@ -13,6 +15,8 @@ export interface Config {
   readonly inputRoot: string;
   readonly storePath: string;
   readonly blobsPath: string;
+  /** Where results are kept on S3, the key a prefix that is empty or ends with '/'; undefined: in `blobsPath`. */
+  readonly blobsS3: S3Place | undefined;
   /** `classical` or `module:Class`. */
   readonly engine: string;
   readonly slots: number;
@@ -43,8 +47,10 @@ export interface Config {
   readonly fetchTimeoutMs: number;
   /** 0: no download is kept. */
   readonly httpCacheBytes: number;
-  readonly s3Endpoint: string | undefined;
-  readonly s3Region: string;
+  /** Of inputs and of results. */
+  readonly s3: S3Connection;
+  /** As callers reach the endpoint; undefined: as the service does. */
+  readonly s3PublicEndpoint: string | undefined;
   /** Empty: no s3:// references. `*`: any bucket that the credentials open. */
   readonly s3Buckets: readonly string[];
   readonly probe: boolean;
@@ -60,6 +66,8 @@ export interface Config {
   readonly cancelGraceMs: number;
   readonly drainTimeoutMs: number;
   readonly resultUrlTtlMs: number;
+  /** How long a result waits for a blob store that is full or away. */
+  readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
 }
 
@@ -130,6 +138,15 @@ const located =
     if (value.startsWith(`${scheme}:`) && value.length > scheme.length + 1) return value.slice(scheme.length + 1);
     return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
   };
+/** A path, or a place on S3 whose key is made a prefix. */
+const blobs: Parse<string | S3Place> = (value) => {
+  if (/^local:./.test(value)) return value.slice('local:'.length);
+  const allowed = 'local:PATH, or s3://bucket/prefix';
+  if (!/^s3:/i.test(value)) return new Problem(allowed);
+  const place = placeOf(value);
+  if (typeof place === 'string') return new Problem(`${allowed}; ${place}`);
+  return { bucket: place.bucket, key: place.key === '' || place.key.endsWith('/') ? place.key : `${place.key}/` };
+};
 
 const list =
   (problemOf: (entry: string) => string | undefined): Parse<readonly string[]> =>
@@ -162,7 +179,7 @@ export const SETTINGS = {
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
-  BLOBS: setting(located('local', /^s3:/), undefined, 'result store; default local:DATA_DIR/blobs'),
+  BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(text, 'auto', 'auto, classical, or module:Class of an engine of your own'),
   ENGINE_PATH: setting(text, undefined, 'folder with the module of an engine of your own'),
   ENGINE_MODE: setting(oneOf('persistent'), 'persistent', 'persistent: one warm process a slot'),
@@ -206,6 +223,8 @@ export const SETTINGS = {
   S3_BUCKETS: setting(list(bucket), '', 'buckets that s3:// references may name, `*` for all; empty: s3:// is not taken'),
   S3_ENDPOINT: setting(text, undefined, 'URL of an S3-compatible server; default: that of AWS'),
   S3_REGION: setting(text, undefined, 'region of the buckets; default AWS_REGION, else us-east-1; credentials come the way of AWS'),
+  S3_PUBLIC_ENDPOINT: setting(text, undefined, 'URL of that server as callers reach it, for the URLs of results; default S3_ENDPOINT'),
+  S3_PATH_STYLE: setting(oneOf('auto', 'yes', 'no'), 'auto', 'yes: buckets are named in the path, not in the host; auto: with S3_ENDPOINT'),
   PROBE: setting(oneOf('on', 'off'), 'on', 'off: inputs are not examined before the engine opens them; only with an engine of your own'),
   PROBE_CPU: setting(duration(1000, 600_000), '10s', 'processor time to examine one input; two and a half times that by the clock'),
   MAX_IMAGE_PIXELS: setting(bytes, '64M', 'largest picture, width times height'),
@@ -218,6 +237,11 @@ export const SETTINGS = {
   STALL_TIMEOUT: setting(duration(100, 86_400_000), '10m', 'a run that reports nothing for this long is killed'),
   CANCEL_GRACE: setting(duration(0, 600_000), '5s', 'how long a run may take to stop before its process is killed'),
   DRAIN_TIMEOUT: setting(duration(0, 86_400_000), '30s', 'how long running jobs may go on after SIGTERM'),
+  STORE_PATIENCE: setting(
+    duration(0, 86_400_000),
+    '10m',
+    'how long a finished result waits for a result store that is full or away, before its job fails',
+  ),
   RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
   RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
 } as const;
@@ -260,8 +284,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
   if (v.PROBE === 'off' && engine === 'classical') {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
-  if (v.S3_ENDPOINT !== undefined && !/^https?:$/.test(URL.canParse(v.S3_ENDPOINT) ? new URL(v.S3_ENDPOINT).protocol : '')) {
-    problems.push(`FFJOBS_S3_ENDPOINT is '${v.S3_ENDPOINT}'; allowed: a URL such as https://minio.example.com:9000`);
+  for (const name of ['S3_ENDPOINT', 'S3_PUBLIC_ENDPOINT'] as const) {
+    if (v[name] === undefined || /^https?:$/.test(URL.canParse(v[name]) ? new URL(v[name]).protocol : '')) continue;
+    problems.push(`FFJOBS_${name} is '${v[name]}'; allowed: a URL such as https://minio.example.com:9000`);
   }
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
@@ -278,7 +303,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
     storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
-    blobsPath: path(v.BLOBS) ?? resolve(dataDir, 'blobs'),
+    blobsPath: path(typeof v.BLOBS === 'string' ? v.BLOBS : undefined) ?? resolve(dataDir, 'blobs'),
+    blobsS3: typeof v.BLOBS === 'string' ? undefined : v.BLOBS,
     engine: engine!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
@@ -300,8 +326,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
-    s3Endpoint: v.S3_ENDPOINT,
-    s3Region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),
+    s3: s3Connection(v, env),
+    s3PublicEndpoint: v.S3_PUBLIC_ENDPOINT,
     s3Buckets: Object.freeze([...v.S3_BUCKETS!]),
     probe: v.PROBE === 'on',
     probeCpuMs: v.PROBE_CPU!,
@@ -316,7 +342,18 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     cancelGraceMs: v.CANCEL_GRACE!,
     drainTimeoutMs: v.DRAIN_TIMEOUT!,
     resultUrlTtlMs: v.RESULT_URL_TTL!,
+    storePatienceMs: v.STORE_PATIENCE!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
+  });
+}
+
+function s3Connection(v: Values, env: Readonly<Record<string, string | undefined>>): S3Connection {
+  const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
+  return Object.freeze({
+    endpoint: v.S3_ENDPOINT,
+    region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),
+    credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
+    pathStyle: v.S3_PATH_STYLE === 'auto' ? undefined : v.S3_PATH_STYLE === 'yes',
   });
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -21,6 +21,8 @@ test('the built package runs from below node_modules and has what the service re
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   assert.equal((await run('--version')).stdout.trim(), version);
   assert.match((await run('--help')).stdout, /submit/);
+  await writeFile(join(dir, 'caller.mjs'), "import { connectJobs } from 'facefusion-jobs/client'; console.log(typeof connectJobs);");
+  assert.equal((await promisify(execFile)(process.execPath, [join(dir, 'caller.mjs')])).stdout.trim(), 'function');
   const { openSqliteJobStore } = (await import(
     join(dist, 'src', 'store', 'jobs-sqlite.js')
   )) as typeof import('../src/store/jobs-sqlite.ts');

@@ -20,6 +20,7 @@ function fake() {
       asked.events++;
       return stored.slice(after, after + limit).map((event) => known(event.sequence) ?? structuredClone(event));
     },
+    untold: () => 0,
     lastingEvents: (_, after, before, limit) => {
       asked.lasting++;
       const lasting = stored.filter(({ sequence, event }) => sequence > after && sequence < before && event.case !== 'progress');

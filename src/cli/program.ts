@@ -1,12 +1,12 @@
 // The `ffjobs` program: which commands there are, and how each way of ending becomes words and an exit code.
 import { Command, CommanderError } from 'commander';
+import type { Backoff } from '../client/watch.ts';
 import { ConfigError } from '../config.ts';
 import { doctor } from './local/doctor.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
 import { CliError, Exit, type ExitCode, explain, explanationJson, explanationLines } from './remote/errors.ts';
-import type { Backoff } from './remote/follow.ts';
 import { answerJson, say, type Terminal } from './remote/terminal.ts';
 
 export interface Surroundings {

@@ -22,7 +22,7 @@ import { Worker, type WorkerOptions } from './worker.ts';
 export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'now'> {
   readonly node: string;
   readonly store: Pick<JobStore, 'claim'>;
-  readonly slots: readonly { readonly name: string; readonly gpu?: number }[];
+  readonly slots: readonly SlotPlan[];
   readonly worker: WorkerOptions;
   /** Folder of this scheduler alone; what an earlier one left in it is removed. */
   readonly workRoot: string;
@@ -32,6 +32,13 @@ export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'n
   readonly cancelGraceMs?: number;
   /** Milliseconds since 1970, the store's clock. */
   readonly now?: () => number;
+}
+
+export interface SlotPlan {
+  readonly name: string;
+  readonly gpu?: number | undefined;
+  /** Environment variables of its worker alone. */
+  readonly variables?: Readonly<Record<string, string>> | undefined;
 }
 
 /** What the engine of the slots is. */
@@ -56,6 +63,9 @@ export class Scheduler implements AsyncDisposable {
   /** The first worker is warm. Never rejects: workers are tried again for ever, and their slots say what is wrong. */
   readonly ready: Promise<void>;
   readonly #ready = Promise.withResolvers<void>();
+  /** Settles if the engine of a slot says at its first start that it cannot run on this machine, with its sentence. Never rejects. */
+  readonly unfit: Promise<string>;
+  readonly #unfit = Promise.withResolvers<string>();
   readonly #options: SchedulerOptions;
   readonly #logger: Logger;
   readonly #stayOptions: StayOptions;
@@ -91,11 +101,13 @@ export class Scheduler implements AsyncDisposable {
     this.#logger = options.logger;
     this.#stayOptions = { ...options, cancelGraceMs: options.cancelGraceMs ?? 5_000, now: options.now ?? Date.now };
     this.ready = this.#ready.promise;
+    this.unfit = this.#unfit.promise;
     this.#prepareLane = new PQueue({ concurrency: options.prepareConcurrency ?? Math.max(2, options.slots.length) });
     this.#storeLane = new PQueue({ concurrency: options.storeConcurrency ?? Math.max(4, 2 * options.slots.length) });
     this.#storeLane.addEventListener('next', () => this.#dispatch());
-    for (const { name, gpu } of options.slots) {
-      const place = { slot: name, gpu, logger: this.#logger, onChange: () => this.#onWorkerChange() };
+    for (const { name, gpu, variables } of options.slots) {
+      const onUnfit = (sentence: string) => this.#unfit.resolve(sentence);
+      const place = { slot: name, gpu, variables, logger: this.#logger, onChange: () => this.#onWorkerChange(), onUnfit };
       const lane = new PQueue({ concurrency: 1 });
       lane.addEventListener('next', () => this.#dispatch());
       this.#slots.push({ name, worker: new Worker({ cancelGraceMs: this.#stayOptions.cancelGraceMs, ...options.worker }, place), lane });

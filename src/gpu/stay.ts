@@ -20,7 +20,7 @@ import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/jo
 import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
-import type { RunEnd, RunHandle, Worker } from './worker.ts';
+import { OUT_OF_MEMORY, type RunEnd, type RunHandle, type Worker } from './worker.ts';
 
 /** What a job needs on this machine, as local files. */
 export type Prepared = Pick<
@@ -50,8 +50,10 @@ export interface StayOptions {
   ) => Promise<Prepared | Failure>;
   /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
   readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
-  /** Before the second try to store a result; four times that before the third and last. */
+  /** Before the second try to store a result; four times that before the third one, and so on, up to twenty times. */
   readonly storeRetryMs?: number;
+  /** How long a result is kept for a store that is full or away, in milliseconds; then the job fails. Other errors are tried three times. */
+  readonly storePatienceMs?: number;
   /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
   readonly writeRetryMs?: number;
   /** Engine time where the request names none. */
@@ -109,6 +111,8 @@ export class Stay {
   #run: RunHandle | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #leaveLane: (() => void) | undefined;
+  /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
+  #lowMemory = false;
 
   /** `folder` is for this stay alone. */
   constructor(lease: Lease, folder: string, options: StayOptions, host: Host) {
@@ -275,6 +279,7 @@ export class Stay {
     const timings = this.#timings;
     if (this.#stopped) return undefined;
     const taken = performance.now();
+    this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
     const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
@@ -291,6 +296,7 @@ export class Stay {
         outputPath: this.#outputPath,
         workDir: join(this.#folder, 'tmp'),
         previews: request?.previews ?? false,
+        lowMemory: this.#lowMemory,
       },
       runTimeoutMs: request?.runTimeout ? durationMs(request.runTimeout) : this.#options.runTimeoutMs,
       onProgress: (progress) => this.#reporter.progress(progress),
@@ -330,14 +336,17 @@ export class Stay {
           return await this.#options.storeResult(this.#outputPath, context);
         } catch (error) {
           if (this.#stopped) return undefined;
-          const last = tried === STORE_TRIES;
+          const waited = performance.now() - started;
+          const patience = isPassing(error) && performance.now() < this.#host.deadline() ? (this.#options.storePatienceMs ?? 0) : 0;
+          const last = tried >= STORE_TRIES && waited >= patience;
           this.#options.logger[last ? 'error' : 'warn'](
             { jobId: this.#jobId, err: error, tried },
             `the result of ${this.#jobId} could not be stored`,
           );
           const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
           if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
-          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
+          const first = this.#options.storeRetryMs ?? 500;
+          await delay(Math.min(first * 4 ** (tried - 1), 20 * first), undefined, { signal }).catch(() => {});
           if (this.#stopped) return undefined;
         }
       }
@@ -355,8 +364,10 @@ export class Stay {
   async #endRun(end: Exclude<RunEnd, { kind: 'done' }>): Promise<void> {
     if (this.#stopped && !(this.#stopped === 'given_back' && end.kind === 'refused')) return this.#endStopped();
     switch (end.kind) {
-      case 'failed':
-        return this.#fail(end.failure, end.killed);
+      case 'failed': {
+        const inVain = this.#lowMemory && end.failure.reason === OUT_OF_MEMORY;
+        return this.#fail(inVain ? { ...end.failure, retryable: false } : end.failure, end.killed);
+      }
       case 'refused':
         return this.#conclude(() => this.#lease.refuse(end.failure, this.#attemptTimings()));
       case 'canceled':
@@ -425,8 +436,7 @@ export class Stay {
         await write();
         return;
       } catch (error) {
-        const passes = error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
-        const again = tried < WRITE_TRIES || (passes && performance.now() < this.#host.deadline());
+        const again = tried < WRITE_TRIES || (isPassing(error) && performance.now() < this.#host.deadline());
         if (isLeaseLost(error) || this.#stopped === 'lost' || !again) throw error;
         this.#options.logger.warn(
           { jobId: this.#jobId, err: error, tried },
@@ -463,6 +473,11 @@ function removeSmall(folder: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Somewhere is full or away: time may mend it. */
+function isPassing(error: unknown): boolean {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
 }
 
 function isLeaseLost(error: unknown): boolean {

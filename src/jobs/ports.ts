@@ -194,6 +194,8 @@ export interface PutOptions {
   readonly signal?: AbortSignal;
   /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
   readonly pin?: (key: string) => Promise<void>;
+  /** Told how much of the bytes has been sent, by stores that send them. */
+  readonly progress?: (done: number, total: number) => void;
 }
 
 export interface BlobStore {

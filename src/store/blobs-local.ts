@@ -10,7 +10,8 @@ import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
 
-const KEY = /^[0-9a-f]{64}$/;
+/** A SHA-256 in lower-case hex, as keys are. */
+export const KEY = /^[0-9a-f]{64}$/;
 
 export interface LocalBlobStoreOptions {
   /** Made when it is not there. */
@@ -143,7 +144,7 @@ class LocalBlobs implements LocalBlobStore {
   }
 }
 
-interface Taken {
+export interface Taken {
   readonly key: string;
   readonly bytes: number;
 }
@@ -151,7 +152,8 @@ interface Taken {
 /** Files up to this size are read in one go. */
 const SMALL_BYTES = 64 * 1024;
 
-async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
+/** The key of a plain file. A link is not followed, and a pipe is not waited on. */
+export async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
   signal?.throwIfAborted();
   const found = lstatSync(path, { throwIfNoEntry: false });
   // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
@@ -198,7 +200,8 @@ async function linkOrCopy(source: string, to: string): Promise<void> {
   await copyFile(source, to, fs.COPYFILE_EXCL);
 }
 
-async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
+/** Writes a stream to a new file, durably. */
+export async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
   const hash = createHash('sha256');
   let bytes = 0;
   const file = await open(to, 'wx', 0o644);
@@ -263,7 +266,8 @@ function isMissing(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR';
 }
 
-function diskFull(error: unknown): unknown {
+/** What to throw where a file could not be written. */
+export function diskFull(error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
   return new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the blob store is full; free some space and try again', {

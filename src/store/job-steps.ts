@@ -27,7 +27,7 @@ import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
-import type { Writer } from './sqlite.ts';
+import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
   readonly db: DatabaseSync;
@@ -36,7 +36,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
-  readonly tx: Pick<Writer, 'undo' | 'committed'>;
+  readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
   readonly random: () => number;
@@ -298,7 +298,7 @@ export class JobSteps {
     const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
     event.event = body;
     table.appendEvent(stored.num, event);
-    tx.committed(() => events.publish(jobId, event, isTerminal(status)));
+    tx.told(jobId, () => events.publish(jobId, event, isTerminal(status)));
   }
 
   #entry({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob) {

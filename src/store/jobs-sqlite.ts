@@ -1,6 +1,6 @@
 // The embedded job store: one SQLite file, one process. Owns the file, the timers and the leases. Always true here: a step is one
-// transaction whose record, queue and events change together, and callers, watchers and lease holders are told only after COMMIT.
-// `submit`, a cancel, a pin and every end of a job survive power loss; what lies between them survives the end of the process.
+// transaction whose record, queue and events change together, and lease holders are told only after COMMIT. `submit`, a cancel, a pin and every end of
+// a job survive power loss: callers and watchers are told when they are on the disk. What lies between them survives the end of the process.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -33,8 +33,9 @@ import { JobFigures } from './job-figures.ts';
 import { JobSteps } from './job-steps.ts';
 import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
-import { openDatabase, stillThere, Writer } from './sqlite.ts';
+import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { Tokens } from './tokens.ts';
+import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
 /** The longest that a timer can wait. */
@@ -69,9 +70,13 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
   mkdirSync(dirname(options.path), { recursive: true });
   const { db, migrated } = openDatabase(options.path, MIGRATIONS);
   if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
+  const log = new LogSync(options.path);
   try {
-    return new SqliteJobStore(db, options);
+    const store = new SqliteJobStore(db, log, options);
+    await store.recover();
+    return store;
   } catch (error) {
+    log.close();
     db.close();
     throw error;
   }
@@ -85,6 +90,7 @@ interface Waiter {
 
 class SqliteJobStore implements JobStore {
   readonly #db: DatabaseSync;
+  readonly #logSync: LogSync;
   readonly #now: () => number;
   readonly #writer: Writer;
   readonly #queue: ReadyQueue;
@@ -104,17 +110,21 @@ class SqliteJobStore implements JobStore {
   #notBeforeMs = 0;
   #closing: Promise<void> | undefined;
 
-  constructor(db: DatabaseSync, options: SqliteJobStoreOptions) {
+  constructor(db: DatabaseSync, logSync: LogSync, options: SqliteJobStoreOptions) {
     this.#db = db;
+    this.#logSync = logSync;
     this.#now = options.now ?? Date.now;
     this.#log = options.log;
     const undo = (back: () => void) => this.#writer.undo(back);
     this.#stillThere = stillThere(options.path);
     this.#writer = new Writer(db, {
+      sync: () => logSync.sync(),
       beforeDurable: this.#stillThere,
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
       beforeCommit: () => this.#figures.write(),
-      afterGroup: () => this.#afterGroup(),
+      afterGroup: () => this.#arm(),
+      afterTold: () => this.#changes.changed(),
+      onBroken: (error) => this.#break(error),
       onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
     });
     const tokens = new Tokens(secretOf(db));
@@ -128,9 +138,15 @@ class SqliteJobStore implements JobStore {
       },
       events: (num, after, limit, known) => this.#table.events(num, after, limit, known),
       lastingEvents: (num, after, before, limit, known) => this.#table.lastingEvents(num, after, before, limit, known),
+      untold: (jobId) => this.#writer.untold(jobId),
       now: this.#now,
     });
-    this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
+    this.#changes = new JobChanges({
+      table: this.#table,
+      tokens,
+      present: (stored) => this.#present(stored),
+      untold: (jobId) => this.#writer.untold(jobId),
+    });
     this.#references = new BlobReferences(db);
     this.#steps = new JobSteps({
       db,
@@ -145,7 +161,6 @@ class SqliteJobStore implements JobStore {
       maxStoredEvents: options.maxStoredEvents ?? 10_000,
     });
     this.#ping = db.prepare('SELECT 1 FROM meta LIMIT 1');
-    this.#reopen();
   }
 
   async submit(job: NewJob, limits: Limits): Promise<Submitted> {
@@ -158,19 +173,21 @@ class SqliteJobStore implements JobStore {
   async submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
     this.#assertOpen();
     const stored = this.#steps.submitted(tenant, idempotencyKey, requestDigest, this.#now());
-    return stored && this.#present(stored);
+    return stored && this.#present(await this.#shown(stored));
   }
 
   async get(id: JobId): Promise<Job | undefined> {
     this.#assertOpen();
     const stored = this.#table.get(id);
-    return stored && this.#present(stored);
+    return stored && this.#present(this.#writer.untold(id) > 0 ? await this.#shown(stored) : stored);
   }
 
   async list(query: JobQuery): Promise<JobPage> {
     this.#assertOpen();
     const { jobs, nextPageToken } = this.#table.list(query);
-    return { jobs: jobs.map((stored) => this.#present(stored)), nextPageToken, watchToken: this.#changes.token() };
+    const watchToken = this.#changes.token();
+    if (jobs.some(({ job }) => this.#writer.untold(job.jobId) > 0)) await this.#writer.allTold();
+    return { jobs: jobs.map((stored) => this.#present(stored)), nextPageToken, watchToken };
   }
 
   async cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
@@ -237,6 +254,7 @@ class SqliteJobStore implements JobStore {
 
   async ping(): Promise<void> {
     this.#assertOpen();
+    this.#writer.assertSound();
     this.#stillThere();
     this.#ping.get();
   }
@@ -253,8 +271,8 @@ class SqliteJobStore implements JobStore {
 
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
-    return await this.#step(kind.durable, () => {
-      const { jobId } = lease.job;
+    const { jobId } = lease.job;
+    const step = () => {
       if (!this.holds(lease)) {
         throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
       }
@@ -267,16 +285,23 @@ class SqliteJobStore implements JobStore {
         lease.job = next.job;
       });
       return this.#present(next);
-    });
+    };
+    return await this.#step(kind.durable, step, jobId);
   }
 
   preview(jobId: JobId, preview: Preview): void {
     this.#events.preview(jobId, preview);
   }
 
-  #step<T>(durable: boolean, run: () => T): Promise<T> {
+  #step<T>(durable: boolean, run: () => T, of?: JobId): Promise<T> {
     this.#assertOpen();
-    return this.#writer.step(durable, run);
+    return this.#writer.step(durable, run, of);
+  }
+
+  /** What is about to be on the disk is not shown before it is there. */
+  async #shown(stored: StoredJob): Promise<StoredJob> {
+    if (this.#writer.untold(stored.job.jobId) > 0) await this.#writer.allTold();
+    return stored;
   }
 
   /** The job as a caller sees it. */
@@ -313,14 +338,20 @@ class SqliteJobStore implements JobStore {
     for (const waiter of this.#waiters) if (this.#queue.has(waiter.want.above)) waiter.fail(error);
   }
 
-  #afterGroup(): void {
-    if (this.#closing) return;
-    this.#changes.changed();
-    this.#arm();
+  /** The disk has failed: nobody is left waiting for what will not come. */
+  #break(error: JobsError): void {
+    this.#log?.error(
+      { err: error.cause },
+      'the disk has failed to keep the job store: nothing more is written until the service is restarted',
+    );
+    this.#failWaiters(error);
+    this.#events.fail(error);
+    this.#changes.fail(error);
   }
 
   /** One timer, for the retry or the start timeout that is due first. */
   #arm(): void {
+    if (this.#closing) return;
     const nextMs = this.#queue.nextEventMs();
     const atMs = nextMs === undefined ? undefined : Math.max(nextMs, this.#notBeforeMs);
     if (atMs === this.#timer?.atMs) return;
@@ -352,18 +383,17 @@ class SqliteJobStore implements JobStore {
   }
 
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */
-  #reopen(): void {
+  async recover(): Promise<void> {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
     this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
     const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
     for (const { tenant, job } of held) this.#figures.found(tenant, job.status);
-    let failed: unknown;
-    const recover = () => {
-      for (const stored of held) this.#steps.recover(stored);
-    };
-    if (held.length > 0) this.#writer.step(true, recover).catch((error) => (failed = error));
-    this.#writer.flush();
-    if (failed) throw failed;
+    if (held.length > 0) {
+      await this.#step(true, () => {
+        for (const stored of held) this.#steps.recover(stored);
+      });
+    }
+    this.#arm();
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
@@ -380,13 +410,14 @@ class SqliteJobStore implements JobStore {
 
   async #close(): Promise<void> {
     // What was asked for before is still done and answered.
-    this.#writer.flush();
+    await this.#writer.finish();
     clearTimeout(this.#timer?.handle);
     for (const waiter of [...this.#waiters]) waiter.settle(undefined);
     this.#events.fail(shuttingDown());
     this.#changes.fail(shuttingDown());
     for (const lease of this.#leases.values()) lease.end('closed');
     this.#leases.clear();
+    this.#logSync.close();
     this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     this.#db.close();
   }

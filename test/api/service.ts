@@ -44,7 +44,9 @@ export async function startService(settings: Readonly<Record<string, string>> = 
     ...(settings.ENGINE === undefined ? { PROBE: 'off' } : {}),
     ...settings,
   };
-  const config = readConfig(Object.fromEntries(Object.entries(all).map(([name, value]) => [`FFJOBS_${name}`, value])), ROOT);
+  const own = Object.entries(all).map(([name, value]) => [`FFJOBS_${name}`, value]);
+  const aws = Object.entries(more.env ?? {}).filter(([name]) => name.startsWith('AWS_'));
+  const config = readConfig(Object.fromEntries([...own, ...aws]), ROOT);
   const logs: Record<string, unknown>[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void logs.push(JSON.parse(line) as Record<string, unknown>) });
   const start = async () => {

@@ -95,8 +95,12 @@ def main() -> int:
         worker.fail_to_start(error.message)
         print(error.message, file=sys.stderr, flush=True)
         return EXIT_ENGINE_FAILED
-    except Exception:
-        worker.fail_to_start(f"engine {arguments.engine} did not start\n{traceback.format_exc()}")
+    except Exception as error:
+        # A defect: its trace is for the log, its last line for whoever asks what is wrong.
+        traceback.print_exc()
+        sentence = f"The engine {arguments.engine} did not start: {''.join(traceback.format_exception_only(error)).strip()}"
+        worker.fail_to_start(sentence)
+        print(sentence, file=sys.stderr, flush=True)
         return EXIT_ENGINE_FAILED
     return 0
 

@@ -196,8 +196,10 @@ def test_what_is_no_ordinary_exception_is_answered_too(tmp_path, engine, reason,
 
 def test_an_engine_that_does_not_start_says_why_and_ends():
     with WorkerProcess("odd:Unborn", ready=False) as worker:
-        assert "no such card" in worker.wait_for("log")["message"]
+        sentence = worker.wait_for("log")["message"]
+        assert sentence == "The engine odd:Unborn did not start: RuntimeError: no such card"
         assert worker.exit_code() == 70
+        assert worker.process.stderr.read().decode().splitlines()[-1] == sentence
 
 
 def test_a_crash_is_the_end_of_the_process(tmp_path):

@@ -9,6 +9,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { ConnectError } from '@connectrpc/connect';
 import { ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Config, ConfigError } from '../../config.ts';
+import type { S3Place } from '../../s3/names.ts';
 import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { size } from '../remote/progress.ts';
@@ -72,6 +73,16 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
   yield await port(config, served);
   if (config.metricsPort !== 0 && served === undefined) yield await metricsPort(config);
   yield store(config, served !== undefined);
+  if (config.blobsS3) yield await blobStore(config, config.blobsS3);
+}
+
+/** Writes and deletes a trial object, as `serve` does when it starts. */
+async function blobStore(config: Config, place: S3Place): Promise<Finding> {
+  const { problemOfPlace } = await import('../../s3/check.ts');
+  const problem = await problemOfPlace(config.s3, place);
+  const name = `s3://${place.bucket}/${place.key}`;
+  if (problem === undefined) return { check: 'blob store', state: 'ok', detail: `${name} can be written, read and deleted` };
+  return { check: 'blob store', state: 'fail', detail: `${name}: ${problem.what}`, fix: problem.fix };
 }
 
 async function* python(config: Config, env: Environment, root: string): AsyncGenerator<Finding> {
@@ -187,7 +198,7 @@ async function alreadyServed(config: Config): Promise<string | undefined> {
   if (config.port === 0) return undefined;
   const host = config.host === '0.0.0.0' || config.host === '::' ? 'localhost' : config.host;
   const scheme = config.tlsCert === undefined ? 'http' : 'https';
-  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patienceMs: 0 });
+  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patient: false });
   try {
     return (await service.system.getCapabilities({}, { timeoutMs: 2_000 })).serviceVersion;
   } catch (error) {
