@@ -100,6 +100,7 @@ let python = '';
 
 const CHECKS: readonly Check[] = [
   byProgram('typescript', bin('tsc'), ['--noEmit']),
+  byProgram('typescript-web', bin('tsc'), ['-p', 'web']),
   byProgram('biome', bin('biome'), ['check', '--colors=off', '--error-on-warnings']),
   {
     name: 'generated-code',
@@ -111,8 +112,8 @@ const CHECKS: readonly Check[] = [
     },
   },
   { name: 'buf-lint', run: bufLint },
-  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.'], join(ROOT, 'worker')),
-  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.'], join(ROOT, 'worker')),
+  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.', '../clients/python'], join(ROOT, 'worker')),
+  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.', '../clients/python'], join(ROOT, 'worker')),
 ];
 
 /**

@@ -22,6 +22,7 @@ import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
+import { openConsole } from './rpc/console.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -162,6 +163,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
+  const webConsole = config.console
+    ? await openConsole({
+        dir: join(surroundings.root, 'web', 'dist'),
+        mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+      })
+    : undefined;
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
     restServices: ours,
@@ -196,6 +203,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
     routes(app) {
       addBlobRoutes(app);
+      // Who opens the address in a browser wants to be shown something.
+      if (webConsole) webConsole.register(app);
+      else app.get('/', (_request, reply) => reply.redirect('docs'));
       for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
     },
   });

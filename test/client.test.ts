@@ -60,9 +60,9 @@ describe('against the service', () => {
         {
           signal: leaving.signal,
           cancelOnAbort,
-          onEvent({ event }) {
-            if (event.case === 'snapshot') jobId = event.value.job!.jobId;
-            if (event.case === 'state' && event.value.status === JobStatus.PROCESSING) leaving.abort();
+          onEvent(event) {
+            if (event.event.case === 'snapshot') jobId = event.event.value.job!.jobId;
+            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort();
           },
         },
       );

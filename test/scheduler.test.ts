@@ -86,7 +86,13 @@ test('nothing is claimed before a worker is warm, and capabilities come with it'
 });
 
 test('progress rises, is kept to ten a second and ends with its last word', async () => {
-  await using rig = await openRig();
+  await using rig = await openRig({
+    storeResult: async () => {
+      // A step that lasts is told.
+      await rig.store.until(() => rig.store.progress.get('job_1')?.at(-1)?.step === JobStep.STORING_RESULT);
+      return RESULT;
+    },
+  });
   rig.store.submit({
     id: 'job_1',
     do: [
@@ -115,6 +121,16 @@ test('progress rises, is kept to ten a second and ends with its last word', asyn
       [JobStep.ENCODING_OUTPUT, 99],
       [JobStep.STORING_RESULT, 99],
     ],
+  );
+});
+
+test('a result that is stored at once costs no event', async () => {
+  await using rig = await openRig();
+  rig.store.submit({ id: 'job_1', do: [['progress', ['STEP_PROCESSING', 20]]] });
+  await rig.store.until(() => rig.store.history.length === 1);
+  assert.deepEqual(
+    rig.store.progress.get('job_1')!.map(({ step }) => step),
+    [JobStep.PROCESSING],
   );
 });
 
@@ -164,7 +180,7 @@ test('the last progress of a step is stored before the next step', async () => {
   rig.store.submit({ id: 'job_1', do: [['raw', `${said.join('\n')}\n`]] });
   await rig.store.until(() => rig.store.history.length === 1);
   const percents = rig.store.progress.get('job_1')!.map(({ percent }) => percent);
-  assert.deepEqual(percents, [10, 12, 13, 13]);
+  assert.deepEqual(percents, [10, 12, 13]);
 });
 
 test('previews come when asked for only', async () => {

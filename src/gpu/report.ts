@@ -12,6 +12,8 @@ import { Rate } from './rate.ts';
 
 /** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
 const PROGRESS_PER_SECOND = 8;
+/** A step of the service's own that is over sooner is not told. */
+const BRIEF_MS = 100;
 /** An estimate beyond a month is none. */
 const MAX_ETA_SECONDS = 30 * 86_400;
 const MAX_LOG_LENGTH = 4096;
@@ -48,6 +50,8 @@ export class Reporter {
   #stored: number[] = [];
   #storedStep: JobStep | undefined;
   #pending: Progress | undefined;
+  /** What is held back is a step of the service's own, not worth an event so far. */
+  #isBrief = false;
   #timer: NodeJS.Timeout | undefined;
 
   /** `now`: milliseconds since 1970, the store's clock. */
@@ -96,11 +100,13 @@ export class Reporter {
     this.#storePending();
   }
 
-  /** A step of the service's own. */
+  /** A step of the service's own, the last one. Stored when it lasts: the end of the job says more than that its result was stored before. */
   enter(step: JobStep): void {
     this.#storePending();
     this.#step = step;
-    this.#store(create(ProgressSchema, { step, percent: this.#percent, attempt: this.#lease.job.attempt }));
+    this.#pending = create(ProgressSchema, { step, percent: this.#percent, attempt: this.#lease.job.attempt });
+    this.#isBrief = true;
+    this.#timer = setTimeout(() => this.#storePending(), BRIEF_MS);
   }
 
   log(level: wire.LogLevel, message: string): void {
@@ -121,7 +127,7 @@ export class Reporter {
 
   /** The end: what is held back goes out, before whatever is written to the lease next. */
   finish(): void {
-    this.#storePending();
+    if (!this.#isBrief) this.#storePending();
     this.#tellDropped();
   }
 
@@ -150,6 +156,7 @@ export class Reporter {
     this.#timer = undefined;
     const progress = this.#pending;
     this.#pending = undefined;
+    this.#isBrief = false;
     if (progress) this.#store(progress);
   }
 

@@ -1,13 +1,11 @@
-// Which job runs where: claims jobs, lets each stay (stay.ts), and gives slots to those that are ready. Owns its slots, their workers and the folder
-// of all work folders.
+// Which job runs where: claims jobs, lets each stay (stay.ts), and gives slots to those that are ready. Owns its slots, their workers and the work
+// folders.
 //
 // Always true:
 // - One job at a time on a slot: each has a p-queue of concurrency 1, whose task ends only when the worker says `idle` or its process group is
 //   dead. `signal` and `timeout` are never passed to `add()`: p-queue then frees the place while the function still runs.
 // - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
 //   which the store gave them, and the last one goes back when a better one comes.
-import { mkdir, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import PQueue from 'p-queue';
@@ -15,6 +13,7 @@ import { type Slot, SlotSchema, WorkerState } from '../../gen/facefusion/jobs/v1
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { WaitReason } from '../jobs/job.ts';
 import type { JobStore, Lease } from '../jobs/ports.ts';
+import { WorkFolders } from './folders.ts';
 import type { Logger } from './process.ts';
 import { type Host, Stay, type StayOptions } from './stay.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
@@ -81,7 +80,6 @@ export class Scheduler implements AsyncDisposable {
   #claiming: { readonly controller: AbortController; readonly before: Stay | undefined } | undefined;
   #wake: (() => void) | undefined;
   #claimAfter = 0;
-  #serial = 0;
   #draining = false;
   #drained: Promise<void> | undefined;
   #drainBy = Number.POSITIVE_INFINITY;
@@ -89,14 +87,11 @@ export class Scheduler implements AsyncDisposable {
 
   /** Empties the work folder, starts the workers and claims as soon as one is warm. */
   static async open(options: SchedulerOptions): Promise<Scheduler> {
-    await mkdir(options.workRoot, { recursive: true });
-    for (const name of await readdir(options.workRoot)) {
-      if (FOLDER_NAME.test(name)) await rm(join(options.workRoot, name), { recursive: true, force: true });
-    }
-    return new Scheduler(options);
+    // One job runs on a slot, one waits for it, and one or two are being stored.
+    return new Scheduler(options, await WorkFolders.open(options.workRoot, 4 * options.slots.length));
   }
 
-  private constructor(options: SchedulerOptions) {
+  private constructor(options: SchedulerOptions, folders: WorkFolders) {
     this.#options = options;
     this.#logger = options.logger;
     this.#stayOptions = { ...options, cancelGraceMs: options.cancelGraceMs ?? 5_000, now: options.now ?? Date.now };
@@ -115,6 +110,7 @@ export class Scheduler implements AsyncDisposable {
     this.#host = {
       prepareLane: this.#prepareLane,
       storeLane: this.#storeLane,
+      folders,
       deadline: () => this.#drainBy,
       onWaiting: () => this.#dispatch(),
       onLeave: (stay) => this.#letGo(stay),
@@ -188,6 +184,7 @@ export class Scheduler implements AsyncDisposable {
       () => Promise.all(this.#stays.values()),
       () => Promise.all(this.#slots.map(({ lane }) => lane.onIdle())),
       () => Promise.all(this.#slots.map(({ worker }) => worker.close())),
+      () => this.#host.folders.close(),
     ];
     for (const step of steps) {
       await step().catch((error) => this.#logger.error({ err: error }, 'a step of the drain failed; the rest goes on'));
@@ -289,9 +286,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #take(lease: Lease, before: Stay | undefined): void {
-    const { jobId, attempt } = lease.job;
-    const folder = join(this.#options.workRoot, `${jobId}.${attempt + 1}.${++this.#serial}`);
-    const stay = new Stay(lease, folder, this.#stayOptions, this.#host);
+    const stay = new Stay(lease, this.#stayOptions, this.#host);
     if (this.#draining) stay.stop('given_back');
     // Only the store can compare ranks. It said that this one comes before `before`, which was the last; among the others its place is a guess.
     const at = before ? this.#held.indexOf(before) : -1;
@@ -325,6 +320,3 @@ export class Scheduler implements AsyncDisposable {
     }
   }
 }
-
-/** job, attempt, serial number: unique, so no engine's cache by path takes one job's file for another's. */
-const FOLDER_NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;

@@ -6,8 +6,6 @@
 //   way, the lease is disposed, which gives the job back.
 // - The task of a slot settles only when the worker says `idle` or its process group is dead.
 // - A result that is being stored is thrown away by its caller or by the loss of the lease, and by nothing else.
-import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -18,6 +16,7 @@ import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.j
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
+import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
 import { OUT_OF_MEMORY, type RunEnd, type RunHandle, type Worker } from './worker.ts';
@@ -33,7 +32,7 @@ export interface StoreContext {
   readonly done: Done;
   readonly signal: AbortSignal;
   /** `Lease.pin` */
-  readonly pin: (key: string) => Promise<void>;
+  readonly pin: Lease['pin'];
 }
 
 /** What is done for a job on this node before and after its run. */
@@ -74,6 +73,7 @@ export interface Lane {
 export interface Host {
   readonly prepareLane: Lane;
   readonly storeLane: Lane;
+  readonly folders: WorkFolders;
   /** Monotonic time after which a store that does not answer is not waited for. */
   readonly deadline: () => number;
   /** It is prepared and wants a slot. */
@@ -114,10 +114,9 @@ export class Stay {
   /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
   #lowMemory = false;
 
-  /** `folder` is for this stay alone. */
-  constructor(lease: Lease, folder: string, options: StayOptions, host: Host) {
+  constructor(lease: Lease, options: StayOptions, host: Host) {
     this.#lease = lease;
-    this.#folder = folder;
+    this.#folder = host.folders.path(lease.job.jobId, lease.job.attempt + 1);
     this.#options = options;
     this.#host = host;
     this.#reporter = new Reporter(lease, options.logger, options.now);
@@ -194,7 +193,7 @@ export class Stay {
       logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go; the next start of the service takes it back`);
     }
     try {
-      if (!removeSmall(this.#folder)) await rm(this.#folder, { recursive: true, force: true });
+      await this.#host.folders.remove(this.#folder);
     } catch (error) {
       logger.error({ jobId, err: error }, `the work folder of ${jobId} could not be removed`);
     }
@@ -254,7 +253,7 @@ export class Stay {
   async #prepare(): Promise<Prepared | Failure> {
     const started = performance.now();
     try {
-      mkdirSync(join(this.#folder, 'tmp'), { recursive: true });
+      this.#host.folders.make(this.#folder);
       return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
         this.#reporter.fetching(done, total),
       );
@@ -294,7 +293,7 @@ export class Stay {
         jobId: job.jobId,
         attempt: job.attempt,
         outputPath: this.#outputPath,
-        workDir: join(this.#folder, 'tmp'),
+        workDir: scratchOf(this.#folder),
         previews: request?.previews ?? false,
         lowMemory: this.#lowMemory,
       },
@@ -329,7 +328,7 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = { job: lease.job, done, signal, pin: (key) => lease.pin(key) };
+    const context: StoreContext = { job: lease.job, done, signal, pin: (key, lasting) => lease.pin(key, lasting) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {
@@ -449,29 +448,6 @@ export class Stay {
 
   #attemptTimings(): Timings {
     return create(TimingsSchema, { ...this.#timings, stepSeconds: this.#stepSeconds });
-  }
-}
-
-/** A folder with more in it, or with larger files, is removed by the thread pool. */
-const FEW = 32;
-const SMALL_BYTES = 1 << 20;
-
-/** Removes a folder that holds a few small files and an empty folder or two, here and now: a thread's turn for each costs ten times as much. */
-function removeSmall(folder: string): boolean {
-  try {
-    const names = readdirSync(folder);
-    if (names.length > FEW) return false;
-    for (const name of names) {
-      const path = join(folder, name);
-      const found = lstatSync(path);
-      if (found.size > SMALL_BYTES) return false;
-      if (found.isDirectory()) rmdirSync(path);
-      else unlinkSync(path);
-    }
-    rmdirSync(folder);
-    return true;
-  } catch {
-    return false;
   }
 }
 

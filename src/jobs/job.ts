@@ -104,7 +104,7 @@ export function newJob(
   jobId: string,
   request: JobRequest,
   nowMs: number,
-  facts: { warnings?: readonly string[]; submittedBy?: string } = {},
+  facts: { tenant: string; warnings?: readonly string[]; submittedBy?: string },
 ): Job {
   const now = timestampFromMs(nowMs);
   return create(JobSchema, {
@@ -116,6 +116,7 @@ export function newJob(
     updatedAt: now,
     warnings: [...(facts.warnings ?? [])],
     submittedBy: facts.submittedBy,
+    tenant: facts.tenant,
     request,
   });
 }

@@ -4,6 +4,7 @@
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
+import type { KeyStore } from './keys.ts';
 
 export type JobId = string;
 /** Position in one job's event log, from 1, without gaps. */
@@ -28,6 +29,19 @@ export interface Limits {
   readonly maxQueued: number;
   /** How long an idempotency key is kept, in milliseconds. */
   readonly idempotencyMs: number;
+  /** Seconds that slots were held for the tenant since midnight UTC; undefined: no limit. */
+  readonly gpuSecondsPerDay?: number;
+  /** Of the tenant's results that are not purged; undefined: no limit. */
+  readonly storedBytes?: number;
+}
+
+/** What a tenant has used of what can be limited. */
+export interface Usage {
+  readonly queued: number;
+  /** Held by a node, its inputs still on their way or its engine at work. */
+  readonly running: number;
+  readonly gpuSecondsToday: number;
+  readonly storedBytes: number;
 }
 
 export interface Submitted {
@@ -122,10 +136,10 @@ export interface Lease extends AsyncDisposable {
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
   /**
-   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
-   * that nobody deletes it in between. Waits while it is just being deleted.
+   * The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so that nobody
+   * deletes it in between. Waits while it is just being deleted. Durable, unless `lasting` is false: then before the blob is written it is asked for again.
    */
-  pin(key: string): Promise<void>;
+  pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
@@ -179,6 +193,9 @@ export interface JobStore extends AsyncDisposable {
   /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
+  usage(tenant: string): Promise<Usage>;
+  /** API keys, which lie beside the jobs. */
+  readonly keys: KeyStore;
   /** Throws when the store does not answer. */
   ping(): Promise<void>;
 }
@@ -192,8 +209,11 @@ export interface BlobStat {
 
 export interface PutOptions {
   readonly signal?: AbortSignal;
-  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
-  readonly pin?: (key: string) => Promise<void>;
+  /**
+   * `Lease.pin`: called as soon as the key is known and waited for before the blob is looked for; where a blob that is there would do, with `lasting`
+   * false, and once more before the blob is written. Its error is that of `put`.
+   */
+  readonly pin?: (key: string, lasting?: boolean) => Promise<void>;
   /** Told how much of the bytes has been sent, by stores that send them. */
   readonly progress?: (done: number, total: number) => void;
 }

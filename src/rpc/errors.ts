@@ -11,6 +11,8 @@ export const ERROR_DOMAIN = 'facefusion.jobs';
 
 const CODES: Readonly<Record<ErrorKind, Code>> = {
   invalid: Code.InvalidArgument,
+  unauthenticated: Code.Unauthenticated,
+  denied: Code.PermissionDenied,
   not_found: Code.NotFound,
   already_exists: Code.AlreadyExists,
   failed_precondition: Code.FailedPrecondition,

@@ -21,12 +21,13 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
+import type { TenantUsage } from './tenant-usage.ts';
 import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
@@ -36,6 +37,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly usage: TenantUsage;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -44,14 +46,15 @@ export interface JobStepsOptions {
   readonly maxStoredEvents: number;
 }
 
-type Recorded = 'all' | 'state';
-
 export class JobSteps {
   readonly #options: JobStepsOptions;
   readonly #findKey;
   readonly #keepKey;
   readonly #dropKeys;
   readonly #moveFlow;
+  readonly #chargeFlow;
+  /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
+  readonly #claims = new Map<JobId, number>();
 
   constructor(options: JobStepsOptions) {
     this.#options = options;
@@ -62,11 +65,14 @@ export class JobSteps {
       `DELETE FROM idempotency WHERE (tenant, key) IN
          (SELECT tenant, key FROM idempotency WHERE expires_ms <= ? ORDER BY expires_ms LIMIT 2)`,
     );
+    this.#chargeFlow = db.prepare(
+      'INSERT INTO flows (tenant, virtual) VALUES (?, ?) ON CONFLICT DO UPDATE SET virtual = max(virtual, excluded.virtual)',
+    );
     this.#moveFlow = db.prepare('INSERT OR REPLACE INTO flows (tenant, virtual) VALUES (?, ?)');
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, now } = this.#options;
+    const { table, queue, figures, usage, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -84,7 +90,9 @@ export class JobSteps {
         },
       );
     }
-    const job = newJob(wanted.jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    usage.check(tenant, limits, nowMs);
+    const { warnings, submittedBy } = wanted;
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
@@ -115,13 +123,19 @@ export class JobSteps {
     return this.#options.table.get(found.job_id);
   }
 
-  /** The next job in order goes to a node. */
+  /** The next job in order goes to a node. Nothing is written: a claim does not outlive the process, and a job that was claimed waits again then. */
   claim(node: string, above: Rank | undefined): { readonly stored: StoredJob; readonly rank: Rank } | undefined {
-    const { queue, table } = this.#options;
+    const { queue, table, usage, tx, now } = this.#options;
     const taken = queue.take(above);
     if (!taken) return undefined;
-    this.#moveFlow.run(taken.job.tenant, taken.virtual);
-    const stored = this.#step(table.get(taken.job.jobId)!, { type: 'claim' }, { node }, { silent: true });
+    const before = table.get(taken.job.jobId)!;
+    const { jobId } = before.job;
+    const nowMs = now();
+    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, nowMs) };
+    table.hold(before, stored);
+    usage.moved(before.tenant, before, stored, nowMs);
+    this.#claims.set(jobId, taken.virtual);
+    tx.undo(() => this.#claims.delete(jobId));
     return { stored, rank: taken.rank };
   }
 
@@ -144,17 +158,17 @@ export class JobSteps {
   warn(stored: StoredJob, warnings: readonly string[]): StoredJob {
     const known = new Set(stored.job.warnings);
     if (warnings.every((warning) => known.has(warning))) return stored;
-    return this.#step(stored, { type: 'warn', warnings }, {}, { columns: 'state' });
+    return this.#step(stored, { type: 'warn', warnings });
   }
 
   /** The job refers to a blob before it has it as its result. Answers what to wait for where the blob is just being deleted. */
   pin(stored: StoredJob, key: string): StoredJob | Promise<void> {
     if (stored.blob === key) return stored;
-    const { table, references } = this.#options;
+    const { references } = this.#options;
     const deletion = references.deletionOf(key);
     if (deletion) return deletion;
     const next: StoredJob = { ...stored, blob: key };
-    table.update(next, 'all');
+    this.#record(stored, next);
     references.moved(stored.num, stored.blob, key);
     return next;
   }
@@ -259,9 +273,9 @@ export class JobSteps {
     stored: StoredJob,
     change: Change,
     patch: Partial<StoredJob> = {},
-    { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
+    { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, now } = this.#options;
+    const { table, figures, references, usage, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -269,8 +283,9 @@ export class JobSteps {
     // What a run has pinned is let go with its lease, unless it has become the result.
     const blob = node === undefined ? job.result?.sha256 : pinned;
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
-    table.update(next, columns);
+    this.#record(stored, next);
     references.moved(stored.num, stored.blob, blob);
+    usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
     return next;
@@ -287,9 +302,20 @@ export class JobSteps {
       table.trimEvents(stored.num, trimmedTo);
       tx.committed(() => events.trimmed(job.jobId, trimmedTo));
     }
-    table.update(next, 'state');
+    this.#record(stored, next);
     this.#append(next, event, nowMs);
     return next;
+  }
+
+  #record(before: StoredJob, next: StoredJob): void {
+    const { table, tx } = this.#options;
+    const { jobId } = next.job;
+    table.update(before, next);
+    const claimed = this.#claims.get(jobId);
+    if (claimed === undefined) return;
+    this.#chargeFlow.run(next.tenant, claimed);
+    this.#claims.delete(jobId);
+    tx.undo(() => this.#claims.set(jobId, claimed));
   }
 
   #append(stored: StoredJob, body: JobEvent['event'], nowMs: number): void {

@@ -1,5 +1,6 @@
 // Jobs and their events as rows. Always true here: a `StoredJob` is immutable and the newest there is, whether it comes from the cache or
-// from its row, because this process is the file's only writer and every write goes through `insert` and `update`.
+// from its row, because this process is the file's only writer and every write goes through `insert`, `update` and `hold`. What `hold` keeps in memory
+// alone is a claim: a row without one reads as it must be after a restart, queued.
 import { createHash } from 'node:crypto';
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
@@ -35,10 +36,24 @@ export interface StoredJob {
 const EVENT_KIND = { state: 1, progress: 2, log: 3 } as const;
 
 type Row = Record<string, unknown>;
-type Bind = string | number | null;
+type Bind = string | number | null | Uint8Array;
 
 const COLUMNS =
   'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
+
+/** What a step may change of a row, and how it is read from a job. */
+const CHANGING: Readonly<Record<string, (stored: StoredJob) => Exclude<Bind, Uint8Array>>> = {
+  status: ({ job }) => job.status,
+  ready_ms: ({ readyAtMs }) => readyAtMs,
+  deadline_ms: ({ deadlineMs }) => deadlineMs ?? null,
+  spent: ({ spent }) => spent,
+  kills: ({ kills }) => kills,
+  node: ({ node }) => node ?? null,
+  error_reason: ({ job }) => job.error?.reason ?? null,
+  result_key: ({ blob }) => blob ?? null,
+  change_no: ({ change }) => change,
+  trimmed_to: ({ trimmedTo }) => trimmedTo,
+};
 
 export interface JobTableOptions {
   /** Jobs kept decoded. */
@@ -53,10 +68,10 @@ export class JobTable {
   readonly #options: JobTableOptions;
   /** Least recently used first. */
   readonly #cache: RecentJobs;
+  /** Held jobs whose claim is in no row, and what their rows say. */
+  readonly #held = new Map<string, { readonly now: StoredJob; readonly row: StoredJob }>();
   readonly #statements = new Map<string, StatementSync>();
   readonly #insertJob;
-  readonly #updateJob;
-  readonly #touchJob;
   readonly #insertEvent;
   readonly #insertLabel;
   readonly #byId;
@@ -76,11 +91,6 @@ export class JobTable {
          trimmed_to, state, request)
        VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?, ?, 0, ?, ?)`,
     );
-    this.#updateJob = db.prepare(
-      `UPDATE jobs SET status = ?, ready_ms = ?, deadline_ms = ?, spent = ?, kills = ?, node = ?, error_reason = ?, result_key = ?,
-         change_no = ?, trimmed_to = ?, state = ? WHERE num = ?`,
-    );
-    this.#touchJob = db.prepare('UPDATE jobs SET change_no = ?, trimmed_to = ?, state = ? WHERE num = ?');
     this.#insertEvent = db.prepare('INSERT INTO events (num, sequence, kind, event) VALUES (?, ?, ?, ?)');
     this.#insertLabel = db.prepare('INSERT INTO labels (label, created_ms, num) VALUES (?, ?, ?)');
     this.#byId = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE job_id = ?`);
@@ -107,7 +117,7 @@ export class JobTable {
   }
 
   get(jobId: string): StoredJob | undefined {
-    const cached = this.#cache.get(jobId);
+    const cached = this.#known(jobId);
     if (cached) return cached;
     const row = this.#byId.get(jobId) as Row | undefined;
     if (!row) return undefined;
@@ -153,28 +163,38 @@ export class JobTable {
     return stored;
   }
 
-  /** Writes what a step has changed; `columns` says whether more than the job's own state has. */
-  update(next: StoredJob, columns: 'all' | 'state'): void {
-    const { job } = next;
-    if (columns === 'state') {
-      this.#touchJob.run(next.change, next.trimmedTo, encodeState(job), next.num);
-    } else {
-      this.#updateJob.run(
-        job.status,
-        next.readyAtMs,
-        next.deadlineMs ?? null,
-        next.spent,
-        next.kills,
-        next.node ?? null,
-        job.error?.reason ?? null,
-        next.blob ?? null,
-        next.change,
-        next.trimmedTo,
-        encodeState(job),
-        next.num,
-      );
+  /** Writes what is new since `before`, the job as it was: the indexes of a column that stays are not touched. */
+  update(before: StoredJob, next: StoredJob): void {
+    const { jobId } = next.job;
+    const held = this.#held.get(jobId);
+    const row = held?.row ?? before;
+    const columns: string[] = [];
+    const bind: Bind[] = [];
+    for (const [column, read] of Object.entries(CHANGING)) {
+      const value = read(next);
+      if (value === read(row)) continue;
+      columns.push(column);
+      bind.push(value);
+    }
+    if (next.job !== row.job) {
+      columns.push('state');
+      bind.push(encodeState(next.job));
+    }
+    if (columns.length > 0) {
+      this.#prepared(`UPDATE jobs SET ${columns.map((column) => `${column} = ?`).join(', ')} WHERE num = ?`).run(...bind, next.num);
+    }
+    if (held) {
+      this.#held.delete(jobId);
+      this.#options.undo(() => this.#held.set(jobId, held));
     }
     this.#changed(next);
+  }
+
+  /** Keeps a claim in memory, until the first thing that is written of the job. */
+  hold(before: StoredJob, next: StoredJob): void {
+    const { jobId } = next.job;
+    this.#held.set(jobId, { now: next, row: before });
+    this.#options.undo(() => this.#held.delete(jobId));
   }
 
   appendEvent(num: number, event: JobEvent): void {
@@ -211,7 +231,9 @@ export class JobTable {
   /** All that a reopened store puts into its queue. */
   *queued(): Iterable<QueuedJob> {
     const rows = this.#db
-      .prepare('SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs WHERE status = ? AND node IS NULL')
+      .prepare(
+        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs INDEXED BY jobs_by_status WHERE status = ? AND node IS NULL',
+      )
       .iterate(JobStatus.QUEUED) as Iterable<Row>;
     for (const row of rows) {
       yield {
@@ -227,9 +249,10 @@ export class JobTable {
 
   /** Ids of jobs that somebody held when the file was last in use, oldest first. */
   held(): string[] {
-    return (this.#db.prepare('SELECT job_id FROM jobs WHERE node IS NOT NULL ORDER BY num').all() as Row[]).map(
-      (row) => row.job_id as string,
-    );
+    const rows = this.#db
+      .prepare('SELECT job_id FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) AND node IS NOT NULL ORDER BY num')
+      .all(JobStatus.QUEUED, JobStatus.PROCESSING) as Row[];
+    return rows.map((row) => row.job_id as string);
   }
 
   /** One page, newest first, and the token of the next one. */
@@ -265,9 +288,9 @@ export class JobTable {
 
   #page(query: JobQuery, status: JobStatus | undefined, after: { readonly created: number; readonly num: number } | undefined): Row[] {
     const where: string[] = [];
-    const bind: Bind[] = [];
+    const bind: Exclude<Bind, Uint8Array>[] = [];
     const labels = (query.labels ?? []).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
-    const and = (condition: string, ...values: Bind[]) => {
+    const and = (condition: string, ...values: Exclude<Bind, Uint8Array>[]) => {
       where.push(condition);
       bind.push(...values);
     };
@@ -299,7 +322,7 @@ export class JobTable {
     return this.#prepared(sql).all(...bind, query.pageSize + 1) as Row[];
   }
 
-  /** The shapes of a filter are few; each is prepared once. */
+  /** The shapes of a filter, and of what a step changes, are few; each is prepared once. */
   #prepared(sql: string): StatementSync {
     let statement = this.#statements.get(sql);
     if (!statement) {
@@ -310,7 +333,11 @@ export class JobTable {
   }
 
   #newest(row: Row): StoredJob {
-    return this.#cache.get(row.job_id as string) ?? decode(row);
+    return this.#known(row.job_id as string) ?? decode(row);
+  }
+
+  #known(jobId: string): StoredJob | undefined {
+    return this.#held.get(jobId)?.now ?? this.#cache.get(jobId);
   }
 
   #changed(stored: StoredJob): void {
@@ -363,6 +390,7 @@ function encodeState(job: Job): Uint8Array {
 function decode(row: Row): StoredJob {
   const job = fromBinary(JobSchema, row.state as Uint8Array);
   job.request = fromBinary(JobRequestSchema, row.request as Uint8Array);
+  job.tenant = row.tenant as string;
   return {
     num: row.num as number,
     tenant: row.tenant as string,

@@ -25,6 +25,7 @@ import {
   type Rank,
   type Sequence,
   type Submitted,
+  type Usage,
 } from '../jobs/ports.ts';
 import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
@@ -32,8 +33,10 @@ import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
 import { JobSteps } from './job-steps.ts';
 import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { SqliteKeys } from './keys-sqlite.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
+import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
 import { Writer } from './writer.ts';
 
@@ -52,6 +55,8 @@ export interface SqliteJobStoreOptions {
   readonly random?: () => number;
   /** Shares of tenants, 1 where absent. */
   readonly weights?: Readonly<Record<string, number>>;
+  /** Jobs of a tenant that nodes may hold at once; undefined: any number. */
+  readonly maxRunning?: (tenant: string) => number | undefined;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -70,6 +75,7 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
   mkdirSync(dirname(options.path), { recursive: true });
   const { db, migrated } = openDatabase(options.path, MIGRATIONS);
   if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
+  if (migrated && migrated.from < USAGE_SCHEMA) countStored(db);
   const log = new LogSync(options.path);
   try {
     const store = new SqliteJobStore(db, log, options);
@@ -89,6 +95,7 @@ interface Waiter {
 }
 
 class SqliteJobStore implements JobStore {
+  readonly keys: SqliteKeys;
   readonly #db: DatabaseSync;
   readonly #logSync: LogSync;
   readonly #now: () => number;
@@ -99,6 +106,8 @@ class SqliteJobStore implements JobStore {
   readonly #events: JobEvents;
   readonly #changes: JobChanges;
   readonly #references: BlobReferences;
+  readonly #usage: TenantUsage;
+  readonly #maxRunning: (tenant: string) => number | undefined;
   readonly #steps: JobSteps;
   readonly #ping;
   readonly #stillThere: () => void;
@@ -128,7 +137,14 @@ class SqliteJobStore implements JobStore {
       onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
     });
     const tokens = new Tokens(secretOf(db));
-    this.#queue = new ReadyQueue({ weights: options.weights, undo });
+    this.#usage = new TenantUsage(db, undo);
+    this.keys = new SqliteKeys(
+      db,
+      (durable, run) => this.#step(durable, run),
+      () => this.#assertOpen(),
+    );
+    this.#maxRunning = options.maxRunning ?? (() => undefined);
+    this.#queue = new ReadyQueue({ weights: options.weights, mayRun: (tenant) => this.#mayRun(tenant), undo });
     this.#table = new JobTable(db, { cacheSize: options.cacheSize ?? 4096, tokens, undo });
     this.#figures = new JobFigures(db, undo);
     this.#events = new JobEvents({
@@ -155,6 +171,7 @@ class SqliteJobStore implements JobStore {
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      usage: this.#usage,
       tx: this.#writer,
       now: this.#now,
       random: options.random ?? Math.random,
@@ -252,6 +269,16 @@ class SqliteJobStore implements JobStore {
     return this.#figures.overview(windowMs, this.#now());
   }
 
+  async usage(tenant: string): Promise<Usage> {
+    this.#assertOpen();
+    return {
+      queued: this.#figures.queued(tenant),
+      running: this.#usage.held(tenant),
+      gpuSecondsToday: this.#usage.gpuSeconds(tenant, this.#now()),
+      storedBytes: this.#usage.storedBytes(tenant),
+    };
+  }
+
   async ping(): Promise<void> {
     this.#assertOpen();
     this.#writer.assertSound();
@@ -305,9 +332,19 @@ class SqliteJobStore implements JobStore {
   }
 
   /** The job as a caller sees it. */
-  #present({ job }: StoredJob): Job {
+  #present({ job, tenant, node }: StoredJob): Job {
     if (job.status !== JobStatus.QUEUED) return job;
-    return { ...job, queuePosition: this.#queue.position(job.jobId) ?? 0 };
+    const waitsForOwn = job.waitReason === WaitReason.SLOT && node === undefined && !this.#mayRun(tenant);
+    return {
+      ...job,
+      waitReason: waitsForOwn ? WaitReason.QUOTA : job.waitReason,
+      queuePosition: this.#queue.position(job.jobId) ?? 0,
+    };
+  }
+
+  #mayRun(tenant: string): boolean {
+    const most = this.#maxRunning(tenant);
+    return most === undefined || this.#usage.held(tenant) < most;
   }
 
   #canServe(): boolean {
@@ -387,7 +424,10 @@ class SqliteJobStore implements JobStore {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
     this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
     const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
-    for (const { tenant, job } of held) this.#figures.found(tenant, job.status);
+    for (const { tenant, job } of held) {
+      this.#figures.found(tenant, job.status);
+      this.#usage.found(tenant);
+    }
     if (held.length > 0) {
       await this.#step(true, () => {
         for (const stored of held) this.#steps.recover(stored);
@@ -493,10 +533,10 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
-  async pin(key: string): Promise<void> {
+  async pin(key: string, lasting = true): Promise<void> {
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
-      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
+      await this.#store.leaseStep(this, lasting ? LASTING : PASSING, (steps, stored) => {
         const next = steps.pin(stored, key);
         if (!(next instanceof Promise)) return next;
         deletion = next;

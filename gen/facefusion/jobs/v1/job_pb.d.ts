@@ -351,6 +351,13 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
    * @generated from field: facefusion.jobs.v1.JobRequest request = 28;
    */
   request?: JobRequest | undefined;
+
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant = 29;
+   */
+  tenant: string;
 };
 
 /**
