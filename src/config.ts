@@ -40,8 +40,8 @@ export interface Config {
   readonly slots: number;
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
-  /** Who serves server streams over gRPC. */
-  readonly grpcStreams: 'own' | 'connect';
+  /** Who serves unary calls and server streams over gRPC. */
+  readonly grpc: 'own' | 'connect';
   /** The web console at `/`. */
   readonly console: boolean;
   readonly logLevel: string;
@@ -265,10 +265,10 @@ export const SETTINGS = {
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
   ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
-  GRPC_STREAMS: setting(
+  GRPC: setting(
     oneOf('own', 'connect'),
     'own',
-    'server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
+    'unary calls and server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
   ),
   CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
@@ -402,7 +402,7 @@ export function readConfig(
     workerFileBytes: v.WORKER_FILE_BYTES!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
-    grpcStreams: v.GRPC_STREAMS!,
+    grpc: v.GRPC!,
     console: v.CONSOLE === 'on',
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,

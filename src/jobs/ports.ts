@@ -22,6 +22,15 @@ export interface NewJob {
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
   readonly startTimeoutMs?: number;
+  /** What a node must be for the job, where a fleet has several kinds of nodes. */
+  readonly placement?: Placement;
+}
+
+export interface Placement {
+  /** Undefined: any. */
+  readonly engine: string | undefined;
+  /** What the engine loads for it, by the engine's names: a node that has all of it warm is preferred. */
+  readonly models: readonly string[];
 }
 
 export interface Limits {
@@ -90,6 +99,12 @@ export interface Claim {
   readonly node: string;
   /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
   readonly above?: Rank;
+  /** The engines of the node; undefined: whatever the jobs want. */
+  readonly engines?: readonly string[];
+  /** Models that are loaded; undefined: no job is preferred. */
+  readonly warmModels?: readonly string[];
+  /** How many turns a job may be kept back because its models are cold here: near the time to load them over the time of a run. */
+  readonly coldPenalty?: number;
 }
 
 /** Place in the order of service; compared by the store that gave it. */
