@@ -49,6 +49,8 @@ export interface StayOptions {
     signal: AbortSignal,
     report: (done: number, total: number) => void,
   ) => Promise<Prepared | Failure>;
+  /** Makes a prepared work folder the engine's, where that runs as another user. */
+  readonly handOver?: ((folder: string) => Promise<void>) | undefined;
   /**
    * Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws; a failure that no further try mends is
    * returned. Ends soon after `signal` aborts.
@@ -262,9 +264,11 @@ export class Stay {
     const started = performance.now();
     try {
       this.#host.folders.make(this.#folder);
-      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
+      const prepared = await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
         this.#reporter.fetching(done, total),
       );
+      if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
+      return prepared;
     } catch (error) {
       if (error instanceof JobsError) {
         const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';

@@ -265,9 +265,8 @@ export class JobSteps {
         metadata: { job_id: job.jobId },
       });
     }
-    if (job.purgedAt) return stored;
     this.#options.uploads.purged(stored.num);
-    return this.#purge(stored);
+    return job.purgedAt ? stored : this.#purge(stored);
   }
 
   /** The result goes, and the uploads of a caller who has not asked for it stay as long as they would. */

@@ -28,6 +28,7 @@ import {
   canceledByCaller,
   checkUsage,
   dayOf,
+  expired,
   keyReused,
   purged,
   quotaExceeded,
@@ -36,6 +37,7 @@ import {
   shuttingDown,
   startTimedOut,
 } from '../jobs/steps.ts';
+import { uploadRefused, uploadsOf } from '../jobs/uploads.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from './job-filter.ts';
 import { Recent } from './recent.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
@@ -55,6 +57,7 @@ import {
   present,
   type RedisJob,
 } from './redis/record.ts';
+import { RedisUploads } from './redis/uploads.ts';
 import { JobWatches } from './redis/watch.ts';
 import { overviewOf } from './throughput.ts';
 import { Tokens } from './tokens.ts';
@@ -131,6 +134,7 @@ interface Waiter {
 
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
+  readonly uploads: RedisUploads;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -165,6 +169,7 @@ export class RedisJobStore implements JobStore {
     this.#known = new Recent(options.cacheSize ?? 4096);
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
+    this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
     this.#watches = new JobWatches({
       redis,
       now,
@@ -250,7 +255,7 @@ export class RedisJobStore implements JobStore {
     return this.#call(async () => {
       const nowMs = this.#now();
       const [results, ends] = (await this.#redis.run('due', [nowMs, nowMs - jobTtlMs, max])) as [Buffer[], Buffer[]];
-      for (const id of results) await this.#change(id.toString(), purged);
+      for (const id of results) await this.#change(id.toString(), expired);
       let forgotten = 0;
       for (const id of ends) forgotten += await this.#forget(id.toString());
       return { purged: results.length, forgotten, more: results.length === max || ends.length === max };
@@ -361,6 +366,7 @@ export class RedisJobStore implements JobStore {
     const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
+    const uploads = uploadsOf(request);
     const reply = (await this.#redis.run('submit', [
       jobId,
       tenant,
@@ -381,6 +387,8 @@ export class RedisJobStore implements JobStore {
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
+      nowMs,
+      [...uploads.keys()].join('\n'),
       ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -391,6 +399,10 @@ export class RedisJobStore implements JobStore {
       case 'used':
         checkUsage({ storedBytes: reply[1] as number, gpuSecondsToday: (reply[2] as number) / 1000 }, limits, nowMs);
         throw new Error('the job store refuses for a quota that is not exceeded');
+      case 'upload': {
+        const id = reply[1]!.toString();
+        throw uploadRefused(id, uploads.get(id)!);
+      }
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }
@@ -503,7 +515,7 @@ export class RedisJobStore implements JobStore {
   async #forget(id: JobId): Promise<number> {
     const found = (await this.#view(id))?.stored.job;
     if (!found) return 0;
-    if (found.result) await this.#change(id, purged);
+    if (found.result) await this.#change(id, expired);
     const { idempotencyKey, labels } = found.request!;
     const pairs = Object.entries(labels).flatMap(([label, value]) => [label, `${label}=${value}`]);
     const forgotten = (await this.#redis.run('forget', [id, idempotencyKey ?? '', found.batchId ?? '', ...pairs])) as number;

@@ -814,6 +814,31 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       );
     });
 
+    it('leave the uploads that a job named to its caller, and a purge does not', async (t) => {
+      const { store } = await open(t);
+      const limits = { maxUploads: 10, maxBytes: 1e9, ttlMs: DAY };
+      const upload = async () => {
+        const id = randomBytes(16).toString('hex');
+        await store.uploads.begin({ id, tenant: 'one', filename: 'face.jpg', resumable: false, note: '' }, limits);
+        await store.uploads.complete(id, { sha256: 'aa', bytes: 5, mediaType: 'image/jpeg' }, limits);
+        return id;
+      };
+      const naming = (id: string): Wanted => ({ request: { sourceImages: [`upload://${id}`] } });
+      const offered = async (id: string) => (await store.uploads.get(id))?.offered ?? false;
+      const [kept, gone] = [await upload(), await upload()];
+      await finish(store, 'aa', 0, naming(kept));
+      const { jobId } = await finish(store, 'bb', 0, naming(gone));
+      await store.purge(jobId);
+      await store.expire({ jobTtlMs: DAY, max: 10 });
+      assert.deepEqual([await offered(kept), await offered(gone)], [true, false]);
+      await store.expire({ jobTtlMs: 0, max: 10 });
+      assert.equal(await offered(kept), true);
+      await store.uploads.release(kept);
+      const removed: string[] = [];
+      await store.uploads.reclaim(async (id) => void removed.push(id));
+      assert.deepEqual(removed.sort(), [kept, gone].sort());
+    });
+
     it('tell whoever reads the past of a job that it is forgotten', async (t) => {
       const { store } = await open(t);
       await submit(store);
@@ -918,6 +943,55 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.deepEqual(order, ['deleted', 'pinned']);
       await lease.complete(done('aa'));
       assert.deepEqual(await reclaimed(store), ['bb'], 'and what a run no longer wants goes too');
+    });
+
+    it('leaves a blob that a run has found and not yet taken as its result, marked or not', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await lease.pin('aa', false);
+      await lease.pin('aa', false);
+      await store.purge(jobId);
+      assert.deepEqual(await reclaimed(store), []);
+      const second = await lease.complete(done('aa'));
+      assert.deepEqual(await reclaimed(store), []);
+      await store.purge(second.jobId);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+      await refusal(lease.pin('aa', false));
+    });
+
+    it('has a blob deleted that only a run had found, once it ends without it', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await lease.pin('aa', false);
+      await store.purge(jobId);
+      assert.deepEqual(await reclaimed(store), []);
+      await lease.fail(BROKEN);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+    });
+
+    it('has a blob that is being deleted gone before a run may look for it', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await store.purge(jobId);
+      const order: string[] = [];
+      const [asked, mayDelete] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const reclaiming = store.reclaim(async () => {
+        asked.resolve();
+        await mayDelete.promise;
+        order.push('deleted');
+      });
+      await asked.promise;
+      const pinned = lease.pin('aa', false).then(() => order.push('pinned'));
+      await lease.pin('bb', false);
+      mayDelete.resolve();
+      await Promise.all([reclaiming, pinned]);
+      assert.deepEqual(order, ['deleted', 'pinned']);
     });
 
     it('asks again for a blob that could not be deleted, also after a restart', async (t) => {

@@ -129,6 +129,7 @@ const SCRIPTS = [
   'usage',
   'reclaim',
   'keys',
+  'uploads',
   'due',
   'forget',
 ] as const;

@@ -20,5 +20,6 @@ if ARGV[2] ~= '' then
   local known = call('GET', idempotency)
   if known and string.sub(known, -#id - 1) == ' ' .. id then call('DEL', idempotency) end
 end
+uploads_forgotten(id, place)
 call('DEL', key, P .. 'events:' .. id)
 return 1
