@@ -286,7 +286,7 @@ function Rows({ list, selected, cancel }: RowsProps) {
           {w.list.range(
             number(Math.min(rowCount, first + 1)),
             number(Math.min(rowCount, last)),
-            list.whole.value || !narrowed ? number(rowCount) : `${number(rowCount)}+`,
+            list.whole.value || rowCount > ids.length ? number(rowCount) : `${number(rowCount)}+`,
           )}
         </b>
         <span>{narrowed ? w.list.searched(number(all.length)) : w.list.scroll}</span>
