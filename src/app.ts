@@ -3,13 +3,14 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
+import { engineProcesses, probePython } from './engine-process.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
@@ -20,9 +21,11 @@ import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
 import { openConsole } from './rpc/console.ts';
+import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -30,7 +33,9 @@ import { createJobService, createProcessService, type JobServiceOptions, SELF_VA
 import { reflectionServices } from './rpc/reflection.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
+import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
+import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
@@ -55,6 +60,8 @@ export interface App {
   /** Base URL of the one port. */
   readonly address: string;
   readonly scheduler: Scheduler;
+  /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
+  readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -96,7 +103,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
   const uploads = opened.last(
     'uploads',
-    await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
+    await openUploads({
+      records: store.uploads,
+      bytes: await openLocalUploadBytes({ dir: join(config.dataDir, 'uploads'), minFreeBytes: config.minFreeBytes }),
+      maxBytes: config.maxUploadBytes,
+      limits: { maxUploads: config.maxUploads, maxBytes: config.uploadQuotaBytes, ttlMs: config.uploadTtlMs },
+      onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
+    }),
   );
   const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
   const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
@@ -134,6 +147,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     baseUrl,
     tenant: TENANT,
     watched,
+    sweepUploads: () => uploads.sweep(),
   };
   const system = {
     version: surroundings.version,
@@ -147,7 +161,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
     { desc: SystemService, implementation: createSystemService(system) },
   ];
   const services = [...ours, healthService(health)];
@@ -178,7 +192,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
-    grpcStreams: config.grpcStreams,
+    grpc: config.grpc,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
@@ -186,7 +200,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     async ready() {
       const slots = scheduler.slots();
       const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : null, engine_version: warm ? engine().version : null, slots: slots.length };
+      const facts = { engine: warm ? engine().name : config.engine, engine_version: warm ? engine().version : null, slots: slots.length };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
       if (!warm)
         return {
@@ -203,23 +217,25 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
     routes(app) {
       addBlobRoutes(app);
+      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
+      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
       else app.get('/', (_request, reply) => reply.redirect('docs'));
-      for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
+  const workRoot = join(config.dataDir, 'work');
+  const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
   // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
   const scheduler = await Scheduler.open({
     node: hostname(),
     store,
-    slots: Array.from({ length: config.slots }, (_, i) => ({
-      name: `${i}`,
-      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
-    })),
-    worker: workerOptions(config, surroundings),
-    workRoot: join(config.dataDir, 'work'),
+    slots: processes.slots,
+    worker: processes.worker,
+    workRoot,
+    handOver: processes.isolation?.handOver,
     prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
@@ -258,8 +274,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
-  log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
-  return { address, scheduler, close: () => opened.close() };
+  const { home, installed } = config.facefusion ?? {};
+  log.info({ address, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir }, 'the service listens');
+  void scheduler.ready.then(() => {
+    const { name, version } = engine();
+    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+  });
+  return { address, scheduler, unfit: scheduler.unfit, close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -299,7 +320,7 @@ const EXAMPLE_JOB = {
 };
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
-    command: pythonOf(config),
+    command: probePython(config),
     packageDir: join(root, 'worker'),
     environment: env,
     limits: {
@@ -367,28 +388,9 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
   return all;
 }
 
-/** Ways to upload whose time has not come. */
-function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const message = 'this way to upload is not part of this version yet; use the rpc UploadService.Upload';
-  return reply.code(501).send({ code: 'UNIMPLEMENTED', message, details: [] });
-}
-
-function workerOptions(config: Config, { env, root }: Surroundings) {
-  const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
-  return {
-    command: pythonOf(config),
-    args: ['-m', 'facefusion_worker', '--engine', config.engine],
-    cwd: root,
-    environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
-    stallTimeoutMs: config.stallTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
-  };
-}
-
-function pythonOf({ python }: Config): string {
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
-  return python;
+/** What lies behind an error that its caller sees in other words. */
+function reportOf(log: Logger): Report {
+  return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

@@ -22,6 +22,15 @@ export interface NewJob {
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
   readonly startTimeoutMs?: number;
+  /** What a node must be for the job, where a fleet has several kinds of nodes. */
+  readonly placement?: Placement;
+}
+
+export interface Placement {
+  /** Undefined: any. */
+  readonly engine: string | undefined;
+  /** What the engine loads for it, by the engine's names: a node that has all of it warm is preferred. */
+  readonly models: readonly string[];
 }
 
 export interface Limits {
@@ -90,6 +99,12 @@ export interface Claim {
   readonly node: string;
   /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
   readonly above?: Rank;
+  /** The engines of the node; undefined: whatever the jobs want. */
+  readonly engines?: readonly string[];
+  /** Models that are loaded; undefined: no job is preferred. */
+  readonly warmModels?: readonly string[];
+  /** How many turns a job may be kept back because its models are cold here: near the time to load them over the time of a run. */
+  readonly coldPenalty?: number;
 }
 
 /** Place in the order of service; compared by the store that gave it. */
@@ -136,10 +151,10 @@ export interface Lease extends AsyncDisposable {
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
   /**
-   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
-   * that nobody deletes it in between. Waits while it is just being deleted.
+   * The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so that nobody
+   * deletes it in between. Waits while it is just being deleted. Durable, unless `lasting` is false: then before the blob is written it is asked for again.
    */
-  pin(key: string): Promise<void>;
+  pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
@@ -193,6 +208,7 @@ export interface JobStore extends AsyncDisposable {
   /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
+  readonly uploads: UploadRecords;
   usage(tenant: string): Promise<Usage>;
   /** API keys, which lie beside the jobs. */
   readonly keys: KeyStore;
@@ -209,8 +225,11 @@ export interface BlobStat {
 
 export interface PutOptions {
   readonly signal?: AbortSignal;
-  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
-  readonly pin?: (key: string) => Promise<void>;
+  /**
+   * `Lease.pin`: called as soon as the key is known and waited for before the blob is looked for; where a blob that is there would do, with `lasting`
+   * false, and once more before the blob is written. Its error is that of `put`.
+   */
+  readonly pin?: (key: string, lasting?: boolean) => Promise<void>;
   /** Told how much of the bytes has been sent, by stores that send them. */
   readonly progress?: (done: number, total: number) => void;
 }
@@ -229,6 +248,8 @@ export interface BlobStore {
 
 /** What the caller says of a file. */
 export interface UploadFacts {
+  /** Whose it is: only this tenant's jobs may name it, and its quota is charged. */
+  readonly tenant: string;
   /** For people only. */
   readonly filename: string;
   /** Refused at once when too large, and at the end when not true. */
@@ -248,3 +269,86 @@ export interface Upload {
 
 /** Takes the bytes of one file, or throws and keeps nothing. */
 export type ReceiveUpload = (facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<Upload>;
+
+/** An upload that is not whole yet, or is. */
+export interface ResumableUpload {
+  readonly id: string;
+  /** The caller's own words, given back as they came. */
+  readonly note: string;
+  /** Bytes that are there, durably. */
+  readonly offset: number;
+  /** Undefined: not announced yet. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly upload: Upload | undefined;
+}
+
+/** Uploads that come in pieces, over broken connections and restarts. Ids of other tenants are unknown. */
+export interface ResumableUploads {
+  readonly maxBytes: number;
+  readonly ttlMs: number;
+  newId(): string;
+  create(id: string, facts: UploadFacts, note: string): Promise<void>;
+  /** Waits for a write that is going on. Unknown or expired: `JobsError` UPLOAD_NOT_FOUND. */
+  find(id: string, tenant: string): Promise<ResumableUpload>;
+  announce(id: string, tenant: string, bytes: number): Promise<void>;
+  /**
+   * Takes bytes from `offset` on, which must be where the last ones ended, and answers how many are there then. An upload that has all its bytes
+   * is whole. What came before `bytes` threw is kept; bytes that no job can use are not: the upload is gone then.
+   */
+  append(id: string, tenant: string, offset: number, bytes: AsyncIterable<Uint8Array>): Promise<number>;
+  /** Deletes it now, or as soon as the last job that needs it has ended. Unknown: `JobsError` UPLOAD_NOT_FOUND. */
+  remove(id: string, tenant: string): Promise<void>;
+}
+
+export interface NewUpload extends UploadFacts {
+  readonly id: string;
+  /** What has come outlives the process that received it. */
+  readonly resumable: boolean;
+  readonly note: string;
+}
+
+export interface UploadLimits {
+  /** Of one tenant, those that are still coming included. */
+  readonly maxUploads: number;
+  readonly maxBytes: number;
+  /** How long an upload is kept, in milliseconds, from its last write on. */
+  readonly ttlMs: number;
+}
+
+export interface UploadRecord extends Omit<NewUpload, 'bytes'> {
+  /** As announced. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly whole: { readonly sha256: string; readonly bytes: number; readonly mediaType: string } | undefined;
+  /** False: it was removed or has expired, and is kept for jobs that have not ended. */
+  readonly offered: boolean;
+}
+
+/**
+ * Which uploads there are, whose they are, and which jobs need them; part of the job store because submit, the end of a job and its purge change
+ * it in their own step. A job refers to the uploads that its request names, from submit on: until it has ended it keeps their bytes, and a purge
+ * deletes those that no other job refers to. Ids that are not known: `JobsError` UPLOAD_NOT_FOUND.
+ */
+export interface UploadRecords {
+  /** Durable. Over a limit: `JobsError` QUOTA_EXCEEDED. `bytes`, where announced, count from now on. */
+  begin(upload: NewUpload, limits: UploadLimits): Promise<void>;
+  /** Makes it count as so many bytes, and renews its life. Over the limit: `JobsError` QUOTA_EXCEEDED. */
+  reserve(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. The length of one that was begun without. */
+  announce(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. Jobs may name it from now on. Answers when it expires. */
+  complete(id: string, whole: NonNullable<UploadRecord['whole']>, limits: UploadLimits): Promise<number>;
+  get(id: string): Promise<UploadRecord | undefined>;
+  /** Durable. No new job may name it; what its jobs do not need any more is `reclaim`'s from now on. */
+  release(id: string): Promise<void>;
+  /**
+   * Releases what has expired, then has `remove` delete the bytes of each upload that is neither offered nor needed; a key comes until `remove` has
+   * succeeded for it, over crashes and restarts too. The first error is thrown when all have had their turn.
+   */
+  reclaim(remove: (id: string) => Promise<void>): Promise<void>;
+  /** Whether there is a record, of any state. */
+  knows(id: string): Promise<boolean>;
+}
