@@ -7,7 +7,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobStatus } from '../jobs/job.ts';
-import type { JobQuery, Sequence } from '../jobs/ports.ts';
+import type { JobId, JobQuery, Sequence } from '../jobs/ports.ts';
 import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
 import { Recent } from './recent.ts';
@@ -260,15 +260,19 @@ export class JobTable {
     return (this.#changes.all(change, limit) as Row[]).map((row) => this.#newest(row));
   }
 
-  /** All that a reopened store puts into its queue. */
-  *queued(): Iterable<QueuedJob> {
+  /** What a reopened store has to go on with, in one look at the jobs that have not ended: those for its queue, and the ids of those that somebody held. */
+  *unended(): Iterable<{ readonly queued: QueuedJob } | { readonly held: JobId }> {
     const rows = this.#db
       .prepare(
-        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs INDEXED BY jobs_by_status WHERE status = ? AND node IS NULL',
+        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms, node FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) ORDER BY status, created_ms',
       )
-      .iterate(JobStatus.QUEUED) as Iterable<Row>;
+      .iterate(JobStatus.QUEUED, JobStatus.PROCESSING) as Iterable<Row>;
     for (const row of rows) {
-      yield {
+      if (row.node !== null) {
+        yield { held: row.job_id as string };
+        continue;
+      }
+      const queued: QueuedJob = {
         num: row.num as number,
         jobId: row.job_id as string,
         tenant: row.tenant as string,
@@ -276,15 +280,8 @@ export class JobTable {
         readyAtMs: row.ready_ms as number,
         deadlineMs: (row.deadline_ms as number | null) ?? undefined,
       };
+      yield { queued };
     }
-  }
-
-  /** Ids of jobs that somebody held when the file was last in use, oldest first. */
-  held(): string[] {
-    const rows = this.#db
-      .prepare('SELECT job_id FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) AND node IS NOT NULL ORDER BY num')
-      .all(JobStatus.QUEUED, JobStatus.PROCESSING) as Row[];
-    return rows.map((row) => row.job_id as string);
   }
 
   /** One page, newest first, and the token of the next one. */

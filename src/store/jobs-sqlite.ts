@@ -451,8 +451,9 @@ class SqliteJobStore implements JobStore {
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */
   async recover(): Promise<void> {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
-    this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
-    const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
+    const heldIds: JobId[] = [];
+    this.#queue.restore(flows, this.#queuedAsFound(heldIds), this.#now());
+    const held = heldIds.map((jobId) => this.#table.get(jobId)!).sort((a, b) => a.num - b.num);
     for (const { tenant, job } of held) {
       this.#figures.found(tenant, job.status);
       this.#usage.found(tenant);
@@ -466,10 +467,14 @@ class SqliteJobStore implements JobStore {
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
-  *#queuedAsFound(): Iterable<QueuedJob> {
-    for (const job of this.#table.queued()) {
-      this.#figures.found(job.tenant, JobStatus.QUEUED);
-      yield job;
+  *#queuedAsFound(held: JobId[]): Iterable<QueuedJob> {
+    for (const found of this.#table.unended()) {
+      if ('held' in found) {
+        held.push(found.held);
+        continue;
+      }
+      this.#figures.found(found.queued.tenant, JobStatus.QUEUED);
+      yield found.queued;
     }
   }
 
