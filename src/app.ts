@@ -20,6 +20,7 @@ import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore } from './jobs/ports.ts';
+import { FreeSpace } from './media/free-space.ts';
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
@@ -75,6 +76,7 @@ export interface App {
 const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const DISK = 'the disk of the data folder';
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 const PROBES_AT_ONCE = 2;
 const PROBE_MEMORY_BYTES = 1536 * 1024 * 1024;
@@ -103,6 +105,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
+  const room = new FreeSpace({ dir: config.dataDir, minFreeBytes: config.minFreeBytes });
+  const resultRoom = config.blobsS3 ? undefined : new FreeSpace({ dir: config.blobsPath, minFreeBytes: config.minFreeBytes });
   const copies = await openOutputs(config, opened);
   const retention = opened.last(
     'retention',
@@ -158,6 +162,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
     checkOutput: (uri) => copies.check(uri),
+    checkRoom: async () => {
+      await room.check(0, DISK);
+      await resultRoom?.check(0, 'the disk for results');
+    },
     maxRetentionMs: config.maxRetentionMs,
     reclaim: () => retention.reclaim(),
     baseUrl,
@@ -252,7 +260,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: processes.worker,
     workRoot,
     handOver: processes.isolation?.handOver,
-    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
+    prepare: async (job, folder, signal, report) => {
+      await room.wait(DISK, config.storePatienceMs, signal);
+      return await prepare({ resolver: references, probe, report }, engine(), job, folder, signal);
+    },
     storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
     retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
     storePatienceMs: config.storePatienceMs,

@@ -292,7 +292,11 @@ export const SETTINGS = {
   ),
   MAX_UPLOADS: setting(integer(1, 10_000_000), '10000', 'uploads of one tenant that are kept at once'),
   UPLOAD_QUOTA: setting(bytes, '200G', 'bytes of all uploads of one tenant'),
-  MIN_FREE_BYTES: setting((value) => (value === '0' ? 0 : bytes(value)), '1G', 'room that uploads leave on the disk; 0: they may fill it'),
+  MIN_FREE_BYTES: setting(
+    (value) => (value === '0' ? 0 : bytes(value)),
+    '1G',
+    'room that is left on the disk: with less, no upload and no job is taken; 0: they may fill it',
+  ),
   MAX_INPUT_BYTES: setting(bytes, '20G', 'largest input that is fetched by http or s3'),
   HTTP_INPUTS: setting(
     oneOf('on', 'https', 'off'),

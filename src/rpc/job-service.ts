@@ -29,6 +29,8 @@ import { violationsOf } from './interceptors.ts';
 export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
   readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
+  readonly checkRoom: () => Promise<void>;
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
@@ -208,6 +210,7 @@ function submitter(options: JobServiceOptions) {
   async function admitted(request: JobRequest): Promise<Submitted> {
     const admission = await admit(request, tenant, engine(), options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    await options.checkRoom();
     return await store.submit(
       {
         jobId: newJobId(Date.now(), randomBytes(12)),

@@ -1,0 +1,22 @@
+// Media in and out by each way, beside a bare Node pipeline that streams and hashes the same bytes. A way is a file below bench/media.
+import type { Bench, Group } from '../bench.ts';
+import type { Row } from '../figures.ts';
+import { fetchedByHttp, fetchedFromS3 } from '../media/fetched.ts';
+import { startOrigin, type Way } from '../media/kit.ts';
+import { signedUrl, storedLocally, storedOnS3 } from '../media/results.ts';
+
+const WAYS: readonly Way[] = [fetchedByHttp, fetchedFromS3, storedLocally, storedOnS3, signedUrl];
+const BYTES = 2 * 2 ** 30;
+const QUICK_BYTES = 9 * 2 ** 20;
+
+export const media: Group = {
+  name: 'media',
+  about: '2 GiB in and out by each way: throughput beside a bare Node pipeline, memory of the service',
+
+  async *run(bench: Bench): AsyncIterable<Row> {
+    const bytes = bench.pick(BYTES, QUICK_BYTES);
+    const { url: origin, process } = await startOrigin(bytes);
+    await using _ = process;
+    for (const way of WAYS) yield* way.run({ bench, bytes, origin });
+  },
+};
