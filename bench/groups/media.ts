@@ -2,8 +2,9 @@
 import type { Bench, Group } from '../bench.ts';
 import type { Row } from '../figures.ts';
 import { fetchedByHttp, fetchedFromS3 } from '../media/fetched.ts';
-import { startOrigin, type Way } from '../media/kit.ts';
+import { CREDENTIALS, run, startOrigin, type Way } from '../media/kit.ts';
 import { signedUrl, storedLocally, storedOnS3 } from '../media/results.ts';
+import { CLIP, Service } from '../service.ts';
 
 const WAYS: readonly Way[] = [fetchedByHttp, fetchedFromS3, storedLocally, storedOnS3, signedUrl];
 const BYTES = 2 * 2 ** 30;
@@ -17,6 +18,9 @@ export const media: Group = {
     const bytes = bench.pick(BYTES, QUICK_BYTES);
     const { url: origin, process } = await startOrigin(bytes);
     await using _ = process;
-    for (const way of WAYS) yield* way.run({ bench, bytes, origin });
+    const settings = { HTTP_ALLOW: new URL(origin).host, HTTP_CACHE_BYTES: 'off', S3_BUCKETS: 'bucket', S3_ENDPOINT: origin };
+    await using service = await Service.start({ dataDir: bench.folder(), settings, env: CREDENTIALS });
+    await run(service, CLIP);
+    for (const way of WAYS) yield* way.run({ bench, bytes, origin, service, folder: bench.folder() });
   },
 };

@@ -2,27 +2,13 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Row } from '../figures.ts';
-import { CLIP, Service } from '../service.ts';
-import { bare, growth, type Kit, rows, run, type Way } from './kit.ts';
-
-const settings = (origin: string) => ({
-  HTTP_ALLOW: new URL(origin).host,
-  HTTP_CACHE_BYTES: 'off',
-  S3_BUCKETS: 'bucket',
-  S3_ENDPOINT: origin,
-});
-const CREDENTIALS = { AWS_ACCESS_KEY_ID: 'key', AWS_SECRET_ACCESS_KEY: 'secret' };
-const ROUNDS = 3;
+import { bare, growth, type Kit, ROUNDS, rows, run, type Way } from './kit.ts';
 
 function fetched(name: string, reference: (origin: string) => string): Way {
   return {
     name,
     async *run(kit: Kit): AsyncIterable<Row> {
-      const { bench, origin } = kit;
-      const dataDir = bench.folder();
-      await using service = await Service.start({ dataDir, settings: settings(origin), env: CREDENTIALS });
-      // Its code is compiled and its connections are made.
-      await run(service, CLIP);
+      const { bench, origin, service, folder } = kit;
       const ours: number[] = [];
       const peers: number[] = [];
       let grown = 0;
@@ -31,7 +17,7 @@ function fetched(name: string, reference: (origin: string) => string): Way {
         const { value: job, bytes } = await growth(service.pid, () => run(service, reference(origin)));
         ours.push(job.timings!.prepareSeconds);
         grown = Math.max(grown, bytes);
-        const file = join(dataDir, 'peer');
+        const file = join(folder, 'peer');
         peers.push(await bare('in', `${origin}/media.mp4`, file));
         rmSync(file);
       }

@@ -21,7 +21,14 @@ export interface Kit {
   readonly bench: Bench;
   readonly bytes: number;
   readonly origin: string;
+  /** Takes from the origin by http and s3, and stores locally. Its code is compiled. */
+  readonly service: Service;
+  /** Fresh, for files beside it. */
+  readonly folder: string;
 }
+
+export const CREDENTIALS = { AWS_ACCESS_KEY_ID: 'key', AWS_SECRET_ACCESS_KEY: 'secret' };
+export const ROUNDS = 2;
 
 export async function startOrigin(bytes: number): Promise<{ readonly url: string; readonly process: Process }> {
   const process = node('the origin of media', 'origin.ts', [String(bytes)]);

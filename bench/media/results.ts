@@ -2,22 +2,18 @@
 import { join } from 'node:path';
 import type { Row } from '../figures.ts';
 import { CLIP, Service } from '../service.ts';
-import { bare, bareServer, growth, type Kit, rows, run, type Way } from './kit.ts';
+import { bare, bareServer, CREDENTIALS, growth, type Kit, ROUNDS, rows, run, type Way } from './kit.ts';
 
-const ROUNDS = 3;
 const RANGES = 16;
-const CREDENTIALS = { AWS_ACCESS_KEY_ID: 'key', AWS_SECRET_ACCESS_KEY: 'secret' };
 
 function stored(name: string, where: { readonly s3: boolean }, peer: string): Way {
   return {
     name,
     async *run(kit: Kit): AsyncIterable<Row> {
-      const { bench, bytes, origin } = kit;
-      const dataDir = bench.folder();
-      const settings: Record<string, string> = where.s3 ? { BLOBS: 's3://bucket/results', S3_ENDPOINT: origin } : {};
-      await using service = await Service.start({ dataDir, settings, env: CREDENTIALS });
-      await run(service, CLIP);
-      const file = join(dataDir, 'peer');
+      const { bench, bytes, origin, folder } = kit;
+      await using own = where.s3 ? await onS3(kit) : undefined;
+      const service = own ?? kit.service;
+      const file = join(folder, 'peer');
       const ours: number[] = [];
       const peers: number[] = [];
       let grown = 0;
@@ -36,17 +32,22 @@ function stored(name: string, where: { readonly s3: boolean }, peer: string): Wa
   };
 }
 
+async function onS3({ bench, origin }: Kit): Promise<Service> {
+  const settings = { BLOBS: 's3://bucket/results', S3_ENDPOINT: origin };
+  const service = await Service.start({ dataDir: bench.folder(), settings, env: CREDENTIALS });
+  await run(service, CLIP);
+  return service;
+}
+
 export const storedLocally = stored('out to the local store', { s3: false }, 'Node: file, hash');
 export const storedOnS3 = stored('out to s3', { s3: true }, 'Node: file, hash, http PUT');
 
 export const signedUrl: Way = {
   name: 'out by a signed URL',
   async *run(kit: Kit): AsyncIterable<Row> {
-    const { bench, bytes } = kit;
-    const dataDir = bench.folder();
-    await using service = await Service.start({ dataDir });
-    const file = join(dataDir, 'peer');
-    const job = await run(service, CLIP, { output_bytes: bytes, output_seed: 1, copy_to: file });
+    const { bench, bytes, service, folder } = kit;
+    const file = join(folder, 'peer');
+    const job = await run(service, CLIP, { output_bytes: bytes, output_seed: 100, copy_to: file });
     const url = job.resultUrl!;
     const server = await bareServer(file);
     await using _ = server.process;
