@@ -30,7 +30,7 @@ export const media: Group = {
   about: 'large files in, by each way',
 
   async *run(bench: Bench): AsyncIterable<Row> {
-    const body = bodyOf(bench.pick(256, 8));
+    const body = bodyOf(bench.pick(2048, 8));
     await using lent = await bench.service();
     const { service } = lent;
     await using peer = await startMediaPeer(bench.folder());
@@ -57,10 +57,10 @@ export const media: Group = {
       http2: () => measure(peer, async () => ({ sha256: (await sendHttp2(peer.h2, { ':path': '/' }, body)).bytes.toString() })),
       grpc: () => measure(service, () => byGrpc(service, body)),
     };
-    const warm = bodyOf(bench.pick(8, 1));
+    const warm = bodyOf(bench.pick(64, 1));
     for (const way of [byForm, byTus, byGrpc]) await way(service, warm);
     bench.say('each way in turns');
-    const samples = await interleaved(bench.pick(1, 1), ways);
+    const samples = await interleaved(bench.pick(3, 1), ways);
     const size = bench.quick ? '8 MiB' : '2 GiB';
     for (const [name, way, peerName, beside] of [
       [`${size} in by multipart`, samples.multipart, 'bare Node, HTTP/1.1', samples.http1],
