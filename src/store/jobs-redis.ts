@@ -34,6 +34,7 @@ import {
   shuttingDown,
   startTimedOut,
 } from '../jobs/steps.ts';
+import { uploadRefused, uploadsOf } from '../jobs/uploads.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from './job-filter.ts';
 import { Recent } from './recent.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
@@ -53,6 +54,7 @@ import {
   present,
   type RedisJob,
 } from './redis/record.ts';
+import { RedisUploads } from './redis/uploads.ts';
 import { JobWatches } from './redis/watch.ts';
 import { overviewOf } from './throughput.ts';
 import { Tokens } from './tokens.ts';
@@ -129,6 +131,7 @@ interface Waiter {
 
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
+  readonly uploads: RedisUploads;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -163,6 +166,7 @@ export class RedisJobStore implements JobStore {
     this.#known = new Recent(options.cacheSize ?? 4096);
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
+    this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
     this.#watches = new JobWatches({
       redis,
       now,
@@ -347,6 +351,7 @@ export class RedisJobStore implements JobStore {
     const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
+    const uploads = uploadsOf(request);
     const reply = (await this.#redis.run('submit', [
       jobId,
       tenant,
@@ -367,6 +372,8 @@ export class RedisJobStore implements JobStore {
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
+      nowMs,
+      [...uploads.keys()].join('\n'),
       ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -377,6 +384,10 @@ export class RedisJobStore implements JobStore {
       case 'used':
         checkUsage({ storedBytes: reply[1] as number, gpuSecondsToday: (reply[2] as number) / 1000 }, limits, nowMs);
         throw new Error('the job store refuses for a quota that is not exceeded');
+      case 'upload': {
+        const id = reply[1]!.toString();
+        throw uploadRefused(id, uploads.get(id)!);
+      }
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }

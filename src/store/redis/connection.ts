@@ -116,7 +116,21 @@ export interface ConnectionLog {
   error(facts: object, message: string): void;
 }
 
-const SCRIPTS = ['open', 'submit', 'claim', 'commit', 'tend', 'view', 'page', 'changes', 'overview', 'usage', 'reclaim', 'keys'] as const;
+const SCRIPTS = [
+  'open',
+  'submit',
+  'claim',
+  'commit',
+  'tend',
+  'view',
+  'page',
+  'changes',
+  'overview',
+  'usage',
+  'reclaim',
+  'keys',
+  'uploads',
+] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */
 export type Reply = Buffer | number | null | Reply[];

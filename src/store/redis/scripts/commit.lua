@@ -69,6 +69,10 @@ if reason ~= reason_was then
   if reason_was ~= '' then call('ZREM', P .. 'error:' .. reason_was, place) end
   if reason ~= '' then call('ZADD', P .. 'error:' .. reason, created, place) end
 end
+if terminal(status) then
+  -- The only change of a job that has ended is its purge.
+  if terminal(was[8]) then uploads_purged(id, place) else uploads_ended(id, place) end
+end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
   call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1)

@@ -7,6 +7,8 @@
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
 --   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
 --   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
+--   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
+--   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
@@ -52,6 +54,36 @@ local function moved(tenant, place, created, from, to)
   if from == to then return end
   if from then call('ZREM', P .. 'jobs:' .. tenant .. ':' .. from, place) end
   call('ZADD', P .. 'jobs:' .. tenant .. ':' .. to, created, place)
+end
+
+-- No new job may name the upload; its bytes go when no job needs them.
+local function let_go(upload)
+  local key = P .. 'upload:' .. upload
+  if call('EXISTS', key) == 0 then return end
+  call('ZREM', P .. 'uploads:expiring', upload)
+  if call('EXISTS', P .. 'needs:' .. upload) == 1 then
+    call('HSET', key, 'state', 'released')
+  else
+    call('HSET', key, 'state', 'deleting')
+    call('SADD', P .. 'uploads:deleting', upload)
+  end
+end
+
+-- A job has ended: it needs its uploads no more.
+local function uploads_ended(id, place)
+  for _, upload in ipairs(call('SMEMBERS', P .. 'names:' .. id)) do
+    call('SREM', P .. 'needs:' .. upload, place)
+    if call('HGET', P .. 'upload:' .. upload, 'state') == 'released' then let_go(upload) end
+  end
+end
+
+-- A job that has ended is to leave nothing behind.
+local function uploads_purged(id, place)
+  for _, upload in ipairs(call('SMEMBERS', P .. 'names:' .. id)) do
+    call('SREM', P .. 'uses:' .. upload, place)
+    if call('EXISTS', P .. 'uses:' .. upload) == 0 then let_go(upload) end
+  end
+  call('DEL', P .. 'names:' .. id)
 end
 
 -- The order of service: tenants share by weight in virtual time (each claim moves its tenant on by 1/weight), within a tenant the lower score
