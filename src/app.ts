@@ -1,19 +1,23 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance } from 'fastify';
+import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
+import { engineProcesses, probePython } from './engine-process.ts';
 import { Scheduler } from './gpu/scheduler.ts';
-import type { Prepared } from './gpu/stay.ts';
+import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
-import { type Failure, type Job, JobStatus } from './jobs/job.ts';
+import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
@@ -38,6 +42,8 @@ import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -59,6 +65,8 @@ export interface App {
   /** Base URL of the one port. */
   readonly address: string;
   readonly scheduler: Scheduler;
+  /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
+  readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -95,9 +103,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
-  await store
-    .reclaim((key) => blobs.delete(key))
-    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
+  const copies = await openOutputs(config, opened);
+  const retention = opened.last(
+    'retention',
+    new Retention({
+      store,
+      blobs,
+      jobTtlMs: config.jobTtlMs,
+      onError: (error) => log.error({ err: error }, 'what has had its time could not be let go; tried again with the next sweep'),
+      onSwept: (swept) => log.info(swept, 'results whose time had come were purged, and jobs forgotten'),
+    }),
+  );
   const uploads = opened.last(
     'uploads',
     await openUploads({
@@ -141,6 +157,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
+    checkOutput: (uri) => copies.check(uri),
+    maxRetentionMs: config.maxRetentionMs,
+    reclaim: () => retention.reclaim(),
     baseUrl,
     tenant: TENANT,
     watched,
@@ -189,15 +208,21 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
-    grpcStreams: config.grpcStreams,
+    grpc: config.grpc,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
+    openApiHeaders: Object.fromEntries(
+      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+        `${method.parent.typeName}.${method.name}`,
+        [IDEMPOTENCY_HEADER],
+      ]),
+    ),
     async ready() {
       const slots = scheduler.slots();
       const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : null, engine_version: warm ? engine().version : null, slots: slots.length };
+      const facts = { engine: warm ? engine().name : config.engine, engine_version: warm ? engine().version : null, slots: slots.length };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
       if (!warm)
         return {
@@ -223,33 +248,19 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
+  const workRoot = join(config.dataDir, 'work');
+  const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
   // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
   const scheduler = await Scheduler.open({
     node: hostname(),
     store,
-    slots: Array.from({ length: config.slots }, (_, i) => ({
-      name: `${i}`,
-      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
-    })),
-    worker: workerOptions(config, surroundings),
-    workRoot: join(config.dataDir, 'work'),
+    slots: processes.slots,
+    worker: processes.worker,
+    workRoot,
+    handOver: processes.isolation?.handOver,
     prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal, pin }) => {
-      // It becomes a header: what does not look like one is not passed on as one.
-      const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
-      const { width, height, frames, durationSeconds } = done;
-      return {
-        $typeName: 'facefusion.jobs.v1.MediaResult',
-        mediaType,
-        bytes: BigInt(bytes),
-        sha256: key,
-        width,
-        height,
-        frames,
-        durationSeconds,
-      };
-    },
+    storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
+    retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
     storePatienceMs: config.storePatienceMs,
     runTimeoutMs: config.runTimeoutMs,
     cancelGraceMs: config.cancelGraceMs,
@@ -271,8 +282,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
-  log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
-  return { address, scheduler, close: () => opened.close() };
+  const { home, installed } = config.facefusion ?? {};
+  log.info({ address, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir }, 'the service listens');
+  void scheduler.ready.then(() => {
+    const { name, version } = engine();
+    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+  });
+  return { address, scheduler, unfit: scheduler.unfit, close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -304,6 +320,34 @@ async function prepare(
   };
 }
 
+const IDEMPOTENCY_HEADER = {
+  name: 'Idempotency-Key',
+  description: 'The same key with the same request gives the same job for 24 h; as idempotency_key in the request',
+  example: 'order-17',
+};
+
+/** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  { job, done, signal, pin, report }: StoreContext,
+): Promise<MediaResult | Failure> {
+  // It becomes a header: what does not look like one is not passed on as one.
+  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
+  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const { width, height, frames, durationSeconds } = done;
+  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  const wanted = job.request?.outputUri;
+  if (!wanted) return result;
+  const filename = `${job.jobId}${extname(outputPath)}`;
+  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
+  if ('reason' in delivered) return delivered;
+  result.outputUri = delivered.uri;
+  return result;
+}
+
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
 const EXAMPLE_JOB = {
   source_images: ['demo/eileen_collins.jpg'],
@@ -312,7 +356,7 @@ const EXAMPLE_JOB = {
 };
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
-    command: pythonOf(config),
+    command: probePython(config),
     packageDir: join(root, 'worker'),
     environment: env,
     limits: {
@@ -353,6 +397,18 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
+/** The places that results may be copied to. Folders have to be there: one that is not is a disk that is not mounted, or a slip. */
+async function openOutputs({ outputRoots, outputBuckets, s3 }: Config, opened: Closing): Promise<Outputs> {
+  for (const root of outputRoots) {
+    const found = await stat(root).catch(() => undefined);
+    if (!found?.isDirectory()) throw new Error(`FFJOBS_OUTPUT_ROOTS names ${root}, which is not a folder: make it, or correct the setting`);
+  }
+  const folders = outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined;
+  if (outputBuckets.length === 0) return outputs({ folders, s3: undefined });
+  const { openS3Outputs } = await import('./store/outputs-s3.ts');
+  return outputs({ folders, s3: opened.last('copies on S3', openS3Outputs({ connection: s3, buckets: outputBuckets })) });
+}
+
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
 async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
   const all = [localFiles(config.inputRoot), uploads, ...given];
@@ -362,6 +418,7 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
       dir: join(config.dataDir, 'downloads'),
       hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
       cacheBytes: config.httpCacheBytes,
+      cacheMs: config.httpCacheTtlMs,
       limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
     });
     all.push(opened.last('downloads', http));
@@ -383,24 +440,6 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
 /** What lies behind an error that its caller sees in other words. */
 function reportOf(log: Logger): Report {
   return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
-}
-
-function workerOptions(config: Config, { env, root }: Surroundings) {
-  const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
-  return {
-    command: pythonOf(config),
-    args: ['-m', 'facefusion_worker', '--engine', config.engine],
-    cwd: root,
-    environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
-    stallTimeoutMs: config.stallTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
-  };
-}
-
-function pythonOf({ python }: Config): string {
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
-  return python;
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

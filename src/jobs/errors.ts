@@ -31,11 +31,13 @@ export type ErrorReason =
   | 'JOB_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
+  | 'RESULT_EXPIRED'
   | 'NO_RESULT'
   | 'JOB_NOT_TERMINAL'
   | 'IDEMPOTENCY_KEY_REUSED'
   | 'QUOTA_EXCEEDED'
   | 'ENGINE_NOT_READY'
+  | 'ENGINE_CANNOT_START'
   | 'SHUTTING_DOWN'
   | 'NOT_AVAILABLE_YET'
   | 'LEASE_LOST'
@@ -46,7 +48,7 @@ export type ErrorReason =
   | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
   | 'STORAGE_FULL'
-  | 'RESULT_NOT_A_FILE';
+  | 'RESULT_CHANGED';
 
 /** One thing wrong with one field. `field` is its dotted path in the request. */
 export interface Violation {

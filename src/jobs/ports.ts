@@ -22,6 +22,15 @@ export interface NewJob {
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
   readonly startTimeoutMs?: number;
+  /** What a node must be for the job, where a fleet has several kinds of nodes. */
+  readonly placement?: Placement;
+}
+
+export interface Placement {
+  /** Undefined: any. */
+  readonly engine: string | undefined;
+  /** What the engine loads for it, by the engine's names: a node that has all of it warm is preferred. */
+  readonly models: readonly string[];
 }
 
 export interface Limits {
@@ -90,6 +99,12 @@ export interface Claim {
   readonly node: string;
   /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
   readonly above?: Rank;
+  /** The engines of the node; undefined: whatever the jobs want. */
+  readonly engines?: readonly string[];
+  /** Models that are loaded; undefined: no job is preferred. */
+  readonly warmModels?: readonly string[];
+  /** How many turns a job may be kept back because its models are cold here: near the time to load them over the time of a run. */
+  readonly coldPenalty?: number;
 }
 
 /** Place in the order of service; compared by the store that gave it. */
@@ -111,6 +126,14 @@ export class LeaseEnded extends Error {
     super(`lease on ${jobId}: ${end.replaceAll('_', ' ')}`);
     this.end = end;
   }
+}
+
+export interface Done {
+  readonly result: MediaResult;
+  /** How long the result is kept, in milliseconds from now; undefined: as long as its job. */
+  readonly retentionMs?: number | undefined;
+  readonly warnings: readonly string[];
+  readonly timings: Timings;
 }
 
 /**
@@ -141,7 +164,7 @@ export interface Lease extends AsyncDisposable {
    */
   pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
+  complete(done: Done): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
   fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
   /** Durable. The content analyser's word; never retried. */
@@ -150,6 +173,13 @@ export interface Lease extends AsyncDisposable {
   canceled(timings?: Timings): Promise<Job>;
   /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
   giveBack(wait: WaitReason, timings?: Timings): Promise<Job>;
+}
+
+export interface Expired {
+  readonly purged: number;
+  readonly forgotten: number;
+  /** Whether more is due. */
+  readonly more: boolean;
 }
 
 export interface Overview {
@@ -183,6 +213,11 @@ export interface JobStore extends AsyncDisposable {
    * `remove` has succeeded for it, over crashes and restarts too; the first error is thrown when all have had their turn.
    */
   reclaim(remove: (key: string) => Promise<void>): Promise<void>;
+  /**
+   * Durable, each job whole or not at all. Does what is due by the store's clock: purges jobs whose `result_expire_time` has come, and forgets jobs that ended `jobTtlMs` ago, blob,
+   * events and all, as if they had never been; at most `max` of each. Never touches a job that has not ended. Looks things up by time and scans nothing.
+   */
+  expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired>;
   /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
   claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
   /**

@@ -8,9 +8,11 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, type MediaResult, WaitReason } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
   type Claim,
+  type Done,
+  type Expired,
   type JobChange,
   type JobFilter,
   type JobId,
@@ -31,9 +33,11 @@ import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
+import { hasEnded } from './job-filter.ts';
 import { JobSteps } from './job-steps.ts';
-import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { JobTable, type StoredJob } from './job-table.ts';
 import { SqliteKeys } from './keys-sqlite.ts';
+import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
@@ -169,6 +173,7 @@ class SqliteJobStore implements JobStore {
     const uploads = new UploadTable(db, this.#now);
     this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
+      lifetimes: new Lifetimes(db),
       db,
       table: this.#table,
       queue: this.#queue,
@@ -227,6 +232,13 @@ class SqliteJobStore implements JobStore {
       const found = this.#table.get(id);
       return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
+    this.#assertOpen();
+    // Mostly there is nothing to do, and a step would wait for the disk.
+    if (!this.#steps.isExpireDue(limits.jobTtlMs)) return { purged: 0, forgotten: 0, more: false };
+    return await this.#step(true, () => this.#steps.expire(limits));
   }
 
   async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
@@ -301,13 +313,24 @@ class SqliteJobStore implements JobStore {
     return this.#leases.get(lease.job.jobId) === lease;
   }
 
+  /** A reference in memory to a blob that a lease has yet to look for; answers how to let go, or what has to be waited for. */
+  holdBlob(lease: SqliteLease, key: string): (() => void) | Promise<void> {
+    this.#assertOpen();
+    this.#assertHeld(lease);
+    return this.#references.deletionOf(key) ?? this.#references.hold(key);
+  }
+
+  #assertHeld(lease: SqliteLease): void {
+    if (this.holds(lease)) return;
+    const { jobId } = lease.job;
+    throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
+  }
+
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
     const { jobId } = lease.job;
     const step = () => {
-      if (!this.holds(lease)) {
-        throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
-      }
+      this.#assertHeld(lease);
       const next = run(this.#steps, this.#table.get(jobId)!);
       if (kind.ends) {
         this.#leases.delete(jobId);
@@ -315,6 +338,7 @@ class SqliteJobStore implements JobStore {
       }
       this.#writer.committed(() => {
         lease.job = next.job;
+        if (kind.ends) lease.letGo();
       });
       return this.#present(next);
     };
@@ -427,8 +451,9 @@ class SqliteJobStore implements JobStore {
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */
   async recover(): Promise<void> {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
-    this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
-    const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
+    const heldIds: JobId[] = [];
+    this.#queue.restore(flows, this.#queuedAsFound(heldIds), this.#now());
+    const held = heldIds.map((jobId) => this.#table.get(jobId)!).sort((a, b) => a.num - b.num);
     for (const { tenant, job } of held) {
       this.#figures.found(tenant, job.status);
       this.#usage.found(tenant);
@@ -442,10 +467,14 @@ class SqliteJobStore implements JobStore {
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
-  *#queuedAsFound(): Iterable<QueuedJob> {
-    for (const job of this.#table.queued()) {
-      this.#figures.found(job.tenant, JobStatus.QUEUED);
-      yield job;
+  *#queuedAsFound(held: JobId[]): Iterable<QueuedJob> {
+    for (const found of this.#table.unended()) {
+      if ('held' in found) {
+        held.push(found.held);
+        continue;
+      }
+      this.#figures.found(found.queued.tenant, JobStatus.QUEUED);
+      yield found.queued;
     }
   }
 
@@ -491,6 +520,8 @@ class SqliteLease implements Lease {
   readonly startDeadlineMs: number | undefined;
   readonly #store: SqliteJobStore;
   readonly #abort = new AbortController();
+  /** Blobs held in memory, and how to let each go. */
+  readonly #blobs = new Map<string, () => void>();
   /** Highest percent of the attempt. */
   #percent = 0;
 
@@ -539,9 +570,10 @@ class SqliteLease implements Lease {
   }
 
   async pin(key: string, lasting = true): Promise<void> {
+    if (!lasting) return await this.#hold(key);
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
-      await this.#store.leaseStep(this, lasting ? LASTING : PASSING, (steps, stored) => {
+      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
         const next = steps.pin(stored, key);
         if (!(next instanceof Promise)) return next;
         deletion = next;
@@ -551,7 +583,25 @@ class SqliteLease implements Lease {
     }
   }
 
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
+  async #hold(key: string): Promise<void> {
+    if (this.#blobs.has(key)) return;
+    for (;;) {
+      const held = this.#store.holdBlob(this, key);
+      if (typeof held === 'function') {
+        this.#blobs.set(key, held);
+        return;
+      }
+      await held;
+    }
+  }
+
+  /** For the store: the lease is over, and what it held in memory is nobody's. */
+  letGo(): void {
+    for (const letGo of this.#blobs.values()) letGo();
+    this.#blobs.clear();
+  }
+
+  complete(done: Done): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
 
