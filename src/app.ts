@@ -1,8 +1,11 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
-import { mkdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile, stat } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance } from 'fastify';
+import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -12,9 +15,9 @@ import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { Scheduler } from './gpu/scheduler.ts';
-import type { Prepared } from './gpu/stay.ts';
+import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
-import { type Failure, type Job, JobStatus } from './jobs/job.ts';
+import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
@@ -39,6 +42,8 @@ import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -99,9 +104,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   const { store, nodes } = await openStore(config, log, opened);
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
-  await store
-    .reclaim((key) => blobs.delete(key))
-    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
+  const copies = await openOutputs(config, opened);
+  const retention = opened.last(
+    'retention',
+    new Retention({
+      store,
+      blobs,
+      jobTtlMs: config.jobTtlMs,
+      onError: (error) => log.error({ err: error }, 'what has had its time could not be let go; tried again with the next sweep'),
+      onSwept: (swept) => log.info(swept, 'results whose time had come were purged, and jobs forgotten'),
+    }),
+  );
   const uploads = opened.last(
     'uploads',
     await openUploads({
@@ -139,6 +152,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
+    checkOutput: (uri) => copies.check(uri),
+    maxRetentionMs: config.maxRetentionMs,
+    reclaim: () => retention.reclaim(),
     baseUrl,
     tenant: TENANT,
     watched,
@@ -245,22 +261,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       handOver: processes.isolation?.handOver,
       prepare: (job, folder, signal, report) =>
         prepare({ resolver: references, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
-      storeResult: async (outputPath, { done, signal, pin }) => {
-        // It becomes a header: what does not look like one is not passed on as one.
-        const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-        const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
-        const { width, height, frames, durationSeconds } = done;
-        return {
-          $typeName: 'facefusion.jobs.v1.MediaResult',
-          mediaType,
-          bytes: BigInt(bytes),
-          sha256: key,
-          width,
-          height,
-          frames,
-          durationSeconds,
-        };
-      },
+      storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
+      retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
       runTimeoutMs: config.runTimeoutMs,
       cancelGraceMs: config.cancelGraceMs,
@@ -324,6 +326,28 @@ async function prepare(
     outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
     parameters,
   };
+}
+
+/** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  { job, done, signal, pin, report }: StoreContext,
+): Promise<MediaResult | Failure> {
+  // It becomes a header: what does not look like one is not passed on as one.
+  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
+  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const { width, height, frames, durationSeconds } = done;
+  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  const wanted = job.request?.outputUri;
+  if (!wanted) return result;
+  const filename = `${job.jobId}${extname(outputPath)}`;
+  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
+  if ('reason' in delivered) return delivered;
+  result.outputUri = delivered.uri;
+  return result;
 }
 
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
@@ -393,6 +417,18 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
+/** The places that results may be copied to. Folders have to be there: one that is not is a disk that is not mounted, or a slip. */
+async function openOutputs({ outputRoots, outputBuckets, s3 }: Config, opened: Closing): Promise<Outputs> {
+  for (const root of outputRoots) {
+    const found = await stat(root).catch(() => undefined);
+    if (!found?.isDirectory()) throw new Error(`FFJOBS_OUTPUT_ROOTS names ${root}, which is not a folder: make it, or correct the setting`);
+  }
+  const folders = outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined;
+  if (outputBuckets.length === 0) return outputs({ folders, s3: undefined });
+  const { openS3Outputs } = await import('./store/outputs-s3.ts');
+  return outputs({ folders, s3: opened.last('copies on S3', openS3Outputs({ connection: s3, buckets: outputBuckets })) });
+}
+
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
 async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
   const all = [localFiles(config.inputRoot), uploads, ...given];
@@ -402,6 +438,7 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
       dir: join(config.dataDir, 'downloads'),
       hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
       cacheBytes: config.httpCacheBytes,
+      cacheMs: config.httpCacheTtlMs,
       limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
     });
     all.push(opened.last('downloads', http));
