@@ -213,6 +213,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
+    openApiHeaders: Object.fromEntries(
+      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+        `${method.parent.typeName}.${method.name}`,
+        [IDEMPOTENCY_HEADER],
+      ]),
+    ),
     async ready() {
       const slots = ownSlots();
       const engine = fleet.isReady ? fleet.engine() : undefined;
@@ -327,6 +333,12 @@ async function prepare(
     parameters,
   };
 }
+
+const IDEMPOTENCY_HEADER = {
+  name: 'Idempotency-Key',
+  description: 'The same key with the same request gives the same job for 24 h; as idempotency_key in the request',
+  example: 'order-17',
+};
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
 async function storeResult(

@@ -4,6 +4,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContextValues } from '@connectrpc/connect';
 import type { FastifyReply } from 'fastify';
 
+/** As Fastify would make it of `application/json`, so that it is the same either way. */
+export const JSON_TYPE = 'application/json; charset=utf-8';
+
 /** Names in lower case. */
 export type AnswerHeaders = Readonly<Record<string, number | string | string[] | undefined>>;
 

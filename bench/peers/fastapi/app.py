@@ -96,6 +96,7 @@ class Job(BaseModel):
     force_stop_at: datetime | None
     purged_at: datetime | None
     submitted_by: str | None
+    tenant: str | None
     request: JobRequest | None
 
 
