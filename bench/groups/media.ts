@@ -1,9 +1,10 @@
-// Media in and out by each way, beside a bare Node pipeline that streams and hashes the same bytes. A way is a file below bench/media.
+// Media in and out by each way, beside a bare Node pipeline that streams and hashes the same bytes. What a way does is in files below bench/media.
 import type { Bench, Group } from '../bench.ts';
 import type { Row } from '../figures.ts';
 import { fetchedByHttp, fetchedFromS3 } from '../media/fetched.ts';
 import { CREDENTIALS, run, startOrigin, type Way } from '../media/kit.ts';
 import { signedUrl, storedLocally, storedOnS3 } from '../media/results.ts';
+import { uploaded } from '../media/uploads.ts';
 import { CLIP, Service } from '../service.ts';
 
 const WAYS: readonly Way[] = [fetchedByHttp, fetchedFromS3, storedLocally, storedOnS3, signedUrl];
@@ -12,9 +13,10 @@ const QUICK_BYTES = 9 * 2 ** 20;
 
 export const media: Group = {
   name: 'media',
-  about: '2 GiB in and out by each way: throughput beside a bare Node pipeline, memory of the service',
+  about: 'large files in and out, by each way: throughput beside a bare Node pipeline, memory of the service',
 
   async *run(bench: Bench): AsyncIterable<Row> {
+    yield* uploaded(bench);
     const bytes = bench.pick(BYTES, QUICK_BYTES);
     const { url: origin, process } = await startOrigin(bytes);
     await using _ = process;
