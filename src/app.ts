@@ -19,10 +19,8 @@ import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { FreeSpace } from './media/free-space.ts';
-
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
@@ -103,7 +101,7 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
-  const address = '';
+  let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
   const { store, nodes } = await openStore(config, log, opened);
