@@ -23,7 +23,7 @@ export interface Config {
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
   /** Who serves server streams over gRPC. */
-  readonly grpcStreams: 'own' | 'connect';
+  readonly grpc: 'own' | 'connect';
   readonly logLevel: string;
   readonly logFormat: 'auto' | 'json' | 'pretty';
   /** Python of the worker; undefined: the environment in `.venv`. */
@@ -196,10 +196,10 @@ export const SETTINGS = {
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
   ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
-  GRPC_STREAMS: setting(
+  GRPC: setting(
     oneOf('own', 'connect'),
     'own',
-    'server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
+    'unary calls and server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
   ),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
@@ -308,7 +308,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     engine: engine!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
-    grpcStreams: v.GRPC_STREAMS!,
+    grpc: v.GRPC!,
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,
     python: v.PYTHON,

@@ -104,11 +104,15 @@ function observed<T>(messages: AsyncIterable<T>, call: Call | undefined): AsyncI
 }
 
 function validate(selfValidated: SelfValidated): Interceptor {
-  return (next) => async (request) => {
+  return (next) => (request) => {
     const { input } = request.method;
     if (!request.stream) {
-      if (!selfValidated.has(input)) check(input, request.message);
-      return await next(request);
+      try {
+        if (!selfValidated.has(input)) check(input, request.message);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+      return next(request);
     }
     const messages = request.message;
     const checked = (async function* () {
@@ -117,7 +121,7 @@ function validate(selfValidated: SelfValidated): Interceptor {
         yield message;
       }
     })();
-    return await next({ ...request, message: checked } as typeof request);
+    return next({ ...request, message: checked } as typeof request);
   };
 }
 
