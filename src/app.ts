@@ -3,7 +3,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -20,8 +20,10 @@ import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
+import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -29,7 +31,9 @@ import { createJobService, createProcessService, type JobServiceOptions, SELF_VA
 import { reflectionServices } from './rpc/reflection.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
+import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
+import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
@@ -95,7 +99,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
   const uploads = opened.last(
     'uploads',
-    await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
+    await openUploads({
+      records: store.uploads,
+      bytes: await openLocalUploadBytes({ dir: join(config.dataDir, 'uploads'), minFreeBytes: config.minFreeBytes }),
+      maxBytes: config.maxUploadBytes,
+      limits: { maxUploads: config.maxUploads, maxBytes: config.uploadQuotaBytes, ttlMs: config.uploadTtlMs },
+      onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
+    }),
   );
   const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
   const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
@@ -133,6 +143,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     baseUrl,
     tenant: TENANT,
     watched,
+    sweepUploads: () => uploads.sweep(),
   };
   const system = {
     version: surroundings.version,
@@ -146,7 +157,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
     { desc: SystemService, implementation: createSystemService(system) },
   ];
   const services = [...ours, healthService(health)];
@@ -196,7 +207,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
     routes(app) {
       addBlobRoutes(app);
-      for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
+      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
+      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
@@ -357,10 +370,9 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
   return all;
 }
 
-/** Ways to upload whose time has not come. */
-function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const message = 'this way to upload is not part of this version yet; use the rpc UploadService.Upload';
-  return reply.code(501).send({ code: 'UNIMPLEMENTED', message, details: [] });
+/** What lies behind an error that its caller sees in other words. */
+function reportOf(log: Logger): Report {
+  return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
 }
 
 function workerOptions(config: Config, { env, root }: Surroundings) {

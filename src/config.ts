@@ -37,6 +37,11 @@ export interface Config {
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
+  /** Of one tenant. */
+  readonly maxUploads: number;
+  readonly uploadQuotaBytes: number;
+  /** Of the data folder's disk: below it nothing new is taken in. */
+  readonly minFreeBytes: number;
   /** Of one input that is fetched. */
   readonly maxInputBytes: number;
   /** Schemes of URLs that are fetched. */
@@ -205,7 +210,14 @@ export const SETTINGS = {
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
   MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
-  UPLOAD_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long an upload is kept'),
+  UPLOAD_TTL: setting(
+    duration(1000, 365 * 86_400_000),
+    '24h',
+    'how long an upload is kept; longer while a job that needs it has not ended',
+  ),
+  MAX_UPLOADS: setting(integer(1, 10_000_000), '10000', 'uploads of one tenant that are kept at once'),
+  UPLOAD_QUOTA: setting(bytes, '200G', 'bytes of all uploads of one tenant'),
+  MIN_FREE_BYTES: setting((value) => (value === '0' ? 0 : bytes(value)), '1G', 'room that uploads leave on the disk; 0: they may fill it'),
   MAX_INPUT_BYTES: setting(bytes, '20G', 'largest input that is fetched by http or s3'),
   HTTP_INPUTS: setting(
     oneOf('on', 'https', 'off'),
@@ -320,6 +332,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
+    maxUploads: v.MAX_UPLOADS!,
+    uploadQuotaBytes: v.UPLOAD_QUOTA!,
+    minFreeBytes: v.MIN_FREE_BYTES!,
     maxInputBytes: v.MAX_INPUT_BYTES!,
     httpSchemes: Object.freeze(v.HTTP_INPUTS === 'on' ? ['http', 'https'] : v.HTTP_INPUTS === 'https' ? ['https'] : []),
     httpAllow: Object.freeze([...v.HTTP_ALLOW!]),

@@ -113,7 +113,7 @@ describe('an object of a store', () => {
     assert.deepEqual((await fetch('s3://media/tenant-a/a.jpg')).bytes, BYTES);
     for (const reference of ['s3://media/a.jpg', 's3://others/tenant-a/a.jpg', 's3://media/tenant-b/a.jpg']) {
       assert.equal((await fetch(reference)).reason, 'INPUT_BUCKET_NOT_ALLOWED', reference);
-      assert.deepEqual((await s3.check(reference, 'target_image'))?.field, 'target_image');
+      assert.deepEqual((await s3.check(reference, 'target_image', 'one'))?.field, 'target_image');
     }
     const any = await place(t, endpoint, { buckets: ['*'] });
     assert.deepEqual((await any.fetch('s3://others/a.jpg')).bytes, BYTES);

@@ -193,6 +193,7 @@ export interface JobStore extends AsyncDisposable {
   /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
+  readonly uploads: UploadRecords;
   usage(tenant: string): Promise<Usage>;
   /** API keys, which lie beside the jobs. */
   readonly keys: KeyStore;
@@ -229,6 +230,8 @@ export interface BlobStore {
 
 /** What the caller says of a file. */
 export interface UploadFacts {
+  /** Whose it is: only this tenant's jobs may name it, and its quota is charged. */
+  readonly tenant: string;
   /** For people only. */
   readonly filename: string;
   /** Refused at once when too large, and at the end when not true. */
@@ -248,3 +251,86 @@ export interface Upload {
 
 /** Takes the bytes of one file, or throws and keeps nothing. */
 export type ReceiveUpload = (facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<Upload>;
+
+/** An upload that is not whole yet, or is. */
+export interface ResumableUpload {
+  readonly id: string;
+  /** The caller's own words, given back as they came. */
+  readonly note: string;
+  /** Bytes that are there, durably. */
+  readonly offset: number;
+  /** Undefined: not announced yet. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly upload: Upload | undefined;
+}
+
+/** Uploads that come in pieces, over broken connections and restarts. Ids of other tenants are unknown. */
+export interface ResumableUploads {
+  readonly maxBytes: number;
+  readonly ttlMs: number;
+  newId(): string;
+  create(id: string, facts: UploadFacts, note: string): Promise<void>;
+  /** Waits for a write that is going on. Unknown or expired: `JobsError` UPLOAD_NOT_FOUND. */
+  find(id: string, tenant: string): Promise<ResumableUpload>;
+  announce(id: string, tenant: string, bytes: number): Promise<void>;
+  /**
+   * Takes bytes from `offset` on, which must be where the last ones ended, and answers how many are there then. An upload that has all its bytes
+   * is whole. What came before `bytes` threw is kept; bytes that no job can use are not: the upload is gone then.
+   */
+  append(id: string, tenant: string, offset: number, bytes: AsyncIterable<Uint8Array>): Promise<number>;
+  /** Deletes it now, or as soon as the last job that needs it has ended. Unknown: `JobsError` UPLOAD_NOT_FOUND. */
+  remove(id: string, tenant: string): Promise<void>;
+}
+
+export interface NewUpload extends UploadFacts {
+  readonly id: string;
+  /** What has come outlives the process that received it. */
+  readonly resumable: boolean;
+  readonly note: string;
+}
+
+export interface UploadLimits {
+  /** Of one tenant, those that are still coming included. */
+  readonly maxUploads: number;
+  readonly maxBytes: number;
+  /** How long an upload is kept, in milliseconds, from its last write on. */
+  readonly ttlMs: number;
+}
+
+export interface UploadRecord extends Omit<NewUpload, 'bytes'> {
+  /** As announced. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly whole: { readonly sha256: string; readonly bytes: number; readonly mediaType: string } | undefined;
+  /** False: it was removed or has expired, and is kept for jobs that have not ended. */
+  readonly offered: boolean;
+}
+
+/**
+ * Which uploads there are, whose they are, and which jobs need them; part of the job store because submit, the end of a job and its purge change
+ * it in their own step. A job refers to the uploads that its request names, from submit on: until it has ended it keeps their bytes, and a purge
+ * deletes those that no other job refers to. Ids that are not known: `JobsError` UPLOAD_NOT_FOUND.
+ */
+export interface UploadRecords {
+  /** Durable. Over a limit: `JobsError` QUOTA_EXCEEDED. `bytes`, where announced, count from now on. */
+  begin(upload: NewUpload, limits: UploadLimits): Promise<void>;
+  /** Makes it count as so many bytes, and renews its life. Over the limit: `JobsError` QUOTA_EXCEEDED. */
+  reserve(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. The length of one that was begun without. */
+  announce(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. Jobs may name it from now on. Answers when it expires. */
+  complete(id: string, whole: NonNullable<UploadRecord['whole']>, limits: UploadLimits): Promise<number>;
+  get(id: string): Promise<UploadRecord | undefined>;
+  /** Durable. No new job may name it; what its jobs do not need any more is `reclaim`'s from now on. */
+  release(id: string): Promise<void>;
+  /**
+   * Releases what has expired, then has `remove` delete the bytes of each upload that is neither offered nor needed; a key comes until `remove` has
+   * succeeded for it, over crashes and restarts too. The first error is thrown when all have had their turn.
+   */
+  reclaim(remove: (id: string) => Promise<void>): Promise<void>;
+  /** Whether there is a record, of any state. */
+  knows(id: string): Promise<boolean>;
+}

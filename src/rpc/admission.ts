@@ -15,8 +15,8 @@ export interface Engine {
   readonly capabilities: Capabilities;
 }
 
-/** Looks at a media reference without fetching it; `field` is its path in the request. */
-export type CheckReference = (reference: string, field: string) => Promise<Violation | undefined>;
+/** Looks at a tenant's media reference without fetching it; `field` is its path in the request. */
+export type CheckReference = (reference: string, field: string, tenant: string) => Promise<Violation | undefined>;
 
 export interface Admission {
   readonly violations: readonly Violation[];
@@ -30,7 +30,7 @@ export interface Admission {
 const MAX_SOURCES = 16;
 
 /** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
-export async function admit(request: JobRequest, engine: Engine, checkReference: CheckReference): Promise<Admission> {
+export async function admit(request: JobRequest, tenant: string, engine: Engine, checkReference: CheckReference): Promise<Admission> {
   const violations = violationsOf(JobRequestSchema, request);
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
@@ -49,7 +49,7 @@ export async function admit(request: JobRequest, engine: Engine, checkReference:
     references.push([request.target.value, request.target.case === 'targetVideo' ? 'target_video' : 'target_image']);
   }
   const found = await Promise.all(
-    references.filter(([reference]) => reference !== '').map(([reference, field]) => checkReference(reference, field)),
+    references.filter(([reference]) => reference !== '').map(([reference, field]) => checkReference(reference, field, tenant)),
   );
   violations.push(...found.filter((one) => one !== undefined));
   if (request.retention !== undefined) warnings.push('retention is not followed by this version: a result is kept until it is purged');

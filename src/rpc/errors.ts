@@ -41,6 +41,17 @@ export function toConnectError(error: unknown, report: Report): ConnectError {
   return new ConnectError(`internal error; the operator finds it in the log as ${reference}`, Code.Internal);
 }
 
+/**
+ * What a route that is no rpc throws, for the server's error handler to answer: as an rpc would fail, apart from the reasons that have an HTTP
+ * status of their own there. What is not ours is passed on as it is.
+ */
+export function toHttpError(error: unknown, statuses: Readonly<Record<string, number>>, report: Report): unknown {
+  if (!(error instanceof JobsError)) return error;
+  const mapped = toConnectError(error, report);
+  const status = statuses[error.reason] ?? statuses[error.violations[0]?.reason ?? ''];
+  return status === undefined ? mapped : Object.assign(mapped, { status });
+}
+
 function details(error: JobsError): ConnectError['details'] {
   const list: ConnectError['details'] = [
     {

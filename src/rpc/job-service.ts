@@ -40,6 +40,8 @@ export interface JobServiceOptions {
   readonly tenant: string;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
+  /** Deletes the uploads that no job needs any more. */
+  readonly sweepUploads: () => Promise<void>;
 }
 
 /** Requests that are checked here, contract rules included, so that a caller hears of everything at once. */
@@ -73,7 +75,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     cancelBatch: notYet('batches'),
 
     async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), engine(), checkReference);
+      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(), checkReference);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -160,7 +162,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     async purge({ jobId }) {
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
-      await store.reclaim((key) => options.blobs.delete(key));
+      await Promise.all([store.reclaim((key) => options.blobs.delete(key)), options.sweepUploads()]);
       return { job: await present(job) };
     },
   };
@@ -193,7 +195,7 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest): Promise<Submitted> {
-    const admission = await admit(request, engine(), checkReference);
+    const admission = await admit(request, tenant, engine(), checkReference);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {

@@ -28,6 +28,7 @@ import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { TenantUsage } from './tenant-usage.ts';
+import type { UploadTable } from './upload-records.ts';
 import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
@@ -38,6 +39,7 @@ export interface JobStepsOptions {
   readonly events: JobEvents;
   readonly references: BlobReferences;
   readonly usage: TenantUsage;
+  readonly uploads: UploadTable;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -72,7 +74,7 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, usage, now } = this.#options;
+    const { table, queue, figures, usage, uploads, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -91,6 +93,7 @@ export class JobSteps {
       );
     }
     usage.check(tenant, limits, nowMs);
+    uploads.check(request, tenant);
     const { warnings, submittedBy } = wanted;
     const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
     job.sequence = 1;
@@ -101,6 +104,7 @@ export class JobSteps {
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
+    uploads.use(stored.num, request);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     if (key !== undefined) {
       // Two out for each one in: expired keys go without a scan and without a burst.
@@ -275,7 +279,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, usage, now } = this.#options;
+    const { table, figures, references, usage, uploads, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -287,7 +291,11 @@ export class JobSteps {
     references.moved(stored.num, stored.blob, blob);
     usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
-    if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+    if (job.status !== stored.job.status) {
+      figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+      if (isTerminal(job.status)) uploads.ended(stored.num);
+    }
+    if (change.type === 'purge') uploads.purged(stored.num);
     return next;
   }
 

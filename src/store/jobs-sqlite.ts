@@ -38,6 +38,7 @@ import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
+import { SqliteUploads, UploadTable } from './upload-records.ts';
 import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
@@ -95,6 +96,7 @@ interface Waiter {
 }
 
 class SqliteJobStore implements JobStore {
+  readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
   readonly #db: DatabaseSync;
   readonly #logSync: LogSync;
@@ -164,6 +166,8 @@ class SqliteJobStore implements JobStore {
       untold: (jobId) => this.#writer.untold(jobId),
     });
     this.#references = new BlobReferences(db);
+    const uploads = new UploadTable(db, this.#now);
+    this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
       db,
       table: this.#table,
@@ -171,6 +175,7 @@ class SqliteJobStore implements JobStore {
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      uploads,
       usage: this.#usage,
       tx: this.#writer,
       now: this.#now,
