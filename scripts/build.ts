@@ -13,6 +13,8 @@ const FILES = [
   'src/store/migrations/*.sql',
   'gen/**/*.{js,d.ts,json}',
   'proto/**/*.proto',
+  'web/dist/index.html',
+  'web/dist/assets/*',
   'worker/pyproject.toml',
   'worker/requirements.txt',
   'worker/facefusion_worker/**/*.py',
@@ -22,6 +24,7 @@ const FILES = [
 ];
 
 export function build(dist: string): void {
+  execFileSync(process.execPath, [join(ROOT, 'scripts', 'build-web.ts')], { cwd: ROOT, stdio: 'inherit' });
   rmSync(dist, { recursive: true, force: true });
   execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', 'tsconfig.build.json', '--outDir', dist], { cwd: ROOT, stdio: 'inherit' });
   for (const file of FILES.flatMap((pattern) => globSync(pattern, { cwd: ROOT }))) cpSync(join(ROOT, file), join(dist, file));

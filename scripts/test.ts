@@ -100,6 +100,7 @@ let python = '';
 
 const CHECKS: readonly Check[] = [
   byProgram('typescript', bin('tsc'), ['--noEmit']),
+  byProgram('typescript-web', bin('tsc'), ['-p', 'web']),
   byProgram('biome', bin('biome'), ['check', '--colors=off', '--error-on-warnings']),
   {
     name: 'generated-code',

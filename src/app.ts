@@ -23,6 +23,7 @@ import { localFiles, type MediaResolver, mediaReferences } from './media/referen
 import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
+import { openConsole } from './rpc/console.ts';
 import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
@@ -173,6 +174,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
+  const webConsole = config.console
+    ? await openConsole({
+        dir: join(surroundings.root, 'web', 'dist'),
+        mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+      })
+    : undefined;
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
     restServices: ours,
@@ -207,6 +214,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
     routes(app) {
       addBlobRoutes(app);
+      // Who opens the address in a browser wants to be shown something.
+      if (webConsole) webConsole.register(app);
+      else app.get('/', (_request, reply) => reply.redirect('docs'));
       const common = { tenantOf: () => TENANT, report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
       registerTus(app, { uploads, path: '/api/v1/tus', ...common });

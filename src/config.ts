@@ -24,6 +24,8 @@ export interface Config {
   readonly gpus: readonly number[];
   /** Who serves server streams over gRPC. */
   readonly grpc: 'own' | 'connect';
+  /** The web console at `/`. */
+  readonly console: boolean;
   readonly logLevel: string;
   readonly logFormat: 'auto' | 'json' | 'pretty';
   /** Python of the worker; undefined: the environment in `.venv`. */
@@ -206,6 +208,7 @@ export const SETTINGS = {
     'own',
     'unary calls and server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
   ),
+  CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
@@ -321,6 +324,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
     grpc: v.GRPC!,
+    console: v.CONSOLE === 'on',
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,
     python: v.PYTHON,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -28,4 +28,7 @@ test('the built package runs from below node_modules and has what the service re
   )) as typeof import('../src/store/jobs-sqlite.ts');
   await using store = await openSqliteJobStore({ path: join(dir, 'jobs.db') });
   await store.ping();
+  const page = await readFile(join(dist, 'web', 'dist', 'index.html'), 'utf8');
+  const [, script] = /src="\.\/(assets\/[\w.-]+\.js)"/.exec(page) ?? [];
+  for (const form of ['', '.br', '.gz']) await access(join(dist, 'web', 'dist', `${script}${form}`));
 });

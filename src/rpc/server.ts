@@ -175,8 +175,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
   await app.register(bridge.plugin);
   await app.register(docs, { document, title: 'facefusion-jobs' });
-  // Who opens the address in a browser wants to be shown something.
-  app.get('/', (_request, reply) => reply.redirect('docs'));
   app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();

@@ -7,6 +7,7 @@ import type { Config } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
+import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
 import { type Environment, readSettings } from './settings.ts';
@@ -44,13 +45,17 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   const run = async (): Promise<ExitCode> => {
     const config = readSettings(env, cwd);
     await writable(config.dataDir);
-    const python = await ready(context, config, stopping.signal);
+    const [python] = await Promise.all([ready(context, config, stopping.signal), withConsole(context, config, stopping.signal)]);
     if (stopping.signal.aborted) return Exit.ok;
     const app = await context.startApp({ ...config, python }).catch((error: unknown) => {
       throw startProblem(error, config);
     });
     if (options.json) answerJson(terminal, { listening: app.address });
-    else answer(terminal, `facefusion-jobs listens on ${app.address} (REST at /api/v1, documentation at /docs); Ctrl-C stops it`);
+    else
+      answer(
+        terminal,
+        `facefusion-jobs listens on ${app.address} (${config.console ? 'console at /, ' : ''}REST at /api/v1, documentation at /docs); Ctrl-C stops it`,
+      );
     await aborted(stopping.signal);
     say(terminal, 'Stopping: running jobs are finished or put back in the queue. Ctrl-C again leaves at once.');
     await app.close();
@@ -69,6 +74,12 @@ export async function serve(context: ServeContext, options: { readonly json: boo
 async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
   using phases = showPhases(terminal);
   return workerPython({ root, given: config.python, env, dev: false, signal, report: (phase) => phases.report(phase) });
+}
+
+async function withConsole({ terminal, root }: ServeContext, config: Config, signal: AbortSignal): Promise<void> {
+  if (!config.console) return;
+  // Said in a line of its own: the line of phases is the Python environment's, which is made meanwhile.
+  await prepareConsole({ root, report: (phase) => say(terminal, `${phase} ...`), warn: (problem) => say(terminal, problem), signal });
 }
 
 async function writable(folder: string): Promise<void> {
