@@ -10,6 +10,7 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
+import { engineProcesses, probePython } from './engine-process.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
@@ -59,6 +60,8 @@ export interface App {
   /** Base URL of the one port. */
   readonly address: string;
   readonly scheduler: Scheduler;
+  /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
+  readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -197,7 +200,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     async ready() {
       const slots = scheduler.slots();
       const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : null, engine_version: warm ? engine().version : null, slots: slots.length };
+      const facts = { engine: warm ? engine().name : config.engine, engine_version: warm ? engine().version : null, slots: slots.length };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
       if (!warm)
         return {
@@ -214,25 +217,25 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
     routes(app) {
       addBlobRoutes(app);
-      // Who opens the address in a browser wants to be shown something.
-      if (webConsole) webConsole.register(app);
-      else app.get('/', (_request, reply) => reply.redirect('docs'));
       const common = { tenantOf: () => TENANT, report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
       registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      // Who opens the address in a browser wants to be shown something.
+      if (webConsole) webConsole.register(app);
+      else app.get('/', (_request, reply) => reply.redirect('docs'));
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
+  const workRoot = join(config.dataDir, 'work');
+  const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
   // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
   const scheduler = await Scheduler.open({
     node: hostname(),
     store,
-    slots: Array.from({ length: config.slots }, (_, i) => ({
-      name: `${i}`,
-      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
-    })),
-    worker: workerOptions(config, surroundings),
-    workRoot: join(config.dataDir, 'work'),
+    slots: processes.slots,
+    worker: processes.worker,
+    workRoot,
+    handOver: processes.isolation?.handOver,
     prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
@@ -271,8 +274,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
-  log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
-  return { address, scheduler, close: () => opened.close() };
+  const { home, installed } = config.facefusion ?? {};
+  log.info({ address, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir }, 'the service listens');
+  void scheduler.ready.then(() => {
+    const { name, version } = engine();
+    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+  });
+  return { address, scheduler, unfit: scheduler.unfit, close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -312,7 +320,7 @@ const EXAMPLE_JOB = {
 };
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
-    command: pythonOf(config),
+    command: probePython(config),
     packageDir: join(root, 'worker'),
     environment: env,
     limits: {
@@ -383,24 +391,6 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
 /** What lies behind an error that its caller sees in other words. */
 function reportOf(log: Logger): Report {
   return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
-}
-
-function workerOptions(config: Config, { env, root }: Surroundings) {
-  const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
-  return {
-    command: pythonOf(config),
-    args: ['-m', 'facefusion_worker', '--engine', config.engine],
-    cwd: root,
-    environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
-    stallTimeoutMs: config.stallTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
-  };
-}
-
-function pythonOf({ python }: Config): string {
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
-  return python;
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

@@ -2,6 +2,7 @@
 // Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
 import { isIP } from 'node:net';
 import { resolve } from 'node:path';
+import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
 import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import { placeOf, type S3Place } from './s3/names.ts';
@@ -17,12 +18,29 @@ export interface Config {
   readonly blobsPath: string;
   /** Where results are kept on S3, the key a prefix that is empty or ends with '/'; undefined: in `blobsPath`. */
   readonly blobsS3: S3Place | undefined;
-  /** `classical` or `module:Class`. */
+  /** `classical`, `facefusion` or `module:Class`. */
   readonly engine: string;
+  /** Subprocess: the program's command line for each job. */
+  readonly engineMode: 'persistent' | 'subprocess';
+  /** There if, and only if, the engine is `facefusion`. */
+  readonly facefusion: FacefusionConfig | undefined;
+  readonly modelMemoryBytes: number;
+  /** Caps of options, by name. */
+  readonly optionLimits: Readonly<Record<string, number>>;
+  /** File that keeps what was learned of steps; undefined: where the workers may write. */
+  readonly stepWeights: string | undefined;
+  /** A service under test: models that say that they are made for it are taken. */
+  readonly testSyntheticModels: boolean;
+  /** User of the workers, `name` or `name:group`; undefined: the service's own. */
+  readonly workerUser: string | undefined;
+  /** 0: no limit. */
+  readonly workerMemoryBytes: number;
+  /** Of one file that a worker writes; 0: no limit. */
+  readonly workerFileBytes: number;
   readonly slots: number;
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
-  /** Who serves server streams over gRPC. */
+  /** Who serves unary calls and server streams over gRPC. */
   readonly grpc: 'own' | 'connect';
   /** The web console at `/`. */
   readonly console: boolean;
@@ -165,6 +183,23 @@ const list =
     const problem = entries.map(problemOf).find((one) => one !== undefined);
     return problem === undefined ? entries : new Problem(problem);
   };
+const limits: Parse<Readonly<Record<string, number>>> = (value) => {
+  const problem = new Problem('an object of caps by the names of options, such as {"output_video_fps": 60, "processors": 4}');
+  try {
+    const read: unknown = value === '' ? {} : JSON.parse(value);
+    if (typeof read !== 'object' || read === null || Array.isArray(read)) return problem;
+    const right = Object.entries(read).every(([name, cap]) => /^[a-z_]+$/.test(name) && typeof cap === 'number' && cap > 0);
+    return right ? (read as Record<string, number>) : problem;
+  } catch {
+    return problem;
+  }
+};
+const offOr =
+  (parse: Parse<number>): Parse<number> =>
+  (value) =>
+    value === 'off' ? 0 : parse(value);
+const user: Parse<string> = (value) =>
+  /^[\w.-]+(:[\w.-]+)?$/.test(value) ? value : new Problem('a user, or user:group, by name or number');
 const host = (entry: string) =>
   isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
 const bucket = (entry: string) =>
@@ -187,9 +222,36 @@ export const SETTINGS = {
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
-  ENGINE: setting(text, 'auto', 'auto, classical, or module:Class of an engine of your own'),
+  ENGINE: setting(
+    text,
+    'auto',
+    'facefusion, classical, module:Class of an engine of your own, or auto: facefusion where it is installed or configured, else classical',
+  ),
   ENGINE_PATH: setting(text, undefined, 'folder with the module of an engine of your own'),
-  ENGINE_MODE: setting(oneOf('persistent'), 'persistent', 'persistent: one warm process a slot'),
+  ENGINE_MODE: setting(
+    oneOf('persistent', 'subprocess'),
+    'persistent',
+    "persistent: one warm process a slot; subprocess: FaceFusion's command line for each job",
+  ),
+  MODEL_MEMORY: setting(bytes, '6G', 'model files that stay loaded in a worker; what was used longest ago goes first'),
+  OPTION_LIMITS: setting(
+    limits,
+    '',
+    'caps of options as JSON; default {"output_image_scale": 8, "output_video_scale": 4, "output_video_fps": 120, "processors": 8, "enhanced_megapixels": 256}',
+  ),
+  STEP_WEIGHTS: setting(
+    text,
+    undefined,
+    'file that keeps how long steps take, for percent and time left; default DATA_DIR/step-weights.json',
+  ),
+  TEST_SYNTHETIC_MODELS: setting(oneOf('0', '1'), '0', '1: a service under test, which takes models that are made for tests'),
+  WORKER_USER: setting(
+    user,
+    undefined,
+    'user or user:group that workers run as, where the service is root; it reaches the files of its job and none of the others',
+  ),
+  WORKER_MEMORY: setting(offOr(bytes), 'off', 'memory that a worker may take, in host memory; `off` for no limit'),
+  WORKER_FILE_BYTES: setting(offOr(bytes), '200G', 'largest file that a worker may write; `off` for no limit'),
   ROLE: setting(oneOf('all'), 'all', 'all: API and worker in one process'),
   SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
@@ -263,8 +325,15 @@ export const SETTINGS = {
 
 type Values = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T | undefined : never };
 
-/** Reads the configuration. `env` also carries FaceFusion's own FACEFUSION_HOME. Throws `ConfigError` with all problems at once. */
-export function readConfig(env: Readonly<Record<string, string | undefined>>, cwd: string): Config {
+/**
+ * Reads the configuration. `env` also carries FaceFusion's own variables; `installed` looks up the engine that is in use below a data folder.
+ * Throws `ConfigError` with all problems at once.
+ */
+export function readConfig(
+  env: Readonly<Record<string, string | undefined>>,
+  cwd: string,
+  installed: (dataDir: string) => InstalledEngine | undefined = () => undefined,
+): Config {
   const problems: string[] = [];
   const values: Record<string, unknown> = {};
   for (const [name, { parse, fallback }] of Object.entries<Setting<unknown>>(SETTINGS)) {
@@ -284,11 +353,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     problems.push(`there is no setting ${name}${hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean')}`);
   }
   const v = values as Values;
-  const engine = v.ENGINE === 'auto' ? 'classical' : v.ENGINE;
-  if (v.ENGINE === 'facefusion' || (v.ENGINE === 'auto' && env.FACEFUSION_HOME)) {
-    problems.push('the engine `facefusion` is not part of this version yet; set FFJOBS_ENGINE=classical to run the plain engine instead');
-  } else if (engine !== undefined && engine !== 'classical' && !/^[\w.]+:\w+$/.test(engine)) {
-    problems.push(`FFJOBS_ENGINE is '${engine}'; allowed: auto, classical, module:Class`);
+  const dataDir = resolve(cwd, v.DATA_DIR!);
+  const { engine, facefusion } = chooseEngine(v.ENGINE!, env, cwd, () => installed(dataDir), problems);
+  if (v.ENGINE_MODE === 'subprocess' && engine !== 'facefusion') {
+    problems.push(`FFJOBS_ENGINE_MODE=subprocess is a mode of the engine facefusion, and the engine is ${engine}`);
+  }
+  if (v.TEST_SYNTHETIC_MODELS === '1' && v.HOST !== undefined && !isLoopback(v.HOST)) {
+    problems.push('FFJOBS_TEST_SYNTHETIC_MODELS=1 is for tests, which listen on loopback: its results are no results');
   }
   if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
@@ -296,7 +367,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
         'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
     );
   }
-  if (v.PROBE === 'off' && engine === 'classical') {
+  if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
   for (const name of ['S3_ENDPOINT', 'S3_PUBLIC_ENDPOINT'] as const) {
@@ -309,7 +380,6 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     problems.push(`FFJOBS_PUBLIC_URL is '${v.PUBLIC_URL}'; allowed: an absolute URL`);
   if (problems.length > 0) throw new ConfigError(problems);
 
-  const dataDir = resolve(cwd, v.DATA_DIR!);
   const path = (value: string | undefined) => (value === undefined ? undefined : resolve(cwd, value));
   return Object.freeze({
     host: v.HOST!,
@@ -320,7 +390,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
     blobsPath: path(typeof v.BLOBS === 'string' ? v.BLOBS : undefined) ?? resolve(dataDir, 'blobs'),
     blobsS3: typeof v.BLOBS === 'string' ? undefined : v.BLOBS,
-    engine: engine!,
+    engine,
+    engineMode: v.ENGINE_MODE!,
+    facefusion,
+    modelMemoryBytes: v.MODEL_MEMORY!,
+    optionLimits: Object.freeze({ ...v.OPTION_LIMITS }),
+    stepWeights: path(v.STEP_WEIGHTS),
+    testSyntheticModels: v.TEST_SYNTHETIC_MODELS === '1',
+    workerUser: v.WORKER_USER,
+    workerMemoryBytes: v.WORKER_MEMORY!,
+    workerFileBytes: v.WORKER_FILE_BYTES!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
     grpc: v.GRPC!,
@@ -364,6 +443,34 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     storePatienceMs: v.STORE_PATIENCE!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
   });
+}
+
+/**
+ * `auto` is FaceFusion wherever there is one, configured or installed: one that is broken is a problem, and never a reason for the plain engine.
+ */
+function chooseEngine(
+  asked: string,
+  env: Readonly<Record<string, string | undefined>>,
+  cwd: string,
+  installed: () => InstalledEngine | undefined,
+  problems: string[],
+): Pick<Config, 'engine' | 'facefusion'> {
+  if (asked !== 'auto' && asked !== 'facefusion') {
+    if (asked !== 'classical' && !/^[\w.]+:\w+$/.test(asked))
+      problems.push(`FFJOBS_ENGINE is '${asked}'; allowed: auto, facefusion, classical, module:Class`);
+    return { engine: asked, facefusion: undefined };
+  }
+  try {
+    const found = isFacefusionConfigured(env) ? undefined : installed();
+    if (asked === 'auto' && !found && !isFacefusionConfigured(env)) return { engine: 'classical', facefusion: undefined };
+    const read = readFacefusion(env, cwd, found);
+    if ('home' in read) return { engine: 'facefusion', facefusion: read };
+    problems.push(...read);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    problems.push(...error.problems);
+  }
+  return { engine: 'facefusion', facefusion: undefined };
 }
 
 function s3Connection(v: Values, env: Readonly<Record<string, string | undefined>>): S3Connection {

@@ -13,12 +13,15 @@ type Sources = ReadonlyMap<string, string>;
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['app.ts', 'cli', 'cli/remote'],
   // The composition root: the one place that knows all adapters.
-  'app.ts': ['config.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 's3', 'access', 'notify', 'telemetry', 'jobs'],
-  'config.ts': ['jobs', 's3'],
+  'app.ts': ['config.ts', 'engine-process.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 's3', 'access', 'notify', 'telemetry', 'jobs'],
+  'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
+  'config-facefusion.ts': [],
+  // What the workers run: from the configuration to the plain options of the scheduler.
+  'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
   // What others import to call a service: the contract and nothing else.
   client: [],
   'cli/remote': ['client'],
-  'cli/local': ['cli/remote', 'client', 'config.ts', 'jobs', 's3'],
+  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'jobs', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
   rpc: ['rest', 'jobs'],
   rest: [],

@@ -88,7 +88,8 @@ export class Scheduler implements AsyncDisposable {
   /** Empties the work folder, starts the workers and claims as soon as one is warm. */
   static async open(options: SchedulerOptions): Promise<Scheduler> {
     // One job runs on a slot, one waits for it, and one or two are being stored.
-    return new Scheduler(options, await WorkFolders.open(options.workRoot, 4 * options.slots.length));
+    // A folder that was made the engine's is not another job's again.
+    return new Scheduler(options, await WorkFolders.open(options.workRoot, options.handOver ? 0 : 4 * options.slots.length));
   }
 
   private constructor(options: SchedulerOptions, folders: WorkFolders) {

@@ -32,7 +32,7 @@ export interface StoreContext {
   readonly done: Done;
   readonly signal: AbortSignal;
   /** `Lease.pin` */
-  readonly pin: (key: string) => Promise<void>;
+  readonly pin: Lease['pin'];
 }
 
 /** What is done for a job on this node before and after its run. */
@@ -47,6 +47,8 @@ export interface StayOptions {
     signal: AbortSignal,
     report: (done: number, total: number) => void,
   ) => Promise<Prepared | Failure>;
+  /** Makes a prepared work folder the engine's, where that runs as another user. */
+  readonly handOver?: ((folder: string) => Promise<void>) | undefined;
   /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
   readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
   /** Before the second try to store a result; four times that before the third one, and so on, up to twenty times. */
@@ -254,9 +256,11 @@ export class Stay {
     const started = performance.now();
     try {
       this.#host.folders.make(this.#folder);
-      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
+      const prepared = await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
         this.#reporter.fetching(done, total),
       );
+      if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
+      return prepared;
     } catch (error) {
       if (error instanceof JobsError) {
         const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
@@ -328,7 +332,7 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = { job: lease.job, done, signal, pin: (key) => lease.pin(key) };
+    const context: StoreContext = { job: lease.job, done, signal, pin: (key, lasting) => lease.pin(key, lasting) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {

@@ -22,6 +22,15 @@ export interface NewJob {
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
   readonly startTimeoutMs?: number;
+  /** What a node must be for the job, where a fleet has several kinds of nodes. */
+  readonly placement?: Placement;
+}
+
+export interface Placement {
+  /** Undefined: any. */
+  readonly engine: string | undefined;
+  /** What the engine loads for it, by the engine's names: a node that has all of it warm is preferred. */
+  readonly models: readonly string[];
 }
 
 export interface Limits {
@@ -90,6 +99,12 @@ export interface Claim {
   readonly node: string;
   /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
   readonly above?: Rank;
+  /** The engines of the node; undefined: whatever the jobs want. */
+  readonly engines?: readonly string[];
+  /** Models that are loaded; undefined: no job is preferred. */
+  readonly warmModels?: readonly string[];
+  /** How many turns a job may be kept back because its models are cold here: near the time to load them over the time of a run. */
+  readonly coldPenalty?: number;
 }
 
 /** Place in the order of service; compared by the store that gave it. */
@@ -136,10 +151,10 @@ export interface Lease extends AsyncDisposable {
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
   /**
-   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
-   * that nobody deletes it in between. Waits while it is just being deleted.
+   * The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so that nobody
+   * deletes it in between. Waits while it is just being deleted. Durable, unless `lasting` is false: then before the blob is written it is asked for again.
    */
-  pin(key: string): Promise<void>;
+  pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
@@ -210,8 +225,11 @@ export interface BlobStat {
 
 export interface PutOptions {
   readonly signal?: AbortSignal;
-  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
-  readonly pin?: (key: string) => Promise<void>;
+  /**
+   * `Lease.pin`: called as soon as the key is known and waited for before the blob is looked for; where a blob that is there would do, with `lasting`
+   * false, and once more before the blob is written. Its error is that of `put`.
+   */
+  readonly pin?: (key: string, lasting?: boolean) => Promise<void>;
   /** Told how much of the bytes has been sent, by stores that send them. */
   readonly progress?: (done: number, total: number) => void;
 }

@@ -1,5 +1,6 @@
 // What an upload is called, and where a request names one. The names that callers give to files are for people only: they never become paths,
 // and what could deceive a reader (control characters, changes of direction, folders) is taken out of them.
+import { JobsError } from './errors.ts';
 import type { JobRequest } from './job.ts';
 
 const SCHEME = 'upload://';
@@ -46,4 +47,30 @@ export function displayName(name: string): string {
     .replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, '')
     .trim();
   return [...plain].slice(0, MAX_NAME).join('');
+}
+
+/** A request names an upload that no job of its tenant may name. */
+export function uploadRefused(id: string, field: string): JobsError {
+  return JobsError.invalid([{ field, reason: 'UPLOAD_NOT_FOUND', description: noSuchUpload(uploadUri(id)) }]);
+}
+
+export function uploadNotFound(id: string): JobsError {
+  return new JobsError('not_found', 'UPLOAD_NOT_FOUND', noSuchUpload(uploadUri(id)));
+}
+
+export function tooManyUploads(has: number, most: number): JobsError {
+  return overQuota(`${has} uploads are kept, and ${most} may be`, { limit_uploads: String(most) });
+}
+
+export function tooManyUploadBytes(has: number, more: number, most: number): JobsError {
+  return overQuota(`${has} bytes of uploads are kept, and with these ${more} they would be more than the ${most} that may be`, {
+    limit_bytes: String(most),
+  });
+}
+
+function overQuota(what: string, metadata: Readonly<Record<string, string>>): JobsError {
+  return new JobsError('exhausted', 'QUOTA_EXCEEDED', `${what}: remove some, or wait until some expire`, {
+    retryAfterSeconds: 60,
+    metadata,
+  });
 }

@@ -1,5 +1,6 @@
 // Which blobs no job refers to any more. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
-// mark goes when the blob has been deleted or a job refers to it again; and no job is given a reference to a blob that is being deleted.
+// mark goes when the blob has been deleted or a job refers to it again; no job is given a reference to a blob that is being deleted; and a blob that a
+// run of this process holds is not deleted, marked or not.
 import type { DatabaseSync } from 'node:sqlite';
 
 /** Runs a step of the store; answers after COMMIT. */
@@ -13,6 +14,8 @@ export class BlobReferences {
   readonly #isShared;
   /** Deletions that are on their way, by key; they settle, and never reject, when they are over. */
   readonly #deletions = new Map<string, Promise<void>>();
+  /** How many runs hold a blob in memory alone. */
+  readonly #holders = new Map<string, number>();
   #reclaiming: Promise<void> = Promise.resolve();
 
   constructor(db: DatabaseSync) {
@@ -30,7 +33,17 @@ export class BlobReferences {
     if (from !== undefined && !this.#isShared.get(from, num)) this.#mark.run(from);
   }
 
-  /** Inside a step: what has to be waited for before a job may refer to the blob. */
+  /** A reference that lives in memory, for a blob that is there: when the process ends, a mark or another reference still stands. Answers how to let go. */
+  hold(key: string): () => void {
+    this.#holders.set(key, (this.#holders.get(key) ?? 0) + 1);
+    return () => {
+      const left = this.#holders.get(key)! - 1;
+      if (left > 0) this.#holders.set(key, left);
+      else this.#holders.delete(key);
+    };
+  }
+
+  /** What has to be waited for before a job may refer to the blob. */
   deletionOf(key: string): Promise<void> | undefined {
     return this.#deletions.get(key);
   }
@@ -49,7 +62,7 @@ export class BlobReferences {
       const { promise, resolve } = Promise.withResolvers<void>();
       try {
         const taken = await step(() => {
-          if (!this.#isMarked.get(key)) return false;
+          if (!this.#isMarked.get(key) || this.#holders.has(key)) return false;
           this.#deletions.set(key, promise);
           return true;
         });

@@ -49,6 +49,8 @@ class LocalBlobs implements LocalBlobStore {
   readonly dir: string;
   readonly #scratch: string;
   readonly #secret: KeyObject;
+  /** Blobs that are being written, by key: who has the same bytes waits, so that what is found is on the disk. They settle and never reject. */
+  readonly #arriving = new Map<string, Promise<void>>();
 
   constructor(dir: string, scratch: string, secret: Buffer) {
     this.dir = dir;
@@ -64,26 +66,39 @@ class LocalBlobs implements LocalBlobStore {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
       const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
-      await pin?.(key);
+      await pin?.(key, false);
+      for (let other = this.#arriving.get(key); other; other = this.#arriving.get(key)) await other;
       const known = await this.stat(key);
       // A file of another length is one that the disk has lost; it is made good.
       if (known?.bytes === bytes) {
         if (typeof source !== 'string') await unlink(temporary);
         return known;
       }
-      if (typeof source === 'string') await takeFile(source, temporary);
-      const path = join(this.dir, this.pathOf(key));
-      await makeFolder(this.dir, dirname(path));
-      // The type first: a blob that is there has one.
-      await writeDurably(`${temporary}.type`, mediaType);
-      await rename(`${temporary}.type`, `${path}.type`);
-      await rename(temporary, path);
-      await syncFolder(dirname(path));
+      const writing = this.#write(key, temporary, mediaType, typeof source === 'string' ? source : undefined, pin);
+      const arrival = writing.catch(() => {}).finally(() => this.#arriving.delete(key));
+      this.#arriving.set(key, arrival);
+      await writing;
       return { key, bytes, mediaType };
     } catch (error) {
       await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.type`, { force: true })]);
       throw diskFull(error);
     }
+  }
+
+  /** Everything that needs the disk is on its way there at once; the names come last. `source`: what is at `temporary` is still to be taken from there. */
+  async #write(key: string, temporary: string, mediaType: string, source: string | undefined, pin: PutOptions['pin']): Promise<void> {
+    const path = join(this.dir, this.pathOf(key));
+    const settled = await Promise.allSettled([
+      pin?.(key, true),
+      source === undefined ? undefined : takeFile(source, temporary),
+      writeDurably(`${temporary}.type`, mediaType),
+      makeFolder(this.dir, dirname(path)),
+    ]);
+    for (const each of settled) if (each.status === 'rejected') throw each.reason;
+    // The type first: a blob that is there has one.
+    await rename(`${temporary}.type`, `${path}.type`);
+    await rename(temporary, path);
+    await syncFolder(dirname(path));
   }
 
   /** Two looks at a local folder, which cost less than a turn of the thread pool. */

@@ -2,7 +2,8 @@
 // order, so a watcher that comes back, or is slow, reads the latest state of what changed and nothing twice.
 import type { JobChange, JobFilter, JobId } from '../jobs/ports.ts';
 import { Cursor, type END } from './cursor.ts';
-import { hasEnded, inScope, inState, type JobTable, mayHaveBeenInState, type StoredJob } from './job-table.ts';
+import { hasEnded, inScope, inState, mayHaveBeenInState } from './job-filter.ts';
+import type { JobTable, StoredJob } from './job-table.ts';
 import type { Tokens } from './tokens.ts';
 
 const PAGE = 64;

@@ -3,10 +3,9 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { isTerminal, JobStatus } from '../jobs/job.ts';
 import type { Overview } from '../jobs/ports.ts';
+import { type Ended, stepsOf } from './throughput.ts';
 
 const MINUTE_MS = 60_000;
-/** Steps of a throughput answer at most, so that a month does not come in minutes. */
-const MAX_STEPS = 120;
 
 export class JobFigures {
   readonly #undo: (back: () => void) => void;
@@ -66,21 +65,13 @@ export class JobFigures {
   }
 
   overview(windowMs: number, nowMs: number): Overview {
-    const minutesInStep = Math.max(1, Math.ceil(windowMs / MINUTE_MS / MAX_STEPS));
-    const stepMs = minutesInStep * MINUTE_MS;
-    const lastStart = Math.floor(nowMs / stepMs) * stepMs;
-    const steps = Math.max(1, Math.ceil(windowMs / stepMs));
-    const firstStart = lastStart - (steps - 1) * stepMs;
-    const ended = Array.from({ length: steps }, () => new Map<JobStatus, number>());
-    for (const row of this.#readEnded.all(firstStart / MINUTE_MS) as { minute: number; status: number; jobs: number }[]) {
-      const step = ended[Math.floor((row.minute * MINUTE_MS - firstStart) / stepMs)];
-      if (step) add(step, row.status, row.jobs);
-    }
+    const { throughput, stepSeconds, firstMinute, add } = stepsOf(windowMs, nowMs);
+    for (const row of this.#readEnded.all(firstMinute) as unknown as Ended[]) add(row);
     return {
       totals: new Map(this.#totals),
       queueByTenant: [...this.#tenants].map(([tenant, { queued, processing }]) => ({ tenant, queued, processing })),
-      throughput: ended.map((counts, index) => ({ startMs: firstStart + index * stepMs, ended: counts })),
-      stepSeconds: stepMs / 1000,
+      throughput,
+      stepSeconds,
     };
   }
 

@@ -1,16 +1,16 @@
 // Jobs and their events as rows. Always true here: a `StoredJob` is immutable and the newest there is, whether it comes from the cache or
 // from its row, because this process is the file's only writer and every write goes through `insert`, `update` and `hold`. What `hold` keeps in memory
 // alone is a claim: a row without one reads as it must be after a restart, queued.
-import { createHash } from 'node:crypto';
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { JobsError } from '../jobs/errors.ts';
-import { isTerminal, JobStatus } from '../jobs/job.ts';
-import type { JobFilter, JobQuery, Sequence } from '../jobs/ports.ts';
+import { JobStatus } from '../jobs/job.ts';
+import type { JobQuery, Sequence } from '../jobs/ports.ts';
+import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
+import { Recent } from './recent.ts';
 import type { Tokens } from './tokens.ts';
 
 /** A job and what the store alone knows of it. */
@@ -67,7 +67,7 @@ export class JobTable {
   readonly #db: DatabaseSync;
   readonly #options: JobTableOptions;
   /** Least recently used first. */
-  readonly #cache: RecentJobs;
+  readonly #cache: Recent<StoredJob>;
   /** Held jobs whose claim is in no row, and what their rows say. */
   readonly #held = new Map<string, { readonly now: StoredJob; readonly row: StoredJob }>();
   readonly #statements = new Map<string, StatementSync>();
@@ -85,7 +85,7 @@ export class JobTable {
   constructor(db: DatabaseSync, options: JobTableOptions) {
     this.#db = db;
     this.#options = options;
-    this.#cache = new RecentJobs(options.cacheSize);
+    this.#cache = new Recent(options.cacheSize);
     this.#insertJob = db.prepare(
       `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
          trimmed_to, state, request)
@@ -122,7 +122,7 @@ export class JobTable {
     const row = this.#byId.get(jobId) as Row | undefined;
     if (!row) return undefined;
     const stored = decode(row);
-    this.#cache.set(stored);
+    this.#cache.set(stored.job.jobId, stored);
     return stored;
   }
 
@@ -274,15 +274,7 @@ export class JobTable {
 
   #place(token: string, scope: string): { readonly created: number; readonly num: number } {
     const opened = this.#options.tokens.open('page', token, scope);
-    if (!opened) {
-      throw JobsError.invalid([
-        {
-          field: 'page_token',
-          description: 'not a token of this list: pass next_page_token as it was given, with the same filters',
-          reason: 'INVALID_PAGE_TOKEN',
-        },
-      ]);
-    }
+    if (!opened) throw pageTokenRefused();
     return { created: opened[0]!, num: opened[1]! };
   }
 
@@ -343,43 +335,11 @@ export class JobTable {
   #changed(stored: StoredJob): void {
     const { jobId } = stored.job;
     this.#options.undo(() => this.#cache.delete(jobId));
-    this.#cache.set(stored);
+    this.#cache.set(stored.job.jobId, stored);
   }
 
   #decodeEvents(rows: readonly Row[], known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
     return rows.map((row) => known(row.sequence as number) ?? fromBinary(JobEventSchema, row.event as Uint8Array));
-  }
-}
-
-/** The jobs used last, in two generations: what is asked for again moves up, and a hit in the younger one changes nothing. */
-class RecentJobs {
-  readonly #half: number;
-  #young = new Map<string, StoredJob>();
-  #old = new Map<string, StoredJob>();
-
-  constructor(size: number) {
-    this.#half = Math.max(1, size >> 1);
-  }
-
-  get(jobId: string): StoredJob | undefined {
-    const young = this.#young.get(jobId);
-    if (young) return young;
-    const old = this.#old.get(jobId);
-    if (old) this.set(old);
-    return old;
-  }
-
-  set(stored: StoredJob): void {
-    this.#old.delete(stored.job.jobId);
-    this.#young.set(stored.job.jobId, stored);
-    if (this.#young.size < this.#half) return;
-    this.#old = this.#young;
-    this.#young = new Map();
-  }
-
-  delete(jobId: string): void {
-    this.#young.delete(jobId);
-    this.#old.delete(jobId);
   }
 }
 
@@ -406,42 +366,4 @@ function decode(row: Row): StoredJob {
     change: row.change_no as number,
     trimmedTo: row.trimmed_to as number,
   };
-}
-
-/** Whether a job passes the part of a filter that never changes for it. */
-export function inScope({ job, tenant }: StoredJob, filter: JobFilter): boolean {
-  if (filter.tenant !== undefined && filter.tenant !== tenant) return false;
-  if (filter.batchId !== undefined && filter.batchId !== job.batchId) return false;
-  const labels = job.request!.labels;
-  return (filter.labels ?? []).every(({ key, value }) =>
-    value === undefined ? Object.hasOwn(labels, key) : Object.hasOwn(labels, key) && labels[key] === value,
-  );
-}
-
-/** Whether a job passes the part of a filter that its life changes. */
-export function inState({ job }: StoredJob, filter: JobFilter): boolean {
-  if (filter.statuses?.length && !filter.statuses.includes(job.status)) return false;
-  return filter.errorReason === undefined || job.error?.reason === filter.errorReason;
-}
-
-/** Whether a job may have passed `inState` at an earlier time. */
-export function mayHaveBeenInState({ job, spent }: StoredJob, filter: JobFilter): boolean {
-  if (filter.errorReason !== undefined && spent === 0) return false;
-  if (!filter.statuses?.length) return true;
-  return filter.statuses.some(
-    (status) => status === job.status || status === JobStatus.QUEUED || (status === JobStatus.PROCESSING && job.attempt > 0),
-  );
-}
-
-/** No change but a purge can follow. */
-export function hasEnded({ job }: StoredJob): boolean {
-  return isTerminal(job.status);
-}
-
-/** What a page token is bound to: one given for one filter is refused with another. */
-function filterScope(query: JobQuery): string {
-  const { tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs } = query;
-  return createHash('sha256')
-    .update(JSON.stringify([tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs]))
-    .digest('base64url');
 }

@@ -31,8 +31,9 @@ import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
+import { hasEnded } from './job-filter.ts';
 import { JobSteps } from './job-steps.ts';
-import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { JobTable, type StoredJob } from './job-table.ts';
 import { SqliteKeys } from './keys-sqlite.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
@@ -301,13 +302,24 @@ class SqliteJobStore implements JobStore {
     return this.#leases.get(lease.job.jobId) === lease;
   }
 
+  /** A reference in memory to a blob that a lease has yet to look for; answers how to let go, or what has to be waited for. */
+  holdBlob(lease: SqliteLease, key: string): (() => void) | Promise<void> {
+    this.#assertOpen();
+    this.#assertHeld(lease);
+    return this.#references.deletionOf(key) ?? this.#references.hold(key);
+  }
+
+  #assertHeld(lease: SqliteLease): void {
+    if (this.holds(lease)) return;
+    const { jobId } = lease.job;
+    throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
+  }
+
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
     const { jobId } = lease.job;
     const step = () => {
-      if (!this.holds(lease)) {
-        throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
-      }
+      this.#assertHeld(lease);
       const next = run(this.#steps, this.#table.get(jobId)!);
       if (kind.ends) {
         this.#leases.delete(jobId);
@@ -315,6 +327,7 @@ class SqliteJobStore implements JobStore {
       }
       this.#writer.committed(() => {
         lease.job = next.job;
+        if (kind.ends) lease.letGo();
       });
       return this.#present(next);
     };
@@ -491,6 +504,8 @@ class SqliteLease implements Lease {
   readonly startDeadlineMs: number | undefined;
   readonly #store: SqliteJobStore;
   readonly #abort = new AbortController();
+  /** Blobs held in memory, and how to let each go. */
+  readonly #blobs = new Map<string, () => void>();
   /** Highest percent of the attempt. */
   #percent = 0;
 
@@ -538,7 +553,8 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
-  async pin(key: string): Promise<void> {
+  async pin(key: string, lasting = true): Promise<void> {
+    if (!lasting) return await this.#hold(key);
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
       await this.#store.leaseStep(this, LASTING, (steps, stored) => {
@@ -549,6 +565,24 @@ class SqliteLease implements Lease {
       });
       if (!deletion) return;
     }
+  }
+
+  async #hold(key: string): Promise<void> {
+    if (this.#blobs.has(key)) return;
+    for (;;) {
+      const held = this.#store.holdBlob(this, key);
+      if (typeof held === 'function') {
+        this.#blobs.set(key, held);
+        return;
+      }
+      await held;
+    }
+  }
+
+  /** For the store: the lease is over, and what it held in memory is nobody's. */
+  letGo(): void {
+    for (const letGo of this.#blobs.values()) letGo();
+    this.#blobs.clear();
   }
 
   complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {

@@ -3,11 +3,10 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { JobsError } from '../jobs/errors.ts';
 import type { Job } from '../jobs/job.ts';
 import type { Limits } from '../jobs/ports.ts';
+import { checkUsage, dayOf, usedBy } from '../jobs/steps.ts';
 
-const DAY_MS = 86_400_000;
 /** The first schema with these figures. */
 export const USAGE_SCHEMA = 4;
 
@@ -54,19 +53,7 @@ export class TenantUsage {
 
   /** Before a submit: throws QUOTA_EXCEEDED where the tenant has used up what it may. */
   check(tenant: string, limits: Limits, nowMs: number): void {
-    const seconds = this.gpuSeconds(tenant, nowMs);
-    if (limits.gpuSecondsPerDay !== undefined && seconds >= limits.gpuSecondsPerDay) {
-      throw exceeded(`${Math.floor(seconds)} of ${limits.gpuSecondsPerDay} seconds of engine time are used up for today (UTC)`, {
-        retryAfterSeconds: Math.ceil((DAY_MS - (nowMs % DAY_MS)) / 1000),
-        metadata: { quota: 'gpu_seconds_per_day', limit: String(limits.gpuSecondsPerDay) },
-      });
-    }
-    const bytes = this.storedBytes(tenant);
-    if (limits.storedBytes !== undefined && bytes >= limits.storedBytes) {
-      throw exceeded(`results of ${bytes} bytes are stored, and ${limits.storedBytes} may be: purge jobs whose results are not needed`, {
-        metadata: { quota: 'stored_bytes', limit: String(limits.storedBytes) },
-      });
-    }
+    checkUsage({ gpuSecondsToday: this.gpuSeconds(tenant, nowMs), storedBytes: this.storedBytes(tenant) }, limits, nowMs);
   }
 
   /** Inside a step: a job has become another. */
@@ -81,15 +68,14 @@ export class TenantUsage {
       this.#hold(tenant, held);
       this.#undo(() => this.#hold(tenant, -held));
     }
-    const bytes = bytesOf(after.job) - bytesOf(before.job);
-    const gpuMs = Math.round(((after.job.timings?.gpuSeconds ?? 0) - (before.job.timings?.gpuSeconds ?? 0)) * 1000);
-    if (bytes === 0 && gpuMs <= 0) return;
+    const { bytes, gpuMs } = usedBy(before.job, after.job);
+    if (bytes === 0 && gpuMs === 0) return;
     const was = this.#used.get(tenant);
     const day = dayOf(nowMs);
     const used: Used = {
       storedBytes: Math.max(0, (was?.storedBytes ?? 0) + bytes),
       day,
-      gpuMs: (was?.day === day ? was.gpuMs : 0) + Math.max(0, gpuMs),
+      gpuMs: (was?.day === day ? was.gpuMs : 0) + gpuMs,
     };
     this.#used.set(tenant, used);
     this.#write.run(tenant, used.storedBytes, used.day, used.gpuMs);
@@ -118,12 +104,4 @@ export function countStored(db: DatabaseSync): void {
 
 function bytesOf({ result }: Job): number {
   return result ? Number(result.bytes) : 0;
-}
-
-function dayOf(nowMs: number): number {
-  return Math.floor(nowMs / DAY_MS);
-}
-
-function exceeded(message: string, options: ConstructorParameters<typeof JobsError>[3]): JobsError {
-  return new JobsError('exhausted', 'QUOTA_EXCEEDED', message, options);
 }

@@ -1,10 +1,9 @@
 // Uploads as rows, and which jobs need them. Always true here: the bytes of an upload are deleted only when its row says so, and the row says so
 // in the transaction that took away the last thing that kept it (its life, or the last job that needs it); a row goes after its bytes.
 import type { DatabaseSync } from 'node:sqlite';
-import { JobsError } from '../jobs/errors.ts';
 import type { JobRequest } from '../jobs/job.ts';
 import type { NewUpload, UploadLimits, UploadRecord, UploadRecords } from '../jobs/ports.ts';
-import { noSuchUpload, uploadsOf, uploadUri } from '../jobs/uploads.ts';
+import { tooManyUploadBytes, tooManyUploads, uploadNotFound, uploadRefused, uploadsOf } from '../jobs/uploads.ts';
 
 /** As the migration has them. */
 const State = { receiving: 1, whole: 2, released: 3, deleting: 4 } as const;
@@ -69,7 +68,7 @@ export class UploadTable {
     const { id, tenant, bytes, resumable, filename, note, sha256 } = upload;
     const has = this.#totalsOf(tenant);
     if (has.uploads >= limits.maxUploads) {
-      throw overQuota(`${has.uploads} uploads are kept, and ${limits.maxUploads} may be`, { limit_uploads: String(limits.maxUploads) });
+      throw tooManyUploads(has.uploads, limits.maxUploads);
     }
     checkBytes(has.bytes, bytes ?? 0, limits);
     const facts: Facts = { filename, note, length: bytes, sha256, whole: undefined };
@@ -118,7 +117,7 @@ export class UploadTable {
 
   release(id: string): void {
     const row = this.#row(id);
-    if (!row || row.state >= State.released) throw notFound(id);
+    if (!row || row.state >= State.released) throw uploadNotFound(id);
     this.#letGo(id);
   }
 
@@ -143,7 +142,7 @@ export class UploadTable {
     for (const [id, field] of uploadsOf(request)) {
       const record = this.get(id);
       if (record?.whole && record.offered && record.tenant === tenant) continue;
-      throw JobsError.invalid([{ field, reason: 'UPLOAD_NOT_FOUND', description: noSuchUpload(uploadUri(id)) }]);
+      throw uploadRefused(id, field);
     }
   }
 
@@ -180,7 +179,7 @@ export class UploadTable {
 
   #receiving(id: string): Row {
     const row = this.#row(id);
-    if (row?.state !== State.receiving) throw notFound(id);
+    if (row?.state !== State.receiving) throw uploadNotFound(id);
     return row;
   }
 
@@ -270,19 +269,5 @@ function factsOf(row: Row): Facts {
 }
 
 function checkBytes(has: number, more: number, { maxBytes }: UploadLimits): void {
-  if (has + more <= maxBytes) return;
-  throw overQuota(`${has} bytes of uploads are kept, and with these ${more} they would be more than the ${maxBytes} that may be`, {
-    limit_bytes: String(maxBytes),
-  });
-}
-
-function overQuota(what: string, metadata: Readonly<Record<string, string>>): JobsError {
-  return new JobsError('exhausted', 'QUOTA_EXCEEDED', `${what}: remove some, or wait until some expire`, {
-    retryAfterSeconds: 60,
-    metadata,
-  });
-}
-
-function notFound(id: string): JobsError {
-  return new JobsError('not_found', 'UPLOAD_NOT_FOUND', noSuchUpload(uploadUri(id)));
+  if (has + more > maxBytes) throw tooManyUploadBytes(has, more, maxBytes);
 }

@@ -786,6 +786,55 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.deepEqual(await reclaimed(store), ['bb'], 'and what a run no longer wants goes too');
     });
 
+    it('leaves a blob that a run has found and not yet taken as its result, marked or not', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await lease.pin('aa', false);
+      await lease.pin('aa', false);
+      await store.purge(jobId);
+      assert.deepEqual(await reclaimed(store), []);
+      const second = await lease.complete(done('aa'));
+      assert.deepEqual(await reclaimed(store), []);
+      await store.purge(second.jobId);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+      await refusal(lease.pin('aa', false));
+    });
+
+    it('has a blob deleted that only a run had found, once it ends without it', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await lease.pin('aa', false);
+      await store.purge(jobId);
+      assert.deepEqual(await reclaimed(store), []);
+      await lease.fail(BROKEN);
+      assert.deepEqual(await reclaimed(store), ['aa']);
+    });
+
+    it('has a blob that is being deleted gone before a run may look for it', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await finish(store, 'aa');
+      await submit(store);
+      const lease = await begun(store);
+      await store.purge(jobId);
+      const order: string[] = [];
+      const [asked, mayDelete] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const reclaiming = store.reclaim(async () => {
+        asked.resolve();
+        await mayDelete.promise;
+        order.push('deleted');
+      });
+      await asked.promise;
+      const pinned = lease.pin('aa', false).then(() => order.push('pinned'));
+      await lease.pin('bb', false);
+      mayDelete.resolve();
+      await Promise.all([reclaiming, pinned]);
+      assert.deepEqual(order, ['deleted', 'pinned']);
+    });
+
     it('asks again for a blob that could not be deleted, also after a restart', async (t) => {
       const { store, restart } = await open(t);
       for (const key of ['aa', 'bb']) await store.purge((await finish(store, key)).jobId);

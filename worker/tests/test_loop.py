@@ -202,6 +202,19 @@ def test_an_engine_that_does_not_start_says_why_and_ends():
         assert worker.process.stderr.read().decode().splitlines()[-1] == sentence
 
 
+def test_limits_hold_for_the_worker_and_what_it_starts(tmp_path):
+    with WorkerProcess("odd:Limited", limits={"file": 1000, "memory": 1 << 30}) as worker:
+        worker.run("x", tmp_path / "r.jpg")
+        lines = worker.until("failed")
+        assert [body["message"] for kind, body in lines if kind == "log"][:2] == ["core 0 file 1000", "no memory"]
+        assert lines[-1][1]["reason"] == "ENGINE_ERROR"
+
+
+def test_a_limit_that_is_none_is_refused():
+    with WorkerProcess("noop:Noop", ready=False, limits={"mood": 3}) as worker:
+        assert worker.exit_code() == 2
+
+
 def test_a_crash_is_the_end_of_the_process(tmp_path):
     for parameters, code in (({"crash_at": 0}, -signal.SIGKILL), ({"crash_at": 0, "exit_code": 9}, 9)):
         with WorkerProcess("scripted:Scripted") as worker:

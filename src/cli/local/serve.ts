@@ -10,11 +10,14 @@ import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
 import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
+import { engineInWords, servicePython } from './service-engine.ts';
 import { type Environment, readSettings } from './settings.ts';
 
 export interface RunningApp {
   /** Base URL of the one port. */
   readonly address: string;
+  /** Settles, with a sentence, if the engine cannot run on this machine. */
+  readonly unfit?: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -56,7 +59,12 @@ export async function serve(context: ServeContext, options: { readonly json: boo
         terminal,
         `facefusion-jobs listens on ${app.address} (${config.console ? 'console at /, ' : ''}REST at /api/v1, documentation at /docs); Ctrl-C stops it`,
       );
-    await aborted(stopping.signal);
+    say(terminal, `Engine: ${engineInWords(config)}`);
+    const unfit = await Promise.race([aborted(stopping.signal), app.unfit ?? aborted(stopping.signal)]);
+    if (unfit !== undefined) {
+      await app.close();
+      throw new CliError(Exit.failed, `the engine ${engineInWords(config)} cannot run here: ${unfit}`);
+    }
     say(terminal, 'Stopping: running jobs are finished or put back in the queue. Ctrl-C again leaves at once.');
     await app.close();
     return Exit.ok;
@@ -73,7 +81,8 @@ export async function serve(context: ServeContext, options: { readonly json: boo
 
 async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
   using phases = showPhases(terminal);
-  return workerPython({ root, given: config.python, env, dev: false, signal, report: (phase) => phases.report(phase) });
+  const report = (phase: string) => phases.report(phase);
+  return workerPython({ root, ...servicePython(config), env, dev: false, signal, report });
 }
 
 async function withConsole({ terminal, root }: ServeContext, config: Config, signal: AbortSignal): Promise<void> {
@@ -127,9 +136,9 @@ function startProblem(error: unknown, config: Config): unknown {
   return error;
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
   });
 }
