@@ -3,27 +3,36 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { FastifyInstance } from 'fastify';
+import type { SecureContextOptions, TlsOptions } from 'node:tls';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
+import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared } from './gpu/stay.ts';
+import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
+import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-import type { BlobStore } from './jobs/ports.ts';
+import type { BlobStore, JobStore } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import type { S3 } from './media/s3.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
+import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
+import { assertMay, authorize } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
 import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
@@ -36,8 +45,9 @@ import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
+import { isWithin } from './s3/names.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
-import { openLocalBlobStore } from './store/blobs-local.ts';
+import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
@@ -66,8 +76,6 @@ export interface App {
   close(): Promise<void>;
 }
 
-/** One tenant until callers have identities. */
-const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
@@ -96,7 +104,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...sharesOf(policies) }));
+  const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
+  const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
   await store
     .reclaim((key) => blobs.delete(key))
@@ -111,7 +122,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
     }),
   );
-  const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
+  const references = await referencesByTenant(config, surroundings, opened, uploads.resolver, policies);
   const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
   /** What the workers last said that they are; known from the first warm one on. */
@@ -139,13 +150,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     blobs,
     engine,
-    checkReference: references.check,
-    limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
+    checkReference: (reference, field, tenant) => references(tenant).check(reference, field, tenant),
+    policyOf: policies.tenant,
+    idempotencyMs: IDEMPOTENCY_MS,
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
     baseUrl,
-    tenant: TENANT,
     watched,
     sweepUploads: () => uploads.sweep(),
   };
@@ -154,15 +165,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     engine,
     slots: () => scheduler.slots(),
-    referenceSchemes: references.schemes,
+    referenceSchemes: (tenant: string) => references(tenant).schemes,
+    policyOf: policies.tenant,
     watchers: () => watchers,
   };
   const health = new HealthRegistry();
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
+    { desc: AccessService, implementation: createAccessService({ keys: access.keys, store, policyOf: policies.tenant }) },
   ];
   const services = [...ours, healthService(health)];
 
@@ -186,11 +199,14 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
     restServices: ours,
-    interceptors: interceptors(SELF_VALIDATED),
+    interceptors: interceptors(authorize(guard), SELF_VALIDATED),
+    guard,
+    // A signed URL is the right to one object, whoever has it.
+    openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
     maxBodyBytes: config.maxBodyBytes,
-    tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
+    tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
     grpc: config.grpc,
     version: surroundings.version,
@@ -215,9 +231,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       }
       return { ready: true, facts };
     },
-    routes(app) {
+    routes(app, callerOf) {
       addBlobRoutes(app);
-      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
       registerTus(app, { uploads, path: '/api/v1/tus', ...common });
       // Who opens the address in a browser wants to be shown something.
@@ -236,7 +252,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: processes.worker,
     workRoot,
     handOver: processes.isolation?.handOver,
-    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
+    prepare: (job, folder, signal, report) => prepare({ resolver: references(job.tenant), probe, report }, engine(), job, folder, signal),
     storeResult: async (outputPath, { done, signal, pin }) => {
       // It becomes a header: what does not look like one is not passed on as one.
       const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
@@ -361,9 +377,89 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
-/** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
-  const all = [localFiles(config.inputRoot), uploads, ...given];
+/** What the job store has to know of tenants. */
+function sharesOf({ tenant, tenants }: Policies) {
+  return {
+    weights: Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])),
+    maxRunning: (name: string) => tenant(name).quotas.runningJobs,
+  };
+}
+
+async function accessOf(config: Config, { version }: Surroundings, log: Logger, store: JobStore, policies: Policies): Promise<Access> {
+  return await openAccess({
+    keyStore: store.keys,
+    apiKeys: config.apiKeys,
+    tokens: config.jwt,
+    certificates: config.tlsClientCa !== undefined,
+    policies,
+    anonymous: config.anonymousScopes,
+    anonymousRate: config.anonymousRate,
+    countLocal: config.limitLoopback,
+    proxies: config.trustedProxies,
+    audit:
+      config.audit === undefined
+        ? undefined
+        : { to: config.audit === 'stdout' ? (text) => void process.stdout.write(text) : config.audit, maxBytes: config.auditMaxBytes },
+    version,
+    onProblem: (error, what) => log.error({ err: error }, what),
+  });
+}
+
+async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {
+  if (tlsCert === undefined || tlsKey === undefined) return undefined;
+  const [cert, key] = await Promise.all([readFile(tlsCert), readFile(tlsKey)]);
+  if (tlsClientCa === undefined) return { cert, key };
+  // Whose chain does not lead there, or has none, may still have a key or a token: the guard says who is let in.
+  const asking: TlsOptions = { cert, key, ca: await readFile(tlsClientCa), requestCert: true, rejectUnauthorized: false };
+  return asking;
+}
+
+/** Of the ways to upload that are no rpc: whose the upload is. */
+function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+  const rule = guard.ruleOf(UploadService.method.upload);
+  return (request) => {
+    const caller = callerOf(request);
+    assertMay(caller, rule);
+    return caller.identity.tenant;
+  };
+}
+
+/**
+ * References of each tenant, by all schemes that are configured. Where there are tenants, each has a folder and buckets of its own: those that the
+ * operator listed, or else the folder of its name and no bucket.
+ */
+async function referencesByTenant(
+  config: Config,
+  surroundings: Surroundings,
+  opened: Closing,
+  uploads: MediaResolver,
+  policies: Policies,
+): Promise<(tenant: string) => MediaResolver> {
+  const shared = await sharedResolvers(config, surroundings, opened, uploads);
+  const given = surroundings.resolvers?.some((one) => one.schemes.includes('s3')) ?? false;
+  const buckets = config.identities ? [...policies.tenants.values()].flatMap((one) => one.inputBuckets) : config.s3Buckets;
+  const s3 = buckets.length > 0 && !given ? opened.last('s3', await openS3Inputs(config)) : undefined;
+  if (!config.identities) {
+    const all = mediaReferences([localFiles(config.inputRoot), ...shared, ...(s3 ? [s3] : [])]);
+    return () => all;
+  }
+  const known = new Map<string, MediaResolver>();
+  return (name) => {
+    let found = known.get(name);
+    if (!found) {
+      const { inputRoot = join(config.inputRoot, name), inputBuckets } = policies.tenant(name);
+      const mayRead = (bucket: string, key: string) => isWithin(bucket, key, inputBuckets);
+      const own = s3 && inputBuckets.length > 0 ? [s3.within({ buckets: ['*'], mayRead })] : [];
+      found = mediaReferences([localFiles(inputRoot), ...shared, ...own]);
+      known.set(name, found);
+    }
+    return found;
+  };
+}
+
+/** What is the same for all tenants. Those that the surroundings bring take the place of ours. */
+async function sharedResolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+  const all = [uploads, ...given];
   const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
   if (schemes.length > 0) {
     const http = await openHttp({
@@ -374,18 +470,13 @@ async function resolvers(config: Config, { resolvers: given = [] }: Surroundings
     });
     all.push(opened.last('downloads', http));
   }
-  if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
-    // The SDK is large; who does not use it does not load it.
-    const { openS3 } = await import('./media/s3.ts');
-    const s3 = openS3({
-      connection: config.s3,
-      buckets: config.s3Buckets,
-      maxBytes: config.maxInputBytes,
-      totalMs: config.fetchTimeoutMs,
-    });
-    all.push(opened.last('s3', s3));
-  }
   return all;
+}
+
+async function openS3Inputs(config: Config): Promise<S3> {
+  // The SDK is large; who does not use it does not load it.
+  const { openS3 } = await import('./media/s3.ts');
+  return openS3({ connection: config.s3, buckets: config.s3Buckets, maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs });
 }
 
 /** What lies behind an error that its caller sees in other words. */
