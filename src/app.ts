@@ -2,10 +2,13 @@
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
 import { mkdir, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
+import { create } from '@bufbuild/protobuf';
+import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
+import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -16,20 +19,19 @@ import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Scheduler } from './gpu/scheduler.ts';
-import type { Prepared } from './gpu/stay.ts';
+import type { Prepared, StoreContext } from './gpu/stay.ts';
 import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
 import type { Guard } from './jobs/guard.ts';
-import { type Failure, type Job, JobStatus } from './jobs/job.ts';
+import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore } from './jobs/ports.ts';
-import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
-import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
-import type { S3 } from './media/s3.ts';
+import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
+import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
 import { assertMay, authorize } from './rpc/authorize.ts';
@@ -45,10 +47,11 @@ import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
-import { isWithin } from './s3/names.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import type { Outputs } from './store/outputs.ts';
+import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -109,9 +112,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
   const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
-  await store
-    .reclaim((key) => blobs.delete(key))
-    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
+  const retention = opened.last(
+    'retention',
+    new Retention({
+      store,
+      blobs,
+      jobTtlMs: config.jobTtlMs,
+      onError: (error) => log.error({ err: error }, 'what has had its time could not be let go; tried again with the next sweep'),
+      onSwept: (swept) => log.info(swept, 'results whose time had come were purged, and jobs forgotten'),
+    }),
+  );
   const uploads = opened.last(
     'uploads',
     await openUploads({
@@ -122,7 +132,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
     }),
   );
-  const references = await referencesByTenant(config, surroundings, opened, uploads.resolver, policies);
+  const places = await openPlaces({
+    config,
+    policies,
+    given: surroundings.resolvers ?? [],
+    uploads: uploads.resolver,
+    open: (name, one) => opened.last(name, one),
+  });
   const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
   /** What the workers last said that they are; known from the first warm one on. */
@@ -150,12 +166,15 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     blobs,
     engine,
-    checkReference: (reference, field, tenant) => references(tenant).check(reference, field, tenant),
+    checkReference: (reference, field, tenant) => places.references(tenant).check(reference, field, tenant),
     policyOf: policies.tenant,
     idempotencyMs: IDEMPOTENCY_MS,
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
+    checkOutput: (uri, tenant) => places.outputs(tenant).check(uri),
+    maxRetentionMs: config.maxRetentionMs,
+    reclaim: () => retention.reclaim(),
     baseUrl,
     watched,
     sweepUploads: () => uploads.sweep(),
@@ -165,7 +184,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     engine,
     slots: () => scheduler.slots(),
-    referenceSchemes: (tenant: string) => references(tenant).schemes,
+    referenceSchemes: (tenant: string) => places.references(tenant).schemes,
     policyOf: policies.tenant,
     watchers: () => watchers,
   };
@@ -252,23 +271,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     worker: processes.worker,
     workRoot,
     handOver: processes.isolation?.handOver,
-    prepare: (job, folder, signal, report) => prepare({ resolver: references(job.tenant), probe, report }, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal, pin }) => {
-      // It becomes a header: what does not look like one is not passed on as one.
-      const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
-      const { width, height, frames, durationSeconds } = done;
-      return {
-        $typeName: 'facefusion.jobs.v1.MediaResult',
-        mediaType,
-        bytes: BigInt(bytes),
-        sha256: key,
-        width,
-        height,
-        frames,
-        durationSeconds,
-      };
-    },
+    prepare: (job, folder, signal, report) =>
+      prepare({ resolver: places.references(job.tenant), probe, report }, engine(), job, folder, signal),
+    storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+    retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
     storePatienceMs: config.storePatienceMs,
     runTimeoutMs: config.runTimeoutMs,
     cancelGraceMs: config.cancelGraceMs,
@@ -326,6 +332,28 @@ async function prepare(
     outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
     parameters,
   };
+}
+
+/** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  { job, done, signal, pin, report }: StoreContext,
+): Promise<MediaResult | Failure> {
+  // It becomes a header: what does not look like one is not passed on as one.
+  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
+  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const { width, height, frames, durationSeconds } = done;
+  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  const wanted = job.request?.outputUri;
+  if (!wanted) return result;
+  const filename = `${job.jobId}${extname(outputPath)}`;
+  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
+  if ('reason' in delivered) return delivered;
+  result.outputUri = delivered.uri;
+  return result;
 }
 
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
@@ -422,61 +450,6 @@ function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller)
     assertMay(caller, rule);
     return caller.identity.tenant;
   };
-}
-
-/**
- * References of each tenant, by all schemes that are configured. Where there are tenants, each has a folder and buckets of its own: those that the
- * operator listed, or else the folder of its name and no bucket.
- */
-async function referencesByTenant(
-  config: Config,
-  surroundings: Surroundings,
-  opened: Closing,
-  uploads: MediaResolver,
-  policies: Policies,
-): Promise<(tenant: string) => MediaResolver> {
-  const shared = await sharedResolvers(config, surroundings, opened, uploads);
-  const given = surroundings.resolvers?.some((one) => one.schemes.includes('s3')) ?? false;
-  const buckets = config.identities ? [...policies.tenants.values()].flatMap((one) => one.inputBuckets) : config.s3Buckets;
-  const s3 = buckets.length > 0 && !given ? opened.last('s3', await openS3Inputs(config)) : undefined;
-  if (!config.identities) {
-    const all = mediaReferences([localFiles(config.inputRoot), ...shared, ...(s3 ? [s3] : [])]);
-    return () => all;
-  }
-  const known = new Map<string, MediaResolver>();
-  return (name) => {
-    let found = known.get(name);
-    if (!found) {
-      const { inputRoot = join(config.inputRoot, name), inputBuckets } = policies.tenant(name);
-      const mayRead = (bucket: string, key: string) => isWithin(bucket, key, inputBuckets);
-      const own = s3 && inputBuckets.length > 0 ? [s3.within({ buckets: ['*'], mayRead })] : [];
-      found = mediaReferences([localFiles(inputRoot), ...shared, ...own]);
-      known.set(name, found);
-    }
-    return found;
-  };
-}
-
-/** What is the same for all tenants. Those that the surroundings bring take the place of ours. */
-async function sharedResolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
-  const all = [uploads, ...given];
-  const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
-  if (schemes.length > 0) {
-    const http = await openHttp({
-      dir: join(config.dataDir, 'downloads'),
-      hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
-      cacheBytes: config.httpCacheBytes,
-      limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
-    });
-    all.push(opened.last('downloads', http));
-  }
-  return all;
-}
-
-async function openS3Inputs(config: Config): Promise<S3> {
-  // The SDK is large; who does not use it does not load it.
-  const { openS3 } = await import('./media/s3.ts');
-  return openS3({ connection: config.s3, buckets: config.s3Buckets, maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs });
 }
 
 /** What lies behind an error that its caller sees in other words. */

@@ -91,12 +91,17 @@ export interface Config {
   readonly fetchTimeoutMs: number;
   /** 0: no download is kept. */
   readonly httpCacheBytes: number;
+  readonly httpCacheTtlMs: number;
   /** Of inputs and of results. */
   readonly s3: S3Connection;
   /** As callers reach the endpoint; undefined: as the service does. */
   readonly s3PublicEndpoint: string | undefined;
   /** Empty: no s3:// references. `*`: any bucket that the credentials open. */
   readonly s3Buckets: readonly string[];
+  /** Folders that results may be copied to, relative paths under the first. */
+  readonly outputRoots: readonly string[];
+  /** Buckets that results may be copied to; `*`: all that the credentials open. */
+  readonly outputBuckets: readonly string[];
   readonly probe: boolean;
   readonly probeCpuMs: number;
   readonly maxImagePixels: number;
@@ -110,6 +115,11 @@ export interface Config {
   readonly cancelGraceMs: number;
   readonly drainTimeoutMs: number;
   readonly resultUrlTtlMs: number;
+  /** How long a result is kept that its request says nothing of; at most `maxRetentionMs`. */
+  readonly resultTtlMs: number;
+  readonly maxRetentionMs: number;
+  /** From a job's end until it is forgotten; at least `maxRetentionMs`. */
+  readonly jobTtlMs: number;
   /** How long a result waits for a blob store that is full or away. */
   readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
@@ -368,11 +378,18 @@ export const SETTINGS = {
     '10G',
     'downloads kept until their server says that they changed; `off` for none',
   ),
+  HTTP_CACHE_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long a download is kept that no job uses'),
   S3_BUCKETS: setting(list(bucket), '', 'buckets that s3:// references may name, `*` for all; empty: s3:// is not taken'),
   S3_ENDPOINT: setting(text, undefined, 'URL of an S3-compatible server; default: that of AWS'),
   S3_REGION: setting(text, undefined, 'region of the buckets; default AWS_REGION, else us-east-1; credentials come the way of AWS'),
   S3_PUBLIC_ENDPOINT: setting(text, undefined, 'URL of that server as callers reach it, for the URLs of results; default S3_ENDPOINT'),
   S3_PATH_STYLE: setting(oneOf('auto', 'yes', 'no'), 'auto', 'yes: buckets are named in the path, not in the host; auto: with S3_ENDPOINT'),
+  OUTPUT_ROOTS: setting(
+    list(() => undefined),
+    '',
+    'folders that output_uri may name a path under, with commas between; relative paths are under the first; empty: none',
+  ),
+  OUTPUT_BUCKETS: setting(list(bucket), '', 'buckets that output_uri may name, `*` for all; empty: none'),
   PROBE: setting(oneOf('on', 'off'), 'on', 'off: inputs are not examined before the engine opens them; only with an engine of your own'),
   PROBE_CPU: setting(duration(1000, 600_000), '10s', 'processor time to examine one input; two and a half times that by the clock'),
   MAX_IMAGE_PIXELS: setting(bytes, '64M', 'largest picture, width times height'),
@@ -391,6 +408,17 @@ export const SETTINGS = {
     'how long a finished result waits for a result store that is full or away, before its job fails',
   ),
   RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
+  RESULT_TTL: setting(
+    duration(1000, 3650 * 86_400_000),
+    '30d',
+    'how long a result is kept after its job has ended, where the job does not say',
+  ),
+  MAX_RETENTION: setting(duration(1000, 3650 * 86_400_000), '90d', 'longest retention that a job may ask for'),
+  JOB_TTL: setting(
+    duration(1000, 3650 * 86_400_000),
+    '180d',
+    'how long a job that has ended is kept, with its events; then it is forgotten',
+  ),
   RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
 } as const;
 
@@ -464,6 +492,9 @@ export function readConfig(
     if (v[name] === undefined || /^https?:$/.test(URL.canParse(v[name]) ? new URL(v[name]).protocol : '')) continue;
     problems.push(`FFJOBS_${name} is '${v[name]}'; allowed: a URL such as https://minio.example.com:9000`);
   }
+  if (v.RESULT_TTL! > v.MAX_RETENTION! || v.MAX_RETENTION! > v.JOB_TTL!) {
+    problems.push('FFJOBS_RESULT_TTL is at most FFJOBS_MAX_RETENTION, and that at most FFJOBS_JOB_TTL: a result goes before its job does');
+  }
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
   if (v.PUBLIC_URL !== undefined && !URL.canParse(v.PUBLIC_URL))
@@ -536,9 +567,12 @@ export function readConfig(
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
+    httpCacheTtlMs: v.HTTP_CACHE_TTL!,
     s3: s3Connection(v, env),
     s3PublicEndpoint: v.S3_PUBLIC_ENDPOINT,
     s3Buckets: Object.freeze([...v.S3_BUCKETS!]),
+    outputRoots: Object.freeze(v.OUTPUT_ROOTS!.map((root) => resolve(cwd, root))),
+    outputBuckets: Object.freeze([...v.OUTPUT_BUCKETS!]),
     probe: v.PROBE === 'on',
     probeCpuMs: v.PROBE_CPU!,
     maxImagePixels: v.MAX_IMAGE_PIXELS!,
@@ -553,6 +587,9 @@ export function readConfig(
     drainTimeoutMs: v.DRAIN_TIMEOUT!,
     resultUrlTtlMs: v.RESULT_URL_TTL!,
     storePatienceMs: v.STORE_PATIENCE!,
+    resultTtlMs: v.RESULT_TTL!,
+    maxRetentionMs: v.MAX_RETENTION!,
+    jobTtlMs: v.JOB_TTL!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
   });
 }

@@ -213,6 +213,19 @@ describe('operators', () => {
   });
 });
 
+test('memory of a device that runs out costs one attempt, and the job runs again on a fresh worker', async () => {
+  await using service = await startService();
+  const client = restClient(service.baseUrl);
+  const starved = { fail: 'GPU_OUT_OF_MEMORY', retryable: true };
+  const once = await client.submit(picture({ ...starved, fail_attempts: 1 }));
+  const always = await client.submit(picture(starved, { max_attempts: 5 }));
+  await untilTerminal(client, once.job_id as string);
+  await untilTerminal(client, always.job_id as string);
+  const [first, second] = [await client.get(once.job_id as string), await client.get(always.job_id as string)];
+  assert.deepEqual([first.status, first.attempt], ['succeeded', 2]);
+  assert.deepEqual([second.status, second.attempt, (second.error as Json).reason], ['failed', 2, 'GPU_OUT_OF_MEMORY']);
+});
+
 describe('a worker that dies', () => {
   test('costs its job one attempt and no other job anything', async () => {
     await using service = await startService();

@@ -1,8 +1,9 @@
 // JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
 // the domain's affair, how a call looks on the wire the server's.
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { create, type DescMessage } from '@bufbuild/protobuf';
-import { durationMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { durationMs, timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
@@ -22,20 +23,19 @@ import type { Identity } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
-import type { Quotas, TenantPolicy } from '../jobs/tenants.ts';
+import type { Quotas } from '../jobs/tenants.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 
-export interface JobServiceOptions {
+export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
-  readonly blobs: BlobStore;
+  readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Deletes the blobs that no job refers to; never rejects. */
+  readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
   readonly engine: () => Engine;
-  readonly checkReference: CheckReference;
-  /** What a tenant may have and may not use. */
-  readonly policyOf: (tenant: string) => TenantPolicy;
   /** How long an idempotency key is kept, in milliseconds. */
   readonly idempotencyMs: number;
   readonly maxAttempts: number;
@@ -62,7 +62,7 @@ const notYet = (what: string) => () => {
 };
 
 export function createJobService(options: JobServiceOptions): ServiceImpl<typeof JobService> {
-  const { store, engine, checkReference } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   const submit = submitter(options);
 
@@ -82,7 +82,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
 
     async validate({ job }, context) {
       const tenant = tenantOf(context);
-      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(), checkReference, options.policyOf(tenant));
+      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -103,6 +103,14 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
 
     async getResult({ jobId }, context) {
       const job = await existing(jobId, context);
+      if (hasExpired(job)) {
+        const when = timestampDate(job.resultExpireTime!).toISOString();
+        throw new JobsError(
+          'not_found',
+          'RESULT_EXPIRED',
+          `the result of ${jobId} was kept until ${when}: submit the job again to have it anew`,
+        );
+      }
       if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${jobId} was purged`);
       if (!isTerminal(job.status)) {
         const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
@@ -113,7 +121,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
         const why = job.errorMessage ? `: ${job.errorMessage}` : '';
         throw new JobsError('not_found', 'NO_RESULT', `${jobId} is ${nameOf(job.status)} and has no result${why}`);
       }
-      const expiresMs = Date.now() + options.resultUrlTtlMs;
+      const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
     },
 
@@ -174,7 +182,8 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       await existing(jobId, context);
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
-      await Promise.all([store.reclaim((key) => options.blobs.delete(key)), options.sweepUploads()]);
+      // Deleted for good is what is durable: a blob store that is away or slow is not waited for.
+      await Promise.race([Promise.all([options.reclaim(), options.sweepUploads()]), delay(RECLAIM_WAIT_MS, undefined, { ref: false })]);
       return { job: await present(job) };
     },
   };
@@ -192,7 +201,7 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
 
 /** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
 function submitter(options: JobServiceOptions) {
-  const { store, engine, checkReference } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
@@ -208,8 +217,7 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest, { kind, name, tenant }: Identity): Promise<Submitted> {
-    const policy = options.policyOf(tenant);
-    const admission = await admit(request, tenant, engine(), checkReference, policy);
+    const admission = await admit(request, tenant, engine(), options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {
@@ -222,7 +230,7 @@ function submitter(options: JobServiceOptions) {
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
       },
-      limitsOf(policy.quotas, options.idempotencyMs),
+      limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs),
     );
   }
 
@@ -251,6 +259,9 @@ function limitsOf({ queuedJobs, gpuSecondsPerDay, storedBytes }: Quotas, idempot
   return { maxQueued: queuedJobs ?? Number.MAX_SAFE_INTEGER, idempotencyMs, gpuSecondsPerDay, storedBytes };
 }
 
+/** How long a purge waits until the bytes are gone too. */
+const RECLAIM_WAIT_MS = 5_000;
+
 /** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
 const REUSE_URL_MS = 60_000;
 
@@ -260,16 +271,28 @@ function presenter(options: JobServiceOptions): (job: Job) => Job | Promise<Job>
   // One view for all who read the same job within that time, so that whoever serialises it does so once.
   const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
   return (job) => {
-    if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
+    if (!job.result || job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
     const nowMs = Date.now();
     const known = views.get(job);
     if (known && nowMs < known.untilMs) return known.view;
-    return signedUrl(options, job, nowMs + options.resultUrlTtlMs).then((resultUrl) => {
+    const expiresMs = urlExpiry(options, job);
+    return signedUrl(options, job, expiresMs).then((resultUrl) => {
       const view = { ...job, resultUrl };
-      views.set(job, { view, untilMs: nowMs + reuseMs });
+      views.set(job, { view, untilMs: Math.min(nowMs + reuseMs, expiresMs) });
       return view;
     });
   };
+}
+
+/** When the result's time is up, whether it has been swept yet or not. One that was purged before has no such time any more. */
+function hasExpired({ resultExpireTime, purgedAt }: Job): boolean {
+  return resultExpireTime !== undefined && timestampMs(resultExpireTime) <= (purgedAt ? timestampMs(purgedAt) : Date.now());
+}
+
+/** A URL does not outlive what it leads to. Milliseconds since 1970. */
+function urlExpiry({ resultUrlTtlMs }: JobServiceOptions, { resultExpireTime }: Job): number {
+  const wanted = Date.now() + resultUrlTtlMs;
+  return resultExpireTime ? Math.min(wanted, timestampMs(resultExpireTime)) : wanted;
 }
 
 async function signedUrl(options: JobServiceOptions, job: Job, expiresMs: number): Promise<string> {

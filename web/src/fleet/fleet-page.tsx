@@ -114,7 +114,7 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
     [w.watchers, number(overview.watchers), w.watchersSub],
   ] as const;
   return (
-    <section class="totals four" aria-label={words.value.fleet}>
+    <section class="totals four" aria-label={words.value.list.totals}>
       {figures.map(([name, value, small]) => (
         <div key={name}>
           <span class="k">{name}</span>

@@ -1,5 +1,5 @@
 // All jobs, newest first. Always true: only the rows in sight are in the document, each of one height, and none moves unless somebody asks.
-import { signal, useSignal } from '@preact/signals';
+import { useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { number } from '../format.ts';
@@ -19,7 +19,7 @@ import { nameOf, shortId, shownStatus } from './status.ts';
 import { Totals } from './totals.tsx';
 
 /** Kept while other pages are shown, so that coming back shows the same rows at the same place. */
-const current = signal<{ readonly name: string; readonly list: JobList } | undefined>(undefined);
+let current: { readonly name: string; readonly list: JobList } | undefined;
 
 const ROW = 48;
 const CARD = 96;
@@ -28,16 +28,16 @@ const PHONE = matchMedia('(max-width: 720px)');
 /** Further than this a search by name does not look by itself. */
 const SEARCH_MOST = 20_000;
 
+/** The list of what is chosen; the one before is let go of. */
 function listOf(): JobList {
-  const { status, since, text } = chosen.value;
+  const { status, since } = chosen.value;
   const filter = filterOf(chosen.value, Date.now());
   const name = JSON.stringify([status, since, filter.labels, filter.errorReason, filter.batchId]);
-  if (current.value?.name !== name) {
-    current.value?.list.close();
-    current.value = { name, list: new JobList(filter) };
+  if (current?.name !== name) {
+    current?.list.close();
+    current = { name, list: new JobList(filter) };
   }
-  void text;
-  return current.value!.list;
+  return current.list;
 }
 
 export function JobsPage() {
@@ -286,7 +286,7 @@ function Rows({ list, selected, cancel }: RowsProps) {
           {w.list.range(
             number(Math.min(rowCount, first + 1)),
             number(Math.min(rowCount, last)),
-            list.whole.value || !narrowed ? number(rowCount) : `${number(rowCount)}+`,
+            list.whole.value || rowCount > ids.length ? number(rowCount) : `${number(rowCount)}+`,
           )}
         </b>
         <span>{narrowed ? w.list.searched(number(all.length)) : w.list.scroll}</span>

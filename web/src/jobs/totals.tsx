@@ -11,7 +11,7 @@ export function Totals({ choose }: { readonly choose: (status: string) => void }
   const shown = (value: number | undefined) => (value === undefined ? '–' : number(value));
   const day = today.value;
   return (
-    <section class="totals" aria-label={w.jobs}>
+    <section class="totals" aria-label={w.list.totals}>
       <button type="button" onClick={() => choose('queued')}>
         <span class="k">
           <Icon name="queued" />

@@ -18,6 +18,7 @@ export interface Filter {
 }
 
 const FIRST_PAGE = 200;
+/** For who jumps far down. */
 const PAGE = 1000;
 
 export class JobList {
@@ -57,6 +58,8 @@ export class JobList {
 
   /** Loads pages until there are `count` rows or no more. */
   load(count: number): Promise<void> {
+    // The stream's first run brings the first page.
+    if (!this.loaded.peek()) return Promise.resolve();
     this.#loading ??= this.#load(count).finally(() => {
       this.#loading = undefined;
     });
@@ -78,7 +81,10 @@ export class JobList {
 
   async #load(count: number): Promise<void> {
     try {
-      while (!this.whole.value && this.rows.value.length < count && !this.#stop.signal.aborted) await this.#page(PAGE, this.#stop.signal);
+      while (!this.whole.value && this.rows.value.length < count && !this.#stop.signal.aborted) {
+        const missing = count - this.rows.value.length;
+        await this.#page(missing > 2 * FIRST_PAGE ? PAGE : FIRST_PAGE, this.#stop.signal);
+      }
     } catch {
       // The stream notices a lost connection, and whoever scrolls asks again.
     }

@@ -85,6 +85,7 @@ export const en = {
 
   list: {
     sub: 'Updates arrive by themselves',
+    totals: 'Totals',
     of: (slots: number) => `of ${slots} ${plural(slots, 'slot', 'slots')}`,
     doneToday: 'Done today',
     failedToday: 'Failed today',

@@ -83,6 +83,7 @@ export const zh: Words = {
 
   list: {
     sub: '列表会自动更新',
+    totals: '总数',
     of: (slots) => `共 ${slots} 个槽位`,
     doneToday: '今日完成',
     failedToday: '今日失败',
@@ -142,7 +143,7 @@ export const zh: Words = {
     purgeSure: '确定永久删除此任务的输入和结果吗？',
     purged: '此任务的输入和结果已删除。',
     progress: '进度',
-    outcome: '结果',
+    outcome: '任务结果',
     timeLeft: '剩余时间',
     doneAt: (time) => `${time} 完成`,
     speed: '速度',

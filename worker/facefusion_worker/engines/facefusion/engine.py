@@ -53,7 +53,10 @@ class Facefusion:
         }
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(self._jobs.options.processors, self._jobs.options.options, list(PICTURE_FORMATS), list(VIDEO_FORMATS))
+        pictures, videos = list(PICTURE_FORMATS), list(VIDEO_FORMATS)
+        if "audio_to_image" in self._program.release.workflows:
+            pictures += videos  # a picture that speaks
+        return Capabilities(self._jobs.options.processors, self._jobs.options.options, pictures, videos)
 
     def warm(self) -> Sequence[str]:
         if not self._warmed:
