@@ -16,6 +16,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'app.ts': [
     'config.ts',
     'engine-process.ts',
+    'fleet.ts',
     'places.ts',
     'rpc',
     'rest',
@@ -32,6 +33,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
+  'fleet.ts': ['gpu', 'jobs', 'rpc'],
   'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
   // What others import to call a service: the contract and nothing else.
   client: [],

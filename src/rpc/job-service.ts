@@ -22,6 +22,7 @@ import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.
 import type { Identity } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
+import { placementOf } from '../jobs/placement.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
 import type { Quotas } from '../jobs/tenants.ts';
 import { waitSeconds } from '../rest/call.ts';
@@ -35,7 +36,7 @@ export interface JobServiceOptions extends AdmissionRules {
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
-  readonly engine: () => Engine;
+  readonly engine: (wanted?: string) => Engine;
   /** How long an idempotency key is kept, in milliseconds. */
   readonly idempotencyMs: number;
   readonly maxAttempts: number;
@@ -82,7 +83,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
 
     async validate({ job }, context) {
       const tenant = tenantOf(context);
-      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(), options);
+      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(job?.engine), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -217,7 +218,8 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest, { kind, name, tenant }: Identity): Promise<Submitted> {
-    const admission = await admit(request, tenant, engine(), options);
+    const wanted = engine(request.engine);
+    const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {
@@ -229,6 +231,7 @@ function submitter(options: JobServiceOptions) {
         submittedBy: kind === 'anonymous' ? undefined : name,
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
+        placement: placementOf(wanted.name, admission.parameters, admission.processors),
       },
       limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs),
     );
