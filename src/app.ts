@@ -453,7 +453,7 @@ async function openBlobs(
 /** What the job store has to know of tenants. */
 function sharesOf({ tenant, tenants }: Policies) {
   return {
-    weights: Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])),
+    weights: tenants.size > 0 ? Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])) : undefined,
     maxRunning: (name: string) => tenant(name).quotas.runningJobs,
   };
 }
