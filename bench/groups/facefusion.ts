@@ -245,8 +245,12 @@ class Direct implements AsyncDisposable {
 
   #next(): Promise<string> {
     return new Promise((resolve, reject) => {
-      this.#lines.once('line', resolve);
-      this.#process.child.once('exit', (code) => reject(new Error(`FaceFusion called directly ended with ${code}`)));
+      const ended = (code: number | null) => reject(new Error(`FaceFusion called directly ended with ${code}`));
+      this.#process.child.once('exit', ended);
+      this.#lines.once('line', (line) => {
+        this.#process.child.off('exit', ended);
+        resolve(line);
+      });
     });
   }
 

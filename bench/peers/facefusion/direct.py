@@ -1,7 +1,7 @@
 """The peer of the engine's rows: the installed FaceFusion called directly in one warm process, with nothing of this project around it.
 
 Reads one job a line from standard input (JSON: source, target, output, temp) and answers each with its seconds; runs in the checkout. Models stay loaded,
-as in our workers. Inputs come under new names each time, because the program keeps what it has read by name.
+as in our workers; what it found in a job's files does not, and they come under new names each time, because it keeps what it has read by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     release4 = importlib.util.find_spec("facefusion.args_helper") is not None
     sys.argv = ["facefusion.py", "run" if release4 else "headless-run"]
     apply_args = importlib.import_module("facefusion.args_helper" if release4 else "facefusion.args").apply_args
-    from facefusion import core, process_manager, program, state_manager
+    from facefusion import core, face_store, process_manager, program, state_manager
 
     defaults = vars(program.create_program().parse_args(sys.argv[1:]))
     answers.write("ready\n")
@@ -44,6 +44,8 @@ def main() -> None:
         if core.common_pre_check() and core.processors_pre_check():
             code = core.conditional_process()
         process_manager.end()
+        # It keeps the faces of each frame by the frame's checksum: a second run of the same job would find nothing left to do.
+        face_store.clear_faces()
         answers.write(json.dumps({"code": code, "seconds": time.perf_counter() - began}) + "\n")
 
 
