@@ -44,6 +44,8 @@ function fake() {
               framesTotal: 0,
               framesPerSecond: 0,
               attempt: 1,
+              bytesDone: 0n,
+              bytesTotal: 0n,
             },
           };
     stored.push(event);

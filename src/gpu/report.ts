@@ -91,7 +91,15 @@ export class Reporter {
       step: JobStep.FETCHING_INPUTS,
       percent: this.#fetchedPercent,
       attempt: this.#lease.job.attempt,
+      ...bytesOf(done, total),
     });
+    this.#offer();
+  }
+
+  /** Bytes of the result that have been sent to where it is kept. */
+  storing(done: number, total: number): void {
+    const { attempt } = this.#lease.job;
+    this.#pending = create(ProgressSchema, { step: JobStep.STORING_RESULT, percent: this.#percent, attempt, ...bytesOf(done, total) });
     this.#offer();
   }
 
@@ -183,4 +191,8 @@ export class Reporter {
       this.#logger.warn({ jobId: this.#lease.job.jobId, err: error }, `${what} of ${this.#lease.job.jobId} could not be stored`);
     }
   }
+}
+
+function bytesOf(done: number, total: number): Pick<Progress, 'bytesDone' | 'bytesTotal'> {
+  return { bytesDone: BigInt(Math.round(done)), bytesTotal: BigInt(Math.round(total)) };
 }

@@ -33,6 +33,8 @@ export interface StoreContext {
   readonly signal: AbortSignal;
   /** `Lease.pin` */
   readonly pin: Lease['pin'];
+  /** For bytes that have to be sent elsewhere. */
+  readonly report: (done: number, total: number) => void;
 }
 
 /** What is done for a job on this node before and after its run. */
@@ -49,8 +51,13 @@ export interface StayOptions {
   ) => Promise<Prepared | Failure>;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
   readonly handOver?: ((folder: string) => Promise<void>) | undefined;
-  /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
-  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
+  /**
+   * Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws; a failure that no further try mends is
+   * returned. Ends soon after `signal` aborts.
+   */
+  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult | Failure>;
+  /** How long a job's result is kept after its end, in milliseconds; undefined: as long as the job. */
+  readonly retentionMs?: (job: Job) => number | undefined;
   /** Before the second try to store a result; four times that before the third one, and so on, up to twenty times. */
   readonly storeRetryMs?: number;
   /** How long a result is kept for a store that is full or away, in milliseconds; then the job fails. Other errors are tried three times. */
@@ -82,6 +89,8 @@ export interface Host {
   readonly onWaiting: () => void;
   /** It wants no slot any more. */
   readonly onLeave: (stay: Stay) => void;
+  /** A run has ended well: engine time, and that of its steps by name, in seconds. */
+  readonly onRan: (seconds: number, stepSeconds: Readonly<Record<string, number>>) => void;
   /** A defect was in its way. */
   readonly onTrouble: () => void;
 }
@@ -237,7 +246,8 @@ export class Stay {
     const result = await this.#store(end.done);
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    const done = { result, warnings: end.done.warnings, timings: this.#attemptTimings() };
+    const retentionMs = this.#options.retentionMs?.(this.#lease.job);
+    const done = { result, retentionMs, warnings: end.done.warnings, timings: this.#attemptTimings() };
     await this.#conclude(() => this.#lease.complete(done));
   }
 
@@ -311,7 +321,10 @@ export class Stay {
     const end = await this.#run.end;
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (performance.now() - taken) / 1000;
-    if (end.kind === 'done') this.#stepSeconds = finiteOf(end.done.stepSeconds);
+    if (end.kind === 'done') {
+      this.#stepSeconds = finiteOf(end.done.stepSeconds);
+      this.#host.onRan(end.seconds, this.#stepSeconds);
+    }
     return end;
   }
 
@@ -332,7 +345,13 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = { job: lease.job, done, signal, pin: (key, lasting) => lease.pin(key, lasting) };
+    const context: StoreContext = {
+      job: lease.job,
+      done,
+      signal,
+      pin: (key, lasting) => lease.pin(key, lasting),
+      report: (sent, total) => this.#reporter.storing(sent, total),
+    };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {

@@ -31,6 +31,7 @@ export type ErrorReason =
   | 'JOB_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
+  | 'RESULT_EXPIRED'
   | 'NO_RESULT'
   | 'JOB_NOT_TERMINAL'
   | 'IDEMPOTENCY_KEY_REUSED'
@@ -47,7 +48,7 @@ export type ErrorReason =
   | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
   | 'STORAGE_FULL'
-  | 'RESULT_NOT_A_FILE';
+  | 'RESULT_CHANGED';
 
 /** One thing wrong with one field. `field` is its dotted path in the request. */
 export interface Violation {

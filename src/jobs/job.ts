@@ -40,6 +40,8 @@ export type Change =
       readonly warnings: readonly string[];
       readonly timings: Timings | undefined;
       readonly cached: boolean;
+      /** How long the result is kept; undefined: as long as its job. */
+      readonly retentionMs?: number | undefined;
     }
   | { readonly type: 'fail'; readonly failure: Failure; readonly timings: Timings | undefined }
   /** The content analyser's word. */
@@ -170,6 +172,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       end(next, now, change.timings);
       next.progress = 100;
       next.result = change.result;
+      next.resultExpireTime = change.retentionMs === undefined ? undefined : timestampFromMs(nowMs + change.retentionMs);
       next.cached = change.cached;
       next.warnings = [...new Set([...job.warnings, ...change.warnings])];
       setError(next, undefined);

@@ -3,6 +3,8 @@
 
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
 
@@ -128,6 +130,14 @@ export class LeaseEnded extends Error {
   }
 }
 
+export interface Done {
+  readonly result: MediaResult;
+  /** How long the result is kept, in milliseconds from now; undefined: as long as its job. */
+  readonly retentionMs?: number | undefined;
+  readonly warnings: readonly string[];
+  readonly timings: Timings;
+}
+
 /**
  * The right to work on one job. Renews itself; every write is fenced: after the lease is lost it throws `JobsError` LEASE_LOST.
  * Writes take effect in the order of the calls, so that a caller need not wait for one before the next.
@@ -156,7 +166,7 @@ export interface Lease extends AsyncDisposable {
    */
   pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
+  complete(done: Done): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
   fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
   /** Durable. The content analyser's word; never retried. */
@@ -165,6 +175,13 @@ export interface Lease extends AsyncDisposable {
   canceled(timings?: Timings): Promise<Job>;
   /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
   giveBack(wait: WaitReason, timings?: Timings): Promise<Job>;
+}
+
+export interface Expired {
+  readonly purged: number;
+  readonly forgotten: number;
+  /** Whether more is due. */
+  readonly more: boolean;
 }
 
 export interface Overview {
@@ -198,6 +215,11 @@ export interface JobStore extends AsyncDisposable {
    * `remove` has succeeded for it, over crashes and restarts too; the first error is thrown when all have had their turn.
    */
   reclaim(remove: (key: string) => Promise<void>): Promise<void>;
+  /**
+   * Durable, each job whole or not at all. Does what is due by the store's clock: purges jobs whose `result_expire_time` has come, and forgets jobs that ended `jobTtlMs` ago, blob,
+   * events and all, as if they had never been; at most `max` of each. Never touches a job that has not ended. Looks things up by time and scans nothing.
+   */
+  expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired>;
   /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
   claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
   /**
@@ -214,6 +236,23 @@ export interface JobStore extends AsyncDisposable {
   readonly keys: KeyStore;
   /** Throws when the store does not answer. */
   ping(): Promise<void>;
+}
+
+/** What a node says of itself. */
+export interface NodeFacts {
+  readonly node: string;
+  readonly slots: readonly Slot[];
+  /** Undefined: no worker of its has said yet. */
+  readonly engine: { readonly name: string; readonly version: string; readonly capabilities: Capabilities } | undefined;
+}
+
+/** Who is in the fleet; beside the jobs, and nothing depends on it but what callers are shown and what they may ask for. */
+export interface NodeRegistry {
+  /** Says how this process's node is; forgotten after `ttlMs` unless said again. */
+  announce(facts: NodeFacts, ttlMs: number): Promise<void>;
+  withdraw(): Promise<void>;
+  /** The nodes of other processes, by name. */
+  others(): Promise<readonly NodeFacts[]>;
 }
 
 /** Facts about a stored blob. The key is the lower-case hex SHA-256 of its bytes. */

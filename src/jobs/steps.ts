@@ -26,6 +26,8 @@ export interface Step {
   readonly kills?: number;
   /** `end`: nobody holds the job afterwards. */
   readonly lease: 'keep' | 'end';
+  /** What a purge leaves to the caller. */
+  readonly keepsUploads?: boolean;
   /** Where a job goes that is queued and held by nobody: back to its place, its tenant not charged, or to wait until a time. */
   readonly queue?: 'back' | { readonly readyAtMs: number };
 }
@@ -119,6 +121,12 @@ export function purged({ job }: Subject): Step | undefined {
     });
   }
   return job.purgedAt ? undefined : { change: { type: 'purge' }, lease: 'end' };
+}
+
+/** The result's time is up; undefined: it is purged already. The caller has not asked for it, so the uploads that the job named stay as long as they would. */
+export function expired(subject: Subject): Step | undefined {
+  const step = purged(subject);
+  return step && { ...step, keepsUploads: true };
 }
 
 /** Whether a transition writes a state event: a claim and its release do not (the job stays queued), nor a purge (nothing follows the terminal event). */

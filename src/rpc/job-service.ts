@@ -1,8 +1,9 @@
 // JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
 // the domain's affair, how a call looks on the wire the server's.
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { create, type DescMessage } from '@bufbuild/protobuf';
-import { durationMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { durationMs, timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
@@ -18,26 +19,31 @@ import {
   WatchResponseSchema,
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
+import type { Identity } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
+import { placementOf } from '../jobs/placement.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
+import type { Quotas } from '../jobs/tenants.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 
-export interface JobServiceOptions {
+export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
-  readonly blobs: BlobStore;
+  readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Deletes the blobs that no job refers to; never rejects. */
+  readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
-  readonly engine: () => Engine;
-  readonly checkReference: CheckReference;
-  readonly limits: Limits;
+  readonly engine: (wanted?: string) => Engine;
+  /** How long an idempotency key is kept, in milliseconds. */
+  readonly idempotencyMs: number;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
   readonly resultUrlTtlMs: number;
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
-  readonly tenant: string;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -57,13 +63,14 @@ const notYet = (what: string) => () => {
 };
 
 export function createJobService(options: JobServiceOptions): ServiceImpl<typeof JobService> {
-  const { store, engine, checkReference } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   const submit = submitter(options);
 
-  const existing = async (id: string): Promise<Job> => {
+  /** The caller's job of that id. Another tenant's is not there, as far as a caller can tell. */
+  const existing = async (id: string, context: HandlerContext): Promise<Job> => {
     const job = await store.get(id);
-    if (!job) throw JobsError.jobNotFound(id);
+    if (!job || job.tenant !== tenantOf(context)) throw JobsError.jobNotFound(id);
     return job;
   };
 
@@ -74,28 +81,37 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     watchBatch: notYet('batches') as ServiceImpl<typeof JobService>['watchBatch'],
     cancelBatch: notYet('batches'),
 
-    async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(), checkReference);
+    async validate({ job }, context) {
+      const tenant = tenantOf(context);
+      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(job?.engine), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
         warnings: [...admission.warnings],
         resolvedParameters: admission.parameters,
-        estimate: await estimate(store, options.tenant, admission),
+        estimate: await estimate(store, tenant, admission),
       });
     },
 
-    async get({ jobId }) {
+    async get({ jobId }, context) {
       // Asked for more often than all the rest: no promise more than it needs.
       const job = await store.get(jobId);
-      if (!job) throw JobsError.jobNotFound(jobId);
+      if (!job || job.tenant !== tenantOf(context)) throw JobsError.jobNotFound(jobId);
       const view = present(job);
       return { job: view instanceof Promise ? await view : view };
     },
-    getStatus: async ({ jobId }) => ({ state: stateOf(await existing(jobId)) }),
+    getStatus: async ({ jobId }, context) => ({ state: stateOf(await existing(jobId, context)) }),
 
-    async getResult({ jobId }) {
-      const job = await existing(jobId);
+    async getResult({ jobId }, context) {
+      const job = await existing(jobId, context);
+      if (hasExpired(job)) {
+        const when = timestampDate(job.resultExpireTime!).toISOString();
+        throw new JobsError(
+          'not_found',
+          'RESULT_EXPIRED',
+          `the result of ${jobId} was kept until ${when}: submit the job again to have it anew`,
+        );
+      }
       if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${jobId} was purged`);
       if (!isTerminal(job.status)) {
         const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
@@ -106,11 +122,13 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
         const why = job.errorMessage ? `: ${job.errorMessage}` : '';
         throw new JobsError('not_found', 'NO_RESULT', `${jobId} is ${nameOf(job.status)} and has no result${why}`);
       }
-      const expiresMs = Date.now() + options.resultUrlTtlMs;
+      const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
     },
 
-    async *watch({ jobId, afterSequence }, { signal }) {
+    async *watch({ jobId, afterSequence }, context) {
+      const { signal } = context;
+      await existing(jobId, context);
       options.watched.enter();
       try {
         for await (const event of store.watch(jobId, afterSequence, signal)) {
@@ -121,8 +139,9 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
     },
 
-    async *watchJobs(request, { signal }) {
-      const filter = filterOf(request, options.tenant);
+    async *watchJobs(request, context) {
+      const { signal } = context;
+      const filter = filterOf(request, tenantOf(context));
       options.watched.enter();
       try {
         for await (const change of store.watchJobs(filter, request.watchToken || undefined, signal)) {
@@ -138,9 +157,9 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
     },
 
-    async list(request) {
+    async list(request, context) {
       const page = await store.list({
-        ...filterOf(request, options.tenant),
+        ...filterOf(request, tenantOf(context)),
         createdAfterMs: request.createdAfter && timestampMs(request.createdAfter),
         createdBeforeMs: request.createdBefore && timestampMs(request.createdBefore),
         pageSize: request.pageSize || 50,
@@ -153,16 +172,19 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       });
     },
 
-    async cancel({ jobId }) {
+    async cancel({ jobId }, context) {
+      await existing(jobId, context);
       const job = await store.cancel(jobId, options.cancelGraceMs);
       if (!job) throw JobsError.jobNotFound(jobId);
       return { job: await present(job) };
     },
 
-    async purge({ jobId }) {
+    async purge({ jobId }, context) {
+      await existing(jobId, context);
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
-      await Promise.all([store.reclaim((key) => options.blobs.delete(key)), options.sweepUploads()]);
+      // Deleted for good is what is durable: a blob store that is away or slow is not waited for.
+      await Promise.race([Promise.all([options.reclaim(), options.sweepUploads()]), delay(RECLAIM_WAIT_MS, undefined, { ref: false })]);
       return { job: await present(job) };
     },
   };
@@ -180,13 +202,14 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
 
 /** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
 function submitter(options: JobServiceOptions) {
-  const { store, engine, checkReference, limits, tenant } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
     refuseUnimplemented(request);
-    const { job, created } = await admitted(request).catch(async (error: unknown) => {
-      const job = await repeated(request);
+    const { identity } = callerOf(context);
+    const { job, created } = await admitted(request, identity).catch(async (error: unknown) => {
+      const job = await repeated(request, identity.tenant);
       if (!job) throw error;
       return { job, created: false };
     });
@@ -194,8 +217,9 @@ function submitter(options: JobServiceOptions) {
     return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
   };
 
-  async function admitted(request: JobRequest): Promise<Submitted> {
-    const admission = await admit(request, tenant, engine(), checkReference);
+  async function admitted(request: JobRequest, { kind, name, tenant }: Identity): Promise<Submitted> {
+    const wanted = engine(request.engine);
+    const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {
@@ -204,15 +228,17 @@ function submitter(options: JobServiceOptions) {
         request,
         requestDigest: request.idempotencyKey === undefined ? '' : requestDigest(request),
         warnings: admission.warnings,
+        submittedBy: kind === 'anonymous' ? undefined : name,
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
+        placement: placementOf(wanted.name, admission.parameters, admission.processors),
       },
-      limits,
+      limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs),
     );
   }
 
   /** A repeat is answered as the first call was, whatever has changed since: an upload that has expired, an engine that is not up. */
-  async function repeated(request: JobRequest): Promise<Job | undefined> {
+  async function repeated(request: JobRequest, tenant: string): Promise<Job | undefined> {
     if (request.idempotencyKey === undefined || violationsOf(JobRequestSchema, request).length > 0) return undefined;
     return await store.submitted(tenant, request.idempotencyKey, requestDigest(request));
   }
@@ -228,6 +254,17 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   return now;
 }
 
+function tenantOf(context: HandlerContext): string {
+  return callerOf(context).identity.tenant;
+}
+
+function limitsOf({ queuedJobs, gpuSecondsPerDay, storedBytes }: Quotas, idempotencyMs: number): Limits {
+  return { maxQueued: queuedJobs ?? Number.MAX_SAFE_INTEGER, idempotencyMs, gpuSecondsPerDay, storedBytes };
+}
+
+/** How long a purge waits until the bytes are gone too. */
+const RECLAIM_WAIT_MS = 5_000;
+
 /** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
 const REUSE_URL_MS = 60_000;
 
@@ -237,16 +274,28 @@ function presenter(options: JobServiceOptions): (job: Job) => Job | Promise<Job>
   // One view for all who read the same job within that time, so that whoever serialises it does so once.
   const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
   return (job) => {
-    if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
+    if (!job.result || job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
     const nowMs = Date.now();
     const known = views.get(job);
     if (known && nowMs < known.untilMs) return known.view;
-    return signedUrl(options, job, nowMs + options.resultUrlTtlMs).then((resultUrl) => {
+    const expiresMs = urlExpiry(options, job);
+    return signedUrl(options, job, expiresMs).then((resultUrl) => {
       const view = { ...job, resultUrl };
-      views.set(job, { view, untilMs: nowMs + reuseMs });
+      views.set(job, { view, untilMs: Math.min(nowMs + reuseMs, expiresMs) });
       return view;
     });
   };
+}
+
+/** When the result's time is up, whether it has been swept yet or not. One that was purged before has no such time any more. */
+function hasExpired({ resultExpireTime, purgedAt }: Job): boolean {
+  return resultExpireTime !== undefined && timestampMs(resultExpireTime) <= (purgedAt ? timestampMs(purgedAt) : Date.now());
+}
+
+/** A URL does not outlive what it leads to. Milliseconds since 1970. */
+function urlExpiry({ resultUrlTtlMs }: JobServiceOptions, { resultExpireTime }: Job): number {
+  const wanted = Date.now() + resultUrlTtlMs;
+  return resultExpireTime ? Math.min(wanted, timestampMs(resultExpireTime)) : wanted;
 }
 
 async function signedUrl(options: JobServiceOptions, job: Job, expiresMs: number): Promise<string> {

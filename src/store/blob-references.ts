@@ -2,6 +2,10 @@
 // mark goes when the blob has been deleted or a job refers to it again; no job is given a reference to a blob that is being deleted; and a blob that a
 // run of this process holds is not deleted, marked or not.
 import type { DatabaseSync } from 'node:sqlite';
+import { JobsError } from '../jobs/errors.ts';
+
+/** Deletions under way at once; those of a store far away take a while each. */
+const AT_ONCE = 8;
 
 /** Runs a step of the store; answers after COMMIT. */
 type RunStep = <T>(run: () => T) => Promise<T>;
@@ -58,7 +62,16 @@ export class BlobReferences {
   async #reclaim(step: RunStep, remove: (key: string) => Promise<void>): Promise<void> {
     const keys = await step(() => this.#marked.all().map(({ key }) => key as string));
     const errors: unknown[] = [];
-    for (const key of keys) {
+    const next = keys.values();
+    await Promise.all(Array.from({ length: Math.min(keys.length, AT_ONCE) }, () => this.#reclaimAll(next, step, remove, errors)));
+    if (errors.length > 0) throw errors[0];
+  }
+
+  async #reclaimAll(keys: Iterator<string>, step: RunStep, remove: (key: string) => Promise<void>, errors: unknown[]): Promise<void> {
+    for (let next = keys.next(); !next.done; next = keys.next()) {
+      const key = next.value;
+      // A store that is away is asked for no more: the marks stay.
+      if (errors.some((error) => error instanceof JobsError && error.kind === 'unavailable')) return;
       const { promise, resolve } = Promise.withResolvers<void>();
       try {
         const taken = await step(() => {
@@ -76,6 +89,5 @@ export class BlobReferences {
         resolve();
       }
     }
-    if (errors.length > 0) throw errors[0];
   }
 }

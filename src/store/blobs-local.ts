@@ -1,7 +1,7 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
 import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
-import { createReadStream, lstatSync, readFileSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, lstatSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
@@ -65,6 +65,8 @@ class LocalBlobs implements LocalBlobStore {
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
+      // Somebody may have tidied the data folder up.
+      if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
       const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
       await pin?.(key, false);
       for (let other = this.#arriving.get(key); other; other = this.#arriving.get(key)) await other;
@@ -74,7 +76,7 @@ class LocalBlobs implements LocalBlobStore {
         if (typeof source !== 'string') await unlink(temporary);
         return known;
       }
-      const writing = this.#write(key, temporary, mediaType, typeof source === 'string' ? source : undefined, pin);
+      const writing = this.#write({ key, bytes }, temporary, mediaType, typeof source === 'string' ? source : undefined, pin);
       const arrival = writing.catch(() => {}).finally(() => this.#arriving.delete(key));
       this.#arriving.set(key, arrival);
       await writing;
@@ -86,11 +88,17 @@ class LocalBlobs implements LocalBlobStore {
   }
 
   /** Everything that needs the disk is on its way there at once; the names come last. `source`: what is at `temporary` is still to be taken from there. */
-  async #write(key: string, temporary: string, mediaType: string, source: string | undefined, pin: PutOptions['pin']): Promise<void> {
+  async #write(
+    { key, bytes }: Taken,
+    temporary: string,
+    mediaType: string,
+    source: string | undefined,
+    pin: PutOptions['pin'],
+  ): Promise<void> {
     const path = join(this.dir, this.pathOf(key));
     const settled = await Promise.allSettled([
       pin?.(key, true),
-      source === undefined ? undefined : takeFile(source, temporary),
+      source === undefined ? undefined : takeFile(source, temporary, bytes),
       writeDurably(`${temporary}.type`, mediaType),
       makeFolder(this.dir, dirname(path)),
     ]);
@@ -186,10 +194,13 @@ export async function digestFile(path: string, signal: AbortSignal | undefined):
   return { key: hash.digest('hex'), bytes };
 }
 
-async function takeFile(source: string, to: string): Promise<void> {
+/** `bytes`: as many as had a digest made of them. */
+async function takeFile(source: string, to: string, bytes: number): Promise<void> {
   await linkOrCopy(source, to);
   const file = await open(to, 'r');
   try {
+    const { size } = await file.stat();
+    if (size !== bytes) throw new JobsError('data_loss', 'RESULT_CHANGED', 'the result was written to after it was said to be done');
     await file.sync();
   } finally {
     await file.close();

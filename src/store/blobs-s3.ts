@@ -2,7 +2,7 @@
 // Always true here: an object under its key is whole and has its media type; parts of what was not finished are taken back, those of a dead process
 // a day later; nothing is deleted but by key. URLs are the store's own, presigned: the bytes do not pass through this process.
 import { randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, type S3Client } from '@aws-sdk/client-s3';
@@ -73,8 +73,11 @@ class S3Blobs implements BlobStore, AsyncDisposable {
       const taken = await digestFile(source, signal);
       return await this.#store(taken, mediaType, () => createReadStream(source, { highWaterMark: READ_BYTES }), { signal, pin, progress });
     }
-    const temporary = join(this.#options.scratch, randomBytes(12).toString('hex'));
+    const { scratch } = this.#options;
+    const temporary = join(scratch, randomBytes(12).toString('hex'));
     try {
+      // Somebody may have tidied the data folder up.
+      if (!existsSync(scratch)) await mkdir(scratch, { recursive: true });
       const taken = await takeStream(source, temporary, signal).catch((error: unknown) => {
         throw diskFull(error);
       });
@@ -94,9 +97,10 @@ class S3Blobs implements BlobStore, AsyncDisposable {
     body: () => AsyncIterable<Uint8Array>,
     { signal, pin, progress }: PutOptions,
   ): Promise<BlobStat> {
-    await pin?.(key);
+    await pin?.(key, false);
     const known = await this.#stat(key, signal);
     if (known?.bytes === bytes) return known;
+    await pin?.(key, true);
     const written = await putObject(this.#client, {
       place: { bucket: this.#options.bucket, key: this.#nameOf(key) },
       body: body(),

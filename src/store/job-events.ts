@@ -46,6 +46,11 @@ export class JobEvents {
     if (channel) channel.trimmedTo = to;
   }
 
+  /** After COMMIT: the job is no more, and whoever still reads its past is told. */
+  forgotten(jobId: JobId): void {
+    for (const cursor of [...(this.#channels.get(jobId)?.cursors ?? [])]) cursor.fail(JobsError.jobNotFound(jobId));
+  }
+
   preview(jobId: JobId, preview: Preview): void {
     const channel = this.#channels.get(jobId);
     if (!channel) return;

@@ -41,8 +41,8 @@ export class JobFigures {
     return this.#tenants.get(tenant)?.queued ?? 0;
   }
 
-  /** Inside a step: a job came, or went from one status to another. */
-  moved(tenant: string, from: JobStatus | undefined, to: JobStatus, nowMs: number): void {
+  /** Inside a step: a job came, went from one status to another, or is forgotten. */
+  moved(tenant: string, from: JobStatus | undefined, to: JobStatus | undefined, nowMs: number): void {
     this.#minute = Math.floor(nowMs / MINUTE_MS);
     this.#move(tenant, from, to);
     this.#undo(() => {
@@ -51,6 +51,7 @@ export class JobFigures {
       this.#endedOwed = new Map();
     });
     if (from !== undefined) add(this.#totalsOwed, from, -1);
+    if (to === undefined) return;
     add(this.#totalsOwed, to, 1);
     if (isTerminal(to)) add(this.#endedOwed, to, 1);
   }

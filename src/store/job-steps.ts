@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import {
   type Change,
@@ -21,11 +21,12 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
+import type { Due, Lifetimes } from './lifetimes.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { TenantUsage } from './tenant-usage.ts';
 import type { UploadTable } from './upload-records.ts';
@@ -38,6 +39,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly lifetimes: Lifetimes;
   readonly usage: TenantUsage;
   readonly uploads: UploadTable;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
@@ -53,6 +55,7 @@ export class JobSteps {
   readonly #findKey;
   readonly #keepKey;
   readonly #dropKeys;
+  readonly #dropKeyOf;
   readonly #moveFlow;
   readonly #chargeFlow;
   /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
@@ -67,6 +70,7 @@ export class JobSteps {
       `DELETE FROM idempotency WHERE (tenant, key) IN
          (SELECT tenant, key FROM idempotency WHERE expires_ms <= ? ORDER BY expires_ms LIMIT 2)`,
     );
+    this.#dropKeyOf = db.prepare('DELETE FROM idempotency WHERE tenant = ? AND key = ? AND job_id = ?');
     this.#chargeFlow = db.prepare(
       'INSERT INTO flows (tenant, virtual) VALUES (?, ?) ON CONFLICT DO UPDATE SET virtual = max(virtual, excluded.virtual)',
     );
@@ -177,7 +181,7 @@ export class JobSteps {
     return next;
   }
 
-  complete(stored: StoredJob, done: { result: MediaResult; warnings: readonly string[]; timings: Timings }): StoredJob {
+  complete(stored: StoredJob, done: Done): StoredJob {
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
     // A job that ends well without having begun took its result from the cache.
     const cached = stored.job.status === JobStatus.QUEUED;
@@ -261,7 +265,47 @@ export class JobSteps {
         metadata: { job_id: job.jobId },
       });
     }
-    return job.purgedAt ? stored : this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    this.#options.uploads.purged(stored.num);
+    return job.purgedAt ? stored : this.#purge(stored);
+  }
+
+  /** The result goes, and the uploads of a caller who has not asked for it stay as long as they would. */
+  #purge(stored: StoredJob): StoredJob {
+    const next = this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    this.#options.lifetimes.purged(next.num, next.job);
+    return next;
+  }
+
+  /** Whether `expire` has anything to do. */
+  isExpireDue(jobTtlMs: number): boolean {
+    const { lifetimes, now } = this.#options;
+    return lifetimes.results(now(), 1).length > 0 || lifetimes.ends(now() - jobTtlMs, 1).length > 0;
+  }
+
+  /** See `JobStore.expire`. */
+  expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Expired {
+    const { table, lifetimes, now } = this.#options;
+    const nowMs = now();
+    const results = lifetimes.results(nowMs, max);
+    for (const { jobId } of results) this.#purge(table.get(jobId)!);
+    const ends = lifetimes.ends(nowMs - jobTtlMs, max);
+    for (const end of ends) this.#forget(table.get(end.jobId)!, end);
+    if (ends.length > 0) table.keepMarks();
+    return { purged: results.length, forgotten: ends.length, more: results.length === max || ends.length === max };
+  }
+
+  /** The job has never been. A result that is still there goes first. */
+  #forget(found: StoredJob, end: Due): void {
+    const { table, figures, events, uploads, lifetimes, tx, now } = this.#options;
+    const { job, tenant } = found.job.result ? this.#purge(found) : found;
+    const { jobId, status } = job;
+    lifetimes.forgotten(end);
+    const key = job.request?.idempotencyKey;
+    if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
+    uploads.forgotten(found.num);
+    table.delete(found);
+    figures.moved(tenant, status, undefined, now());
+    tx.committed(() => events.forgotten(jobId));
   }
 
   /** Back into the queue at its old place, the tenant not charged for the claim. */
@@ -279,7 +323,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, usage, uploads, now } = this.#options;
+    const { table, figures, references, usage, uploads, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -293,9 +337,11 @@ export class JobSteps {
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) {
       figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
-      if (isTerminal(job.status)) uploads.ended(stored.num);
+      if (isTerminal(job.status)) {
+        uploads.ended(stored.num);
+        lifetimes.ended(stored.num, job);
+      }
     }
-    if (change.type === 'purge') uploads.purged(stored.num);
     return next;
   }
 

@@ -7,7 +7,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobStatus } from '../jobs/job.ts';
-import type { JobQuery, Sequence } from '../jobs/ports.ts';
+import type { JobId, JobQuery, Sequence } from '../jobs/ports.ts';
 import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
 import { Recent } from './recent.ts';
@@ -40,6 +40,9 @@ type Bind = string | number | null | Uint8Array;
 
 const COLUMNS =
   'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
+
+const LAST_NUM = 'last_num';
+const LAST_CHANGE = 'last_change';
 
 /** What a step may change of a row, and how it is read from a job. */
 const CHANGING: Readonly<Record<string, (stored: StoredJob) => Exclude<Bind, Uint8Array>>> = {
@@ -79,6 +82,10 @@ export class JobTable {
   readonly #events;
   readonly #lasting;
   readonly #trim;
+  readonly #deleteJob;
+  readonly #deleteEvents;
+  readonly #deleteLabel;
+  readonly #keepMark;
   #nextNum: number;
   #lastChange: number;
 
@@ -101,10 +108,17 @@ export class JobTable {
        ORDER BY sequence LIMIT ?`,
     );
     this.#trim = db.prepare(`DELETE FROM events WHERE num = ? AND sequence <= ? AND kind <> ${EVENT_KIND.state}`);
+    this.#deleteJob = db.prepare('DELETE FROM jobs WHERE num = ?');
+    this.#deleteEvents = db.prepare('DELETE FROM events WHERE num = ?');
+    this.#deleteLabel = db.prepare('DELETE FROM labels WHERE label = ? AND created_ms = ? AND num = ?');
+    this.#keepMark = db.prepare('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)');
     const { num, change } = db.prepare('SELECT max(num) AS num, max(change_no) AS change FROM jobs').get() as Record<string, number | null>;
-    this.#nextNum = (num ?? 0) + 1;
+    const mark = db.prepare('SELECT value FROM meta WHERE key = ?');
+    const marked = (key: string) => Number(Buffer.from((mark.get(key) as { value: Uint8Array } | undefined)?.value ?? []).toString());
+    this.#nextNum = Math.max(num ?? 0, marked(LAST_NUM)) + 1;
     // A gap at each start: change numbers that power loss took away are not given out again, so no token can point past news.
-    this.#lastChange = change === null || change === undefined ? 0 : change + 1_000_000;
+    const last = Math.max(change ?? 0, marked(LAST_CHANGE));
+    this.#lastChange = last === 0 ? 0 : last + 1_000_000;
   }
 
   /** Number of the latest change. */
@@ -190,6 +204,24 @@ export class JobTable {
     this.#changed(next);
   }
 
+  /** Removes a job with its events and labels. */
+  delete({ num, job }: StoredJob): void {
+    const created = timestampMs(job.createdAt!);
+    for (const [key, value] of Object.entries(job.request!.labels)) {
+      this.#deleteLabel.run(key, created, num);
+      this.#deleteLabel.run(`${key}=${value}`, created, num);
+    }
+    this.#deleteEvents.run(num);
+    this.#deleteJob.run(num);
+    this.#cache.delete(job.jobId);
+  }
+
+  /** After jobs were deleted: the numbers that they had are not given out again, over a restart either. */
+  keepMarks(): void {
+    this.#keepMark.run(LAST_NUM, Buffer.from(String(this.#nextNum - 1)));
+    this.#keepMark.run(LAST_CHANGE, Buffer.from(String(this.#lastChange)));
+  }
+
   /** Keeps a claim in memory, until the first thing that is written of the job. */
   hold(before: StoredJob, next: StoredJob): void {
     const { jobId } = next.job;
@@ -228,15 +260,19 @@ export class JobTable {
     return (this.#changes.all(change, limit) as Row[]).map((row) => this.#newest(row));
   }
 
-  /** All that a reopened store puts into its queue. */
-  *queued(): Iterable<QueuedJob> {
+  /** What a reopened store has to go on with, in one look at the jobs that have not ended: those for its queue, and the ids of those that somebody held. */
+  *unended(): Iterable<{ readonly queued: QueuedJob } | { readonly held: JobId }> {
     const rows = this.#db
       .prepare(
-        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs INDEXED BY jobs_by_status WHERE status = ? AND node IS NULL',
+        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms, node FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) ORDER BY status, created_ms',
       )
-      .iterate(JobStatus.QUEUED) as Iterable<Row>;
+      .iterate(JobStatus.QUEUED, JobStatus.PROCESSING) as Iterable<Row>;
     for (const row of rows) {
-      yield {
+      if (row.node !== null) {
+        yield { held: row.job_id as string };
+        continue;
+      }
+      const queued: QueuedJob = {
         num: row.num as number,
         jobId: row.job_id as string,
         tenant: row.tenant as string,
@@ -244,15 +280,8 @@ export class JobTable {
         readyAtMs: row.ready_ms as number,
         deadlineMs: (row.deadline_ms as number | null) ?? undefined,
       };
+      yield { queued };
     }
-  }
-
-  /** Ids of jobs that somebody held when the file was last in use, oldest first. */
-  held(): string[] {
-    const rows = this.#db
-      .prepare('SELECT job_id FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) AND node IS NOT NULL ORDER BY num')
-      .all(JobStatus.QUEUED, JobStatus.PROCESSING) as Row[];
-    return rows.map((row) => row.job_id as string);
   }
 
   /** One page, newest first, and the token of the next one. */

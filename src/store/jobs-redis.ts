@@ -5,9 +5,11 @@ import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf } from '../jobs/job.ts';
 import type {
   Claim,
+  Expired,
   JobChange,
   JobFilter,
   JobId,
@@ -26,6 +28,7 @@ import {
   canceledByCaller,
   checkUsage,
   dayOf,
+  expired,
   keyReused,
   purged,
   quotaExceeded,
@@ -43,6 +46,7 @@ import { StoreClock } from './redis/clock.ts';
 import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from './redis/connection.ts';
 import { RedisKeys } from './redis/keys.ts';
 import { type Committed, type LeaseHost, RedisLease } from './redis/lease.ts';
+import { RedisNodes } from './redis/nodes.ts';
 import {
   applyStep,
   type Changed,
@@ -132,6 +136,7 @@ interface Waiter {
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
   readonly uploads: RedisUploads;
+  readonly nodes: RedisNodes;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -167,6 +172,7 @@ export class RedisJobStore implements JobStore {
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
+    this.nodes = new RedisNodes(redis, this.#instance, now);
     this.#watches = new JobWatches({
       redis,
       now,
@@ -244,6 +250,18 @@ export class RedisJobStore implements JobStore {
     return this.#call(async () => {
       const done = await this.#change(id, purged);
       return done && present(done.stored, done.position);
+    });
+  }
+
+  /** Each job in a step of its own: nodes that sweep at once do the same, and nothing twice. */
+  expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
+    return this.#call(async () => {
+      const nowMs = this.#now();
+      const [results, ends] = (await this.#redis.run('due', [nowMs, nowMs - jobTtlMs, max])) as [Buffer[], Buffer[]];
+      for (const id of results) await this.#change(id.toString(), expired);
+      let forgotten = 0;
+      for (const id of ends) forgotten += await this.#forget(id.toString());
+      return { purged: results.length, forgotten, more: results.length === max || ends.length === max };
     });
   }
 
@@ -496,10 +514,24 @@ export class RedisJobStore implements JobStore {
     };
   }
 
+  /** A result that is still there goes first, and with it what its tenant has used. */
+  async #forget(id: JobId): Promise<number> {
+    const found = (await this.#view(id))?.stored.job;
+    if (!found) return 0;
+    if (found.result) await this.#change(id, expired);
+    const { idempotencyKey, labels } = found.request!;
+    const pairs = Object.entries(labels).flatMap(([label, value]) => [label, `${label}=${value}`]);
+    const forgotten = (await this.#redis.run('forget', [id, idempotencyKey ?? '', found.batchId ?? '', ...pairs])) as number;
+    this.#known.delete(id);
+    return forgotten;
+  }
+
   async #reclaim(remove: (key: string) => Promise<void>): Promise<void> {
     const keys = ((await this.#redis.run('reclaim', ['list'])) as Buffer[]).map(String);
     const errors: unknown[] = [];
     for (const key of keys) {
+      // A blob store that is away is asked for no more: the marks stay.
+      if (errors.some((error) => error instanceof JobsError && error.kind === 'unavailable')) break;
       try {
         if ((await this.#redis.run('reclaim', ['take', key, DELETION_MS])) !== 1) continue;
         const deleted = await remove(key).then(

@@ -8,9 +8,11 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, type MediaResult, WaitReason } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
   type Claim,
+  type Done,
+  type Expired,
   type JobChange,
   type JobFilter,
   type JobId,
@@ -35,6 +37,7 @@ import { hasEnded } from './job-filter.ts';
 import { JobSteps } from './job-steps.ts';
 import { JobTable, type StoredJob } from './job-table.ts';
 import { SqliteKeys } from './keys-sqlite.ts';
+import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
@@ -170,6 +173,7 @@ class SqliteJobStore implements JobStore {
     const uploads = new UploadTable(db, this.#now);
     this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
+      lifetimes: new Lifetimes(db),
       db,
       table: this.#table,
       queue: this.#queue,
@@ -228,6 +232,13 @@ class SqliteJobStore implements JobStore {
       const found = this.#table.get(id);
       return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
+    this.#assertOpen();
+    // Mostly there is nothing to do, and a step would wait for the disk.
+    if (!this.#steps.isExpireDue(limits.jobTtlMs)) return { purged: 0, forgotten: 0, more: false };
+    return await this.#step(true, () => this.#steps.expire(limits));
   }
 
   async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
@@ -440,8 +451,9 @@ class SqliteJobStore implements JobStore {
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */
   async recover(): Promise<void> {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
-    this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
-    const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
+    const heldIds: JobId[] = [];
+    this.#queue.restore(flows, this.#queuedAsFound(heldIds), this.#now());
+    const held = heldIds.map((jobId) => this.#table.get(jobId)!).sort((a, b) => a.num - b.num);
     for (const { tenant, job } of held) {
       this.#figures.found(tenant, job.status);
       this.#usage.found(tenant);
@@ -455,10 +467,14 @@ class SqliteJobStore implements JobStore {
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
-  *#queuedAsFound(): Iterable<QueuedJob> {
-    for (const job of this.#table.queued()) {
-      this.#figures.found(job.tenant, JobStatus.QUEUED);
-      yield job;
+  *#queuedAsFound(held: JobId[]): Iterable<QueuedJob> {
+    for (const found of this.#table.unended()) {
+      if ('held' in found) {
+        held.push(found.held);
+        continue;
+      }
+      this.#figures.found(found.queued.tenant, JobStatus.QUEUED);
+      yield found.queued;
     }
   }
 
@@ -585,7 +601,7 @@ class SqliteLease implements Lease {
     this.#blobs.clear();
   }
 
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
+  complete(done: Done): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
 

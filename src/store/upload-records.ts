@@ -169,6 +169,11 @@ export class UploadTable {
     }
   }
 
+  /** The job, which has ended, has never been; what callers still have of its uploads stays. */
+  forgotten(num: number): void {
+    for (const { upload_id } of this.#usedBy.all(num)) this.#forget.run(upload_id as string, num);
+  }
+
   #letGo(id: string): void {
     this.#move.run(this.#isNeeded.get(id) ? State.released : State.deleting, id);
   }

@@ -130,6 +130,8 @@ const SCRIPTS = [
   'reclaim',
   'keys',
   'uploads',
+  'due',
+  'forget',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */

@@ -1,7 +1,7 @@
 // A job in Redis: its record as a hash, and the arguments by which one step changes it. Always true here: a `RedisJob` is immutable, and is
 // what the record was at version `ver`.
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
@@ -89,6 +89,7 @@ export interface Changed {
   readonly events: readonly JobEvent[];
   readonly lease: 'keep' | 'pin' | 'end';
   readonly queue: Step['queue'];
+  readonly keepsUploads?: boolean | undefined;
   /** Whoever watches all jobs sees it. */
   readonly visible: boolean;
 }
@@ -111,7 +112,7 @@ export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Pa
     blob: before.held && lease === 'keep' ? before.blob : (job.result?.sha256 ?? ''),
   };
   const events = silent ? [] : [eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)];
-  return { next, events, lease, queue, visible: true };
+  return { next, events, lease, queue, visible: true, keepsUploads: step.keepsUploads };
 }
 
 export function eventOf(job: Job, body: JobEvent['event'], nowMs: number): JobEvent {
@@ -134,6 +135,9 @@ export function encodeCommit(
   if (job.cancelRequestedAt) fields.push('cancel', '1');
   const used = usedBy(before.job, job);
   const ends = isTerminal(job.status) && !isTerminal(before.job.status);
+  if (changed.keepsUploads) fields.push('keeps', '1');
+  if (ends) fields.push('finished', `${timestampMs(job.finishedAt!)}`);
+  if (ends && job.resultExpireTime) fields.push('expires', `${timestampMs(job.resultExpireTime)}`);
   const args: (string | Uint8Array)[] = [
     job.jobId,
     `${before.ver}`,

@@ -71,12 +71,22 @@ if reason ~= reason_was then
 end
 if terminal(status) then
   -- The only change of a job that has ended is its purge.
-  if terminal(was[8]) then uploads_purged(id, place) else uploads_ended(id, place) end
+  if not terminal(was[8]) then uploads_ended(id, place)
+  elseif not call('HGET', key, 'keeps') then uploads_purged(id, place) end
 end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
   call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1)
   call('EXPIRE', hour, 34560000)
+end
+
+-- When what has ended goes. Nothing but a purge follows an end.
+if terminal(was[8]) then
+  call('ZREM', P .. 'expiring', place)
+elseif terminal(status) then
+  local ends = call('HMGET', key, 'finished', 'expires')
+  call('ZADD', P .. 'ended_jobs', ends[1], place)
+  if ends[2] then call('ZADD', P .. 'expiring', ends[2], place) end
 end
 
 if ARGV[13] ~= '0' or ARGV[14] ~= '0' then

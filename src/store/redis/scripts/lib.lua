@@ -7,6 +7,7 @@
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
 --   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
 --   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
+--   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
 --   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
@@ -75,6 +76,12 @@ local function uploads_ended(id, place)
     call('SREM', P .. 'needs:' .. upload, place)
     if call('HGET', P .. 'upload:' .. upload, 'state') == 'released' then let_go(upload) end
   end
+end
+
+-- A job is forgotten: what callers still have of its uploads stays.
+local function uploads_forgotten(id, place)
+  for _, upload in ipairs(call('SMEMBERS', P .. 'names:' .. id)) do call('SREM', P .. 'uses:' .. upload, place) end
+  call('DEL', P .. 'names:' .. id)
 end
 
 -- A job that has ended is to leave nothing behind.

@@ -26,23 +26,23 @@ from facefusion_jobs.v1 import job_pb2 as facefusion_dot_jobs_dot_v1_dot_job__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65\x66usion/jobs/v1/event.proto\x12\x12\x66\x61\x63\x65\x66usion.jobs.v1\x1a\x1c\x66\x61\x63\x65\x66usion/jobs/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x03\n\x08JobEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\rR\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12:\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1c.facefusion.jobs.v1.SnapshotH\x00R\x08snapshot\x12\x34\n\x05state\x18\x04 \x01(\x0b\x32\x1c.facefusion.jobs.v1.JobStateH\x00R\x05state\x12:\n\x08progress\x18\x05 \x01(\x0b\x32\x1c.facefusion.jobs.v1.ProgressH\x00R\x08progress\x12+\n\x03log\x18\x06 \x01(\x0b\x32\x17.facefusion.jobs.v1.LogH\x00R\x03log\x12\x37\n\x07preview\x18\x07 \x01(\x0b\x32\x1b.facefusion.jobs.v1.PreviewH\x00R\x07preview\x12(\n\rskipped_after\x18\x08 \x01(\rH\x01R\x0cskippedAfter\x88\x01\x01\x42\x07\n\x05\x65ventB\x10\n\x0e_skipped_after\"K\n\x08Snapshot\x12)\n\x03job\x18\x01 \x01(\x0b\x32\x17.facefusion.jobs.v1.JobR\x03job\x12\x14\n\x05reset\x18\x02 \x01(\x08R\x05reset\"\xe5\x02\n\x08Progress\x12/\n\x04step\x18\x01 \x01(\x0e\x32\x1b.facefusion.jobs.v1.JobStepR\x04step\x12\x18\n\x07percent\x18\x02 \x01(\x01R\x07percent\x12\x1f\n\x0b\x66rames_done\x18\x03 \x01(\rR\nframesDone\x12!\n\x0c\x66rames_total\x18\x04 \x01(\rR\x0b\x66ramesTotal\x12*\n\x11\x66rames_per_second\x18\x05 \x01(\x01R\x0f\x66ramesPerSecond\x12N\n\x15\x65stimated_finish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65stimatedFinishTime\x12$\n\x0b\x65ta_seconds\x18\x07 \x01(\x01H\x00R\netaSeconds\x88\x01\x01\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\rR\x07\x61ttemptB\x0e\n\x0c_eta_seconds\"S\n\x03Log\x12\x32\n\x05level\x18\x01 \x01(\x0e\x32\x1c.facefusion.jobs.v1.LogLevelR\x05level\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"3\n\x07Preview\x12\x12\n\x04jpeg\x18\x01 \x01(\x0cR\x04jpeg\x12\x14\n\x05\x66rame\x18\x02 \x01(\rR\x05\x66rame*w\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x12\n\x0eLOG_LEVEL_WARN\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x42\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61\x63\x65\x66usion/jobs/v1/event.proto\x12\x12\x66\x61\x63\x65\x66usion.jobs.v1\x1a\x1c\x66\x61\x63\x65\x66usion/jobs/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x03\n\x08JobEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\rR\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12:\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1c.facefusion.jobs.v1.SnapshotH\x00R\x08snapshot\x12\x34\n\x05state\x18\x04 \x01(\x0b\x32\x1c.facefusion.jobs.v1.JobStateH\x00R\x05state\x12:\n\x08progress\x18\x05 \x01(\x0b\x32\x1c.facefusion.jobs.v1.ProgressH\x00R\x08progress\x12+\n\x03log\x18\x06 \x01(\x0b\x32\x17.facefusion.jobs.v1.LogH\x00R\x03log\x12\x37\n\x07preview\x18\x07 \x01(\x0b\x32\x1b.facefusion.jobs.v1.PreviewH\x00R\x07preview\x12(\n\rskipped_after\x18\x08 \x01(\rH\x01R\x0cskippedAfter\x88\x01\x01\x42\x07\n\x05\x65ventB\x10\n\x0e_skipped_after\"K\n\x08Snapshot\x12)\n\x03job\x18\x01 \x01(\x0b\x32\x17.facefusion.jobs.v1.JobR\x03job\x12\x14\n\x05reset\x18\x02 \x01(\x08R\x05reset\"\xa5\x03\n\x08Progress\x12/\n\x04step\x18\x01 \x01(\x0e\x32\x1b.facefusion.jobs.v1.JobStepR\x04step\x12\x18\n\x07percent\x18\x02 \x01(\x01R\x07percent\x12\x1f\n\x0b\x66rames_done\x18\x03 \x01(\rR\nframesDone\x12!\n\x0c\x66rames_total\x18\x04 \x01(\rR\x0b\x66ramesTotal\x12*\n\x11\x66rames_per_second\x18\x05 \x01(\x01R\x0f\x66ramesPerSecond\x12N\n\x15\x65stimated_finish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65stimatedFinishTime\x12$\n\x0b\x65ta_seconds\x18\x07 \x01(\x01H\x00R\netaSeconds\x88\x01\x01\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\rR\x07\x61ttempt\x12\x1d\n\nbytes_done\x18\t \x01(\x04R\tbytesDone\x12\x1f\n\x0b\x62ytes_total\x18\n \x01(\x04R\nbytesTotalB\x0e\n\x0c_eta_seconds\"S\n\x03Log\x12\x32\n\x05level\x18\x01 \x01(\x0e\x32\x1c.facefusion.jobs.v1.LogLevelR\x05level\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\"3\n\x07Preview\x12\x12\n\x04jpeg\x18\x01 \x01(\x0cR\x04jpeg\x12\x14\n\x05\x66rame\x18\x02 \x01(\rR\x05\x66rame*w\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x12\n\x0eLOG_LEVEL_WARN\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x42\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'facefusion.jobs.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGLEVEL']._serialized_start=1126
-  _globals['_LOGLEVEL']._serialized_end=1245
+  _globals['_LOGLEVEL']._serialized_start=1190
+  _globals['_LOGLEVEL']._serialized_end=1309
   _globals['_JOBEVENT']._serialized_start=118
   _globals['_JOBEVENT']._serialized_end=549
   _globals['_SNAPSHOT']._serialized_start=551
   _globals['_SNAPSHOT']._serialized_end=626
   _globals['_PROGRESS']._serialized_start=629
-  _globals['_PROGRESS']._serialized_end=986
-  _globals['_LOG']._serialized_start=988
-  _globals['_LOG']._serialized_end=1071
-  _globals['_PREVIEW']._serialized_start=1073
-  _globals['_PREVIEW']._serialized_end=1124
+  _globals['_PROGRESS']._serialized_end=1050
+  _globals['_LOG']._serialized_start=1052
+  _globals['_LOG']._serialized_end=1135
+  _globals['_PREVIEW']._serialized_start=1137
+  _globals['_PREVIEW']._serialized_end=1188
 # @@protoc_insertion_point(module_scope)

@@ -52,7 +52,7 @@ class Snapshot(_message.Message):
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ..., reset: bool = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("step", "percent", "frames_done", "frames_total", "frames_per_second", "estimated_finish_time", "eta_seconds", "attempt")
+    __slots__ = ("step", "percent", "frames_done", "frames_total", "frames_per_second", "estimated_finish_time", "eta_seconds", "attempt", "bytes_done", "bytes_total")
     STEP_FIELD_NUMBER: _ClassVar[int]
     PERCENT_FIELD_NUMBER: _ClassVar[int]
     FRAMES_DONE_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,8 @@ class Progress(_message.Message):
     ESTIMATED_FINISH_TIME_FIELD_NUMBER: _ClassVar[int]
     ETA_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DONE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     step: _job_pb2.JobStep
     percent: float
     frames_done: int
@@ -69,7 +71,9 @@ class Progress(_message.Message):
     estimated_finish_time: _timestamp_pb2.Timestamp
     eta_seconds: float
     attempt: int
-    def __init__(self, step: _Optional[_Union[_job_pb2.JobStep, str]] = ..., percent: _Optional[float] = ..., frames_done: _Optional[int] = ..., frames_total: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., eta_seconds: _Optional[float] = ..., attempt: _Optional[int] = ...) -> None: ...
+    bytes_done: int
+    bytes_total: int
+    def __init__(self, step: _Optional[_Union[_job_pb2.JobStep, str]] = ..., percent: _Optional[float] = ..., frames_done: _Optional[int] = ..., frames_total: _Optional[int] = ..., frames_per_second: _Optional[float] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., eta_seconds: _Optional[float] = ..., attempt: _Optional[int] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
 
 class Log(_message.Message):
     __slots__ = ("level", "message")

@@ -138,7 +138,7 @@ class Webhook(_message.Message):
     def __init__(self, url: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[JobStatus, str]]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request", "tenant")
+    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request", "tenant", "result_expire_time")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class Job(_message.Message):
     SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     status: JobStatus
     progress: int
@@ -197,7 +198,8 @@ class Job(_message.Message):
     submitted_by: str
     request: JobRequest
     tenant: str
-    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., tenant: _Optional[str] = ...) -> None: ...
+    result_expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., tenant: _Optional[str] = ..., result_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class JobState(_message.Message):
     __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "queue_position", "wait_reason", "attempt", "slot", "updated_at", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "error_message", "error", "result", "warnings", "cached", "sequence")
@@ -254,7 +256,7 @@ class JobError(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ...) -> None: ...
 
 class MediaResult(_message.Message):
-    __slots__ = ("media_type", "bytes", "sha256", "width", "height", "frames", "duration_seconds")
+    __slots__ = ("media_type", "bytes", "sha256", "width", "height", "frames", "duration_seconds", "output_uri")
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +264,7 @@ class MediaResult(_message.Message):
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
     media_type: str
     bytes: int
     sha256: str
@@ -269,7 +272,8 @@ class MediaResult(_message.Message):
     height: int
     frames: int
     duration_seconds: float
-    def __init__(self, media_type: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., frames: _Optional[int] = ..., duration_seconds: _Optional[float] = ...) -> None: ...
+    output_uri: str
+    def __init__(self, media_type: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., frames: _Optional[int] = ..., duration_seconds: _Optional[float] = ..., output_uri: _Optional[str] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("name", "version")
