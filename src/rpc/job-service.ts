@@ -25,6 +25,7 @@ import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/
 import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { violationsOf } from './interceptors.ts';
+import { type HeldInput, readInput } from './job-inputs.ts';
 
 export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
@@ -40,6 +41,7 @@ export interface JobServiceOptions extends AdmissionRules {
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
   readonly tenant: string;
+  readonly heldInput: HeldInput;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -118,6 +120,10 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
       const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    getInput: async function* ({ jobId, input }, { signal }) {
+      yield* readInput(options.heldInput, await existing(jobId), input, signal);
     },
 
     async *watch({ jobId, afterSequence }, { signal }) {
