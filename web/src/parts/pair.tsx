@@ -5,6 +5,8 @@ import { isVideo, shownStatus } from '../jobs/status.ts';
 import { jobThumbnail } from '../service/thumbnails.ts';
 import { Icon } from './icons.tsx';
 
+const STAYS_MS = 150;
+
 export function Pair({ job }: { readonly job: Job }) {
   const target = useThumbnail(job, 'target');
   const source = useThumbnail(job, 'source_images[0]');
@@ -34,10 +36,16 @@ export function useThumbnail(job: Job, input: string): string | undefined {
     setUrl(undefined);
     if (shown === undefined) return;
     const stop = new AbortController();
-    void jobThumbnail(jobId, input, shown, stop.signal).then((found) => {
-      if (!stop.signal.aborted) setUrl(found);
-    });
-    return () => stop.abort();
+    // A row that flies by asks for nothing.
+    const timer = setTimeout(() => {
+      void jobThumbnail(jobId, input, shown, stop.signal).then((found) => {
+        if (!stop.signal.aborted) setUrl(found);
+      });
+    }, STAYS_MS);
+    return () => {
+      clearTimeout(timer);
+      stop.abort();
+    };
   }, [jobId, input, shown]);
   return url;
 }

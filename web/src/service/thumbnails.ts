@@ -13,6 +13,9 @@ let opened: Promise<IDBDatabase | undefined> | undefined;
 /** Object URLs by name; they live as long as the page. */
 const urls = new Map<string, Promise<string | undefined>>();
 
+/** Names of what has no picture. */
+const without = new Set<string>();
+
 /** An upload never changes; a file under the input root may, so its picture is one job's. */
 function nameOf(reference: string, jobId: string): string {
   return reference.startsWith('upload://') ? reference : `${jobId} ${reference}`;
@@ -31,14 +34,16 @@ export function thumbnailOf(reference: string, jobId = ''): Promise<string | und
 
 /** The same, asking the service where there is none. It waits for its turn, so that a list that is scrolled asks for what is in sight. */
 export async function jobThumbnail(jobId: string, input: string, reference: string, signal: AbortSignal): Promise<string | undefined> {
+  const name = nameOf(reference, jobId);
   const known = await thumbnailOf(reference, jobId);
-  if (known !== undefined || /^(https?|s3|job):/i.test(reference)) return known;
+  if (known !== undefined || without.has(name) || /^(https?|s3|job):/i.test(reference)) return known;
   return await inTurn(async () => {
     const file = signal.aborted ? undefined : await fetchInput(jobId, input, MOST_BYTES, signal);
     if (signal.aborted) return undefined;
     const picture = file?.type.startsWith('image/') ? await drawThumbnail(file) : undefined;
     // What cannot be shown is not asked for again.
-    if (picture) await keepThumbnail(nameOf(reference, jobId), picture);
+    if (picture) await keepThumbnail(name, picture);
+    else without.add(name);
     return picture && (await thumbnailOf(reference, jobId));
   });
 }
