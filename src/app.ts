@@ -1,7 +1,6 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
 import { mkdir, readFile, stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { extname, join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
@@ -14,12 +13,13 @@ import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
+import { Fleet } from './fleet.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-import type { BlobStore } from './jobs/ports.ts';
+import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
@@ -64,7 +64,8 @@ export interface Surroundings {
 export interface App {
   /** Base URL of the one port. */
   readonly address: string;
-  readonly scheduler: Scheduler;
+  /** Undefined: this process has no workers. */
+  readonly scheduler: Scheduler | undefined;
   /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
   readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
@@ -101,7 +102,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
+  const { store, nodes } = await openStore(config, log, opened);
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
   const copies = await openOutputs(config, opened);
   const retention = opened.last(
@@ -125,19 +126,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     }),
   );
   const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
-  const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
+  const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
-  /** What the workers last said that they are; known from the first warm one on. */
-  let known: Engine | undefined;
-  const engine = (): Engine => {
-    const facts = scheduler.capabilities();
-    if (facts?.capabilities) known = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
-    if (known) return known;
-    const problem = scheduler.slots().find((slot) => slot.problem)?.problem;
-    throw new JobsError('unavailable', 'ENGINE_NOT_READY', `the engine is not ready yet${problem ? `: ${problem}` : ''}`, {
-      retryAfterSeconds: 1,
-    });
-  };
+  const fleet = opened.last(
+    'fleet',
+    new Fleet({ node: config.node, nodes, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
+  );
+  await fleet.start();
 
   let watchers = 0;
   const watched = {
@@ -151,7 +146,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const jobs: JobServiceOptions = {
     store,
     blobs,
-    engine,
+    engine: (wanted) => fleet.engine(wanted),
     checkReference: references.check,
     heldInput: async (reference) => await references.held?.(reference),
     limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
@@ -169,8 +164,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const system = {
     version: surroundings.version,
     store,
-    engine,
-    slots: () => scheduler.slots(),
+    engine: () => fleet.engine(),
+    slots: () => fleet.slots(),
     referenceSchemes: references.schemes,
     watchers: () => watchers,
   };
@@ -181,28 +176,33 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
     { desc: SystemService, implementation: createSystemService(system) },
   ];
-  const services = [...ours, healthService(health)];
+  /** Of a process that has workers alone, only the health. */
+  const served = config.role === 'worker' ? [] : ours;
+  const services = [...served, healthService(health)];
 
+  let scheduler: Scheduler | undefined;
+  const ownSlots = () => scheduler?.slots() ?? [];
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
-    slotsByState: () => countBy(scheduler.slots().map((slot) => WorkerState[slot.state].toLowerCase())),
+    slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
-    workerRestarts: () => scheduler.slots().reduce((sum, slot) => sum + slot.restarts, 0),
+    workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
-  const webConsole = config.console
-    ? await openConsole({
-        dir: join(surroundings.root, 'web', 'dist'),
-        mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
-      })
-    : undefined;
+  const webConsole =
+    config.console && config.role !== 'worker'
+      ? await openConsole({
+          dir: join(surroundings.root, 'web', 'dist'),
+          mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+        })
+      : undefined;
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
-    restServices: ours,
+    restServices: served,
     interceptors: interceptors(SELF_VALIDATED),
     log,
     count: (facts) => metrics.request(facts),
@@ -214,16 +214,27 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
+    openApiHeaders: Object.fromEntries(
+      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+        `${method.parent.typeName}.${method.name}`,
+        [IDEMPOTENCY_HEADER],
+      ]),
+    ),
     async ready() {
-      const slots = scheduler.slots();
-      const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : config.engine, engine_version: warm ? engine().version : null, slots: slots.length };
+      const slots = ownSlots();
+      const engine = fleet.isReady ? fleet.engine() : undefined;
+      const warm = config.role === 'worker' ? scheduler?.capabilities() !== undefined : engine !== undefined;
+      const facts = {
+        role: config.role,
+        engine: engine?.name ?? config.engine,
+        engine_version: engine?.version ?? null,
+        slots: slots.length,
+      };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
-      if (!warm)
-        return {
-          ready: false,
-          facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
-        };
+      if (!warm) {
+        const nobody = config.role === 'api' ? 'no node of the fleet has a warm worker yet' : 'the first worker is not warm yet';
+        return { ready: false, facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? nobody } };
+      }
       try {
         await store.ping();
       } catch (error) {
@@ -233,6 +244,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       return { ready: true, facts };
     },
     routes(app) {
+      if (config.role === 'worker') return;
       addBlobRoutes(app);
       const common = { tenantOf: () => TENANT, report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
@@ -243,47 +255,55 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
-  const workRoot = join(config.dataDir, 'work');
-  const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
-  // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
-  const scheduler = await Scheduler.open({
-    node: hostname(),
-    store,
-    slots: processes.slots,
-    worker: processes.worker,
-    workRoot,
-    handOver: processes.isolation?.handOver,
-    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
-    storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
-    retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
-    storePatienceMs: config.storePatienceMs,
-    runTimeoutMs: config.runTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    logger: log,
-  });
-  opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
+  if (config.role !== 'api') {
+    const workRoot = join(config.dataDir, 'work');
+    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
+    scheduler = await Scheduler.open({
+      node: config.node,
+      store,
+      slots: processes.slots,
+      worker: processes.worker,
+      workRoot,
+      handOver: processes.isolation?.handOver,
+      prepare: (job, folder, signal, report) =>
+        prepare({ resolver: references, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
+      retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
+      storePatienceMs: config.storePatienceMs,
+      runTimeoutMs: config.runTimeoutMs,
+      cancelGraceMs: config.cancelGraceMs,
+      logger: log,
+    });
+    const opening = scheduler;
+    opened.last('workers', { [Symbol.asyncDispose]: () => opening.drain(config.drainTimeoutMs) });
+    fleet.attach(opening);
+  }
 
   address = await server.listen(config.host, config.port);
-  for (const { desc } of ours) health.set(desc.typeName, ServingStatus.SERVING);
+  for (const { desc } of served) health.set(desc.typeName, ServingStatus.SERVING);
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = scheduler
+    const up = fleet
       .slots()
       .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
     health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
-  scheduler.onChange(followWorkers);
+  fleet.onChange = followWorkers;
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
   const { home, installed } = config.facefusion ?? {};
-  log.info({ address, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir }, 'the service listens');
-  void scheduler.ready.then(() => {
-    const { name, version } = engine();
+  log.info(
+    { address, role: config.role, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir },
+    'the service listens',
+  );
+  void scheduler?.ready.then(() => {
+    const { name, version } = fleet.engine();
     log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
   });
-  return { address, scheduler, unfit: scheduler.unfit, close: () => opened.close() };
+  return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -314,6 +334,12 @@ async function prepare(
     parameters,
   };
 }
+
+const IDEMPOTENCY_HEADER = {
+  name: 'Idempotency-Key',
+  description: 'The same key with the same request gives the same job for 24 h; as idempotency_key in the request',
+  example: 'order-17',
+};
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
 async function storeResult(
@@ -363,6 +389,24 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
     verdicts: 10_000,
     log,
   });
+}
+
+/** The job store, and who else is in its fleet. */
+async function openStore(
+  config: Config,
+  log: Logger,
+  opened: Closing,
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+  if (config.storeRedis === undefined) {
+    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log })), nodes: undefined };
+  }
+  const { openRedisJobStore } = await import('./store/jobs-redis.ts');
+  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log }));
+  if (config.blobsS3 === undefined) {
+    const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
+    log.warn({ blobs: config.blobsPath }, words);
+  }
+  return { store, nodes: store.nodes };
 }
 
 /** The store of results, and the routes that its URLs lead to, where they lead to this service. */

@@ -1,6 +1,7 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
 // Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
 import { isIP } from 'node:net';
+import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
 import { didYouMean } from './jobs/parameters.ts';
@@ -14,7 +15,15 @@ export interface Config {
   readonly metricsPort: number;
   readonly dataDir: string;
   readonly inputRoot: string;
+  /** The SQLite file, where `storeRedis` is not set. */
   readonly storePath: string;
+  /** URL of the fleet's Redis; may hold a password. */
+  readonly storeRedis: string | undefined;
+  /** Begins the fleet's keys in Redis. */
+  readonly fleet: string;
+  readonly role: 'all' | 'api' | 'worker';
+  /** What this machine is called in the list of slots. */
+  readonly node: string;
   readonly blobsPath: string;
   /** Where results are kept on S3, the key a prefix that is empty or ends with '/'; undefined: in `blobsPath`. */
   readonly blobsS3: S3Place | undefined;
@@ -167,12 +176,14 @@ const origins: Parse<readonly string[]> = (value) => {
         'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
       );
 };
-const located =
-  (scheme: string, later: RegExp): Parse<string> =>
-  (value) => {
-    if (value.startsWith(`${scheme}:`) && value.length > scheme.length + 1) return value.slice(scheme.length + 1);
-    return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
-  };
+/** A path, or the URL of a Redis. */
+const store: Parse<{ readonly path?: string; readonly redis?: string }> = (value) => {
+  if (/^sqlite:./.test(value)) return { path: value.slice('sqlite:'.length) };
+  if (/^rediss?(\+cluster|\+sentinel)?:\/\/[^/\s]+/.test(value)) return { redis: value };
+  return new Problem('sqlite:PATH, redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS, and either with +cluster or +sentinel');
+};
+const plainName: Parse<string> = (value) =>
+  /^[\w.-]{1,63}$/.test(value) ? value : new Problem('up to 63 letters, digits, dots, dashes and underscores');
 /** A path, or a place on S3 whose key is made a prefix. */
 const blobs: Parse<string | S3Place> = (value) => {
   if (/^local:./.test(value)) return value.slice('local:'.length);
@@ -230,7 +241,9 @@ export const SETTINGS = {
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
-  STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
+  STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
+  FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(
     text,
@@ -262,7 +275,11 @@ export const SETTINGS = {
   ),
   WORKER_MEMORY: setting(offOr(bytes), 'off', 'memory that a worker may take, in host memory; `off` for no limit'),
   WORKER_FILE_BYTES: setting(offOr(bytes), '200G', 'largest file that a worker may write; `off` for no limit'),
-  ROLE: setting(oneOf('all'), 'all', 'all: API and worker in one process'),
+  ROLE: setting(
+    oneOf('all', 'api', 'worker'),
+    'all',
+    'all: API and workers in one process; api: no workers; worker: no API, only health and metrics. Both need a Redis store',
+  ),
   SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
@@ -368,7 +385,7 @@ export function readConfig(
     const given = env[`FFJOBS_${name}`];
     const used = given === undefined || given === '' ? fallback : given;
     const value = used === undefined ? undefined : parse(used);
-    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${given}'; allowed: ${value.allowed}`);
+    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${withoutPassword(given!)}'; allowed: ${value.allowed}`);
     else values[name] = value;
   }
   const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
@@ -388,6 +405,9 @@ export function readConfig(
   }
   if (v.TEST_SYNTHETIC_MODELS === '1' && v.HOST !== undefined && !isLoopback(v.HOST)) {
     problems.push('FFJOBS_TEST_SYNTHETIC_MODELS=1 is for tests, which listen on loopback: its results are no results');
+  }
+  if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
+    problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
   if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
@@ -418,7 +438,16 @@ export function readConfig(
     metricsPort: v.METRICS_PORT!,
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
-    storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
+    storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
+    storeRedis: v.STORE?.redis,
+    fleet: v.FLEET!,
+    role: v.ROLE!,
+    node:
+      v.NODE ??
+      (hostname()
+        .replace(/[^\w.-]/g, '-')
+        .slice(0, 63) ||
+        'node'),
     blobsPath: path(typeof v.BLOBS === 'string' ? v.BLOBS : undefined) ?? resolve(dataDir, 'blobs'),
     blobsS3: typeof v.BLOBS === 'string' ? undefined : v.BLOBS,
     engine,
@@ -534,4 +563,8 @@ function isHost(entry: string): boolean {
   if (isIP(entry) !== 0) return true;
   const [, address, name] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(entry) ?? [];
   return address === undefined ? name !== undefined && /^[\w.-]+$/.test(name) : isIP(address) === 6;
+}
+
+function withoutPassword(value: string): string {
+  return value.replace(/:[^:@/]*@/, ':***@');
 }

@@ -21,6 +21,7 @@ import {
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
+import { placementOf } from '../jobs/placement.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
@@ -33,7 +34,7 @@ export interface JobServiceOptions extends AdmissionRules {
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
-  readonly engine: () => Engine;
+  readonly engine: (wanted?: string) => Engine;
   readonly limits: Limits;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
@@ -79,7 +80,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     cancelBatch: notYet('batches'),
 
     async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(), options);
+      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(job?.engine), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -212,7 +213,8 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest): Promise<Submitted> {
-    const admission = await admit(request, tenant, engine(), options);
+    const wanted = engine(request.engine);
+    const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {
@@ -223,6 +225,7 @@ function submitter(options: JobServiceOptions) {
         warnings: admission.warnings,
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
+        placement: placementOf(wanted.name, admission.parameters, admission.processors),
       },
       limits,
     );

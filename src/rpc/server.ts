@@ -41,6 +41,8 @@ export interface ServerOptions {
   readonly text: Readonly<Record<string, TextRenderer>>;
   /** Bodies to begin with, by type name, for the OpenAPI document. */
   readonly examples?: OpenApiOptions['examples'];
+  /** Headers that implementations heed, by method, for the OpenAPI document. */
+  readonly openApiHeaders?: OpenApiOptions['headers'];
   /** Paths of the routes below that belong into the OpenAPI document. */
   readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
@@ -169,6 +171,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     comments,
     text: Object.keys(options.text),
     examples: options.examples,
+    headers: options.openApiHeaders,
     extra: options.openApiExtra,
   });
   const documentText = JSON.stringify(document);
