@@ -6,21 +6,25 @@ import { type GetInputResponse, GetInputResponseSchema } from '../../gen/facefus
 import { JobsError } from '../jobs/errors.ts';
 import { type Job, JobStatus } from '../jobs/job.ts';
 
-/** A file that the service holds; undefined: it holds none of that reference. */
-export type HeldInput = (reference: string) => Promise<
-  | {
-      readonly bytes: number;
-      readonly mediaType: string;
-      read(): AsyncIterable<Uint8Array>;
-    }
-  | undefined
->;
+export interface HeldFile {
+  readonly bytes: number;
+  readonly mediaType: string;
+  read(): AsyncIterable<Uint8Array>;
+}
+
+/** A tenant's file that the service holds; undefined: it holds none of that reference. */
+export type HeldInput = (reference: string, tenant: string) => Promise<HeldFile | undefined>;
 
 /** Largest chunk of one message. */
 const CHUNK_BYTES = 256 * 1024;
 
 /** Facts, then chunks. `input` as violations name it; empty: the target. */
-export async function* readInput(held: HeldInput, job: Job, input: string, signal: AbortSignal): AsyncGenerator<GetInputResponse> {
+export async function* readInput(
+  held: (reference: string) => Promise<HeldFile | undefined>,
+  job: Job,
+  input: string,
+  signal: AbortSignal,
+): AsyncGenerator<GetInputResponse> {
   if (job.status === JobStatus.REFUSED) {
     throw new JobsError(
       'failed_precondition',
