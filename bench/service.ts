@@ -65,7 +65,6 @@ export class Service implements AsyncDisposable {
       stdio: ['ignore', log, log],
       env: {
         ...withoutSettings(process.env),
-        ...options.env,
         NODE_ENV: 'production',
         FFJOBS_PORT: String(ports[0]),
         FFJOBS_METRICS_PORT: String(ports[1]),
