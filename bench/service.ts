@@ -140,7 +140,7 @@ export function workerEnvironment(): Promise<string> {
 }
 
 function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('FFJOBS_') && name !== 'FACEFUSION_HOME'));
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !/^(FFJOBS|FACEFUSION)_/.test(name)));
 }
 
 function tail(file: string): string {

@@ -11,8 +11,11 @@ const FILES = [
   'bin/ffjobs.mjs',
   'scripts/node24.mjs',
   'src/store/migrations/*.sql',
+  'src/store/redis/scripts/*.lua',
   'gen/**/*.{js,d.ts,json}',
   'proto/**/*.proto',
+  'web/dist/index.html',
+  'web/dist/assets/*',
   'worker/pyproject.toml',
   'worker/requirements.txt',
   'worker/facefusion_worker/**/*.py',
@@ -22,6 +25,7 @@ const FILES = [
 ];
 
 export function build(dist: string): void {
+  execFileSync(process.execPath, [join(ROOT, 'scripts', 'build-web.ts')], { cwd: ROOT, stdio: 'inherit' });
   rmSync(dist, { recursive: true, force: true });
   execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', 'tsconfig.build.json', '--outDir', dist], { cwd: ROOT, stdio: 'inherit' });
   for (const file of FILES.flatMap((pattern) => globSync(pattern, { cwd: ROOT }))) cpSync(join(ROOT, file), join(dist, file));
@@ -29,9 +33,11 @@ export function build(dist: string): void {
     scripts: _,
     devDependencies: __,
     private: ___,
+    exports,
     ...facts
   } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<string, unknown>;
-  writeFileSync(join(dist, 'package.json'), `${JSON.stringify(facts, null, 2)}\n`);
+  const made = { ...facts, exports: JSON.parse(JSON.stringify(exports).replaceAll('.ts"', '.js"')) as unknown };
+  writeFileSync(join(dist, 'package.json'), `${JSON.stringify(made, null, 2)}\n`);
 }
 
 if (import.meta.main) {

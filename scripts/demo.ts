@@ -10,7 +10,7 @@ import { showPhases } from '../src/cli/local/phases.ts';
 import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
 import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
-import { follow } from '../src/cli/remote/follow.ts';
+
 import { download } from '../src/cli/remote/media.ts';
 import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, withEvent } from '../src/cli/remote/progress.ts';
 import { targetField } from '../src/cli/remote/request.ts';
@@ -124,7 +124,7 @@ async function swap(service: Service, title: string, target: string, progress: P
   });
   const { jobId } = job!;
   let view = NOTHING_YET;
-  for await (const event of follow(service.jobs, jobId, { signal: leaving.signal })) {
+  for await (const event of service.watch(jobId, { signal: leaving.signal })) {
     view = withEvent(view, event);
     showView(line, view);
   }

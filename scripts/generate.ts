@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fromBinary } from '@bufbuild/protobuf';
 import { type DescriptorProto, type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { generatePython, PYTHON_GEN } from './generate-python.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const CACHE = join(ROOT, '.cache', 'proto');
@@ -106,6 +107,7 @@ export function manifest(): Record<string, string> {
     ...globSync('proto/**/*.proto', { cwd: ROOT }),
     'gen/comments.json',
     ...globSync('gen/**/*.{js,ts}', { cwd: ROOT }),
+    ...globSync(`${PYTHON_GEN}/*_pb2*`, { cwd: ROOT }),
   ].sort();
   return Object.fromEntries(
     files.map((file) => [
@@ -121,7 +123,8 @@ if (import.meta.main) {
   fetchThirdParty();
   run(join(ROOT, 'node_modules', '.bin', 'buf'), ['lint'], ROOT);
   run(join(ROOT, 'node_modules', '.bin', 'buf'), ['generate'], ROOT);
+  generatePython();
   writeFileSync(COMMENTS, `${JSON.stringify(comments(), null, 2)}\n`);
   writeFileSync(MANIFEST, `${JSON.stringify(manifest(), null, 2)}\n`);
-  process.stdout.write('gen/ is up to date\n');
+  process.stdout.write('gen/ and the Python client are up to date\n');
 }

@@ -1,6 +1,7 @@
 // `npm test [-- WORD ...]`: everything that can be checked on this machine, with nothing installed by hand. The last line is always
 // `N passed, N failed, N skipped`. `test/suites.json` lists what must have run: one of them missing, or a suite that is not listed, is a failure,
 // so that nothing falls out silently. Words choose the suites whose names contain one of them. `--list` writes the list anew.
+// `npm run test:engine` is `--engine`: the suites with the real FaceFusion alone, and all of them, on one checkout or two.
 import { spawn } from 'node:child_process';
 import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -11,6 +12,8 @@ import { create, type DescFile, toBinary } from '@bufbuild/protobuf';
 import { type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { showPhases } from '../src/cli/local/phases.ts';
 import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { readSettings } from '../src/cli/local/settings.ts';
+import { ConfigError } from '../src/config.ts';
 import { MANIFEST, manifest } from './generate.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -19,6 +22,11 @@ const CI = process.env.CI === 'true' || process.env.CI === '1';
 /** Begins the reason of a skip for want of something that the project cannot install: a GPU, a program of the system. */
 const MACHINE = 'machine: ';
 const SUITE_TIMEOUT_MS = 5 * 60_000;
+/** All of pytest is one process; with a FaceFusion checkout it has more to do, and with all of its suites much more. */
+const PYTEST_TIMEOUT_MS = 20 * 60_000;
+const ENGINE_TIMEOUT_MS = 2 * 3_600_000;
+/** Suites with the real FaceFusion. */
+const ENGINE_SUITES = /engine[-_]facefusion/;
 
 /** Names of all that must run, by who runs them. */
 interface Suites {
@@ -31,7 +39,8 @@ interface Suites {
 class Tally {
   passed = 0;
   readonly failures: string[] = [];
-  readonly skips: string[] = [];
+  /** How many tests of a suite were skipped for one reason. */
+  readonly skips = new Map<string, number>();
   readonly ran = new Set<string>();
 
   fail(what: string): void {
@@ -42,7 +51,14 @@ class Tally {
   /** `needed`: the project can install what was lacking, so that CI takes no excuse. */
   skip(what: string, why: string, needed: boolean): void {
     if (CI && needed) this.fail(`${what}: skipped (${why}), which CI does not take`);
-    else this.skips.push(`${what}: ${why}`);
+    else {
+      const line = `${what.split(/::|: /)[0]}: ${why.replace(/^Skipped: /, '')}`;
+      this.skips.set(line, (this.skips.get(line) ?? 0) + 1);
+    }
+  }
+
+  get skipped(): number {
+    return [...this.skips.values()].reduce((sum, count) => sum + count, 0);
   }
 }
 
@@ -68,10 +84,14 @@ interface Finished {
 function command(
   program: string,
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; show?: boolean } = {},
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; show?: boolean; timeoutMs?: number } = {},
 ): Promise<Finished> {
   return new Promise((resolve) => {
-    const child = spawn(program, args, { cwd: options.cwd ?? ROOT, env: { ...process.env, ...options.env }, timeout: SUITE_TIMEOUT_MS });
+    const child = spawn(program, args, {
+      cwd: options.cwd ?? ROOT,
+      env: { ...process.env, ...options.env },
+      timeout: options.timeoutMs ?? SUITE_TIMEOUT_MS,
+    });
     let output = '';
     const take = (chunk: Buffer) => {
       output += chunk;
@@ -100,6 +120,7 @@ let python = '';
 
 const CHECKS: readonly Check[] = [
   byProgram('typescript', bin('tsc'), ['--noEmit']),
+  byProgram('typescript-web', bin('tsc'), ['-p', 'web']),
   byProgram('biome', bin('biome'), ['check', '--colors=off', '--error-on-warnings']),
   {
     name: 'generated-code',
@@ -111,8 +132,8 @@ const CHECKS: readonly Check[] = [
     },
   },
   { name: 'buf-lint', run: bufLint },
-  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.'], join(ROOT, 'worker')),
-  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.'], join(ROOT, 'worker')),
+  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.', '../clients/python'], join(ROOT, 'worker')),
+  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.', '../clients/python'], join(ROOT, 'worker')),
 ];
 
 /**
@@ -163,7 +184,7 @@ async function runCheck(check: Check, tally: Tally): Promise<void> {
   }
 }
 
-async function runNode(files: readonly string[], tally: Tally): Promise<void> {
+async function runNode(files: readonly string[], tally: Tally, timeoutMs = SUITE_TIMEOUT_MS): Promise<void> {
   if (files.length === 0) return;
   interface Suite {
     passed: number;
@@ -181,7 +202,7 @@ async function runNode(files: readonly string[], tally: Tally): Promise<void> {
   const events = runNodeTests({
     files: files.map((file) => join(ROOT, file)),
     concurrency: Math.max(2, Math.min(4, availableParallelism())),
-    timeout: SUITE_TIMEOUT_MS,
+    timeout: timeoutMs,
   });
   const paths = new Map<string, string[]>();
   for await (const { type, data } of events) {
@@ -243,7 +264,7 @@ function tellSuite(name: string, suite: { passed: number; failed: number; skippe
   console.log(`${suite.failed > 0 ? 'FAILED' : 'ok    '}  ${name}: ${counts.join(', ')} (${(ms / 1000).toFixed(1)} s)`);
 }
 
-async function runPytest(files: readonly string[], tally: Tally): Promise<void> {
+async function runPytest(files: readonly string[], tally: Tally, timeoutMs = PYTEST_TIMEOUT_MS): Promise<void> {
   if (files.length === 0) return;
   const folder = mkdtempSync(join(tmpdir(), 'pytest-'));
   const log = join(folder, 'events.jsonl');
@@ -251,7 +272,7 @@ async function runPytest(files: readonly string[], tally: Tally): Promise<void> 
     const { code } = await command(
       python,
       ['-m', 'pytest', '-p', 'pytest_events', '--events', log, '--tb=short', '-q', ...files.map((file) => relative('worker', file))],
-      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, show: true },
+      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, show: true, timeoutMs },
     );
     const before = tally.failures.length;
     for (const line of existsSync(log) ? readFileSync(log, 'utf8').split('\n').filter(Boolean) : []) {
@@ -288,11 +309,59 @@ async function preparePython(tally: Tally): Promise<boolean> {
 const seconds = (began: number) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
 const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ');
 
+/** Where no checkout is named, the one that is installed and in use here is what the suites with the real FaceFusion run on. */
+function provideCheckout(): void {
+  if (process.env.FACEFUSION_HOME) return;
+  const { FFJOBS_ENGINE: _, ...env } = process.env;
+  try {
+    const { facefusion } = readSettings(env, ROOT);
+    if (facefusion) Object.assign(process.env, { FACEFUSION_HOME: facefusion.home, FACEFUSION_PYTHON: facefusion.python });
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+  }
+}
+
+async function testEngine(found: Suites, words: readonly string[]): Promise<number> {
+  if (!process.env.FACEFUSION_HOME || !process.env.FACEFUSION_PYTHON) {
+    console.log(
+      'There is no FaceFusion to test with: `npm run ffjobs -- engine install facefusion` gets one (it needs git, ffmpeg, curl and a network), or name\n' +
+        'a checkout in FACEFUSION_HOME and the Python of its environment in FACEFUSION_PYTHON; a second one, of another release, in FACEFUSION_HOME_2\n' +
+        'and FACEFUSION_PYTHON_2. No models are needed: the suites make their own.',
+    );
+    console.log('0 passed, 1 failed, 0 skipped');
+    return 1;
+  }
+  process.env.FACEFUSION_TESTS = 'full';
+  const tally = new Tally();
+  const began = performance.now();
+  const chosen = (names: readonly string[]) =>
+    names.filter((name) => ENGINE_SUITES.test(name) && (words.length === 0 || words.some((word) => name.includes(word))));
+  const prepared = await preparePython(tally);
+  await runNode(chosen(found.node), tally, ENGINE_TIMEOUT_MS);
+  if (prepared) await runPytest(chosen(found.pytest), tally, ENGINE_TIMEOUT_MS);
+  return conclude(tally, began);
+}
+
+function conclude(tally: Tally, began: number): number {
+  console.log(`\nDone in ${seconds(began)}.`);
+  for (const [skip, count] of tally.skips) console.log(`skipped  ${count > 1 ? `${count} of ` : ''}${skip}`);
+  for (const failure of tally.failures) console.log(`failed   ${failure}`);
+  console.log(`${tally.passed} passed, ${tally.failures.length} failed, ${tally.skipped} skipped`);
+  return tally.failures.length === 0 ? 0 : 1;
+}
+
 async function main(words: readonly string[]): Promise<number> {
   const found = present();
   if (words.includes('--list')) {
     writeFileSync(LIST, `${JSON.stringify(found, null, 2)}\n`);
     return 0;
+  }
+  provideCheckout();
+  if (words.includes('--engine')) {
+    return testEngine(
+      found,
+      words.filter((word) => word !== '--engine'),
+    );
   }
   const tally = new Tally();
   const chosen = (names: readonly string[]) => names.filter((name) => words.length === 0 || words.some((word) => name.includes(word)));
@@ -316,11 +385,7 @@ async function main(words: readonly string[]): Promise<number> {
   }
   if (words.length > 0 && chosen(listed).length === 0) tally.fail(`no suite has a name with ${words.join(' or ')}`);
 
-  console.log(`\nDone in ${seconds(began)}.`);
-  for (const skip of tally.skips) console.log(`skipped  ${skip}`);
-  for (const failure of tally.failures) console.log(`failed   ${failure}`);
-  console.log(`${tally.passed} passed, ${tally.failures.length} failed, ${tally.skips.length} skipped`);
-  return tally.failures.length === 0 ? 0 : 1;
+  return conclude(tally, began);
 }
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {

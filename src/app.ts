@@ -1,26 +1,34 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
-import { mkdir, readFile } from 'node:fs/promises';
-import { hostname } from 'node:os';
-import { join } from 'node:path';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import { mkdir, readFile, stat } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { durationMs } from '@bufbuild/protobuf/wkt';
+import type { FastifyInstance } from 'fastify';
+import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
+import { engineProcesses, probePython } from './engine-process.ts';
+import { Fleet } from './fleet.ts';
 import { Scheduler } from './gpu/scheduler.ts';
-import type { Prepared } from './gpu/stay.ts';
+import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
-import { type Failure, type Job, JobStatus } from './jobs/job.ts';
+import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
+import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import type { Engine } from './rpc/admission.ts';
+import { openConsole } from './rpc/console.ts';
+import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -28,10 +36,14 @@ import { createJobService, createProcessService, type JobServiceOptions, SELF_VA
 import { reflectionServices } from './rpc/reflection.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
+import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
+import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
 import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -52,7 +64,10 @@ export interface Surroundings {
 export interface App {
   /** Base URL of the one port. */
   readonly address: string;
-  readonly scheduler: Scheduler;
+  /** Undefined: this process has no workers. */
+  readonly scheduler: Scheduler | undefined;
+  /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
+  readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -87,29 +102,37 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
-  const blobs = await openLocalBlobStore({ dir: config.blobsPath });
-  await store
-    .reclaim((key) => blobs.delete(key))
-    .catch((error) => log.error({ err: error }, 'a blob that no job refers to could not be deleted; tried again with the next purge'));
+  const { store, nodes } = await openStore(config, log, opened);
+  const { blobs, addBlobRoutes } = await openBlobs(config, opened);
+  const copies = await openOutputs(config, opened);
+  const retention = opened.last(
+    'retention',
+    new Retention({
+      store,
+      blobs,
+      jobTtlMs: config.jobTtlMs,
+      onError: (error) => log.error({ err: error }, 'what has had its time could not be let go; tried again with the next sweep'),
+      onSwept: (swept) => log.info(swept, 'results whose time had come were purged, and jobs forgotten'),
+    }),
+  );
   const uploads = opened.last(
     'uploads',
-    await openUploads({ dir: join(config.dataDir, 'uploads'), maxBytes: config.maxUploadBytes, ttlMs: config.uploadTtlMs }),
+    await openUploads({
+      records: store.uploads,
+      bytes: await openLocalUploadBytes({ dir: join(config.dataDir, 'uploads'), minFreeBytes: config.minFreeBytes }),
+      maxBytes: config.maxUploadBytes,
+      limits: { maxUploads: config.maxUploads, maxBytes: config.uploadQuotaBytes, ttlMs: config.uploadTtlMs },
+      onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
+    }),
   );
   const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
-  const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
+  const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
-  /** What the workers last said that they are; known from the first warm one on. */
-  let known: Engine | undefined;
-  const engine = (): Engine => {
-    const facts = scheduler.capabilities();
-    if (facts?.capabilities) known = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
-    if (known) return known;
-    const problem = scheduler.slots().find((slot) => slot.problem)?.problem;
-    throw new JobsError('unavailable', 'ENGINE_NOT_READY', `the engine is not ready yet${problem ? `: ${problem}` : ''}`, {
-      retryAfterSeconds: 1,
-    });
-  };
+  const fleet = opened.last(
+    'fleet',
+    new Fleet({ node: config.node, nodes, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
+  );
+  await fleet.start();
 
   let watchers = 0;
   const watched = {
@@ -123,21 +146,25 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const jobs: JobServiceOptions = {
     store,
     blobs,
-    engine,
+    engine: (wanted) => fleet.engine(wanted),
     checkReference: references.check,
     limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
+    checkOutput: (uri) => copies.check(uri),
+    maxRetentionMs: config.maxRetentionMs,
+    reclaim: () => retention.reclaim(),
     baseUrl,
     tenant: TENANT,
     watched,
+    sweepUploads: () => uploads.sweep(),
   };
   const system = {
     version: surroundings.version,
     store,
-    engine,
-    slots: () => scheduler.slots(),
+    engine: () => fleet.engine(),
+    slots: () => fleet.slots(),
     referenceSchemes: references.schemes,
     watchers: () => watchers,
   };
@@ -145,46 +172,68 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
     { desc: SystemService, implementation: createSystemService(system) },
   ];
-  const services = [...ours, healthService(health)];
+  /** Of a process that has workers alone, only the health. */
+  const served = config.role === 'worker' ? [] : ours;
+  const services = [...served, healthService(health)];
 
+  let scheduler: Scheduler | undefined;
+  const ownSlots = () => scheduler?.slots() ?? [];
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
-    slotsByState: () => countBy(scheduler.slots().map((slot) => WorkerState[slot.state].toLowerCase())),
+    slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
-    workerRestarts: () => scheduler.slots().reduce((sum, slot) => sum + slot.restarts, 0),
+    workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
+  const webConsole =
+    config.console && config.role !== 'worker'
+      ? await openConsole({
+          dir: join(surroundings.root, 'web', 'dist'),
+          mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+        })
+      : undefined;
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
-    restServices: ours,
+    restServices: served,
     interceptors: interceptors(SELF_VALIDATED),
     log,
     count: (facts) => metrics.request(facts),
     maxBodyBytes: config.maxBodyBytes,
     tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
     closeGraceMs: CLOSE_GRACE_MS,
-    grpcStreams: config.grpcStreams,
+    grpc: config.grpc,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
+    openApiHeaders: Object.fromEntries(
+      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+        `${method.parent.typeName}.${method.name}`,
+        [IDEMPOTENCY_HEADER],
+      ]),
+    ),
     async ready() {
-      const slots = scheduler.slots();
-      const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : null, engine_version: warm ? engine().version : null, slots: slots.length };
+      const slots = ownSlots();
+      const engine = fleet.isReady ? fleet.engine() : undefined;
+      const warm = config.role === 'worker' ? scheduler?.capabilities() !== undefined : engine !== undefined;
+      const facts = {
+        role: config.role,
+        engine: engine?.name ?? config.engine,
+        engine_version: engine?.version ?? null,
+        slots: slots.length,
+      };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
-      if (!warm)
-        return {
-          ready: false,
-          facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
-        };
+      if (!warm) {
+        const nobody = config.role === 'api' ? 'no node of the fleet has a warm worker yet' : 'the first worker is not warm yet';
+        return { ready: false, facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? nobody } };
+      }
       try {
         await store.ping();
       } catch (error) {
@@ -194,60 +243,66 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       return { ready: true, facts };
     },
     routes(app) {
-      registerBlobRoutes(app, blobs);
-      for (const path of ['/api/v1/uploads', '/api/v1/tus']) app.all(path, notYet);
+      if (config.role === 'worker') return;
+      addBlobRoutes(app);
+      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
+      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      // Who opens the address in a browser wants to be shown something.
+      if (webConsole) webConsole.register(app);
+      else app.get('/', (_request, reply) => reply.redirect('docs'));
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
-  // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
-  const scheduler = await Scheduler.open({
-    node: hostname(),
-    store,
-    slots: Array.from({ length: config.slots }, (_, i) => ({
-      name: `${i}`,
-      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
-    })),
-    worker: workerOptions(config, surroundings),
-    workRoot: join(config.dataDir, 'work'),
-    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
-    storeResult: async (outputPath, { done, signal, pin }) => {
-      // It becomes a header: what does not look like one is not passed on as one.
-      const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-      const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin });
-      const { width, height, frames, durationSeconds } = done;
-      return {
-        $typeName: 'facefusion.jobs.v1.MediaResult',
-        mediaType,
-        bytes: BigInt(bytes),
-        sha256: key,
-        width,
-        height,
-        frames,
-        durationSeconds,
-      };
-    },
-    runTimeoutMs: config.runTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    logger: log,
-  });
-  opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
+  if (config.role !== 'api') {
+    const workRoot = join(config.dataDir, 'work');
+    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
+    scheduler = await Scheduler.open({
+      node: config.node,
+      store,
+      slots: processes.slots,
+      worker: processes.worker,
+      workRoot,
+      handOver: processes.isolation?.handOver,
+      prepare: (job, folder, signal, report) =>
+        prepare({ resolver: references, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
+      retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
+      storePatienceMs: config.storePatienceMs,
+      runTimeoutMs: config.runTimeoutMs,
+      cancelGraceMs: config.cancelGraceMs,
+      logger: log,
+    });
+    const opening = scheduler;
+    opened.last('workers', { [Symbol.asyncDispose]: () => opening.drain(config.drainTimeoutMs) });
+    fleet.attach(opening);
+  }
 
   address = await server.listen(config.host, config.port);
-  for (const { desc } of ours) health.set(desc.typeName, ServingStatus.SERVING);
+  for (const { desc } of served) health.set(desc.typeName, ServingStatus.SERVING);
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = scheduler
+    const up = fleet
       .slots()
       .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
     health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
-  scheduler.onChange(followWorkers);
+  fleet.onChange = followWorkers;
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
-  log.info({ address, engine: config.engine, slots: config.slots, data: config.dataDir }, 'the service listens');
-  return { address, scheduler, close: () => opened.close() };
+  const { home, installed } = config.facefusion ?? {};
+  log.info(
+    { address, role: config.role, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir },
+    'the service listens',
+  );
+  void scheduler?.ready.then(() => {
+    const { name, version } = fleet.engine();
+    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+  });
+  return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -279,6 +334,34 @@ async function prepare(
   };
 }
 
+const IDEMPOTENCY_HEADER = {
+  name: 'Idempotency-Key',
+  description: 'The same key with the same request gives the same job for 24 h; as idempotency_key in the request',
+  example: 'order-17',
+};
+
+/** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  { job, done, signal, pin, report }: StoreContext,
+): Promise<MediaResult | Failure> {
+  // It becomes a header: what does not look like one is not passed on as one.
+  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
+  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const { width, height, frames, durationSeconds } = done;
+  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  const wanted = job.request?.outputUri;
+  if (!wanted) return result;
+  const filename = `${job.jobId}${extname(outputPath)}`;
+  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
+  if ('reason' in delivered) return delivered;
+  result.outputUri = delivered.uri;
+  return result;
+}
+
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
 const EXAMPLE_JOB = {
   source_images: ['demo/eileen_collins.jpg'],
@@ -287,7 +370,7 @@ const EXAMPLE_JOB = {
 };
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
-    command: pythonOf(config),
+    command: probePython(config),
     packageDir: join(root, 'worker'),
     environment: env,
     limits: {
@@ -307,8 +390,59 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
   });
 }
 
+/** The job store, and who else is in its fleet. */
+async function openStore(
+  config: Config,
+  log: Logger,
+  opened: Closing,
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+  if (config.storeRedis === undefined) {
+    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log })), nodes: undefined };
+  }
+  const { openRedisJobStore } = await import('./store/jobs-redis.ts');
+  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log }));
+  if (config.blobsS3 === undefined) {
+    const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
+    log.warn({ blobs: config.blobsPath }, words);
+  }
+  return { store, nodes: store.nodes };
+}
+
+/** The store of results, and the routes that its URLs lead to, where they lead to this service. */
+async function openBlobs(
+  config: Config,
+  opened: Closing,
+): Promise<{ readonly blobs: BlobStore; readonly addBlobRoutes: (app: FastifyInstance) => void }> {
+  if (config.blobsS3 === undefined) {
+    const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+    return { blobs, addBlobRoutes: (app) => registerBlobRoutes(app, blobs) };
+  }
+  // The SDK is large; who does not use it does not load it.
+  const { openS3BlobStore } = await import('./store/blobs-s3.ts');
+  const blobs = await openS3BlobStore({
+    connection: config.s3,
+    publicEndpoint: config.s3PublicEndpoint,
+    bucket: config.blobsS3.bucket,
+    prefix: config.blobsS3.key,
+    scratch: join(config.dataDir, 'blobs-scratch'),
+  });
+  return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
+}
+
+/** The places that results may be copied to. Folders have to be there: one that is not is a disk that is not mounted, or a slip. */
+async function openOutputs({ outputRoots, outputBuckets, s3 }: Config, opened: Closing): Promise<Outputs> {
+  for (const root of outputRoots) {
+    const found = await stat(root).catch(() => undefined);
+    if (!found?.isDirectory()) throw new Error(`FFJOBS_OUTPUT_ROOTS names ${root}, which is not a folder: make it, or correct the setting`);
+  }
+  const folders = outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined;
+  if (outputBuckets.length === 0) return outputs({ folders, s3: undefined });
+  const { openS3Outputs } = await import('./store/outputs-s3.ts');
+  return outputs({ folders, s3: opened.last('copies on S3', openS3Outputs({ connection: s3, buckets: outputBuckets })) });
+}
+
 /** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { env, resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
+async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
   const all = [localFiles(config.inputRoot), uploads, ...given];
   const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
   if (schemes.length > 0) {
@@ -316,6 +450,7 @@ async function resolvers(config: Config, { env, resolvers: given = [] }: Surroun
       dir: join(config.dataDir, 'downloads'),
       hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
       cacheBytes: config.httpCacheBytes,
+      cacheMs: config.httpCacheTtlMs,
       limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
     });
     all.push(opened.last('downloads', http));
@@ -323,13 +458,8 @@ async function resolvers(config: Config, { env, resolvers: given = [] }: Surroun
   if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
     // The SDK is large; who does not use it does not load it.
     const { openS3 } = await import('./media/s3.ts');
-    const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
     const s3 = openS3({
-      connection: {
-        endpoint: config.s3Endpoint,
-        region: config.s3Region,
-        credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
-      },
+      connection: config.s3,
       buckets: config.s3Buckets,
       maxBytes: config.maxInputBytes,
       totalMs: config.fetchTimeoutMs,
@@ -339,28 +469,9 @@ async function resolvers(config: Config, { env, resolvers: given = [] }: Surroun
   return all;
 }
 
-/** Ways to upload whose time has not come. */
-function notYet(_request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const message = 'this way to upload is not part of this version yet; use the rpc UploadService.Upload';
-  return reply.code(501).send({ code: 'UNIMPLEMENTED', message, details: [] });
-}
-
-function workerOptions(config: Config, { env, root }: Surroundings) {
-  const paths = [join(root, 'worker'), config.enginePath, env.PYTHONPATH].filter((path) => path !== undefined && path !== '');
-  return {
-    command: pythonOf(config),
-    args: ['-m', 'facefusion_worker', '--engine', config.engine],
-    cwd: root,
-    environment: { ...env, PYTHONPATH: paths.join(process.platform === 'win32' ? ';' : ':') },
-    stallTimeoutMs: config.stallTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
-  };
-}
-
-function pythonOf({ python }: Config): string {
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
-  return python;
+/** What lies behind an error that its caller sees in other words. */
+function reportOf(log: Logger): Report {
+  return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

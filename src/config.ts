@@ -1,8 +1,12 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
 // Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
 import { isIP } from 'node:net';
+import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
 import { didYouMean } from './jobs/parameters.ts';
+import type { S3Connection } from './s3/client.ts';
+import { placeOf, type S3Place } from './s3/names.ts';
 
 export interface Config {
   readonly host: string;
@@ -11,15 +15,44 @@ export interface Config {
   readonly metricsPort: number;
   readonly dataDir: string;
   readonly inputRoot: string;
+  /** The SQLite file, where `storeRedis` is not set. */
   readonly storePath: string;
+  /** URL of the fleet's Redis; may hold a password. */
+  readonly storeRedis: string | undefined;
+  /** Begins the fleet's keys in Redis. */
+  readonly fleet: string;
+  readonly role: 'all' | 'api' | 'worker';
+  /** What this machine is called in the list of slots. */
+  readonly node: string;
   readonly blobsPath: string;
-  /** `classical` or `module:Class`. */
+  /** Where results are kept on S3, the key a prefix that is empty or ends with '/'; undefined: in `blobsPath`. */
+  readonly blobsS3: S3Place | undefined;
+  /** `classical`, `facefusion` or `module:Class`. */
   readonly engine: string;
+  /** Subprocess: the program's command line for each job. */
+  readonly engineMode: 'persistent' | 'subprocess';
+  /** There if, and only if, the engine is `facefusion`. */
+  readonly facefusion: FacefusionConfig | undefined;
+  readonly modelMemoryBytes: number;
+  /** Caps of options, by name. */
+  readonly optionLimits: Readonly<Record<string, number>>;
+  /** File that keeps what was learned of steps; undefined: where the workers may write. */
+  readonly stepWeights: string | undefined;
+  /** A service under test: models that say that they are made for it are taken. */
+  readonly testSyntheticModels: boolean;
+  /** User of the workers, `name` or `name:group`; undefined: the service's own. */
+  readonly workerUser: string | undefined;
+  /** 0: no limit. */
+  readonly workerMemoryBytes: number;
+  /** Of one file that a worker writes; 0: no limit. */
+  readonly workerFileBytes: number;
   readonly slots: number;
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
-  /** Who serves server streams over gRPC. */
-  readonly grpcStreams: 'own' | 'connect';
+  /** Who serves unary calls and server streams over gRPC. */
+  readonly grpc: 'own' | 'connect';
+  /** The web console at `/`. */
+  readonly console: boolean;
   readonly logLevel: string;
   readonly logFormat: 'auto' | 'json' | 'pretty';
   /** Python of the worker; undefined: the environment in `.venv`. */
@@ -33,6 +66,11 @@ export interface Config {
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
+  /** Of one tenant. */
+  readonly maxUploads: number;
+  readonly uploadQuotaBytes: number;
+  /** Of the data folder's disk: below it nothing new is taken in. */
+  readonly minFreeBytes: number;
   /** Of one input that is fetched. */
   readonly maxInputBytes: number;
   /** Schemes of URLs that are fetched. */
@@ -43,10 +81,17 @@ export interface Config {
   readonly fetchTimeoutMs: number;
   /** 0: no download is kept. */
   readonly httpCacheBytes: number;
-  readonly s3Endpoint: string | undefined;
-  readonly s3Region: string;
+  readonly httpCacheTtlMs: number;
+  /** Of inputs and of results. */
+  readonly s3: S3Connection;
+  /** As callers reach the endpoint; undefined: as the service does. */
+  readonly s3PublicEndpoint: string | undefined;
   /** Empty: no s3:// references. `*`: any bucket that the credentials open. */
   readonly s3Buckets: readonly string[];
+  /** Folders that results may be copied to, relative paths under the first. */
+  readonly outputRoots: readonly string[];
+  /** Buckets that results may be copied to; `*`: all that the credentials open. */
+  readonly outputBuckets: readonly string[];
   readonly probe: boolean;
   readonly probeCpuMs: number;
   readonly maxImagePixels: number;
@@ -60,6 +105,13 @@ export interface Config {
   readonly cancelGraceMs: number;
   readonly drainTimeoutMs: number;
   readonly resultUrlTtlMs: number;
+  /** How long a result is kept that its request says nothing of; at most `maxRetentionMs`. */
+  readonly resultTtlMs: number;
+  readonly maxRetentionMs: number;
+  /** From a job's end until it is forgotten; at least `maxRetentionMs`. */
+  readonly jobTtlMs: number;
+  /** How long a result waits for a blob store that is full or away. */
+  readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
 }
 
@@ -124,12 +176,23 @@ const origins: Parse<readonly string[]> = (value) => {
         'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
       );
 };
-const located =
-  (scheme: string, later: RegExp): Parse<string> =>
-  (value) => {
-    if (value.startsWith(`${scheme}:`) && value.length > scheme.length + 1) return value.slice(scheme.length + 1);
-    return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
-  };
+/** A path, or the URL of a Redis. */
+const store: Parse<{ readonly path?: string; readonly redis?: string }> = (value) => {
+  if (/^sqlite:./.test(value)) return { path: value.slice('sqlite:'.length) };
+  if (/^rediss?(\+cluster|\+sentinel)?:\/\/[^/\s]+/.test(value)) return { redis: value };
+  return new Problem('sqlite:PATH, redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS, and either with +cluster or +sentinel');
+};
+const plainName: Parse<string> = (value) =>
+  /^[\w.-]{1,63}$/.test(value) ? value : new Problem('up to 63 letters, digits, dots, dashes and underscores');
+/** A path, or a place on S3 whose key is made a prefix. */
+const blobs: Parse<string | S3Place> = (value) => {
+  if (/^local:./.test(value)) return value.slice('local:'.length);
+  const allowed = 'local:PATH, or s3://bucket/prefix';
+  if (!/^s3:/i.test(value)) return new Problem(allowed);
+  const place = placeOf(value);
+  if (typeof place === 'string') return new Problem(`${allowed}; ${place}`);
+  return { bucket: place.bucket, key: place.key === '' || place.key.endsWith('/') ? place.key : `${place.key}/` };
+};
 
 const list =
   (problemOf: (entry: string) => string | undefined): Parse<readonly string[]> =>
@@ -141,6 +204,23 @@ const list =
     const problem = entries.map(problemOf).find((one) => one !== undefined);
     return problem === undefined ? entries : new Problem(problem);
   };
+const limits: Parse<Readonly<Record<string, number>>> = (value) => {
+  const problem = new Problem('an object of caps by the names of options, such as {"output_video_fps": 60, "processors": 4}');
+  try {
+    const read: unknown = value === '' ? {} : JSON.parse(value);
+    if (typeof read !== 'object' || read === null || Array.isArray(read)) return problem;
+    const right = Object.entries(read).every(([name, cap]) => /^[a-z_]+$/.test(name) && typeof cap === 'number' && cap > 0);
+    return right ? (read as Record<string, number>) : problem;
+  } catch {
+    return problem;
+  }
+};
+const offOr =
+  (parse: Parse<number>): Parse<number> =>
+  (value) =>
+    value === 'off' ? 0 : parse(value);
+const user: Parse<string> = (value) =>
+  /^[\w.-]+(:[\w.-]+)?$/.test(value) ? value : new Problem('a user, or user:group, by name or number');
 const host = (entry: string) =>
   isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
 const bucket = (entry: string) =>
@@ -161,12 +241,45 @@ export const SETTINGS = {
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
-  STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
-  BLOBS: setting(located('local', /^s3:/), undefined, 'result store; default local:DATA_DIR/blobs'),
-  ENGINE: setting(text, 'auto', 'auto, classical, or module:Class of an engine of your own'),
+  STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
+  FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
+  BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
+  ENGINE: setting(
+    text,
+    'auto',
+    'facefusion, classical, module:Class of an engine of your own, or auto: facefusion where it is installed or configured, else classical',
+  ),
   ENGINE_PATH: setting(text, undefined, 'folder with the module of an engine of your own'),
-  ENGINE_MODE: setting(oneOf('persistent'), 'persistent', 'persistent: one warm process a slot'),
-  ROLE: setting(oneOf('all'), 'all', 'all: API and worker in one process'),
+  ENGINE_MODE: setting(
+    oneOf('persistent', 'subprocess'),
+    'persistent',
+    "persistent: one warm process a slot; subprocess: FaceFusion's command line for each job",
+  ),
+  MODEL_MEMORY: setting(bytes, '6G', 'model files that stay loaded in a worker; what was used longest ago goes first'),
+  OPTION_LIMITS: setting(
+    limits,
+    '',
+    'caps of options as JSON; default {"output_image_scale": 8, "output_video_scale": 4, "output_video_fps": 120, "processors": 8, "enhanced_megapixels": 256}',
+  ),
+  STEP_WEIGHTS: setting(
+    text,
+    undefined,
+    'file that keeps how long steps take, for percent and time left; default DATA_DIR/step-weights.json',
+  ),
+  TEST_SYNTHETIC_MODELS: setting(oneOf('0', '1'), '0', '1: a service under test, which takes models that are made for tests'),
+  WORKER_USER: setting(
+    user,
+    undefined,
+    'user or user:group that workers run as, where the service is root; it reaches the files of its job and none of the others',
+  ),
+  WORKER_MEMORY: setting(offOr(bytes), 'off', 'memory that a worker may take, in host memory; `off` for no limit'),
+  WORKER_FILE_BYTES: setting(offOr(bytes), '200G', 'largest file that a worker may write; `off` for no limit'),
+  ROLE: setting(
+    oneOf('all', 'api', 'worker'),
+    'all',
+    'all: API and workers in one process; api: no workers; worker: no API, only health and metrics. Both need a Redis store',
+  ),
   SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
@@ -179,16 +292,24 @@ export const SETTINGS = {
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
   ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
-  GRPC_STREAMS: setting(
+  GRPC: setting(
     oneOf('own', 'connect'),
     'own',
-    'server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
+    'unary calls and server streams over gRPC: own is several times cheaper, connect is Connect as it comes',
   ),
+  CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
   MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
-  UPLOAD_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long an upload is kept'),
+  UPLOAD_TTL: setting(
+    duration(1000, 365 * 86_400_000),
+    '24h',
+    'how long an upload is kept; longer while a job that needs it has not ended',
+  ),
+  MAX_UPLOADS: setting(integer(1, 10_000_000), '10000', 'uploads of one tenant that are kept at once'),
+  UPLOAD_QUOTA: setting(bytes, '200G', 'bytes of all uploads of one tenant'),
+  MIN_FREE_BYTES: setting((value) => (value === '0' ? 0 : bytes(value)), '1G', 'room that uploads leave on the disk; 0: they may fill it'),
   MAX_INPUT_BYTES: setting(bytes, '20G', 'largest input that is fetched by http or s3'),
   HTTP_INPUTS: setting(
     oneOf('on', 'https', 'off'),
@@ -203,9 +324,18 @@ export const SETTINGS = {
     '10G',
     'downloads kept until their server says that they changed; `off` for none',
   ),
+  HTTP_CACHE_TTL: setting(duration(1000, 365 * 86_400_000), '24h', 'how long a download is kept that no job uses'),
   S3_BUCKETS: setting(list(bucket), '', 'buckets that s3:// references may name, `*` for all; empty: s3:// is not taken'),
   S3_ENDPOINT: setting(text, undefined, 'URL of an S3-compatible server; default: that of AWS'),
   S3_REGION: setting(text, undefined, 'region of the buckets; default AWS_REGION, else us-east-1; credentials come the way of AWS'),
+  S3_PUBLIC_ENDPOINT: setting(text, undefined, 'URL of that server as callers reach it, for the URLs of results; default S3_ENDPOINT'),
+  S3_PATH_STYLE: setting(oneOf('auto', 'yes', 'no'), 'auto', 'yes: buckets are named in the path, not in the host; auto: with S3_ENDPOINT'),
+  OUTPUT_ROOTS: setting(
+    list(() => undefined),
+    '',
+    'folders that output_uri may name a path under, with commas between; relative paths are under the first; empty: none',
+  ),
+  OUTPUT_BUCKETS: setting(list(bucket), '', 'buckets that output_uri may name, `*` for all; empty: none'),
   PROBE: setting(oneOf('on', 'off'), 'on', 'off: inputs are not examined before the engine opens them; only with an engine of your own'),
   PROBE_CPU: setting(duration(1000, 600_000), '10s', 'processor time to examine one input; two and a half times that by the clock'),
   MAX_IMAGE_PIXELS: setting(bytes, '64M', 'largest picture, width times height'),
@@ -218,21 +348,44 @@ export const SETTINGS = {
   STALL_TIMEOUT: setting(duration(100, 86_400_000), '10m', 'a run that reports nothing for this long is killed'),
   CANCEL_GRACE: setting(duration(0, 600_000), '5s', 'how long a run may take to stop before its process is killed'),
   DRAIN_TIMEOUT: setting(duration(0, 86_400_000), '30s', 'how long running jobs may go on after SIGTERM'),
+  STORE_PATIENCE: setting(
+    duration(0, 86_400_000),
+    '10m',
+    'how long a finished result waits for a result store that is full or away, before its job fails',
+  ),
   RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
+  RESULT_TTL: setting(
+    duration(1000, 3650 * 86_400_000),
+    '30d',
+    'how long a result is kept after its job has ended, where the job does not say',
+  ),
+  MAX_RETENTION: setting(duration(1000, 3650 * 86_400_000), '90d', 'longest retention that a job may ask for'),
+  JOB_TTL: setting(
+    duration(1000, 3650 * 86_400_000),
+    '180d',
+    'how long a job that has ended is kept, with its events; then it is forgotten',
+  ),
   RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
 } as const;
 
 type Values = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T | undefined : never };
 
-/** Reads the configuration. `env` also carries FaceFusion's own FACEFUSION_HOME. Throws `ConfigError` with all problems at once. */
-export function readConfig(env: Readonly<Record<string, string | undefined>>, cwd: string): Config {
+/**
+ * Reads the configuration. `env` also carries FaceFusion's own variables; `installed` looks up the engine that is in use below a data folder.
+ * Throws `ConfigError` with all problems at once.
+ */
+export function readConfig(
+  env: Readonly<Record<string, string | undefined>>,
+  cwd: string,
+  installed: (dataDir: string) => InstalledEngine | undefined = () => undefined,
+): Config {
   const problems: string[] = [];
   const values: Record<string, unknown> = {};
   for (const [name, { parse, fallback }] of Object.entries<Setting<unknown>>(SETTINGS)) {
     const given = env[`FFJOBS_${name}`];
     const used = given === undefined || given === '' ? fallback : given;
     const value = used === undefined ? undefined : parse(used);
-    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${given}'; allowed: ${value.allowed}`);
+    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${withoutPassword(given!)}'; allowed: ${value.allowed}`);
     else values[name] = value;
   }
   const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
@@ -245,11 +398,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     problems.push(`there is no setting ${name}${hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean')}`);
   }
   const v = values as Values;
-  const engine = v.ENGINE === 'auto' ? 'classical' : v.ENGINE;
-  if (v.ENGINE === 'facefusion' || (v.ENGINE === 'auto' && env.FACEFUSION_HOME)) {
-    problems.push('the engine `facefusion` is not part of this version yet; set FFJOBS_ENGINE=classical to run the plain engine instead');
-  } else if (engine !== undefined && engine !== 'classical' && !/^[\w.]+:\w+$/.test(engine)) {
-    problems.push(`FFJOBS_ENGINE is '${engine}'; allowed: auto, classical, module:Class`);
+  const dataDir = resolve(cwd, v.DATA_DIR!);
+  const { engine, facefusion } = chooseEngine(v.ENGINE!, env, cwd, () => installed(dataDir), problems);
+  if (v.ENGINE_MODE === 'subprocess' && engine !== 'facefusion') {
+    problems.push(`FFJOBS_ENGINE_MODE=subprocess is a mode of the engine facefusion, and the engine is ${engine}`);
+  }
+  if (v.TEST_SYNTHETIC_MODELS === '1' && v.HOST !== undefined && !isLoopback(v.HOST)) {
+    problems.push('FFJOBS_TEST_SYNTHETIC_MODELS=1 is for tests, which listen on loopback: its results are no results');
+  }
+  if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
+    problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
   if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
@@ -257,11 +415,15 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
         'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
     );
   }
-  if (v.PROBE === 'off' && engine === 'classical') {
+  if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
-  if (v.S3_ENDPOINT !== undefined && !/^https?:$/.test(URL.canParse(v.S3_ENDPOINT) ? new URL(v.S3_ENDPOINT).protocol : '')) {
-    problems.push(`FFJOBS_S3_ENDPOINT is '${v.S3_ENDPOINT}'; allowed: a URL such as https://minio.example.com:9000`);
+  for (const name of ['S3_ENDPOINT', 'S3_PUBLIC_ENDPOINT'] as const) {
+    if (v[name] === undefined || /^https?:$/.test(URL.canParse(v[name]) ? new URL(v[name]).protocol : '')) continue;
+    problems.push(`FFJOBS_${name} is '${v[name]}'; allowed: a URL such as https://minio.example.com:9000`);
+  }
+  if (v.RESULT_TTL! > v.MAX_RETENTION! || v.MAX_RETENTION! > v.JOB_TTL!) {
+    problems.push('FFJOBS_RESULT_TTL is at most FFJOBS_MAX_RETENTION, and that at most FFJOBS_JOB_TTL: a result goes before its job does');
   }
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
@@ -269,7 +431,6 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     problems.push(`FFJOBS_PUBLIC_URL is '${v.PUBLIC_URL}'; allowed: an absolute URL`);
   if (problems.length > 0) throw new ConfigError(problems);
 
-  const dataDir = resolve(cwd, v.DATA_DIR!);
   const path = (value: string | undefined) => (value === undefined ? undefined : resolve(cwd, value));
   return Object.freeze({
     host: v.HOST!,
@@ -277,12 +438,32 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     metricsPort: v.METRICS_PORT!,
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
-    storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
-    blobsPath: path(v.BLOBS) ?? resolve(dataDir, 'blobs'),
-    engine: engine!,
+    storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
+    storeRedis: v.STORE?.redis,
+    fleet: v.FLEET!,
+    role: v.ROLE!,
+    node:
+      v.NODE ??
+      (hostname()
+        .replace(/[^\w.-]/g, '-')
+        .slice(0, 63) ||
+        'node'),
+    blobsPath: path(typeof v.BLOBS === 'string' ? v.BLOBS : undefined) ?? resolve(dataDir, 'blobs'),
+    blobsS3: typeof v.BLOBS === 'string' ? undefined : v.BLOBS,
+    engine,
+    engineMode: v.ENGINE_MODE!,
+    facefusion,
+    modelMemoryBytes: v.MODEL_MEMORY!,
+    optionLimits: Object.freeze({ ...v.OPTION_LIMITS }),
+    stepWeights: path(v.STEP_WEIGHTS),
+    testSyntheticModels: v.TEST_SYNTHETIC_MODELS === '1',
+    workerUser: v.WORKER_USER,
+    workerMemoryBytes: v.WORKER_MEMORY!,
+    workerFileBytes: v.WORKER_FILE_BYTES!,
     slots: v.SLOTS!,
     gpus: Object.freeze([...v.GPUS!]),
-    grpcStreams: v.GRPC_STREAMS!,
+    grpc: v.GRPC!,
+    console: v.CONSOLE === 'on',
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,
     python: v.PYTHON,
@@ -294,15 +475,21 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
+    maxUploads: v.MAX_UPLOADS!,
+    uploadQuotaBytes: v.UPLOAD_QUOTA!,
+    minFreeBytes: v.MIN_FREE_BYTES!,
     maxInputBytes: v.MAX_INPUT_BYTES!,
     httpSchemes: Object.freeze(v.HTTP_INPUTS === 'on' ? ['http', 'https'] : v.HTTP_INPUTS === 'https' ? ['https'] : []),
     httpAllow: Object.freeze([...v.HTTP_ALLOW!]),
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
-    s3Endpoint: v.S3_ENDPOINT,
-    s3Region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),
+    httpCacheTtlMs: v.HTTP_CACHE_TTL!,
+    s3: s3Connection(v, env),
+    s3PublicEndpoint: v.S3_PUBLIC_ENDPOINT,
     s3Buckets: Object.freeze([...v.S3_BUCKETS!]),
+    outputRoots: Object.freeze(v.OUTPUT_ROOTS!.map((root) => resolve(cwd, root))),
+    outputBuckets: Object.freeze([...v.OUTPUT_BUCKETS!]),
     probe: v.PROBE === 'on',
     probeCpuMs: v.PROBE_CPU!,
     maxImagePixels: v.MAX_IMAGE_PIXELS!,
@@ -316,7 +503,49 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>, cw
     cancelGraceMs: v.CANCEL_GRACE!,
     drainTimeoutMs: v.DRAIN_TIMEOUT!,
     resultUrlTtlMs: v.RESULT_URL_TTL!,
+    storePatienceMs: v.STORE_PATIENCE!,
+    resultTtlMs: v.RESULT_TTL!,
+    maxRetentionMs: v.MAX_RETENTION!,
+    jobTtlMs: v.JOB_TTL!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
+  });
+}
+
+/**
+ * `auto` is FaceFusion wherever there is one, configured or installed: one that is broken is a problem, and never a reason for the plain engine.
+ */
+function chooseEngine(
+  asked: string,
+  env: Readonly<Record<string, string | undefined>>,
+  cwd: string,
+  installed: () => InstalledEngine | undefined,
+  problems: string[],
+): Pick<Config, 'engine' | 'facefusion'> {
+  if (asked !== 'auto' && asked !== 'facefusion') {
+    if (asked !== 'classical' && !/^[\w.]+:\w+$/.test(asked))
+      problems.push(`FFJOBS_ENGINE is '${asked}'; allowed: auto, facefusion, classical, module:Class`);
+    return { engine: asked, facefusion: undefined };
+  }
+  try {
+    const found = isFacefusionConfigured(env) ? undefined : installed();
+    if (asked === 'auto' && !found && !isFacefusionConfigured(env)) return { engine: 'classical', facefusion: undefined };
+    const read = readFacefusion(env, cwd, found);
+    if ('home' in read) return { engine: 'facefusion', facefusion: read };
+    problems.push(...read);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    problems.push(...error.problems);
+  }
+  return { engine: 'facefusion', facefusion: undefined };
+}
+
+function s3Connection(v: Values, env: Readonly<Record<string, string | undefined>>): S3Connection {
+  const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_SESSION_TOKEN: sessionToken } = env;
+  return Object.freeze({
+    endpoint: v.S3_ENDPOINT,
+    region: v.S3_REGION ?? (env.AWS_REGION || 'us-east-1'),
+    credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey, sessionToken: sessionToken || undefined } : undefined,
+    pathStyle: v.S3_PATH_STYLE === 'auto' ? undefined : v.S3_PATH_STYLE === 'yes',
   });
 }
 
@@ -334,4 +563,8 @@ function isHost(entry: string): boolean {
   if (isIP(entry) !== 0) return true;
   const [, address, name] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(entry) ?? [];
   return address === undefined ? name !== undefined && /^[\w.-]+$/.test(name) : isIP(address) === 6;
+}
+
+function withoutPassword(value: string): string {
+  return value.replace(/:[^:@/]*@/, ':***@');
 }

@@ -8,7 +8,7 @@ const PROTOCOLS: readonly [name: string, open: (baseUrl: string) => Client | Pro
   ['Connect', (baseUrl) => connectClient('connect', baseUrl)],
   ['gRPC-Web', (baseUrl) => connectClient('grpc-web', baseUrl)],
   ['gRPC', grpcClient],
-  ['gRPC, its streams by Connect', grpcClient, { GRPC_STREAMS: 'connect' }],
+  ['gRPC, served by Connect', grpcClient, { GRPC: 'connect' }],
 ];
 
 for (const [name, open, settings] of PROTOCOLS) {

@@ -277,7 +277,14 @@ describe(`hostile callers (seed ${SEED})`, () => {
 test('a service whose launcher is killed drains and ends', { timeout: 30_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-launched-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
-  const env = { ...process.env, FFJOBS_PORT: '0', FFJOBS_METRICS_PORT: 'off', FFJOBS_DATA_DIR: dir, FFJOBS_PYTHON: python() };
+  const settings = {
+    FFJOBS_PORT: '0',
+    FFJOBS_METRICS_PORT: 'off',
+    FFJOBS_DATA_DIR: dir,
+    FFJOBS_PYTHON: python(),
+    FFJOBS_ENGINE: 'classical',
+  };
+  const env = { ...process.env, ...settings };
   const service = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'ignore', 'ipc'] });
   t.after(() => service.kill('SIGKILL'));
   await once(service.stdout!, 'data');

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -85,6 +85,26 @@ describe('the folder of local blobs', () => {
     await truncate(join(dir, blobs.pathOf(key)), 5);
     assert.deepEqual(await putBytes(blobs), await blobs.stat(key));
     assert.deepEqual(await readFile(join(dir, blobs.pathOf(key))), BYTES);
+  });
+
+  it('is made again when somebody has removed it', async (t) => {
+    const { dir, blobs } = await open(t);
+    await rm(dir, { recursive: true });
+    const { key } = await putBytes(blobs);
+    assert.deepEqual(await readFile(join(dir, blobs.pathOf(key))), BYTES);
+    const source = join(dir, 'output.mp4');
+    await writeFile(source, BYTES.subarray(1));
+    await rm(join(dir, 'tmp'), { recursive: true });
+    assert.equal((await blobs.put(source, 'video/mp4')).bytes, BYTES.length - 1);
+  });
+
+  it('takes no file that is written to after its digest was made', async (t) => {
+    const { dir, blobs } = await open(t);
+    const source = join(dir, 'output.mp4');
+    await writeFile(source, BYTES);
+    const late = () => appendFile(source, 'more');
+    await assert.rejects(blobs.put(source, 'video/mp4', { pin: late }), { reason: 'RESULT_CHANGED' });
+    assert.deepEqual(await readdir(join(dir, 'tmp')), []);
   });
 
   it('keeps its secret for its own user, and refuses one that is none', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -21,9 +21,14 @@ test('the built package runs from below node_modules and has what the service re
   const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   assert.equal((await run('--version')).stdout.trim(), version);
   assert.match((await run('--help')).stdout, /submit/);
+  await writeFile(join(dir, 'caller.mjs'), "import { connectJobs } from 'facefusion-jobs/client'; console.log(typeof connectJobs);");
+  assert.equal((await promisify(execFile)(process.execPath, [join(dir, 'caller.mjs')])).stdout.trim(), 'function');
   const { openSqliteJobStore } = (await import(
     join(dist, 'src', 'store', 'jobs-sqlite.js')
   )) as typeof import('../src/store/jobs-sqlite.ts');
   await using store = await openSqliteJobStore({ path: join(dir, 'jobs.db') });
   await store.ping();
+  const page = await readFile(join(dist, 'web', 'dist', 'index.html'), 'utf8');
+  const [, script] = /src="\.\/(assets\/[\w.-]+\.js)"/.exec(page) ?? [];
+  for (const form of ['', '.br', '.gz']) await access(join(dist, 'web', 'dist', `${script}${form}`));
 });

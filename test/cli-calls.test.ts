@@ -44,6 +44,7 @@ before(async () => {
       FFJOBS_PORT: '0',
       FFJOBS_METRICS_PORT: 'off',
       FFJOBS_LOG_LEVEL: 'silent',
+      FFJOBS_ENGINE: 'classical',
       FFJOBS_PYTHON: python,
     },
   });

@@ -251,6 +251,16 @@ describe('doctor', () => {
     assert.deepEqual((await readdir(machine.root)).sort(), ['bin', 'worker'], 'it leaves nothing behind');
   });
 
+  test('a result store on S3 is tried, and what keeps it from being used is said with its fix', async () => {
+    await machine.addPython();
+    const settings = { FFJOBS_PORT: '0', FFJOBS_BLOBS: 's3://results/here', FFJOBS_S3_ENDPOINT: 'http://127.0.0.1:1' };
+    assert.equal(await local(['doctor', '--json'], { ...settings, AWS_ACCESS_KEY_ID: 'key', AWS_SECRET_ACCESS_KEY: 'secret' }), 1);
+    const { state, detail, fix } = findings()['blob store']!;
+    assert.equal(state, 'fail');
+    assert.equal(detail, 's3://results/here/: the store at http://127.0.0.1:1 cannot be reached (ECONNREFUSED)');
+    assert.equal(fix, 'look at the address, and whether it runs');
+  });
+
   test('lines for people say the fix', async () => {
     assert.equal(await local(['doctor'], { FFJOBS_PORT: '0' }), 1);
     assert.match(terminal.stdout, /^fail {2}python {8}Python 3\.10 or newer is needed and none was found on the PATH\. Install it/m);

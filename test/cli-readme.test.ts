@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Exit } from '../src/cli/remote/errors.ts';
 import { SETTINGS } from '../src/config.ts';
+import { FACEFUSION_SETTINGS } from '../src/config-facefusion.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -15,8 +16,9 @@ test('the table of settings is the list of settings', () => {
     const value = fallback === undefined ? '' : fallback === '' ? 'empty' : `\`${fallback}\``;
     return `| \`${name}\` | ${value} | ${help} |`;
   });
+  const facefusion = Object.entries(FACEFUSION_SETTINGS).map(([name, help]) => `| \`${name}\` | ${help} |`);
   const table = README.split('\n').filter((line) => /^\| `[A-Z\d_]+` \|/.test(line));
-  assert.deepEqual(table, rows);
+  assert.deepEqual(table.toSorted(), [...rows, ...facefusion].toSorted());
 });
 
 test('the table of exit codes is the list of exit codes', () => {

@@ -1,17 +1,14 @@
 // Inputs from S3: against moto where it behaves, against an origin of our own where it does not.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { CreateBucketCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
+import { CreateBucketCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { openS3, type S3Options } from '../src/media/s3.ts';
-import { python, ROOT } from './api/service.ts';
 import { inTurn, picture, type Serve, startOrigin, status } from './fixtures/media/origin.ts';
+import { type S3Server, startS3 } from './fixtures/media/s3-server.ts';
 
 const NEVER = new AbortController().signal;
 const credentials = { accessKeyId: 'key', secretAccessKey: 'secret' };
@@ -56,28 +53,21 @@ async function place(t: TestContext, endpoint: string, options: Partial<S3Option
 }
 
 describe('an object of a store', () => {
-  let moto: ChildProcess;
+  let server: S3Server;
   let endpoint: string;
   let client: S3Client;
 
   before(async () => {
-    moto = spawn(python(), [join(ROOT, 'test', 'fixtures', 'media', 's3_server.py')], { stdio: ['pipe', 'pipe', 'inherit'] });
-    const ended = once(moto, 'exit').then(([code]) => assert.fail(`the server of the test ended with ${code}`));
-    ended.catch(() => {});
-    const [port] = (await Promise.race([once(createInterface({ input: moto.stdout! }), 'line'), ended])) as [string];
-    endpoint = `http://127.0.0.1:${port}`;
-    client = new S3Client({ endpoint, region: 'us-east-1', credentials, forcePathStyle: true });
+    server = await startS3('moto');
+    ({ client } = server);
+    ({ endpoint } = server.connection);
     for (const Bucket of ['media', 'others']) {
       await client.send(new CreateBucketCommand({ Bucket }));
       await client.send(new PutObjectCommand({ Bucket, Key: 'a.jpg', Body: BYTES }));
     }
   });
 
-  after(async () => {
-    client?.destroy();
-    moto.stdin?.end();
-    if (moto.exitCode === null) await once(moto, 'exit');
-  });
+  after(() => server[Symbol.asyncDispose]());
 
   it('is written with its digest, whole or in parts side by side', async (t) => {
     for (const options of [
@@ -123,7 +113,7 @@ describe('an object of a store', () => {
     assert.deepEqual((await fetch('s3://media/tenant-a/a.jpg')).bytes, BYTES);
     for (const reference of ['s3://media/a.jpg', 's3://others/tenant-a/a.jpg', 's3://media/tenant-b/a.jpg']) {
       assert.equal((await fetch(reference)).reason, 'INPUT_BUCKET_NOT_ALLOWED', reference);
-      assert.deepEqual((await s3.check(reference, 'target_image'))?.field, 'target_image');
+      assert.deepEqual((await s3.check(reference, 'target_image', 'one'))?.field, 'target_image');
     }
     const any = await place(t, endpoint, { buckets: ['*'] });
     assert.deepEqual((await any.fetch('s3://others/a.jpg')).bytes, BYTES);

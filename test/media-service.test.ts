@@ -100,7 +100,7 @@ test('hosts, buckets and endpoints are checked at start', () => {
   );
   assert.deepEqual(good.httpSchemes, ['https']);
   assert.equal(good.httpAllow.length, 6);
-  assert.equal(good.s3Region, 'eu-central-1');
+  assert.equal(good.s3.region, 'eu-central-1');
   for (const [name, value] of [
     ['HTTP_ALLOW', 'http://minio'],
     ['HTTP_ALLOW', '10.0.0.0/40'],

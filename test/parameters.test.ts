@@ -47,6 +47,13 @@ describe('parameters', () => {
     assert.equal(resolve({ processors: ['face_enhancer'] }).parameters.face_enhancer_blend, 0.5);
   });
 
+  test('a default that another choice leaves no room for is not given to the engine', () => {
+    const { parameters, violations } = resolve({ model: 'large' });
+    assert.deepEqual([violations, parameters.model, parameters.size], [[], 'large', undefined]);
+    assert.equal(resolve({ model: 'large', size: '512' }).parameters.size, '512');
+    assert.match(resolve({ model: 'large', size: '128' }).violations[0]!.description, /not a choice with model large/);
+  });
+
   test('aliases go to the option of the target; what means nothing for it is a warning', () => {
     assert.equal(resolve({ output_quality: 95, fps: 30 }).parameters.output_video_quality, 95);
     assert.equal(resolve({ output_quality: 95, fps: 30 }).parameters.output_video_fps, 30);

@@ -22,7 +22,7 @@ async function place(t: TestContext) {
   await writeFile(join(root, 'sub', 'deep.jpg'), 'deep');
   await writeFile(join(outside, 'secret.jpg'), 'secret');
   const files = localFiles(root);
-  const reasonOf = async (reference: string) => (await files.check(reference, 'target_image'))?.reason;
+  const reasonOf = async (reference: string) => (await files.check(reference, 'target_image', 'one'))?.reason;
   return { root, outside, work, files, reasonOf };
 }
 
@@ -37,7 +37,7 @@ describe('local references', { concurrency: 4 }, () => {
         [join(root, 'sub', 'deep.jpg'), 'deep'],
       ] as const
     ).entries()) {
-      assert.equal(await files.check(reference, 'field'), undefined);
+      assert.equal(await files.check(reference, 'field', 'one'), undefined);
       assert.equal(await files.fetch(reference, join(work, `${i}`), NEVER), undefined);
       assert.equal(await readFile(join(work, `${i}`), 'utf8'), content);
     }
@@ -45,7 +45,7 @@ describe('local references', { concurrency: 4 }, () => {
 
   it('that are wrong are refused at submit with their field, and at prepare for good', async (t) => {
     const { files, work } = await place(t);
-    assert.deepEqual(await files.check('missing.jpg', 'source_images[2]'), {
+    assert.deepEqual(await files.check('missing.jpg', 'source_images[2]', 'one'), {
       field: 'source_images[2]',
       reason: 'INPUT_NOT_FOUND',
       description: 'there is no such file under the input root',
@@ -104,8 +104,8 @@ describe('local references', { concurrency: 4 }, () => {
     const { root } = await place(t);
     await symlink(root, `${root}-link`);
     const files = localFiles(`${root}-link`);
-    assert.equal(await files.check('face.jpg', 'field'), undefined);
-    assert.equal(await files.check(`${root}-link/face.jpg`, 'field'), undefined);
+    assert.equal(await files.check('face.jpg', 'field', 'one'), undefined);
+    assert.equal(await files.check(`${root}-link/face.jpg`, 'field', 'one'), undefined);
   });
 
   it('are plain files with something in them', { skip: POSIX ? false : 'machine: no POSIX file modes and links here' }, async (t) => {
@@ -119,7 +119,7 @@ describe('local references', { concurrency: 4 }, () => {
     assert.equal(await reasonOf('empty.jpg'), 'EMPTY_FILE');
     assert.equal(
       await localFiles('/dev')
-        .check('zero', 'field')
+        .check('zero', 'field', 'one')
         .then((one) => one?.reason),
       'NOT_A_FILE',
     );
@@ -200,7 +200,7 @@ describe('schemes of references', () => {
   it('lead to their resolver, in any case of letters', async () => {
     const references = mediaReferences([resolver('file'), resolver('http', 'https'), resolver('upload')]);
     assert.deepEqual(references.schemes, ['file', 'http', 'https', 'upload']);
-    const seen = async (reference: string) => (await references.check(reference, 'field'))?.description;
+    const seen = async (reference: string) => (await references.check(reference, 'field', 'one'))?.description;
     assert.equal(await seen('a/b.jpg'), 'file a/b.jpg');
     assert.equal(await seen('HTTPS://host/b.jpg'), 'http HTTPS://host/b.jpg');
     assert.equal(await seen('upload://id'), 'upload upload://id');
@@ -209,15 +209,15 @@ describe('schemes of references', () => {
 
   it('that are not taken are refused by name, with those that are', async () => {
     const references = mediaReferences([resolver('file'), resolver('upload')]);
-    assert.deepEqual(await references.check('s3://bucket/key', 'target_video'), {
+    assert.deepEqual(await references.check('s3://bucket/key', 'target_video', 'one'), {
       field: 'target_video',
       reason: 'UNSUPPORTED_SCHEME',
       description: 's3:// is not taken here; taken: a path under the input root, upload://',
     });
-    assert.match((await references.check('file:///etc/passwd', 'field'))!.description, /without file:/);
+    assert.match((await references.check('file:///etc/passwd', 'field', 'one'))!.description, /without file:/);
     const failure = await references.fetch('s3://bucket/key', '/nowhere', NEVER);
     assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_READABLE', false]);
-    assert.match((await mediaReferences([resolver('upload')]).check('a.jpg', 'field'))!.description, /local paths are not taken/);
+    assert.match((await mediaReferences([resolver('upload')]).check('a.jpg', 'field', 'one'))!.description, /local paths are not taken/);
   });
 
   it('have one resolver each', () => {

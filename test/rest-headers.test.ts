@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { IncomingHeaders } from '../src/rest/headers.ts';
+import { LazyHeaders } from '../src/rest/headers.ts';
 
 const incoming = { ':path': '/', host: 'x', cookie: 'a=1; b=2', 'set-cookie': ['c=3', 'd=4'], 'x-many': '1, 2' };
 const real = () => {
@@ -10,7 +10,7 @@ const real = () => {
 };
 
 test('look-ups are those of a Headers object', () => {
-  const headers = new IncomingHeaders(incoming);
+  const headers = new LazyHeaders(incoming);
   for (const name of ['host', 'HOST', 'cookie', 'set-cookie', 'x-many', 'nope', '__proto__', 'constructor', 'toString']) {
     assert.equal(headers.get(name), real().get(name), name);
     assert.equal(headers.has(name), real().has(name), name);
@@ -19,7 +19,7 @@ test('look-ups are those of a Headers object', () => {
 });
 
 test('it is a Headers object, and a copy of it has everything', () => {
-  const headers = new IncomingHeaders(incoming);
+  const headers = new LazyHeaders(incoming);
   assert.ok(headers instanceof Headers);
   assert.deepEqual([...new Headers(headers)], [...real()]);
   assert.deepEqual([...headers], [...real()]);
@@ -30,7 +30,7 @@ test('it is a Headers object, and a copy of it has everything', () => {
 });
 
 test('a change is seen by every later look-up, and does not reach the request', () => {
-  const headers = new IncomingHeaders(incoming);
+  const headers = new LazyHeaders(incoming);
   headers.set('host', 'y');
   headers.append('x-many', '3');
   headers.delete('cookie');

@@ -86,7 +86,13 @@ test('nothing is claimed before a worker is warm, and capabilities come with it'
 });
 
 test('progress rises, is kept to ten a second and ends with its last word', async () => {
-  await using rig = await openRig();
+  await using rig = await openRig({
+    storeResult: async () => {
+      // A step that lasts is told.
+      await rig.store.until(() => rig.store.progress.get('job_1')?.at(-1)?.step === JobStep.STORING_RESULT);
+      return RESULT;
+    },
+  });
   rig.store.submit({
     id: 'job_1',
     do: [
@@ -115,6 +121,16 @@ test('progress rises, is kept to ten a second and ends with its last word', asyn
       [JobStep.ENCODING_OUTPUT, 99],
       [JobStep.STORING_RESULT, 99],
     ],
+  );
+});
+
+test('a result that is stored at once costs no event', async () => {
+  await using rig = await openRig();
+  rig.store.submit({ id: 'job_1', do: [['progress', ['STEP_PROCESSING', 20]]] });
+  await rig.store.until(() => rig.store.history.length === 1);
+  assert.deepEqual(
+    rig.store.progress.get('job_1')!.map(({ step }) => step),
+    [JobStep.PROCESSING],
   );
 });
 
@@ -164,7 +180,7 @@ test('the last progress of a step is stored before the next step', async () => {
   rig.store.submit({ id: 'job_1', do: [['raw', `${said.join('\n')}\n`]] });
   await rig.store.until(() => rig.store.history.length === 1);
   const percents = rig.store.progress.get('job_1')!.map(({ percent }) => percent);
-  assert.deepEqual(percents, [10, 12, 13, 13]);
+  assert.deepEqual(percents, [10, 12, 13]);
 });
 
 test('previews come when asked for only', async () => {
@@ -440,4 +456,41 @@ test('many jobs of no work pass quickly and leave no listener behind', async () 
   assert.ok(perSecond > 40, `${perSecond.toFixed(0)} per second`);
   assert.equal(rig.scheduler.slots()[0]!.jobsDone, 200);
   assert.deepEqual(rig.logger.errors, []);
+});
+
+test('a run that runs out of memory is made once more with little of it, on a fresh worker that nobody killed', async () => {
+  await using rig = await openRig();
+  rig.store.submit({ id: 'job_1', do: [['starve', 'unless low']] });
+  rig.store.submit({ id: 'job_2', do: [['starve', 'always']], maxAttempts: 5 });
+  rig.store.submit({ id: 'job_3', do: [['starve', 'always']], maxAttempts: 1 });
+  // A job that waits is given back, with nothing lost, where an earlier one comes for its second try.
+  const steps = () => rig.store.history.filter((step) => !step.endsWith('give back'));
+  await rig.store.until(() => steps().length === 5);
+  assert.deepEqual(steps().toSorted(), [
+    'job_1: complete',
+    'job_1: retry GPU_OUT_OF_MEMORY',
+    'job_2: fail GPU_OUT_OF_MEMORY',
+    'job_2: retry GPU_OUT_OF_MEMORY',
+    'job_3: fail GPU_OUT_OF_MEMORY',
+  ]);
+  assert.deepEqual(
+    ['job_1', 'job_2', 'job_3'].map((id) => [rig.store.job(id).attempt, rig.store.entries.get(id)!.kills]),
+    [
+      [2, 0],
+      [2, 0],
+      [1, 0],
+    ],
+  );
+  // Recycled after each, gently.
+  await rig.store.until(() => rig.scheduler.slots()[0]!.restarts === 4);
+  assert.deepEqual(rig.logger.errors, []);
+});
+
+test('an engine that cannot run on this machine says so once, in its own sentence', async () => {
+  await using rig = await openRig({ worker: workerOptions('unfit') });
+  assert.equal(await rig.scheduler.unfit, 'The engine lacks a card.');
+  assert.equal(rig.scheduler.slots()[0]!.problem, 'The engine lacks a card.');
+  const told = rig.logger.lines.filter((line) => !line.startsWith('debug'));
+  assert.equal(told[0], 'error worker of slot-0 failed: The engine lacks a card.');
+  assert.ok(told.every((line) => line === told[0]));
 });

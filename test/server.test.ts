@@ -19,7 +19,7 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
     count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
     maxBodyBytes: 1024,
     closeGraceMs: 1000,
-    grpcStreams: 'own',
+    grpc: 'own',
     corsOrigins: [],
     version: '1',
     text: {},

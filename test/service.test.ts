@@ -167,11 +167,6 @@ describe('uploads', () => {
     await assert.rejects(client.upload(parts({ sha256: '0'.repeat(64) })), /sha-?256|digest/i);
     await assert.rejects(client.upload(parts({ bytes: 17n })), /bytes/);
     await assert.rejects(rest.submit({ source_images: ['upload://nothing'], target_image: upload.uri }), /source_images\[0\]/);
-    for (const path of ['/api/v1/uploads', '/api/v1/tus']) {
-      const response = await fetch(new URL(path, service.baseUrl), { method: 'POST' });
-      assert.equal(response.status, 501);
-      assert.equal(((await response.json()) as Json).code, 'UNIMPLEMENTED');
-    }
   });
 });
 
@@ -216,6 +211,19 @@ describe('operators', () => {
     const surroundings = { env: process.env, root: ROOT, version: '0', terminal: false };
     await assert.rejects(startApp({ ...service.config, logLevel: 'silent' }, surroundings), /another|already|in use/i);
   });
+});
+
+test('memory of a device that runs out costs one attempt, and the job runs again on a fresh worker', async () => {
+  await using service = await startService();
+  const client = restClient(service.baseUrl);
+  const starved = { fail: 'GPU_OUT_OF_MEMORY', retryable: true };
+  const once = await client.submit(picture({ ...starved, fail_attempts: 1 }));
+  const always = await client.submit(picture(starved, { max_attempts: 5 }));
+  await untilTerminal(client, once.job_id as string);
+  await untilTerminal(client, always.job_id as string);
+  const [first, second] = [await client.get(once.job_id as string), await client.get(always.job_id as string)];
+  assert.deepEqual([first.status, first.attempt], ['succeeded', 2]);
+  assert.deepEqual([second.status, second.attempt, (second.error as Json).reason], ['failed', 2, 'GPU_OUT_OF_MEMORY']);
 });
 
 describe('a worker that dies', () => {

@@ -20,6 +20,7 @@ function fake() {
       asked.events++;
       return stored.slice(after, after + limit).map((event) => known(event.sequence) ?? structuredClone(event));
     },
+    untold: () => 0,
     lastingEvents: (_, after, before, limit) => {
       asked.lasting++;
       const lasting = stored.filter(({ sequence, event }) => sequence > after && sequence < before && event.case !== 'progress');
@@ -43,6 +44,8 @@ function fake() {
               framesTotal: 0,
               framesPerSecond: 0,
               attempt: 1,
+              bytesDone: 0n,
+              bytesTotal: 0n,
             },
           };
     stored.push(event);

@@ -63,7 +63,7 @@ const walk = fc.array(fc.oneof({ arbitrary: going, weight: 4 }, fc.oneof(...(Obj
 });
 
 const request = create(JobRequestSchema, { sourceImages: ['a'], target: { case: 'targetImage', value: 'b' } });
-const fresh = (): Job => newJob('job_20250405_aaaaaaaaaaaa', request, START, { warnings: ['w'] });
+const fresh = (): Job => newJob('job_20250405_aaaaaaaaaaaa', request, START, { tenant: 'default', warnings: ['w'] });
 
 /** Applies a change, or says that it is not allowed. */
 function attempt(job: Job, change: Change, nowMs: number): Job | undefined {

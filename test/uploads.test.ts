@@ -1,34 +1,92 @@
 // Uploads: taken whole or not at all, told by their bytes, gone when they expire.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
+import { basename, join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
 import { JobsError } from '../src/jobs/errors.ts';
-import type { UploadFacts } from '../src/jobs/ports.ts';
+import type { JobStore, UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
+import { openLocalUploadBytes } from '../src/media/upload-files.ts';
 import { openUploads } from '../src/media/uploads.ts';
+import { openRedisJobStore } from '../src/store/jobs-redis.ts';
+import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
+import { wantedJob } from './contract/job-store.ts';
+import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;
 const JPEG = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff, 0xe0]), randomBytes(20_000)]);
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 
-async function open(t: TestContext) {
-  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-uploads-'));
-  t.after(() => rm(dir, { recursive: true }));
+interface Settings {
+  readonly maxUploads?: number;
+  readonly quotaBytes?: number;
+  readonly minFreeBytes?: number;
+}
+
+/** Opens the records' store, the same one again with the same arguments. */
+type OpenStore = (home: string, now: () => number) => Promise<JobStore>;
+
+let redis: RedisServer;
+before(async () => {
+  redis = await startRedis();
+});
+after(() => redis[Symbol.asyncDispose]());
+
+const STORES: Readonly<Record<string, OpenStore>> = {
+  SQLite: (home, now) => openSqliteJobStore({ path: join(home, 'jobs.db'), now }),
+  Redis: (home, now) => openRedisJobStore({ url: redis.url, fleet: basename(home), now }),
+};
+
+async function openWorld(t: TestContext, openStore: OpenStore, settings: Settings = {}) {
+  const home = await mkdtemp(join(tmpdir(), 'ffjobs-uploads-'));
+  const dir = join(home, 'uploads');
   const clock = { now: Date.UTC(2025, 3, 5) };
-  const reopen = async () => {
-    const uploads = await openUploads({ dir, maxBytes: 100_000, ttlMs: HOUR_MS, now: () => clock.now });
-    t.after(() => uploads[Symbol.asyncDispose]());
-    return uploads;
+  const disk = { free: 1e12 };
+  const limits = { maxUploads: settings.maxUploads ?? 100, maxBytes: settings.quotaBytes ?? 1e9, ttlMs: HOUR_MS };
+  const start = async () => {
+    const store = await openStore(home, () => clock.now);
+    const bytes = await openLocalUploadBytes({ dir, minFreeBytes: settings.minFreeBytes ?? 0, freeBytes: async () => disk.free });
+    return { store, bytes, uploads: await openUploads({ records: store.uploads, bytes, maxBytes: 100_000, limits }) };
   };
-  const uploads = await reopen();
-  const receive = (bytes: Uint8Array, facts: Partial<UploadFacts> = {}, signal = NEVER) =>
-    uploads.receive({ filename: 'face.jpg', ...facts }, chunked(bytes), signal);
-  const files = async () => (await readdir(dir, { recursive: true })).filter((name) => name !== 'tmp');
-  return { dir, clock, uploads, reopen, receive, files };
+  let now = await start();
+  const end = async () => {
+    await now.uploads[Symbol.asyncDispose]();
+    await now.store[Symbol.asyncDispose]();
+  };
+  t.after(async () => {
+    await end();
+    await rm(home, { recursive: true });
+  });
+  return {
+    dir,
+    clock,
+    disk,
+    get uploads() {
+      return now.uploads;
+    },
+    get store() {
+      return now.store;
+    },
+    restart: async () => {
+      await end();
+      now = await start();
+    },
+    receive: (bytes: Uint8Array, facts: Partial<UploadFacts> = {}, signal = NEVER) =>
+      now.uploads.receive({ tenant: 'one', filename: 'face.jpg', ...facts }, chunked(bytes), signal),
+    files: async () => await readdir(dir),
+    /** A job of the tenant that names the upload as its source, and how it goes on. */
+    job: async (uri: string, tenant = 'one') => {
+      const { store } = now;
+      const { job } = await store.submit(wantedJob({ tenant, request: { sourceImages: [uri] } }), {
+        maxQueued: 100,
+        idempotencyMs: HOUR_MS,
+      });
+      return { cancel: () => store.cancel(job.jobId, 0), purge: () => store.purge(job.jobId) };
+    },
+  };
 }
 
 async function* chunked(bytes: Uint8Array, size = 3000): AsyncGenerator<Uint8Array> {
@@ -44,108 +102,113 @@ async function refusal(call: Promise<unknown>): Promise<JobsError> {
   return error;
 }
 
-describe('uploads', { concurrency: 4 }, () => {
-  it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
-    const { receive, uploads, dir, clock, files } = await open(t);
-    const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
-    assert.match(upload.uri, /^upload:\/\/[0-9a-z]+-[0-9a-f]{32}$/);
-    const { uri: _, ...facts } = upload;
-    assert.deepEqual(facts, { sha256: sha256(JPEG), bytes: JPEG.length, mediaType: 'image/jpeg', expiresMs: clock.now + HOUR_MS });
-    assert.equal((await files()).length, 2);
-    assert.equal(await uploads.resolver.check(upload.uri, 'field'), undefined);
-    const to = join(dir, 'copy');
-    assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
-    assert.deepEqual(await readFile(to), JPEG);
-    assert.notEqual((await receive(JPEG)).uri, upload.uri);
-  });
+for (const [name, openStore] of Object.entries(STORES)) {
+  describe(`uploads, their records in ${name}`, { concurrency: 4 }, () => {
+    const open = (t: TestContext, settings?: Settings) => openWorld(t, openStore, settings);
 
-  it('that are too large are refused, at once when that is announced', async (t) => {
-    const { receive, files, uploads } = await open(t);
-    assert.equal((await refusal(receive(JPEG, { bytes: 100_001 }))).reason, 'UPLOAD_TOO_LARGE');
-    let asked = 0;
-    const endless = (async function* () {
-      for (;;) {
-        asked++;
+    it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
+      const { receive, uploads, dir, clock, files, store } = await open(t);
+      const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
+      assert.match(upload.uri, /^upload:\/\/[0-9a-f]{32}$/);
+      const { uri: _, ...facts } = upload;
+      assert.deepEqual(facts, { sha256: sha256(JPEG), bytes: JPEG.length, mediaType: 'image/jpeg', expiresMs: clock.now + HOUR_MS });
+      assert.deepEqual(await files(), [upload.uri.slice('upload://'.length)]);
+      assert.equal((await store.uploads.get(upload.uri.slice('upload://'.length)))?.filename, 'passwd.png');
+      assert.equal(await uploads.resolver.check(upload.uri, 'field', 'one'), undefined);
+      assert.equal((await uploads.resolver.check(upload.uri, 'field', 'two'))?.reason, 'UPLOAD_NOT_FOUND');
+      const to = join(dir, '..', 'copy');
+      assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
+      assert.deepEqual(await readFile(to), JPEG);
+      assert.notEqual((await receive(JPEG)).uri, upload.uri);
+    });
+
+    it('that are too large are refused, at once when that is announced', async (t) => {
+      const { receive, files, uploads } = await open(t);
+      assert.equal((await refusal(receive(JPEG, { bytes: 100_001 }))).reason, 'UPLOAD_TOO_LARGE');
+      let asked = 0;
+      const endless = (async function* () {
+        for (;;) {
+          asked++;
+          yield JPEG;
+        }
+      })();
+      assert.equal((await refusal(uploads.receive({ tenant: 'one', filename: 'x' }, endless, NEVER))).reason, 'UPLOAD_TOO_LARGE');
+      assert.equal(asked, 5);
+      assert.deepEqual(await files(), []);
+    });
+
+    it('that are not what was announced are refused', async (t) => {
+      const { receive, files } = await open(t);
+      for (const facts of [{ bytes: JPEG.length + 1 }, { bytes: JPEG.length - 1 }, { sha256: sha256(randomBytes(3)) }]) {
+        assert.equal((await refusal(receive(JPEG, facts))).reason, 'UPLOAD_CORRUPT');
+      }
+      assert.equal((await refusal(receive(Buffer.alloc(0)))).reason, 'UPLOAD_CORRUPT');
+      assert.deepEqual(await files(), []);
+    });
+
+    it('of other kinds are refused as soon as that can be told', async (t) => {
+      const { receive, uploads, files } = await open(t);
+      let asked = 0;
+      const text = (async function* () {
+        for (let i = 0; i < 10; i++) {
+          asked++;
+          yield Buffer.from('<!doctype html>'.repeat(300));
+        }
+      })();
+      const error = await refusal(uploads.receive({ tenant: 'one', filename: 'face.jpg' }, text, NEVER));
+      assert.deepEqual([error.kind, error.violations[0]?.reason], ['invalid', 'UNSUPPORTED_MEDIA_TYPE']);
+      assert.equal(asked, 1);
+      assert.equal((await refusal(receive(Buffer.from('short')))).kind, 'invalid');
+      assert.deepEqual(await files(), []);
+    });
+
+    it('that break off leave nothing', async (t) => {
+      const { uploads, files } = await open(t);
+      const broken = (async function* () {
         yield JPEG;
+        throw new Error('the connection broke');
+      })();
+      await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, broken, NEVER), /the connection broke/);
+      const leave = new AbortController();
+      const left = (async function* () {
+        yield JPEG;
+        leave.abort();
+        yield JPEG;
+      })();
+      await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, left, leave.signal), { name: 'AbortError' });
+      assert.deepEqual(await files(), []);
+    });
+
+    it('outlive a restart, and go when they expire', async (t) => {
+      const world = await open(t);
+      const first = await world.receive(JPEG);
+      world.clock.now += HOUR_MS / 2;
+      const second = await world.receive(JPEG);
+      // Of nobody, such as what an older version has left.
+      await writeFile(join(world.dir, 'a'.repeat(32)), 'half');
+      await writeFile(join(world.dir, 'other.json'), '{}');
+      await world.restart();
+      assert.equal((await world.files()).length, 2);
+      assert.equal(await world.uploads.resolver.check(first.uri, 'field', 'one'), undefined);
+      world.clock.now += HOUR_MS / 2;
+      assert.equal((await world.uploads.resolver.check(first.uri, 'source_images[0]', 'one'))?.reason, 'UPLOAD_NOT_FOUND');
+      await world.uploads.sweep();
+      assert.deepEqual(await world.files(), [second.uri.slice('upload://'.length)]);
+      assert.equal(await world.uploads.resolver.check(second.uri, 'field', 'one'), undefined);
+    });
+
+    it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
+      const { uploads, dir } = await open(t);
+      const { resolver } = uploads;
+      for (const id of ['nothing', '../../etc/passwd', '0'.repeat(32), '', 'tmp']) {
+        const violation = await resolver.check(`upload://${id}`, 'source_images[0]', 'one');
+        assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
+        const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
+        assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
       }
-    })();
-    assert.equal((await refusal(uploads.receive({ filename: 'x' }, endless, NEVER))).reason, 'UPLOAD_TOO_LARGE');
-    assert.equal(asked, 5);
-    assert.deepEqual(await files(), []);
+    });
   });
-
-  it('that are not what was announced are refused', async (t) => {
-    const { receive, files } = await open(t);
-    for (const facts of [{ bytes: JPEG.length + 1 }, { bytes: JPEG.length - 1 }, { sha256: sha256(randomBytes(3)) }]) {
-      assert.equal((await refusal(receive(JPEG, facts))).reason, 'UPLOAD_CORRUPT');
-    }
-    assert.equal((await refusal(receive(Buffer.alloc(0)))).reason, 'UPLOAD_CORRUPT');
-    assert.deepEqual(await files(), []);
-  });
-
-  it('of other kinds are refused as soon as that can be told', async (t) => {
-    const { receive, uploads, files } = await open(t);
-    let asked = 0;
-    const text = (async function* () {
-      for (let i = 0; i < 10; i++) {
-        asked++;
-        yield Buffer.from('<!doctype html>'.repeat(300));
-      }
-    })();
-    const error = await refusal(uploads.receive({ filename: 'face.jpg' }, text, NEVER));
-    assert.deepEqual([error.kind, error.violations[0]?.reason], ['invalid', 'UNSUPPORTED_MEDIA_TYPE']);
-    assert.equal(asked, 1);
-    assert.equal((await refusal(receive(Buffer.from('short')))).kind, 'invalid');
-    assert.deepEqual(await files(), []);
-  });
-
-  it('that break off leave nothing', async (t) => {
-    const { uploads, files } = await open(t);
-    const broken = (async function* () {
-      yield JPEG;
-      throw new Error('the connection broke');
-    })();
-    await assert.rejects(uploads.receive({ filename: 'x' }, broken, NEVER), /the connection broke/);
-    const leave = new AbortController();
-    const left = (async function* () {
-      yield JPEG;
-      leave.abort();
-      yield JPEG;
-    })();
-    await assert.rejects(uploads.receive({ filename: 'x' }, left, leave.signal), { name: 'AbortError' });
-    assert.deepEqual(await files(), []);
-  });
-
-  it('outlive a restart, and go when they expire', async (t) => {
-    const { receive, reopen, clock, files, dir } = await open(t);
-    const first = await receive(JPEG);
-    clock.now += HOUR_MS / 2;
-    const second = await receive(JPEG);
-    await mkdir(join(dir, 'tmp'), { recursive: true });
-    await writeFile(join(dir, 'tmp', 'half'), 'half');
-    // Renamed in, but its process died before the description was.
-    await writeFile(join(dir, second.uri.slice('upload://'.length).replace(/.{32}$/, 'a'.repeat(32))), 'half');
-    const reopened = await reopen();
-    assert.equal((await files()).length, 4);
-    assert.equal(await reopened.resolver.check(first.uri, 'field'), undefined);
-    clock.now += HOUR_MS / 2;
-    assert.equal((await reopened.resolver.check(first.uri, 'source_images[0]'))?.reason, 'UPLOAD_NOT_FOUND');
-    await reopened.sweep();
-    assert.equal((await files()).length, 2);
-    assert.equal(await reopened.resolver.check(second.uri, 'field'), undefined);
-  });
-
-  it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
-    const { uploads, dir } = await open(t);
-    const { resolver } = uploads;
-    for (const id of ['nothing', '../../etc/passwd', 'zzzzzz-'.padEnd(39, '0'), '', 'tmp']) {
-      const violation = await resolver.check(`upload://${id}`, 'source_images[0]');
-      assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
-      const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
-      assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
-    }
-  });
-});
+}
 
 describe('media types by content', () => {
   const text = (value: string) => Buffer.from(value, 'latin1');

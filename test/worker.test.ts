@@ -216,6 +216,15 @@ test('a worker that cannot start says why, backs off longer and longer, and is t
   assert.equal(rig.worker.ready, undefined);
 });
 
+test('a worker of a slot has the variables of that slot, over all others', async () => {
+  await using rig = openWorker({ environment: { PATH: '/usr/bin:/bin', LANG: 'C' }, variables: { LANG: 'en', MODE: 'cpu' } });
+  await rig.reached(IDLE);
+  const run = rig.run([['env', 0]]);
+  await run.end;
+  const env = JSON.parse(run.logs[0]!) as Record<string, string>;
+  assert.deepEqual([env.LANG, env.MODE, env.CUDA_VISIBLE_DEVICES], ['en', 'cpu', '3']);
+});
+
 test('a start that failed once is forgotten when the next one succeeds', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'ffjobs-gpu-'));
   {

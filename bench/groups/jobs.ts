@@ -8,7 +8,7 @@ import { interleaved, type Measured, median, type Row, rowOf } from '../figures.
 import { LoadGenerator } from '../load/generator.ts';
 import type { CallsDone, Request } from '../load/tasks.ts';
 import { type Peer, startCoglet } from '../peers/start.ts';
-import { CannotRun } from '../processes.ts';
+import { CannotRun, cpuSeconds } from '../processes.ts';
 import { noopJob, submitByGrpc, submitByRest } from '../requests.ts';
 import { Service } from '../service.ts';
 
@@ -49,9 +49,16 @@ export const jobs: Group = {
 
     const job = noopJob();
     const seconds = bench.pick(4, 0.5);
-    const byRest = async ({ port }: Service) => {
+    /** CPU of service and load generator in microseconds a job, where the machine tells it. */
+    const cpu = { service: [] as number[], client: [] as number[] };
+    const byRest = async ({ port, pid }: Service) => {
       const task = { kind: 'calls', port, request: submitByRest(job, 60), connections: CLIENTS, inFlight: CLIENTS, seconds } as const;
-      return rate(await load.run(task));
+      const before = cpuSeconds(pid);
+      const done = await load.run(task);
+      const used = (cpuSeconds(pid) ?? Number.NaN) - (before ?? Number.NaN);
+      if (pid === service.pid && !Number.isNaN(used)) cpu.service.push((used / done.calls) * 1e6);
+      cpu.client.push((done.cpuSeconds / done.calls) * 1e6);
+      return rate(done);
     };
     const contestants: Record<string, () => Promise<number>> = {
       rest: () => byRest(service),
@@ -75,7 +82,14 @@ export const jobs: Group = {
       rowOf('jobs', { name, figure: median(values), unit: 'jobs/s', peer: coglet, ...rest });
     yield row('REST Submit with Prefer: wait, 64 clients', rates.rest!, {
       target: { kind: 'at least', value: 500 },
-      note: why ? `coglet was not measured here: ${why}` : 'coglet: one prediction after another, nothing queued, nothing stored',
+      note: [
+        cpu.service.length > 0
+          ? `${Math.round(median(cpu.service))} µs CPU of the service a job, ${Math.round(median(cpu.client))} µs of the load generator`
+          : undefined,
+        why ? `coglet was not measured here: ${why}` : 'coglet: one prediction after another, nothing queued, nothing stored',
+      ]
+        .filter((note) => note !== undefined)
+        .join('; '),
     });
     yield row('gRPC Submit, 64 in flight, until the last has succeeded', rates.grpc!, { target: { kind: 'at least', value: 500 } });
     if (rates.unrecycled) {

@@ -1,12 +1,13 @@
 // The `ffjobs` program: which commands there are, and how each way of ending becomes words and an exit code.
 import { Command, CommanderError } from 'commander';
+import type { Backoff } from '../client/watch.ts';
 import { ConfigError } from '../config.ts';
 import { doctor } from './local/doctor.ts';
+import { addEngineCommands } from './local/engine/commands.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
 import { CliError, Exit, type ExitCode, explain, explanationJson, explanationLines } from './remote/errors.ts';
-import type { Backoff } from './remote/follow.ts';
 import { answerJson, say, type Terminal } from './remote/terminal.ts';
 
 export interface Surroundings {
@@ -35,13 +36,14 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
   };
   const program = new Command('ffjobs')
     .description('FaceFusion jobs: submit, watch, fetch the result, cancel')
-    .version(surroundings.version)
     .option('--server <url>', 'the service to talk to (FFJOBS_SERVER)', env.FFJOBS_SERVER || DEFAULT_SERVER)
     .option('--json', 'write JSON lines to standard output', false)
     .addHelpText('after', AFTER_HELP)
     .showHelpAfterError('(`ffjobs --help` shows what there is)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => void terminal.out.write(text), writeErr: (text) => void terminal.err.write(text) });
+  // An option of the program is heard wherever it stands: `engine install --version 3.8.1` means another version.
+  if (!args.includes('engine')) program.version(surroundings.version);
   program
     .command('serve')
     .description('run the service on this machine until Ctrl-C; settings are environment variables, see the README')
@@ -50,6 +52,7 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .command('doctor')
     .description('look at what the service needs on this machine, and say what to mend')
     .action(async () => finish(await doctor(surroundings, program.opts())));
+  addEngineCommands(program, { ...surroundings, finish });
   addRemoteCommands(program, { terminal, finish, backoff: surroundings.backoff });
 
   try {

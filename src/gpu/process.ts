@@ -38,10 +38,22 @@ export interface ProcessOptions {
   readonly slot: string;
   /** Device index; undefined: whatever the environment says. */
   readonly gpu: number | undefined;
+  /** Variables of this slot alone, over all others. */
+  readonly variables?: Readonly<Record<string, string>> | undefined;
+  /** Undefined: the service's own user. */
+  readonly owner?: Owner | undefined;
   readonly logger: Logger;
 }
 
+/** A user and a group of the operating system, by number. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 export interface Death {
+  /** Undefined: it did not end by itself. */
+  readonly code?: number | undefined;
   /** "exited with code 3", "was killed by SIGSEGV", "could not be started: ..." */
   readonly exit: string;
   readonly lastLines: readonly string[];
@@ -114,6 +126,8 @@ export class WorkerProcess {
         // Its own group, so that one signal reaches its children too.
         detached: true,
         stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+        // With the groups of the service dropped too.
+        ...options.owner,
       });
     } catch (error) {
       return { exit: await spawnErrorInWords(error as NodeJS.ErrnoException, options), lastLines: [] };
@@ -141,7 +155,7 @@ export class WorkerProcess {
     }, DEAF_MS);
     await closed;
     clearTimeout(timer);
-    return { exit, lastLines: this.lastLines };
+    return { code: child.exitCode ?? undefined, exit, lastLines: this.lastLines };
   }
 
   /** Reads all that the process says; answers how to stop watching whether it still listens. */
@@ -233,7 +247,7 @@ function environmentOf(options: ProcessOptions): Record<string, string> {
     if (value !== undefined) env[name] = value;
   }
   if (options.gpu !== undefined) env.CUDA_VISIBLE_DEVICES = String(options.gpu);
-  return env;
+  return { ...env, ...options.variables };
 }
 
 function exitInWords(code: number | null, signal: NodeJS.Signals | null): string {

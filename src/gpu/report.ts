@@ -12,6 +12,8 @@ import { Rate } from './rate.ts';
 
 /** Of the ten that a job may store; the other two are for the last one of a run and for the service's own step after it. */
 const PROGRESS_PER_SECOND = 8;
+/** A step of the service's own that is over sooner is not told. */
+const BRIEF_MS = 100;
 /** An estimate beyond a month is none. */
 const MAX_ETA_SECONDS = 30 * 86_400;
 const MAX_LOG_LENGTH = 4096;
@@ -48,6 +50,8 @@ export class Reporter {
   #stored: number[] = [];
   #storedStep: JobStep | undefined;
   #pending: Progress | undefined;
+  /** What is held back is a step of the service's own, not worth an event so far. */
+  #isBrief = false;
   #timer: NodeJS.Timeout | undefined;
 
   /** `now`: milliseconds since 1970, the store's clock. */
@@ -87,7 +91,15 @@ export class Reporter {
       step: JobStep.FETCHING_INPUTS,
       percent: this.#fetchedPercent,
       attempt: this.#lease.job.attempt,
+      ...bytesOf(done, total),
     });
+    this.#offer();
+  }
+
+  /** Bytes of the result that have been sent to where it is kept. */
+  storing(done: number, total: number): void {
+    const { attempt } = this.#lease.job;
+    this.#pending = create(ProgressSchema, { step: JobStep.STORING_RESULT, percent: this.#percent, attempt, ...bytesOf(done, total) });
     this.#offer();
   }
 
@@ -96,11 +108,13 @@ export class Reporter {
     this.#storePending();
   }
 
-  /** A step of the service's own. */
+  /** A step of the service's own, the last one. Stored when it lasts: the end of the job says more than that its result was stored before. */
   enter(step: JobStep): void {
     this.#storePending();
     this.#step = step;
-    this.#store(create(ProgressSchema, { step, percent: this.#percent, attempt: this.#lease.job.attempt }));
+    this.#pending = create(ProgressSchema, { step, percent: this.#percent, attempt: this.#lease.job.attempt });
+    this.#isBrief = true;
+    this.#timer = setTimeout(() => this.#storePending(), BRIEF_MS);
   }
 
   log(level: wire.LogLevel, message: string): void {
@@ -121,7 +135,7 @@ export class Reporter {
 
   /** The end: what is held back goes out, before whatever is written to the lease next. */
   finish(): void {
-    this.#storePending();
+    if (!this.#isBrief) this.#storePending();
     this.#tellDropped();
   }
 
@@ -150,6 +164,7 @@ export class Reporter {
     this.#timer = undefined;
     const progress = this.#pending;
     this.#pending = undefined;
+    this.#isBrief = false;
     if (progress) this.#store(progress);
   }
 
@@ -176,4 +191,8 @@ export class Reporter {
       this.#logger.warn({ jobId: this.#lease.job.jobId, err: error }, `${what} of ${this.#lease.job.jobId} could not be stored`);
     }
   }
+}
+
+function bytesOf(done: number, total: number): Pick<Progress, 'bytesDone' | 'bytesTotal'> {
+  return { bytesDone: BigInt(Math.round(done)), bytesTotal: BigInt(Math.round(total)) };
 }

@@ -1,13 +1,11 @@
-// Which job runs where: claims jobs, lets each stay (stay.ts), and gives slots to those that are ready. Owns its slots, their workers and the folder
-// of all work folders.
+// Which job runs where: claims jobs, lets each stay (stay.ts), and gives slots to those that are ready. Owns its slots, their workers and the work
+// folders.
 //
 // Always true:
 // - One job at a time on a slot: each has a p-queue of concurrency 1, whose task ends only when the worker says `idle` or its process group is
 //   dead. `signal` and `timeout` are never passed to `add()`: p-queue then frees the place while the function still runs.
 // - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
 //   which the store gave them, and the last one goes back when a better one comes.
-import { mkdir, readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import PQueue from 'p-queue';
@@ -15,6 +13,8 @@ import { type Slot, SlotSchema, WorkerState } from '../../gen/facefusion/jobs/v1
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { WaitReason } from '../jobs/job.ts';
 import type { JobStore, Lease } from '../jobs/ports.ts';
+import { WorkFolders } from './folders.ts';
+import { type Preference, Preferences, samePreference } from './preference.ts';
 import type { Logger } from './process.ts';
 import { type Host, Stay, type StayOptions } from './stay.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
@@ -22,7 +22,7 @@ import { Worker, type WorkerOptions } from './worker.ts';
 export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'now'> {
   readonly node: string;
   readonly store: Pick<JobStore, 'claim'>;
-  readonly slots: readonly { readonly name: string; readonly gpu?: number }[];
+  readonly slots: readonly SlotPlan[];
   readonly worker: WorkerOptions;
   /** Folder of this scheduler alone; what an earlier one left in it is removed. */
   readonly workRoot: string;
@@ -32,6 +32,13 @@ export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'n
   readonly cancelGraceMs?: number;
   /** Milliseconds since 1970, the store's clock. */
   readonly now?: () => number;
+}
+
+export interface SlotPlan {
+  readonly name: string;
+  readonly gpu?: number | undefined;
+  /** Environment variables of its worker alone. */
+  readonly variables?: Readonly<Record<string, string>> | undefined;
 }
 
 /** What the engine of the slots is. */
@@ -52,10 +59,20 @@ interface SlotPlace {
   readonly lane: PQueue;
 }
 
+/** The claim that waits in the store. */
+interface Claiming {
+  readonly controller: AbortController;
+  readonly before: Stay | undefined;
+  readonly preference: Preference | undefined;
+}
+
 export class Scheduler implements AsyncDisposable {
   /** The first worker is warm. Never rejects: workers are tried again for ever, and their slots say what is wrong. */
   readonly ready: Promise<void>;
   readonly #ready = Promise.withResolvers<void>();
+  /** Settles if the engine of a slot says at its first start that it cannot run on this machine, with its sentence. Never rejects. */
+  readonly unfit: Promise<string>;
+  readonly #unfit = Promise.withResolvers<string>();
   readonly #options: SchedulerOptions;
   readonly #logger: Logger;
   readonly #stayOptions: StayOptions;
@@ -68,10 +85,10 @@ export class Scheduler implements AsyncDisposable {
   #held: Stay[] = [];
   readonly #listeners = new Set<() => void>();
   readonly #claims: Promise<void>;
-  #claiming: { readonly controller: AbortController; readonly before: Stay | undefined } | undefined;
+  readonly #preferences = new Preferences();
+  #claiming: Claiming | undefined;
   #wake: (() => void) | undefined;
   #claimAfter = 0;
-  #serial = 0;
   #draining = false;
   #drained: Promise<void> | undefined;
   #drainBy = Number.POSITIVE_INFINITY;
@@ -79,23 +96,23 @@ export class Scheduler implements AsyncDisposable {
 
   /** Empties the work folder, starts the workers and claims as soon as one is warm. */
   static async open(options: SchedulerOptions): Promise<Scheduler> {
-    await mkdir(options.workRoot, { recursive: true });
-    for (const name of await readdir(options.workRoot)) {
-      if (FOLDER_NAME.test(name)) await rm(join(options.workRoot, name), { recursive: true, force: true });
-    }
-    return new Scheduler(options);
+    // One job runs on a slot, one waits for it, and one or two are being stored.
+    // A folder that was made the engine's is not another job's again.
+    return new Scheduler(options, await WorkFolders.open(options.workRoot, options.handOver ? 0 : 4 * options.slots.length));
   }
 
-  private constructor(options: SchedulerOptions) {
+  private constructor(options: SchedulerOptions, folders: WorkFolders) {
     this.#options = options;
     this.#logger = options.logger;
     this.#stayOptions = { ...options, cancelGraceMs: options.cancelGraceMs ?? 5_000, now: options.now ?? Date.now };
     this.ready = this.#ready.promise;
+    this.unfit = this.#unfit.promise;
     this.#prepareLane = new PQueue({ concurrency: options.prepareConcurrency ?? Math.max(2, options.slots.length) });
     this.#storeLane = new PQueue({ concurrency: options.storeConcurrency ?? Math.max(4, 2 * options.slots.length) });
     this.#storeLane.addEventListener('next', () => this.#dispatch());
-    for (const { name, gpu } of options.slots) {
-      const place = { slot: name, gpu, logger: this.#logger, onChange: () => this.#onWorkerChange() };
+    for (const { name, gpu, variables } of options.slots) {
+      const onUnfit = (sentence: string) => this.#unfit.resolve(sentence);
+      const place = { slot: name, gpu, variables, logger: this.#logger, onChange: () => this.#onWorkerChange(), onUnfit };
       const lane = new PQueue({ concurrency: 1 });
       lane.addEventListener('next', () => this.#dispatch());
       this.#slots.push({ name, worker: new Worker({ cancelGraceMs: this.#stayOptions.cancelGraceMs, ...options.worker }, place), lane });
@@ -103,9 +120,11 @@ export class Scheduler implements AsyncDisposable {
     this.#host = {
       prepareLane: this.#prepareLane,
       storeLane: this.#storeLane,
+      folders,
       deadline: () => this.#drainBy,
       onWaiting: () => this.#dispatch(),
       onLeave: (stay) => this.#letGo(stay),
+      onRan: (seconds, stepSeconds) => this.#preferences.learn(seconds, stepSeconds),
       onTrouble: () => {
         this.#claimAfter = performance.now() + CLAIM_RETRY_MS;
       },
@@ -176,6 +195,7 @@ export class Scheduler implements AsyncDisposable {
       () => Promise.all(this.#stays.values()),
       () => Promise.all(this.#slots.map(({ lane }) => lane.onIdle())),
       () => Promise.all(this.#slots.map(({ worker }) => worker.close())),
+      () => this.#host.folders.close(),
     ];
     for (const step of steps) {
       await step().catch((error) => this.#logger.error({ err: error }, 'a step of the drain failed; the rest goes on'));
@@ -221,12 +241,17 @@ export class Scheduler implements AsyncDisposable {
     return ahead && last && this.#held.length === capacity ? { before: last } : undefined;
   }
 
+  get #preference(): Preference | undefined {
+    return this.#preferences.of(this.#slots.map(({ worker }) => worker));
+  }
+
   /** Something that a claim depends on has changed. */
   #reconsider(): void {
     this.#wake?.();
     if (!this.#claiming) return;
     const want = this.#want();
-    if (!want || want.before !== this.#claiming.before) this.#claiming.controller.abort();
+    const { before, preference, controller } = this.#claiming;
+    if (!want || want.before !== before || !samePreference(this.#preference, preference)) controller.abort();
   }
 
   /** Until something changes, or `ms` at most. */
@@ -251,9 +276,13 @@ export class Scheduler implements AsyncDisposable {
       }
       if (want.before && !(await this.#stillWants(want.before))) continue;
       const controller = new AbortController();
-      this.#claiming = { controller, before: want.before };
+      const preference = this.#preference;
+      this.#claiming = { controller, before: want.before, preference };
       try {
-        const lease = await this.#options.store.claim({ node: this.#options.node, above: want.before?.rank }, controller.signal);
+        const lease = await this.#options.store.claim(
+          { node: this.#options.node, above: want.before?.rank, ...preference },
+          controller.signal,
+        );
         this.#claiming = undefined;
         if (lease) this.#take(lease, want.before);
         // Nothing though we had not stopped asking: the store is closing.
@@ -277,9 +306,7 @@ export class Scheduler implements AsyncDisposable {
   }
 
   #take(lease: Lease, before: Stay | undefined): void {
-    const { jobId, attempt } = lease.job;
-    const folder = join(this.#options.workRoot, `${jobId}.${attempt + 1}.${++this.#serial}`);
-    const stay = new Stay(lease, folder, this.#stayOptions, this.#host);
+    const stay = new Stay(lease, this.#stayOptions, this.#host);
     if (this.#draining) stay.stop('given_back');
     // Only the store can compare ranks. It said that this one comes before `before`, which was the last; among the others its place is a guess.
     const at = before ? this.#held.indexOf(before) : -1;
@@ -313,6 +340,3 @@ export class Scheduler implements AsyncDisposable {
     }
   }
 }
-
-/** job, attempt, serial number: unique, so no engine's cache by path takes one job's file for another's. */
-const FOLDER_NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;

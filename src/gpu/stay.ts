@@ -6,8 +6,6 @@
 //   way, the lease is disposed, which gives the job back.
 // - The task of a slot settles only when the worker says `idle` or its process group is dead.
 // - A result that is being stored is thrown away by its caller or by the loss of the lease, and by nothing else.
-import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -18,9 +16,10 @@ import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.j
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
+import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
-import type { RunEnd, RunHandle, Worker } from './worker.ts';
+import { OUT_OF_MEMORY, type RunEnd, type RunHandle, type Worker } from './worker.ts';
 
 /** What a job needs on this machine, as local files. */
 export type Prepared = Pick<
@@ -33,7 +32,9 @@ export interface StoreContext {
   readonly done: Done;
   readonly signal: AbortSignal;
   /** `Lease.pin` */
-  readonly pin: (key: string) => Promise<void>;
+  readonly pin: Lease['pin'];
+  /** For bytes that have to be sent elsewhere. */
+  readonly report: (done: number, total: number) => void;
 }
 
 /** What is done for a job on this node before and after its run. */
@@ -48,10 +49,19 @@ export interface StayOptions {
     signal: AbortSignal,
     report: (done: number, total: number) => void,
   ) => Promise<Prepared | Failure>;
-  /** Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws. Ends soon after `signal` aborts. */
-  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult>;
-  /** Before the second try to store a result; four times that before the third and last. */
+  /** Makes a prepared work folder the engine's, where that runs as another user. */
+  readonly handOver?: ((folder: string) => Promise<void>) | undefined;
+  /**
+   * Stores the engine's output for good, once `pin` has settled for its key. Tried again when it throws; a failure that no further try mends is
+   * returned. Ends soon after `signal` aborts.
+   */
+  readonly storeResult: (outputPath: string, context: StoreContext) => Promise<MediaResult | Failure>;
+  /** How long a job's result is kept after its end, in milliseconds; undefined: as long as the job. */
+  readonly retentionMs?: (job: Job) => number | undefined;
+  /** Before the second try to store a result; four times that before the third one, and so on, up to twenty times. */
   readonly storeRetryMs?: number;
+  /** How long a result is kept for a store that is full or away, in milliseconds; then the job fails. Other errors are tried three times. */
+  readonly storePatienceMs?: number;
   /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
   readonly writeRetryMs?: number;
   /** Engine time where the request names none. */
@@ -72,12 +82,15 @@ export interface Lane {
 export interface Host {
   readonly prepareLane: Lane;
   readonly storeLane: Lane;
+  readonly folders: WorkFolders;
   /** Monotonic time after which a store that does not answer is not waited for. */
   readonly deadline: () => number;
   /** It is prepared and wants a slot. */
   readonly onWaiting: () => void;
   /** It wants no slot any more. */
   readonly onLeave: (stay: Stay) => void;
+  /** A run has ended well: engine time, and that of its steps by name, in seconds. */
+  readonly onRan: (seconds: number, stepSeconds: Readonly<Record<string, number>>) => void;
   /** A defect was in its way. */
   readonly onTrouble: () => void;
 }
@@ -109,11 +122,12 @@ export class Stay {
   #run: RunHandle | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #leaveLane: (() => void) | undefined;
+  /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
+  #lowMemory = false;
 
-  /** `folder` is for this stay alone. */
-  constructor(lease: Lease, folder: string, options: StayOptions, host: Host) {
+  constructor(lease: Lease, options: StayOptions, host: Host) {
     this.#lease = lease;
-    this.#folder = folder;
+    this.#folder = host.folders.path(lease.job.jobId, lease.job.attempt + 1);
     this.#options = options;
     this.#host = host;
     this.#reporter = new Reporter(lease, options.logger, options.now);
@@ -190,7 +204,7 @@ export class Stay {
       logger.error({ jobId, err: error }, `the lease on ${jobId} could not be let go; the next start of the service takes it back`);
     }
     try {
-      if (!removeSmall(this.#folder)) await rm(this.#folder, { recursive: true, force: true });
+      await this.#host.folders.remove(this.#folder);
     } catch (error) {
       logger.error({ jobId, err: error }, `the work folder of ${jobId} could not be removed`);
     }
@@ -232,7 +246,8 @@ export class Stay {
     const result = await this.#store(end.done);
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    const done = { result, warnings: end.done.warnings, timings: this.#attemptTimings() };
+    const retentionMs = this.#options.retentionMs?.(this.#lease.job);
+    const done = { result, retentionMs, warnings: end.done.warnings, timings: this.#attemptTimings() };
     await this.#conclude(() => this.#lease.complete(done));
   }
 
@@ -250,10 +265,12 @@ export class Stay {
   async #prepare(): Promise<Prepared | Failure> {
     const started = performance.now();
     try {
-      mkdirSync(join(this.#folder, 'tmp'), { recursive: true });
-      return await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
+      this.#host.folders.make(this.#folder);
+      const prepared = await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
         this.#reporter.fetching(done, total),
       );
+      if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
+      return prepared;
     } catch (error) {
       if (error instanceof JobsError) {
         const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
@@ -275,6 +292,7 @@ export class Stay {
     const timings = this.#timings;
     if (this.#stopped) return undefined;
     const taken = performance.now();
+    this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
     const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
@@ -289,8 +307,9 @@ export class Stay {
         jobId: job.jobId,
         attempt: job.attempt,
         outputPath: this.#outputPath,
-        workDir: join(this.#folder, 'tmp'),
+        workDir: scratchOf(this.#folder),
         previews: request?.previews ?? false,
+        lowMemory: this.#lowMemory,
       },
       runTimeoutMs: request?.runTimeout ? durationMs(request.runTimeout) : this.#options.runTimeoutMs,
       onProgress: (progress) => this.#reporter.progress(progress),
@@ -302,7 +321,10 @@ export class Stay {
     const end = await this.#run.end;
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (performance.now() - taken) / 1000;
-    if (end.kind === 'done') this.#stepSeconds = finiteOf(end.done.stepSeconds);
+    if (end.kind === 'done') {
+      this.#stepSeconds = finiteOf(end.done.stepSeconds);
+      this.#host.onRan(end.seconds, this.#stepSeconds);
+    }
     return end;
   }
 
@@ -323,21 +345,30 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = { job: lease.job, done, signal, pin: (key) => lease.pin(key) };
+    const context: StoreContext = {
+      job: lease.job,
+      done,
+      signal,
+      pin: (key, lasting) => lease.pin(key, lasting),
+      report: (sent, total) => this.#reporter.storing(sent, total),
+    };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {
           return await this.#options.storeResult(this.#outputPath, context);
         } catch (error) {
           if (this.#stopped) return undefined;
-          const last = tried === STORE_TRIES;
+          const waited = performance.now() - started;
+          const patience = isPassing(error) && performance.now() < this.#host.deadline() ? (this.#options.storePatienceMs ?? 0) : 0;
+          const last = tried >= STORE_TRIES && waited >= patience;
           this.#options.logger[last ? 'error' : 'warn'](
             { jobId: this.#jobId, err: error, tried },
             `the result of ${this.#jobId} could not be stored`,
           );
           const why = error instanceof JobsError ? error.message : 'the log of the service says why, under the id of this job';
           if (last) return { reason: 'RESULT_NOT_STORED', message: `the result could not be stored: ${why}`, retryable: true };
-          await delay((this.#options.storeRetryMs ?? 500) * 4 ** (tried - 1), undefined, { signal }).catch(() => {});
+          const first = this.#options.storeRetryMs ?? 500;
+          await delay(Math.min(first * 4 ** (tried - 1), 20 * first), undefined, { signal }).catch(() => {});
           if (this.#stopped) return undefined;
         }
       }
@@ -355,8 +386,10 @@ export class Stay {
   async #endRun(end: Exclude<RunEnd, { kind: 'done' }>): Promise<void> {
     if (this.#stopped && !(this.#stopped === 'given_back' && end.kind === 'refused')) return this.#endStopped();
     switch (end.kind) {
-      case 'failed':
-        return this.#fail(end.failure, end.killed);
+      case 'failed': {
+        const inVain = this.#lowMemory && end.failure.reason === OUT_OF_MEMORY;
+        return this.#fail(inVain ? { ...end.failure, retryable: false } : end.failure, end.killed);
+      }
       case 'refused':
         return this.#conclude(() => this.#lease.refuse(end.failure, this.#attemptTimings()));
       case 'canceled':
@@ -425,8 +458,7 @@ export class Stay {
         await write();
         return;
       } catch (error) {
-        const passes = error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
-        const again = tried < WRITE_TRIES || (passes && performance.now() < this.#host.deadline());
+        const again = tried < WRITE_TRIES || (isPassing(error) && performance.now() < this.#host.deadline());
         if (isLeaseLost(error) || this.#stopped === 'lost' || !again) throw error;
         this.#options.logger.warn(
           { jobId: this.#jobId, err: error, tried },
@@ -442,27 +474,9 @@ export class Stay {
   }
 }
 
-/** A folder with more in it, or with larger files, is removed by the thread pool. */
-const FEW = 32;
-const SMALL_BYTES = 1 << 20;
-
-/** Removes a folder that holds a few small files and an empty folder or two, here and now: a thread's turn for each costs ten times as much. */
-function removeSmall(folder: string): boolean {
-  try {
-    const names = readdirSync(folder);
-    if (names.length > FEW) return false;
-    for (const name of names) {
-      const path = join(folder, name);
-      const found = lstatSync(path);
-      if (found.size > SMALL_BYTES) return false;
-      if (found.isDirectory()) rmdirSync(path);
-      else unlinkSync(path);
-    }
-    rmdirSync(folder);
-    return true;
-  } catch {
-    return false;
-  }
+/** Somewhere is full or away: time may mend it. */
+function isPassing(error: unknown): boolean {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
 }
 
 function isLeaseLost(error: unknown): boolean {

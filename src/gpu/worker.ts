@@ -22,7 +22,7 @@ import type { Failure } from '../jobs/job.ts';
 import { lastWords, type ProcessOptions, WorkerProcess } from './process.ts';
 import { encodeFrame, type WorkerWord } from './wire.ts';
 
-export interface WorkerOptions extends Pick<ProcessOptions, 'command' | 'args' | 'cwd' | 'environment'> {
+export interface WorkerOptions extends Pick<ProcessOptions, 'command' | 'args' | 'cwd' | 'environment' | 'owner'> {
   /** Variables passed on besides the usual few. */
   readonly passOn?: readonly string[];
   /** From the process's start to `ready`; models may be loaded, even fetched. */
@@ -45,12 +45,20 @@ export interface WorkerOptions extends Pick<ProcessOptions, 'command' | 'args' |
 }
 
 /** The slot that a worker is for, and who wants to know of it. */
-export interface WorkerPlace extends Pick<ProcessOptions, 'slot' | 'gpu' | 'logger'> {
+export interface WorkerPlace extends Pick<ProcessOptions, 'slot' | 'gpu' | 'variables' | 'logger'> {
   /** The worker's state or figures are others now. */
   readonly onChange: () => void;
+  /** The engine says of itself, at its first start on this slot, that it cannot run here. It is tried again all the same. */
+  readonly onUnfit?: (sentence: string) => void;
 }
 
+/** Exit code of a worker whose engine cannot run on this machine; it has said why. */
+const EXIT_UNFIT = 70;
+/** Reason of a run for which the device's memory did not suffice. */
+export const OUT_OF_MEMORY = 'GPU_OUT_OF_MEMORY';
+
 const DEFAULTS = {
+  owner: undefined,
   passOn: [] as readonly string[],
   startTimeoutMs: 300_000,
   stallTimeoutMs: 300_000,
@@ -116,7 +124,7 @@ interface Run {
 export class Worker implements AsyncDisposable {
   readonly slot: string;
   readonly gpu: number | undefined;
-  readonly #options: Required<WorkerOptions>;
+  readonly #options: CompleteOptions;
   readonly #place: WorkerPlace;
   readonly #supervision: Promise<void>;
   #state: WorkerState = STARTING;
@@ -251,7 +259,11 @@ export class Worker implements AsyncDisposable {
       if (wasStarting || !child.condemned) {
         this.#failures++;
         this.#problem = this.#startProblem ?? `the worker ${death.exit}${lastWords(death.lastLines)}`;
-        logger.error({ slot: this.slot, exit: death.exit, lastLines: death.lastLines }, `worker of ${this.slot} failed: ${this.#problem}`);
+        const unfit = wasStarting && death.code === EXIT_UNFIT && this.#startProblem !== undefined;
+        // Its own sentence says it all; the lines before it are those of a start that went well so far.
+        const fields = unfit ? { slot: this.slot } : { slot: this.slot, exit: death.exit, lastLines: death.lastLines };
+        logger.error(fields, `worker of ${this.slot} failed: ${this.#problem}`);
+        if (unfit && this.#restarts === 1) this.#place.onUnfit?.(this.#problem);
         const { first, most } = this.#options.backoffMs;
         const cap = Math.min(most, first * 2 ** (this.#failures - 1));
         this.#enter(BACKING_OFF);
@@ -300,8 +312,9 @@ export class Worker implements AsyncDisposable {
           run.stallBy = performance.now() + this.#options.stallTimeoutMs;
           run.request.onLog(word.value.level, word.value.message);
         } else if (word.value.jobId === '') {
+          // Why it does not start is told once, with its end.
           if (this.#state === STARTING && word.value.level === LogLevel.ERROR) this.#startProblem = word.value.message;
-          this.#place.logger.info({ slot: this.slot }, word.value.message);
+          else this.#place.logger.info({ slot: this.slot }, word.value.message);
         }
         return;
       case 'done':
@@ -325,7 +338,9 @@ export class Worker implements AsyncDisposable {
   #becomeFree(child: WorkerProcess, run: Run): void {
     if (this.#jobsOfChild === 1) this.#firstRssBytes = this.#rssBytes;
     const grown = this.#rssBytes - this.#firstRssBytes;
-    const worn = this.#jobsOfChild >= this.#options.recycleAfterJobs || grown >= this.#options.recycleGrowthBytes;
+    // What is left of a device's memory after it ran out is in pieces: only the end of the process gives it back whole.
+    const starved = run.verdict?.kind === 'failed' && run.verdict.failure.reason === OUT_OF_MEMORY;
+    const worn = starved || this.#jobsOfChild >= this.#options.recycleAfterJobs || grown >= this.#options.recycleGrowthBytes;
     const silent: RunOutcome = {
       kind: 'failed',
       failure: { reason: 'ENGINE_ERROR', message: 'the engine ended the run without a word on its result', retryable: true },
@@ -420,10 +435,12 @@ export class Worker implements AsyncDisposable {
   }
 }
 
+type CompleteOptions = Required<Omit<WorkerOptions, 'owner'>> & Pick<WorkerOptions, 'owner'>;
+
 /** Every option, in range; one that is given as undefined takes its default. */
-function complete(options: WorkerOptions): Required<WorkerOptions> {
+function complete(options: WorkerOptions): CompleteOptions {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const complete = { ...DEFAULTS, ...given } as Required<WorkerOptions>;
+  const complete = { ...DEFAULTS, ...given } as CompleteOptions;
   for (const [name, value] of Object.entries(complete)) {
     // Also NaN is not more than 0.
     if (typeof value === 'number' && !(value > 0)) throw new RangeError(`${name} of a worker is ${value} and must be more than 0`);

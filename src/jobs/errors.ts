@@ -4,6 +4,8 @@
 /** Where the error belongs for a caller; each edge (gRPC, REST) has one total mapping of these. */
 export type ErrorKind =
   | 'invalid' // the request itself is wrong
+  | 'unauthenticated' // nobody knows who calls
+  | 'denied' // known, and not allowed
   | 'not_found'
   | 'already_exists'
   | 'failed_precondition' // right request, wrong state
@@ -16,24 +18,37 @@ export type ErrorKind =
 /** Every reason that a call can be refused with. Reasons of failed jobs are `FailureReason`. */
 export type ErrorReason =
   | 'INVALID_REQUEST'
+  | 'CREDENTIALS_MISSING'
+  | 'CREDENTIALS_INVALID'
+  | 'CREDENTIALS_EXPIRED'
+  | 'IDENTITY_UNAVAILABLE'
+  | 'SCOPE_MISSING'
+  | 'RATE_LIMITED'
+  | 'KEYS_OFF'
+  | 'KEY_NOT_FOUND'
+  | 'KEY_ENDED'
+  | 'AUDIT_UNAVAILABLE'
   | 'JOB_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
+  | 'RESULT_EXPIRED'
   | 'NO_RESULT'
   | 'JOB_NOT_TERMINAL'
   | 'IDEMPOTENCY_KEY_REUSED'
   | 'QUOTA_EXCEEDED'
   | 'ENGINE_NOT_READY'
+  | 'ENGINE_CANNOT_START'
   | 'SHUTTING_DOWN'
   | 'NOT_AVAILABLE_YET'
   | 'LEASE_LOST'
   | 'UPLOAD_NOT_FOUND'
   | 'UPLOAD_TOO_LARGE'
   | 'UPLOAD_CORRUPT'
+  | 'UPLOAD_CONFLICT'
   | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
   | 'STORAGE_FULL'
-  | 'RESULT_NOT_A_FILE';
+  | 'RESULT_CHANGED';
 
 /** One thing wrong with one field. `field` is its dotted path in the request. */
 export interface Violation {

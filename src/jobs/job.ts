@@ -40,6 +40,8 @@ export type Change =
       readonly warnings: readonly string[];
       readonly timings: Timings | undefined;
       readonly cached: boolean;
+      /** How long the result is kept; undefined: as long as its job. */
+      readonly retentionMs?: number | undefined;
     }
   | { readonly type: 'fail'; readonly failure: Failure; readonly timings: Timings | undefined }
   /** The content analyser's word. */
@@ -104,7 +106,7 @@ export function newJob(
   jobId: string,
   request: JobRequest,
   nowMs: number,
-  facts: { warnings?: readonly string[]; submittedBy?: string } = {},
+  facts: { tenant: string; warnings?: readonly string[]; submittedBy?: string },
 ): Job {
   const now = timestampFromMs(nowMs);
   return create(JobSchema, {
@@ -116,6 +118,7 @@ export function newJob(
     updatedAt: now,
     warnings: [...(facts.warnings ?? [])],
     submittedBy: facts.submittedBy,
+    tenant: facts.tenant,
     request,
   });
 }
@@ -169,6 +172,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       end(next, now, change.timings);
       next.progress = 100;
       next.result = change.result;
+      next.resultExpireTime = change.retentionMs === undefined ? undefined : timestampFromMs(nowMs + change.retentionMs);
       next.cached = change.cached;
       next.warnings = [...new Set([...job.warnings, ...change.warnings])];
       setError(next, undefined);

@@ -121,6 +121,13 @@ export function resolveParameters(given: JsonObject, target: TargetKind, engine:
     }
   }
   const at = (name: string): JsonValue | undefined => chosen.get(name)?.value ?? parameters[name];
+  // A default may be none of the choices that another option leaves: what fits then is for the engine to say.
+  for (const option of capabilities.options) {
+    const value = parameters[option.name];
+    if (value === undefined || chosen.has(option.name)) continue;
+    const allowed = choicesOf(option, at).choices;
+    if (option.dependentChoices.length > 0 && !allowed.includes(String(value))) delete parameters[option.name];
+  }
   for (const [name, { value, field }] of chosen) {
     const option = options.get(name)!;
     const found = checkValue(option, value, field, at);
@@ -179,8 +186,7 @@ function checkOne(option: Option, value: JsonValue, field: string, at: (name: st
           ? typeof value === 'number' && Number.isFinite(value)
           : typeof value === 'string';
   if (!right) return [{ field, reason: 'WRONG_TYPE', description: `takes ${TYPE_WORDS[option.type]}, not ${describe(value)}` }];
-  const dependent = option.dependentChoices.filter((one) => String(at(one.option)) === one.value);
-  const choices = dependent.length > 0 ? dependent.flatMap((one) => one.choices) : option.choices;
+  const { choices, dependent } = choicesOf(option, at);
   if (choices.length > 0 && !choices.includes(String(value))) {
     const because = dependent.length > 0 ? ` with ${dependent.map((one) => `${one.option} ${one.value}`).join(', ')}` : '';
     return [
@@ -200,6 +206,12 @@ function checkOne(option: Option, value: JsonValue, field: string, at: (name: st
     }
   }
   return [];
+}
+
+/** What an option can be, and the rules that narrow it where other options are as they are. */
+function choicesOf(option: Option, at: (name: string) => JsonValue | undefined) {
+  const dependent = option.dependentChoices.filter((one) => String(at(one.option)) === one.value);
+  return { choices: dependent.length > 0 ? dependent.flatMap((one) => one.choices) : option.choices, dependent };
 }
 
 function describe(value: JsonValue): string {

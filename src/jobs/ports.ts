@@ -3,7 +3,10 @@
 
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
+import type { KeyStore } from './keys.ts';
 
 export type JobId = string;
 /** Position in one job's event log, from 1, without gaps. */
@@ -21,6 +24,15 @@ export interface NewJob {
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
   readonly startTimeoutMs?: number;
+  /** What a node must be for the job, where a fleet has several kinds of nodes. */
+  readonly placement?: Placement;
+}
+
+export interface Placement {
+  /** Undefined: any. */
+  readonly engine: string | undefined;
+  /** What the engine loads for it, by the engine's names: a node that has all of it warm is preferred. */
+  readonly models: readonly string[];
 }
 
 export interface Limits {
@@ -28,6 +40,19 @@ export interface Limits {
   readonly maxQueued: number;
   /** How long an idempotency key is kept, in milliseconds. */
   readonly idempotencyMs: number;
+  /** Seconds that slots were held for the tenant since midnight UTC; undefined: no limit. */
+  readonly gpuSecondsPerDay?: number;
+  /** Of the tenant's results that are not purged; undefined: no limit. */
+  readonly storedBytes?: number;
+}
+
+/** What a tenant has used of what can be limited. */
+export interface Usage {
+  readonly queued: number;
+  /** Held by a node, its inputs still on their way or its engine at work. */
+  readonly running: number;
+  readonly gpuSecondsToday: number;
+  readonly storedBytes: number;
 }
 
 export interface Submitted {
@@ -76,6 +101,12 @@ export interface Claim {
   readonly node: string;
   /** Only a job that comes before the one with this rank; how a node looks for something better while it holds a job claimed ahead. */
   readonly above?: Rank;
+  /** The engines of the node; undefined: whatever the jobs want. */
+  readonly engines?: readonly string[];
+  /** Models that are loaded; undefined: no job is preferred. */
+  readonly warmModels?: readonly string[];
+  /** How many turns a job may be kept back because its models are cold here: near the time to load them over the time of a run. */
+  readonly coldPenalty?: number;
 }
 
 /** Place in the order of service; compared by the store that gave it. */
@@ -97,6 +128,14 @@ export class LeaseEnded extends Error {
     super(`lease on ${jobId}: ${end.replaceAll('_', ' ')}`);
     this.end = end;
   }
+}
+
+export interface Done {
+  readonly result: MediaResult;
+  /** How long the result is kept, in milliseconds from now; undefined: as long as its job. */
+  readonly retentionMs?: number | undefined;
+  readonly warnings: readonly string[];
+  readonly timings: Timings;
 }
 
 /**
@@ -122,12 +161,12 @@ export interface Lease extends AsyncDisposable {
   preview(preview: Preview): void;
   warn(warnings: readonly string[]): Promise<void>;
   /**
-   * Durable. The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so
-   * that nobody deletes it in between. Waits while it is just being deleted.
+   * The job refers to the blob `key` until its lease ends without that result: asked for before the blob is looked for or written, so that nobody
+   * deletes it in between. Waits while it is just being deleted. Durable, unless `lasting` is false: then before the blob is written it is asked for again.
    */
-  pin(key: string): Promise<void>;
+  pin(key: string, lasting?: boolean): Promise<void>;
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job>;
+  complete(done: Done): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
   fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
   /** Durable. The content analyser's word; never retried. */
@@ -136,6 +175,13 @@ export interface Lease extends AsyncDisposable {
   canceled(timings?: Timings): Promise<Job>;
   /** Back to its place in the queue; a begun attempt is not counted against `maxAttempts`. Cancel requested: canceled. */
   giveBack(wait: WaitReason, timings?: Timings): Promise<Job>;
+}
+
+export interface Expired {
+  readonly purged: number;
+  readonly forgotten: number;
+  /** Whether more is due. */
+  readonly more: boolean;
 }
 
 export interface Overview {
@@ -169,6 +215,11 @@ export interface JobStore extends AsyncDisposable {
    * `remove` has succeeded for it, over crashes and restarts too; the first error is thrown when all have had their turn.
    */
   reclaim(remove: (key: string) => Promise<void>): Promise<void>;
+  /**
+   * Durable, each job whole or not at all. Does what is due by the store's clock: purges jobs whose `result_expire_time` has come, and forgets jobs that ended `jobTtlMs` ago, blob,
+   * events and all, as if they had never been; at most `max` of each. Never touches a job that has not ended. Looks things up by time and scans nothing.
+   */
+  expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired>;
   /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
   claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
   /**
@@ -179,8 +230,29 @@ export interface JobStore extends AsyncDisposable {
   /** Changes of matching jobs after `token` (undefined: from now on), the latest state of each; ends only with `signal`. */
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
+  readonly uploads: UploadRecords;
+  usage(tenant: string): Promise<Usage>;
+  /** API keys, which lie beside the jobs. */
+  readonly keys: KeyStore;
   /** Throws when the store does not answer. */
   ping(): Promise<void>;
+}
+
+/** What a node says of itself. */
+export interface NodeFacts {
+  readonly node: string;
+  readonly slots: readonly Slot[];
+  /** Undefined: no worker of its has said yet. */
+  readonly engine: { readonly name: string; readonly version: string; readonly capabilities: Capabilities } | undefined;
+}
+
+/** Who is in the fleet; beside the jobs, and nothing depends on it but what callers are shown and what they may ask for. */
+export interface NodeRegistry {
+  /** Says how this process's node is; forgotten after `ttlMs` unless said again. */
+  announce(facts: NodeFacts, ttlMs: number): Promise<void>;
+  withdraw(): Promise<void>;
+  /** The nodes of other processes, by name. */
+  others(): Promise<readonly NodeFacts[]>;
 }
 
 /** Facts about a stored blob. The key is the lower-case hex SHA-256 of its bytes. */
@@ -192,8 +264,13 @@ export interface BlobStat {
 
 export interface PutOptions {
   readonly signal?: AbortSignal;
-  /** Called as soon as the key is known and waited for before the blob is looked for or written; its error is that of `put`. */
-  readonly pin?: (key: string) => Promise<void>;
+  /**
+   * `Lease.pin`: called as soon as the key is known and waited for before the blob is looked for; where a blob that is there would do, with `lasting`
+   * false, and once more before the blob is written. Its error is that of `put`.
+   */
+  readonly pin?: (key: string, lasting?: boolean) => Promise<void>;
+  /** Told how much of the bytes has been sent, by stores that send them. */
+  readonly progress?: (done: number, total: number) => void;
 }
 
 export interface BlobStore {
@@ -210,6 +287,8 @@ export interface BlobStore {
 
 /** What the caller says of a file. */
 export interface UploadFacts {
+  /** Whose it is: only this tenant's jobs may name it, and its quota is charged. */
+  readonly tenant: string;
   /** For people only. */
   readonly filename: string;
   /** Refused at once when too large, and at the end when not true. */
@@ -229,3 +308,86 @@ export interface Upload {
 
 /** Takes the bytes of one file, or throws and keeps nothing. */
 export type ReceiveUpload = (facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<Upload>;
+
+/** An upload that is not whole yet, or is. */
+export interface ResumableUpload {
+  readonly id: string;
+  /** The caller's own words, given back as they came. */
+  readonly note: string;
+  /** Bytes that are there, durably. */
+  readonly offset: number;
+  /** Undefined: not announced yet. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly upload: Upload | undefined;
+}
+
+/** Uploads that come in pieces, over broken connections and restarts. Ids of other tenants are unknown. */
+export interface ResumableUploads {
+  readonly maxBytes: number;
+  readonly ttlMs: number;
+  newId(): string;
+  create(id: string, facts: UploadFacts, note: string): Promise<void>;
+  /** Waits for a write that is going on. Unknown or expired: `JobsError` UPLOAD_NOT_FOUND. */
+  find(id: string, tenant: string): Promise<ResumableUpload>;
+  announce(id: string, tenant: string, bytes: number): Promise<void>;
+  /**
+   * Takes bytes from `offset` on, which must be where the last ones ended, and answers how many are there then. An upload that has all its bytes
+   * is whole. What came before `bytes` threw is kept; bytes that no job can use are not: the upload is gone then.
+   */
+  append(id: string, tenant: string, offset: number, bytes: AsyncIterable<Uint8Array>): Promise<number>;
+  /** Deletes it now, or as soon as the last job that needs it has ended. Unknown: `JobsError` UPLOAD_NOT_FOUND. */
+  remove(id: string, tenant: string): Promise<void>;
+}
+
+export interface NewUpload extends UploadFacts {
+  readonly id: string;
+  /** What has come outlives the process that received it. */
+  readonly resumable: boolean;
+  readonly note: string;
+}
+
+export interface UploadLimits {
+  /** Of one tenant, those that are still coming included. */
+  readonly maxUploads: number;
+  readonly maxBytes: number;
+  /** How long an upload is kept, in milliseconds, from its last write on. */
+  readonly ttlMs: number;
+}
+
+export interface UploadRecord extends Omit<NewUpload, 'bytes'> {
+  /** As announced. */
+  readonly length: number | undefined;
+  readonly expiresMs: number;
+  /** Once all has come. */
+  readonly whole: { readonly sha256: string; readonly bytes: number; readonly mediaType: string } | undefined;
+  /** False: it was removed or has expired, and is kept for jobs that have not ended. */
+  readonly offered: boolean;
+}
+
+/**
+ * Which uploads there are, whose they are, and which jobs need them; part of the job store because submit, the end of a job and its purge change
+ * it in their own step. A job refers to the uploads that its request names, from submit on: until it has ended it keeps their bytes, and a purge
+ * deletes those that no other job refers to. Ids that are not known: `JobsError` UPLOAD_NOT_FOUND.
+ */
+export interface UploadRecords {
+  /** Durable. Over a limit: `JobsError` QUOTA_EXCEEDED. `bytes`, where announced, count from now on. */
+  begin(upload: NewUpload, limits: UploadLimits): Promise<void>;
+  /** Makes it count as so many bytes, and renews its life. Over the limit: `JobsError` QUOTA_EXCEEDED. */
+  reserve(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. The length of one that was begun without. */
+  announce(id: string, bytes: number, limits: UploadLimits): Promise<void>;
+  /** Durable. Jobs may name it from now on. Answers when it expires. */
+  complete(id: string, whole: NonNullable<UploadRecord['whole']>, limits: UploadLimits): Promise<number>;
+  get(id: string): Promise<UploadRecord | undefined>;
+  /** Durable. No new job may name it; what its jobs do not need any more is `reclaim`'s from now on. */
+  release(id: string): Promise<void>;
+  /**
+   * Releases what has expired, then has `remove` delete the bytes of each upload that is neither offered nor needed; a key comes until `remove` has
+   * succeeded for it, over crashes and restarts too. The first error is thrown when all have had their turn.
+   */
+  reclaim(remove: (id: string) => Promise<void>): Promise<void>;
+  /** Whether there is a record, of any state. */
+  knows(id: string): Promise<boolean>;
+}

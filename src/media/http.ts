@@ -14,12 +14,16 @@ export interface HttpOptions {
   readonly hosts: HostRules;
   /** Of downloads that are kept for the next job; the least recently used ones go. 0: none. */
   readonly cacheBytes: number;
+  /** One that no job has used for so long goes, in milliseconds. */
+  readonly cacheMs?: number;
   readonly limits: Pick<DownloadLimits, 'maxBytes'> & Partial<DownloadLimits>;
   /** Instead of the system's. */
   readonly lookup?: Lookup;
 }
 
 export type HttpReferences = MediaResolver & AsyncDisposable;
+
+const SWEEP_MS = 60_000;
 
 const LIMITS: Omit<DownloadLimits, 'maxBytes'> = {
   totalMs: 3_600_000,
@@ -44,6 +48,8 @@ interface Entry extends Downloaded {
   /** Flights that hand it out. */
   users: number;
   kept: boolean;
+  /** Monotonic. */
+  usedMs: number;
 }
 
 /** A download under way, and those who wait for it. */
@@ -73,6 +79,7 @@ class Downloads implements HttpReferences {
   readonly #flights = new Map<string, Flight>();
   /** By URL, least recently used first. */
   readonly #kept = new Map<string, Entry>();
+  readonly #timer: NodeJS.Timeout | undefined;
   #keptBytes = 0;
   #count = 0;
 
@@ -86,6 +93,10 @@ class Downloads implements HttpReferences {
       maxHeaderSize: 32 * 1024,
       keepAliveTimeout: 4_000,
     });
+    const { cacheMs = Number.POSITIVE_INFINITY } = options;
+    if (!Number.isFinite(cacheMs)) return;
+    this.#timer = setInterval(() => void this.#dropUnused(performance.now() - cacheMs).catch(() => {}), Math.min(cacheMs, SWEEP_MS));
+    this.#timer.unref();
   }
 
   async check(reference: string, field: string) {
@@ -120,6 +131,7 @@ class Downloads implements HttpReferences {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
     for (const flight of this.#flights.values()) flight.controller.abort(new Error('the service is shutting down'));
     await Promise.allSettled([...this.#flights.values()].map((flight) => flight.outcome));
     await this.#agent.destroy();
@@ -140,6 +152,8 @@ class Downloads implements HttpReferences {
     if (kept) kept.users++;
     try {
       const path = join(this.#options.dir, `${++this.#count}`);
+      // Somebody may have tidied the data folder up.
+      await mkdir(this.#options.dir, { recursive: true });
       const got = await this.#download(url, path, flight, kept?.validator);
       if (got === 'not_modified') {
         kept!.users++;
@@ -147,7 +161,7 @@ class Downloads implements HttpReferences {
         return kept!;
       }
       if ('reason' in got) return got;
-      const entry: Entry = { ...got, path, users: 1, kept: false };
+      const entry: Entry = { ...got, path, users: 1, kept: false, usedMs: performance.now() };
       await this.#keep(url.href, entry);
       return entry;
     } finally {
@@ -196,8 +210,16 @@ class Downloads implements HttpReferences {
 
   #touch(href: string, entry: Entry): void {
     if (this.#kept.get(href) !== entry) return;
+    entry.usedMs = performance.now();
     this.#kept.delete(href);
     this.#kept.set(href, entry);
+  }
+
+  async #dropUnused(sinceMs: number): Promise<void> {
+    for (const [key, least] of this.#kept) {
+      if (least.usedMs > sinceMs) return;
+      await this.#drop(key, least);
+    }
   }
 
   async #drop(href: string, entry: Entry): Promise<void> {

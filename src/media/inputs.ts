@@ -1,7 +1,7 @@
 // A job's inputs as local files for the engine: fetched in parallel into its own folder, told apart by content, examined, under names that the
 // service chose. No name or path of a caller ever reaches the engine, and no file that was not examined.
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, openSync, readSync, renameSync } from 'node:fs';
+import { closeSync, createReadStream, openSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Failure, JobRequest } from '../jobs/job.ts';
 import type { Facts, Kind, Probe } from './probe.ts';
@@ -161,8 +161,12 @@ function typeOf(path: string): string | undefined {
   }
 }
 
+/** Read in one go up to this size: a stream costs a job more than all else that is done to a small file. */
+const SMALL_BYTES = 64 * 1024;
+
 async function digestOf(path: string, signal: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
+  if (statSync(path).size <= SMALL_BYTES) return hash.update(readFileSync(path)).digest('hex');
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024, signal })) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }

@@ -24,8 +24,8 @@ import type { Failure } from '../jobs/job.ts';
 /** Takes references of some schemes. `file` stands for references without a scheme. */
 export interface MediaResolver {
   readonly schemes: readonly string[];
-  /** At submit: what is wrong with a reference, as far as that can be told without fetching. `field` is its path in the request. */
-  check(reference: string, field: string): Promise<Violation | undefined>;
+  /** At submit: what is wrong with a tenant's reference, as far as that can be told without fetching. `field` is its path in the request. */
+  check(reference: string, field: string, tenant: string): Promise<Violation | undefined>;
   /**
    * At prepare: writes the file to `toPath`, which must not be there. Answers why it cannot be had, when that is the reference's fault;
    * throws when it is ours, or with the signal's reason. Leaves nothing behind then.
@@ -67,9 +67,9 @@ export function mediaReferences(resolvers: readonly MediaResolver[]): MediaResol
   };
   return {
     schemes,
-    async check(reference, field) {
+    async check(reference, field, tenant) {
       const resolver = resolverOf(reference);
-      if (resolver) return await resolver.check(reference, field);
+      if (resolver) return await resolver.check(reference, field, tenant);
       return { field, reason: 'UNSUPPORTED_SCHEME', description: unsupported(reference) };
     },
     async fetch(reference, toPath, signal, observer) {

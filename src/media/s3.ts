@@ -2,19 +2,14 @@
 // rule allows are asked for; a large object comes in ranges side by side, all of one version, and has its digest when it is whole.
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { GetObjectCommand, HeadObjectCommand, S3Client, S3ServiceException } from '@aws-sdk/client-s3';
+import { GetObjectCommand, HeadObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import type { Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
+import { openClient, type S3Connection } from '../s3/client.ts';
+import { isListed, placeOf, type S3Place } from '../s3/names.ts';
+import { problemOf } from '../s3/problems.ts';
 import { type FetchObserver, type MediaResolver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
-
-export interface S3Connection {
-  /** Of an S3-compatible server; undefined: that of AWS. */
-  readonly endpoint: string | undefined;
-  readonly region: string;
-  /** Undefined: the SDK finds them where AWS keeps them (profile, container or instance role). */
-  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string; readonly sessionToken?: string } | undefined;
-}
 
 export interface S3Options {
   readonly connection: S3Connection;
@@ -32,21 +27,11 @@ export interface S3Options {
   readonly parallel?: number;
 }
 
-interface Place {
-  readonly bucket: string;
-  readonly key: string;
-}
-
 const PART_BYTES = 8 * 1024 * 1024;
 const PARALLEL = 4;
 const IDLE_MS = 30_000;
-const CONNECT_MS = 10_000;
 /** For a part of which some bytes have come; the SDK itself asks again when none have. */
 const PART_TRIES = 4;
-const MAX_KEY_BYTES = 1024;
-/** The service's own credentials or settings are wrong: for the log, not for the caller. */
-const OPERATORS =
-  /^(InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|CredentialsProviderError|PermanentRedirect|AuthorizationHeaderMalformed|InvalidRegion)/;
 
 class Stopped extends Error {
   override readonly name = 'Stopped';
@@ -59,18 +44,8 @@ class Stopped extends Error {
 
 /** A resolver that holds connections until it is disposed. */
 export function openS3(options: S3Options): MediaResolver & AsyncDisposable {
-  const { endpoint, region, credentials } = options.connection;
-  const client = new S3Client({
-    region,
-    endpoint,
-    credentials,
-    // Names of buckets are host names on AWS alone.
-    forcePathStyle: endpoint !== undefined,
-    // A range has no checksum of its own; the digest is made here.
-    responseChecksumValidation: 'WHEN_REQUIRED',
-    requestHandler: { connectionTimeout: CONNECT_MS, requestTimeout: options.idleMs ?? IDLE_MS },
-  });
-  const place = (reference: string) => placeOf(reference, options);
+  const client = openClient(options.connection, options.idleMs ?? IDLE_MS);
+  const place = (reference: string) => allowedPlace(reference, options);
   return {
     schemes: ['s3'],
     async check(reference, field) {
@@ -88,30 +63,21 @@ export function openS3(options: S3Options): MediaResolver & AsyncDisposable {
   };
 }
 
-function placeOf(reference: string, { buckets, mayRead }: S3Options): Place | Pick<Violation, 'reason' | 'description'> {
-  const [, bucket, key] = /^s3:\/\/([^/]*)\/(.*)$/is.exec(reference) ?? [];
+function allowedPlace(reference: string, { buckets, mayRead }: S3Options): S3Place | Pick<Violation, 'reason' | 'description'> {
+  const place = placeOf(reference);
   const wrong = (description: string) => ({ reason: 'INVALID_S3_URI', description });
-  // Names as AWS has them; nothing that is an address, an ARN or has a user in it.
-  if (bucket === undefined || !/^(?!\d+\.\d+\.\d+\.\d+$)[a-z\d](?!.*\.\.)[a-z\d.-]{1,61}[a-z\d]$/.test(bucket)) {
-    return wrong('this is not s3://bucket/key with the plain name of a bucket');
-  }
-  if (key === undefined || key === '' || key.endsWith('/')) return wrong('the name of the object is missing after the bucket');
-  if (Buffer.byteLength(key) > MAX_KEY_BYTES) return wrong(`the name of an object has at most ${MAX_KEY_BYTES} bytes`);
-  // A server that keeps objects as files would follow these, out of the bucket or of the prefix that is allowed.
-  if (key.split(/[/\\]/).some((part, i) => part === '.' || part === '..' || (part === '' && i === 0))) {
-    return wrong("the name of an object does not begin with '/', and has no '.' or '..' between slashes");
-  }
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  if (/[\x00-\x1f\x7f]/.test(key) || !key.isWellFormed()) return wrong('the name of an object has no control characters');
-  if (!(buckets.includes('*') || buckets.includes(bucket)) || mayRead?.(bucket, key) === false) {
+  if (typeof place === 'string') return wrong(place);
+  const { bucket, key } = place;
+  if (key === '' || key.endsWith('/')) return wrong('the name of the object is missing after the bucket');
+  if (!isListed(bucket, buckets) || mayRead?.(bucket, key) === false) {
     return { reason: 'INPUT_BUCKET_NOT_ALLOWED', description: 'this place is not one that media are fetched from' };
   }
-  return { bucket, key };
+  return place;
 }
 
 async function fetchObject(
   client: S3Client,
-  place: Place,
+  place: S3Place,
   toPath: string,
   signal: AbortSignal,
   options: S3Options,
@@ -145,7 +111,7 @@ async function fetchObject(
 
 class Transfer {
   readonly #client: S3Client;
-  readonly #place: Place;
+  readonly #place: S3Place;
   readonly #options: S3Options;
   readonly #leaving: AbortController;
   readonly #signal: AbortSignal;
@@ -154,7 +120,7 @@ class Transfer {
 
   constructor(
     client: S3Client,
-    place: Place,
+    place: S3Place,
     options: S3Options,
     leaving: AbortController,
     signal: AbortSignal,
@@ -275,15 +241,22 @@ class Transfer {
   /** Throws what an error of the SDK means: `Stopped` where the caller should read it. */
   #fail(error: unknown): never {
     this.#signal.throwIfAborted();
-    const { name, code, syscall } = error as NodeJS.ErrnoException;
-    if (error instanceof Stopped || OPERATORS.test(name)) throw error;
-    const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
-    if (status === 404) throw new Stopped('INPUT_NOT_FOUND', 'there is no such object');
-    if (status === 401 || status === 403) throw new Stopped('INPUT_FORBIDDEN', 'the service may not read this object');
-    if (status === 412 || status === 416) throw new Stopped('INPUT_CHANGED', 'this object changed while it was fetched', true);
-    if (name === 'TimeoutError') throw new Stopped('INPUT_TIMED_OUT', 'the store does not answer', true);
-    const network = ['connect', 'read', 'write', 'getaddrinfo'].includes(syscall ?? '') || code === 'ECONNRESET' || code === 'EPIPE';
-    if (network || (status !== undefined && status >= 500)) throw new Stopped('INPUT_UNREACHABLE', 'the store cannot be reached', true);
+    if (error instanceof Stopped) throw error;
+    switch (problemOf(error)) {
+      case 'not_found':
+      case 'no_bucket':
+        throw new Stopped('INPUT_NOT_FOUND', 'there is no such object');
+      case 'forbidden':
+        throw new Stopped('INPUT_FORBIDDEN', 'the service may not read this object');
+      case 'changed':
+      case 'range':
+        throw new Stopped('INPUT_CHANGED', 'this object changed while it was fetched', true);
+      case 'timeout':
+        throw new Stopped('INPUT_TIMED_OUT', 'the store does not answer', true);
+      case 'unreachable':
+        throw new Stopped('INPUT_UNREACHABLE', 'the store cannot be reached', true);
+    }
+    // The service's own credentials or settings are wrong: for the log, not for the caller.
     throw error;
   }
 }

@@ -1,203 +1,342 @@
-// Files that callers gave us, kept until they expire. Always true here: an upload that has a description beside it is whole, its digest and
-// type were told from its bytes, and its name is ours. Its id says when it expires, so sweeping reads names only.
-import { createHash, randomBytes } from 'node:crypto';
-import { openSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+// Files that callers gave us, whichever way they came. Always true here: an upload that jobs may name is whole, its digest and type were told from
+// its bytes, and its id is ours. What there is, whose it is and how long it stays is the records' affair; where the bytes lie that of UploadBytes.
+import { createHash, type Hash, randomBytes } from 'node:crypto';
 import { JobsError } from '../jobs/errors.ts';
-import type { Upload, UploadFacts } from '../jobs/ports.ts';
-import { copyOpened, type MediaResolver } from './references.ts';
+import type {
+  NewUpload,
+  ResumableUpload,
+  ResumableUploads,
+  Upload,
+  UploadFacts,
+  UploadLimits,
+  UploadRecord,
+  UploadRecords,
+} from '../jobs/ports.ts';
+import { displayName, isUploadId, noSuchUpload, uploadIdOf, uploadUri } from '../jobs/uploads.ts';
+import type { MediaResolver } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES, UPLOAD_TYPES } from './sniff.ts';
+import type { UploadBytes } from './upload-files.ts';
 
 export interface UploadsOptions {
-  /** Made when it is not there; this process alone uses it. */
-  readonly dir: string;
+  readonly records: UploadRecords;
+  readonly bytes: UploadBytes;
+  /** Of one upload. */
   readonly maxBytes: number;
-  /** How long an upload is kept, in milliseconds. */
-  readonly ttlMs: number;
-  /** Milliseconds since 1970. */
-  readonly now?: () => number;
+  /** Of one tenant, and how long an upload is kept. */
+  readonly limits: UploadLimits;
+  /** Told of a sweep that failed; the next one makes up for it. */
+  readonly onSweepError?: (error: unknown) => void;
 }
 
-export interface Uploads extends AsyncDisposable {
+export interface Uploads extends ResumableUploads, AsyncDisposable {
   /** Takes the bytes of one file, or throws and keeps nothing. */
   receive(facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Upload>;
+  /** A whole upload that the tenant's jobs may name. */
+  get(id: string, tenant: string): Promise<Upload | undefined>;
   /** `upload://ID` */
   readonly resolver: MediaResolver;
-  /** Deletes what has expired. */
+  /** Deletes what has expired and what no job needs any more. */
   sweep(): Promise<void>;
 }
 
 const SWEEP_MS = 600_000;
-/** When it expires, in seconds, and 128 random bits. */
-const ID = /^([0-9a-z]{1,9})-[0-9a-f]{32}$/;
+/** Room on the disk and quota are looked at once in so many bytes of an upload. */
+const STEP_BYTES = 64 * 1024 * 1024;
 
-/** Opens the store; deletes what has expired and what a dead process left half-written. */
+/** Opens the store; deletes what a dead process left half-written, what has expired, and what no record names. */
 export async function openUploads(options: UploadsOptions): Promise<Uploads> {
-  const scratch = join(options.dir, 'tmp');
-  await rm(scratch, { recursive: true, force: true });
-  await mkdir(scratch, { recursive: true });
-  const uploads = new LocalUploads(options, scratch);
-  await uploads.sweep({ halves: true });
+  const uploads = new StoredUploads(options);
+  for await (const id of options.bytes.ids()) {
+    if (!(isUploadId(id) && (await options.records.knows(id)))) await options.bytes.remove(id);
+  }
+  await uploads.sweep();
   return uploads;
 }
 
-class LocalUploads implements Uploads {
-  readonly resolver: MediaResolver;
-  readonly #options: UploadsOptions;
-  readonly #now: () => number;
-  readonly #scratch: string;
-  readonly #timer: NodeJS.Timeout;
-  #sweeping: Promise<void> = Promise.resolve();
+/** What this process has seen of an upload's bytes. */
+interface Seen {
+  readonly hash: Hash;
+  bytes: number;
+  head: Buffer;
+}
 
-  constructor(options: UploadsOptions, scratch: string) {
+class StoredUploads implements Uploads {
+  readonly resolver: MediaResolver;
+  readonly maxBytes: number;
+  readonly ttlMs: number;
+  readonly #options: UploadsOptions;
+  readonly #timer: NodeJS.Timeout;
+  /** By id: of uploads that have been begun or gone on with by this process. */
+  readonly #seen = new Map<string, Seen>();
+  /** The last of the operations on an upload's bytes, which follow one another. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  /** Bytes that are still to come of what is being received. */
+  #expected = 0;
+
+  constructor(options: UploadsOptions) {
     this.#options = options;
-    this.#now = options.now ?? Date.now;
-    this.#scratch = scratch;
+    this.maxBytes = options.maxBytes;
+    this.ttlMs = options.limits.ttlMs;
     this.resolver = {
       schemes: ['upload'],
-      check: async (reference, field) => {
-        if (await this.#find(reference)) return undefined;
-        return { field, reason: 'UPLOAD_NOT_FOUND', description: this.#missing(reference) };
+      check: async (reference, field, tenant) => {
+        const record = await this.#record(reference);
+        if (record?.offered && record.whole && record.tenant === tenant) return undefined;
+        const unfinished = record?.offered && record.tenant === tenant;
+        const description = unfinished ? 'this upload is not finished: send the rest of it first' : noSuchUpload(reference);
+        return { field, reason: unfinished ? 'UPLOAD_INCOMPLETE' : 'UPLOAD_NOT_FOUND', description };
       },
-      fetch: async (reference, toPath, signal) => {
-        const id = await this.#find(reference);
-        const fd = id === undefined ? undefined : opened(this.#dataPath(id));
-        if (fd === undefined) return { reason: 'INPUT_NOT_FOUND', message: this.#missing(reference), retryable: false };
-        await copyOpened(fd, toPath, signal);
-        return undefined;
+      // The job that it is for holds it since submit, even where it has expired since.
+      fetch: async (reference, toPath, signal, observer) => {
+        const record = await this.#record(reference);
+        if (!record?.whole) return { reason: 'INPUT_NOT_FOUND', message: noSuchUpload(reference), retryable: false };
+        const failure = await options.bytes.fetch(record.id, toPath, signal, observer);
+        if (!failure) observer?.digested(record.whole.sha256);
+        return failure;
       },
     };
-    // A sweep that fails is made up for by the next one.
-    this.#timer = setInterval(() => void this.sweep().catch(() => {}), SWEEP_MS);
+    this.#timer = setInterval(() => void this.sweep().catch((error) => options.onSweepError?.(error)), SWEEP_MS);
     this.#timer.unref();
   }
 
+  newId(): string {
+    return randomBytes(16).toString('hex');
+  }
+
   async receive(facts: UploadFacts, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Upload> {
-    const { maxBytes, ttlMs } = this.#options;
-    if (facts.bytes !== undefined && facts.bytes > maxBytes) throw tooLarge(maxBytes);
-    const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
+    const id = this.newId();
+    await this.#begin({ ...facts, id, note: '', resumable: false });
     try {
-      const got = await this.#write(temporary, bytes, signal);
-      checkAgainst(facts, got);
-      const expiresMs = Math.ceil((this.#now() + ttlMs) / 1000) * 1000;
-      const id = `${(expiresMs / 1000).toString(36)}-${randomBytes(16).toString('hex')}`;
-      const upload: Upload = { uri: `upload://${id}`, ...got, expiresMs };
-      const about = await open(`${temporary}.json`, 'wx');
-      try {
-        await about.writeFile(JSON.stringify({ ...upload, filename: facts.filename }));
-        await about.sync();
-      } finally {
-        await about.close();
-      }
-      await rename(temporary, this.#dataPath(id));
-      // The description makes it an upload, so it comes last.
-      await rename(`${temporary}.json`, this.#aboutPath(id));
-      await syncFolder(this.#options.dir);
-      return upload;
+      const record = (await this.#options.records.get(id))!;
+      const size = await this.#take(record, 0, bytes, signal);
+      return await this.#finish(record, size);
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOSPC' && code !== 'EDQUOT') throw error;
-      throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk for uploads is full; try again later', {
-        retryAfterSeconds: 30,
-        cause: error,
-      });
-    } finally {
-      await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.json`, { force: true })]);
-    }
-  }
-
-  sweep({ halves = false }: { readonly halves?: boolean } = {}): Promise<void> {
-    const swept = this.#sweeping.then(() => this.#sweep(halves));
-    this.#sweeping = swept.catch(() => {});
-    return swept;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#sweeping;
-  }
-
-  async #write(path: string, bytes: AsyncIterable<Uint8Array>, signal: AbortSignal) {
-    const { maxBytes } = this.#options;
-    const hash = createHash('sha256');
-    let count = 0;
-    let head = Buffer.alloc(0);
-    let mediaType: string | undefined;
-    const file = await open(path, 'wx');
-    try {
-      for await (const chunk of bytes) {
-        signal.throwIfAborted();
-        count += chunk.length;
-        if (count > maxBytes) throw tooLarge(maxBytes);
-        if (mediaType === undefined) {
-          head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
-          // Judged as soon as it can be, so that a wrong file is not sent in full.
-          if (head.length >= SNIFF_BYTES) mediaType = acceptedType(head);
-        }
-        hash.update(chunk);
-        await file.writeFile(chunk);
-      }
-      signal.throwIfAborted();
-      if (count === 0) throw corrupt('the file is empty');
-      mediaType ??= acceptedType(head);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    return { sha256: hash.digest('hex'), bytes: count, mediaType };
-  }
-
-  /** Id of an upload that is there. */
-  async #find(reference: string): Promise<string | undefined> {
-    const id = reference.replace(/^upload:\/\//i, '');
-    const expires = expiryOf(id);
-    if (expires === undefined || expires <= this.#now()) return undefined;
-    try {
-      await readFile(this.#aboutPath(id));
-      return id;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      await this.#discard(id);
       throw error;
     }
   }
 
-  async #sweep(halves: boolean): Promise<void> {
-    const names = new Set(await readdir(this.#options.dir));
-    for (const name of names) {
-      const id = name.replace(/\.json$/, '');
-      const expires = expiryOf(id);
-      if (expires === undefined) continue;
-      if (expires > this.#now() && !(halves && !names.has(`${id}.json`))) continue;
-      // The description first: what has one is whole.
-      await rm(this.#aboutPath(id), { force: true });
-      await rm(this.#dataPath(id), { force: true });
+  async create(id: string, facts: UploadFacts, note: string): Promise<void> {
+    if (facts.bytes === 0) throw corrupt('the file is empty');
+    await this.#begin({ ...facts, id, note, resumable: true });
+  }
+
+  async find(id: string, tenant: string): Promise<ResumableUpload> {
+    return await this.#turn(id, async () => {
+      const record = await this.#own(id, tenant);
+      const { note, length, expiresMs } = record;
+      if (record.whole) {
+        const { bytes } = record.whole;
+        return { id, note, offset: bytes, length: bytes, expiresMs, upload: uploadOf(record, record.whole, expiresMs) };
+      }
+      const offset = await this.#options.bytes.size(id);
+      // Its process died between the last byte and the record.
+      const upload = offset === length ? await this.#finish(record, offset) : undefined;
+      return { id, note, offset, length, expiresMs: upload?.expiresMs ?? expiresMs, upload };
+    });
+  }
+
+  async announce(id: string, tenant: string, bytes: number): Promise<void> {
+    await this.#turn(id, async () => {
+      await this.#own(id, tenant);
+      if (bytes === 0) throw corrupt('the file is empty');
+      if (bytes > this.maxBytes) throw tooLarge(this.maxBytes);
+      await this.#options.records.announce(id, bytes, this.#options.limits);
+      await this.#options.bytes.announce(id, bytes);
+    });
+  }
+
+  async append(id: string, tenant: string, offset: number, bytes: AsyncIterable<Uint8Array>): Promise<number> {
+    return await this.#turn(id, async () => {
+      const record = await this.#own(id, tenant);
+      const { length } = record;
+      const there = record.whole?.bytes ?? (await this.#options.bytes.size(id));
+      if (there !== offset) {
+        throw new JobsError('aborted', 'UPLOAD_CONFLICT', `${there} bytes are here: go on from there, not from ${offset}`, {
+          metadata: { offset: String(there) },
+        });
+      }
+      if (record.whole) return there;
+      try {
+        const size = await this.#take(record, offset, bytes, undefined);
+        if (size === length) await this.#finish(record, size);
+        return size;
+      } catch (error) {
+        if (error instanceof JobsError && error.kind === 'invalid') await this.#discard(id);
+        throw error;
+      }
+    });
+  }
+
+  async remove(id: string, tenant: string): Promise<void> {
+    await this.#own(id, tenant);
+    await this.#options.records.release(id);
+    await this.sweep();
+  }
+
+  async get(id: string, tenant: string): Promise<Upload | undefined> {
+    const record = await this.#options.records.get(id);
+    if (!record?.whole || !record.offered || record.tenant !== tenant) return undefined;
+    return uploadOf(record, record.whole, record.expiresMs);
+  }
+
+  async sweep(): Promise<void> {
+    // Out of turn: one that is still being received must not hold up the others. Its writer finds no record when it looks next.
+    await this.#options.records.reclaim(async (id) => {
+      this.#seen.delete(id);
+      await this.#options.bytes.remove(id);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    await Promise.allSettled(this.#turns.values());
+    await this.#options.bytes[Symbol.asyncDispose]();
+  }
+
+  async #begin(upload: NewUpload): Promise<void> {
+    const { records, bytes, limits, maxBytes } = this.#options;
+    if (upload.bytes !== undefined && upload.bytes > maxBytes) throw tooLarge(maxBytes);
+    await bytes.checkRoom(this.#expected + (upload.bytes ?? 0));
+    // The record first: bytes that no record names are nobody's.
+    await records.begin({ ...upload, filename: displayName(upload.filename) }, limits);
+    try {
+      await bytes.create(upload.id, upload.bytes);
+    } catch (error) {
+      await this.#discard(upload.id);
+      throw error;
+    }
+    this.#seen.set(upload.id, { hash: createHash('sha256'), bytes: 0, head: Buffer.alloc(0) });
+  }
+
+  /** Adds what comes after `offset`, and answers how many bytes are there then. */
+  async #take(record: UploadRecord, offset: number, source: AsyncIterable<Uint8Array>, signal: AbortSignal | undefined): Promise<number> {
+    const { id } = record;
+    const seen = this.#seen.get(id);
+    // A restart, or a write that broke: what is there is not what was hashed. It is read again in the end.
+    if (seen && seen.bytes !== offset) this.#seen.delete(id);
+    const { bytes } = this.#options;
+    await bytes.append(id, offset, this.#watched(record, offset, source, signal));
+    // It may have been removed meanwhile.
+    await this.#own(id, record.tenant);
+    return await bytes.size(id);
+  }
+
+  /** Passes on what comes, within the limits, and looks at it on the way. */
+  async *#watched(
+    { id, length }: UploadRecord,
+    offset: number,
+    source: AsyncIterable<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Uint8Array> {
+    const { records, bytes, limits, maxBytes } = this.#options;
+    const seen = this.#seen.get(id);
+    let size = offset;
+    let checkedTo = offset;
+    /** This upload's share of what is expected. */
+    let expected = 0;
+    const expect = (more: number) => {
+      this.#expected += more - expected;
+      expected = more;
+    };
+    try {
+      for await (const chunk of source) {
+        signal?.throwIfAborted();
+        size += chunk.length;
+        if (size > (length ?? maxBytes)) throw length === undefined ? tooLarge(maxBytes) : tooMany(length);
+        if (size > checkedTo) {
+          checkedTo = Math.max(size, checkedTo + STEP_BYTES);
+          expect((length ?? Math.min(checkedTo, maxBytes)) - (size - chunk.length));
+          await bytes.checkRoom(this.#expected);
+          await records.reserve(id, length ?? checkedTo, limits);
+        }
+        expect(Math.max(0, expected - chunk.length));
+        if (seen) look(seen, chunk);
+        yield chunk;
+      }
+      signal?.throwIfAborted();
+    } finally {
+      expect(0);
     }
   }
 
-  #missing(reference: string): string {
-    return `there is no upload ${JSON.stringify(reference)}, or it has expired: upload the file again`;
+  async #finish(record: UploadRecord, size: number): Promise<Upload> {
+    const { id } = record;
+    const { records, bytes, limits } = this.#options;
+    if (size === 0) throw corrupt('the file is empty');
+    await bytes.finish(id);
+    const seen = this.#seen.get(id);
+    const { sha256, head } = seen?.bytes === size ? { sha256: seen.hash.copy().digest('hex'), head: seen.head } : await this.#reread(id);
+    const whole = { sha256, bytes: size, mediaType: acceptedType(head) };
+    checkAgainst(record, whole);
+    const expiresMs = await records.complete(id, whole, limits);
+    this.#seen.delete(id);
+    return uploadOf(record, whole, expiresMs);
   }
 
-  #dataPath(id: string): string {
-    return join(this.#options.dir, id);
+  async #reread(id: string): Promise<{ readonly sha256: string; readonly head: Buffer }> {
+    const hash = createHash('sha256');
+    let head = Buffer.alloc(0);
+    for await (const chunk of this.#options.bytes.read(id)) {
+      if (head.length < SNIFF_BYTES) head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
+      hash.update(chunk);
+    }
+    return { sha256: hash.digest('hex'), head };
   }
 
-  #aboutPath(id: string): string {
-    return join(this.#options.dir, `${id}.json`);
+  /** Of one that nobody is to have. Where it cannot be deleted now, the next sweep does it. */
+  async #discard(id: string): Promise<void> {
+    try {
+      await this.#options.records.release(id);
+      await this.sweep();
+    } catch (error) {
+      if (!(error instanceof JobsError && error.reason === 'UPLOAD_NOT_FOUND')) this.#options.onSweepError?.(error);
+    }
+  }
+
+  async #record(reference: string): Promise<UploadRecord | undefined> {
+    const id = uploadIdOf(reference);
+    return id === undefined ? undefined : await this.#options.records.get(id);
+  }
+
+  /** The record of an upload that its caller may go on with. */
+  async #own(id: string, tenant: string): Promise<UploadRecord> {
+    const record = isUploadId(id) ? await this.#options.records.get(id) : undefined;
+    if (record?.offered && record.tenant === tenant) return record;
+    throw new JobsError('not_found', 'UPLOAD_NOT_FOUND', noSuchUpload(uploadUri(id)));
+  }
+
+  /** Runs after what was asked for before on the same upload. */
+  async #turn<T>(id: string, run: () => Promise<T>): Promise<T> {
+    const turn = (this.#turns.get(id) ?? Promise.resolve()).then(run, run);
+    this.#turns.set(id, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(id) === turn) this.#turns.delete(id);
+    }
   }
 }
 
-function expiryOf(id: string): number | undefined {
-  const seconds = ID.exec(id)?.[1];
-  return seconds === undefined ? undefined : Number.parseInt(seconds, 36) * 1000;
+function look(seen: Seen, chunk: Uint8Array): void {
+  if (seen.head.length < SNIFF_BYTES) {
+    seen.head = Buffer.concat([seen.head, chunk.subarray(0, SNIFF_BYTES - seen.head.length)]);
+    // As soon as it can be told, so that a wrong file is not sent in full.
+    if (seen.head.length >= SNIFF_BYTES) acceptedType(seen.head);
+  }
+  seen.hash.update(chunk);
+  seen.bytes += chunk.length;
 }
 
-function checkAgainst(facts: UploadFacts, got: { readonly sha256: string; readonly bytes: number }): void {
-  if (facts.bytes !== undefined && facts.bytes !== got.bytes) {
-    throw corrupt(`${facts.bytes} bytes were announced and ${got.bytes} came: send the file again`);
+function uploadOf({ id }: UploadRecord, whole: NonNullable<UploadRecord['whole']>, expiresMs: number): Upload {
+  return { uri: uploadUri(id), ...whole, expiresMs };
+}
+
+function checkAgainst(announced: Pick<UploadRecord, 'length' | 'sha256'>, got: { readonly sha256: string; readonly bytes: number }): void {
+  if (announced.length !== undefined && announced.length !== got.bytes) {
+    throw corrupt(`${announced.length} bytes were announced and ${got.bytes} came: send the file again`);
   }
-  if (facts.sha256 !== undefined && facts.sha256 !== got.sha256) {
+  if (announced.sha256 !== undefined && announced.sha256 !== got.sha256) {
     throw corrupt('the bytes that came have another SHA-256 than was announced: send the file again');
   }
 }
@@ -215,24 +354,10 @@ function tooLarge(maxBytes: number): JobsError {
   });
 }
 
+function tooMany(length: number): JobsError {
+  return corrupt(`${length} bytes were announced and more came: send the file again`);
+}
+
 function corrupt(message: string): JobsError {
   return new JobsError('invalid', 'UPLOAD_CORRUPT', message);
-}
-
-/** Descriptor of a file; undefined where there is none. */
-function opened(path: string): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch {
-    return undefined;
-  }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }

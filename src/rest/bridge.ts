@@ -1,19 +1,20 @@
-// The REST face of RPC services, as a Fastify plugin. Always true: no route is written by hand; all come from `google.api.http` rules and are
-// matched here (Fastify's own router reads colons and encoded slashes otherwise than those rules do), and every answer below the mounted
-// prefixes, also to what does not exist, is JSON in one shape.
-import type { IncomingMessage } from 'node:http';
+// The REST face of RPC services, as a Fastify plugin, and in front of Fastify where calls are many. Always true: no route is written by hand; all
+// come from `google.api.http` rules and are matched here (Fastify's own router reads colons and encoded slashes otherwise than those rules do),
+// and every answer below the mounted prefixes, also to what does not exist, is JSON in one shape.
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createRegistry, type DescService, type Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { Call, type Implementation, LiveCalls, requestedTimeout } from './call.ts';
+import { Call, callUnary, type Implementation, LiveCalls, requestedTimeout } from './call.ts';
 import { createErrorMapper, HttpError, type ReportError } from './errors.ts';
+import { type AnswerHeaders, type Exchange, FastifyExchange, NodeExchange } from './exchange.ts';
 import { createJsonReader } from './json-reader.ts';
 import { createJsonWriter } from './json-writer.ts';
 import { compileDecoder, type Decode, decodeQuery } from './request.ts';
 import { compileRoutes, type Route, RouteError } from './routes.ts';
 import { answerStream, compileFormats, type StreamFormats, type StreamOptions, type TextRenderer, type Timers } from './streams.ts';
 import { PathError, PathTable } from './template.ts';
-import { type Answer, answerUnary, compileAnswer, readBody } from './unary.ts';
+import { type Answer, compileAnswer, heedPreference, readBody } from './unary.ts';
 
 /** A service and what implements it; the same object that Connect's router is given. Methods that are missing are UNIMPLEMENTED. */
 export interface Service {
@@ -26,7 +27,7 @@ export interface BridgeOptions {
   readonly report: ReportError;
   /** Aborted, with a ConnectError, when the process goes; every call's signal follows it, and streams end with that error. */
   readonly shutdownSignal?: AbortSignal;
-  /** Context values that a call starts with. */
+  /** Context values that a call starts with which comes through Fastify. */
   readonly contextValues?: (request: FastifyRequest) => ContextValues;
   /** Bytes of a request body. Default 1 MiB. */
   readonly maxBodyBytes?: number;
@@ -51,6 +52,11 @@ export interface Bridge {
   readonly routes: readonly Route[];
   /** Registers the routes: `app.register(bridge.plugin)`. */
   readonly plugin: (app: FastifyInstance) => Promise<void>;
+  /**
+   * Serves a request for a method of the services, and answers whether it was one. For a server's request listener, before Fastify is handed what
+   * is left: Fastify's hooks then see nothing of the call, nor cost it anything. `headers` go out with the answer.
+   */
+  readonly take: (request: IncomingMessage, response: ServerResponse, values: ContextValues, headers: AnswerHeaders) => boolean;
   /** For Fastify's option of this name, which alone sees paths with malformed percent-encoding: they get the same JSON errors. */
   readonly frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) => void;
 }
@@ -104,50 +110,59 @@ export function createBridge(services: readonly Service[], interceptors: readonl
   }
 
   function handle(request: FastifyRequest, reply: FastifyReply): void {
-    serve(request, reply).catch((error: unknown) => sendError(reply, error));
+    const exchange = new FastifyExchange(reply, options.contextValues?.(request));
+    try {
+      const { raw } = request;
+      const [path, query] = split(raw.url ?? '/');
+      const found = find(raw.method === 'HEAD' ? 'GET' : (raw.method ?? ''), path);
+      // OPTIONS of a path that exists; any other wrong method has thrown.
+      if ('allow' in found) exchange.send(204, { allow: found.allow }, '');
+      else void serve(found.value, found.segments, query, exchange);
+    } catch (error) {
+      sendError(exchange, error);
+    }
   }
 
-  async function serve(request: FastifyRequest, reply: FastifyReply): Promise<void> {
-    const { raw } = request;
-    const [path, query] = split(raw.url ?? '/');
-    const verb = raw.method ?? '';
-    const found = find(verb === 'HEAD' ? 'GET' : verb, path);
-    if (!('value' in found)) {
-      // OPTIONS of a path that exists; any other wrong method has thrown.
-      reply.code(204).header('allow', found.allow).send();
-      return;
-    }
-    const { value: endpoint, segments } = found;
-    const { route } = endpoint;
-    const body = verb === 'GET' || verb === 'HEAD' ? '' : await readBody(raw, maxBodyBytes);
-    const call = new Call({
-      method: route.method,
-      request: raw,
-      response: reply.raw,
-      live,
-      protocolName: 'rest',
-      timeoutMs: requestedTimeout(raw.headers, maxTimeoutMs),
-      values: options.contextValues?.(request),
-    });
+  function take(request: IncomingMessage, response: ServerResponse, values: ContextValues, headers: AnswerHeaders): boolean {
+    const [path, query] = split(request.url ?? '/');
+    let found: ReturnType<typeof table.find>;
     try {
-      if (endpoint.answer)
-        await answerUnary(
-          route,
-          endpoint.implementation,
-          interceptors,
-          endpoint.answer,
-          call,
-          endpoint.decode(segments, query, body),
-          reply,
-        );
-      else await stream(endpoint, call, segments, query, body, reply);
+      found = table.find(request.method === 'HEAD' ? 'GET' : (request.method ?? ''), path);
+    } catch {
+      return false; // malformed, and refused where it comes next
+    }
+    if (found === undefined || !('value' in found)) return false;
+    void serve(found.value, found.segments, query, new NodeExchange(request, response, values, headers));
+    return true;
+  }
+
+  /** Never rejects. */
+  async function serve(endpoint: Endpoint, segments: readonly string[], query: string, exchange: Exchange): Promise<void> {
+    const { request, response } = exchange;
+    let call: Call | undefined;
+    try {
+      const body = request.method === 'GET' || request.method === 'HEAD' ? '' : await readBody(request, maxBodyBytes);
+      call = new Call({
+        method: endpoint.route.method,
+        request,
+        response,
+        live,
+        protocolName: 'rest',
+        timeoutMs: requestedTimeout(request.headers, maxTimeoutMs),
+        values: exchange.values,
+      });
+      if (endpoint.answer) {
+        const message = endpoint.decode(segments, query, body);
+        heedPreference(endpoint.route, call, request);
+        endpoint.answer(call, await callUnary(endpoint.implementation, interceptors, call, message), exchange);
+      } else await stream(endpoint, call, segments, query, body, exchange);
+      call.end();
     } catch (error) {
       // An implementation that was told to stop throws an error of its own making; what it was told says more.
-      const told = error instanceof ConnectError && error.code !== Code.Canceled ? undefined : call.reason;
-      call.end();
-      throw told ?? error;
+      const told = error instanceof ConnectError && error.code !== Code.Canceled ? undefined : call?.reason;
+      call?.end();
+      sendError(exchange, told ?? error);
     }
-    call.end();
   }
 
   async function stream(
@@ -156,26 +171,26 @@ export function createBridge(services: readonly Service[], interceptors: readonl
     segments: readonly string[],
     query: string,
     body: string,
-    reply: FastifyReply,
+    exchange: Exchange,
   ): Promise<void> {
     const { route } = endpoint;
-    const { headers, method } = reply.request.raw;
+    const { headers, method } = exchange.request;
     const format = endpoint.formats!.choose(headers.accept);
     const [last, rest] = route.resume ? takeLastEventId(headers['last-event-id'], query) : [undefined, query];
     const message = endpoint.decode(segments, rest, body, last);
     if (method === 'HEAD') {
-      reply.code(200).header('content-type', format.contentType).send();
+      exchange.send(200, { 'content-type': format.contentType }, '');
       return;
     }
-    reply.hijack();
+    exchange.hijack();
     await answerStream(
       endpoint.implementation,
       interceptors,
       call,
       message,
-      reply.raw,
+      exchange.response,
       errors,
-      { format, resumed: last !== undefined, headers: reply.getHeaders() },
+      { format, resumed: last !== undefined, headers: exchange.headers },
       streaming,
     );
   }
@@ -195,23 +210,26 @@ export function createBridge(services: readonly Service[], interceptors: readonl
     throw new HttpError(405, Code.Unimplemented, `${method} is not possible at ${path}, only ${allow}`, { allow });
   }
 
-  function sendError(reply: FastifyReply, error: unknown): void {
-    if (reply.sent || reply.raw.destroyed) return;
-    const answer = errors.answer(error);
-    reply.code(answer.status).headers(answer.headers).send(answer.body);
+  function sendError(exchange: Exchange, error: unknown): void {
+    const { status, headers, body } = errors.answer(error);
+    exchange.send(status, headers, body);
+  }
+
+  function frameworkErrors(error: unknown, _request: FastifyRequest, reply: FastifyReply): void {
+    sendError(new FastifyExchange(reply, undefined), fromFramework(error));
   }
 
   const plugin = async (app: FastifyInstance): Promise<void> => {
     // Bodies are read here, after the route and the media type are known.
     app.removeAllContentTypeParsers();
     app.addContentTypeParser('*', (_request, _payload, done) => done(null));
-    app.setErrorHandler((error, _request, reply) => sendError(reply, fromFramework(error)));
+    app.setErrorHandler(frameworkErrors);
     for (const prefix of options.prefixes ?? defaultPrefixes(routes)) {
       app.all(prefix, handle);
       app.all(`${prefix}/*`, handle);
     }
   };
-  return { routes, plugin, frameworkErrors: (error, _request, reply) => sendError(reply, fromFramework(error)) };
+  return { routes, plugin, take, frameworkErrors };
 }
 
 function bind(implementation: object, route: Route): Implementation {

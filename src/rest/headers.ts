@@ -1,14 +1,19 @@
-// Request headers as a Headers object. Always true: it is a Headers object in every respect; the real one, which costs as much as all the rest of a
-// call, is made only when something other than a look-up by name is asked for.
+// Headers of a call. Always true: they are a Headers object in every respect; the real one, which costs as much as all the rest of a call, is made
+// only when something other than a look-up by name is asked for.
 import type { IncomingHttpHeaders } from 'node:http';
 
-/** Headers over what Node parsed. HTTP/2's pseudo-headers are not among them. */
-export class IncomingHeaders implements Headers {
+/** Headers over what Node parsed, or over nothing. HTTP/2's pseudo-headers are not among them. */
+export class LazyHeaders implements Headers {
   readonly #incoming: IncomingHttpHeaders;
   #made: Headers | undefined;
 
   constructor(incoming: IncomingHttpHeaders) {
     this.#incoming = incoming;
+  }
+
+  /** The real object; undefined while nobody can have changed anything. */
+  get made(): Headers | undefined {
+    return this.#made;
   }
 
   get(name: string): string | null {
@@ -75,4 +80,4 @@ export class IncomingHeaders implements Headers {
 }
 
 // For `instanceof`, and for whatever a Headers object has beyond the methods above.
-Object.setPrototypeOf(IncomingHeaders.prototype, Headers.prototype);
+Object.setPrototypeOf(LazyHeaders.prototype, Headers.prototype);

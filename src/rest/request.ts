@@ -1,7 +1,7 @@
 // An HTTP request becomes a request message. Always true: every part of the request that carries data (path, query, body) ends up in a field or
 // is refused by name; the JSON reader judges all values, so a path, a query and a body obey the same rules.
 import type { DescField, JsonObject, JsonValue, Message } from '@bufbuild/protobuf';
-import { ScalarType } from '@bufbuild/protobuf';
+import { create, ScalarType } from '@bufbuild/protobuf';
 import { isWrapperDesc } from '@bufbuild/protobuf/wkt';
 import { badRequest, type FieldViolation } from './errors.ts';
 import { didYouMean, type JsonReader, parseJson } from './json-reader.ts';
@@ -21,7 +21,9 @@ export type Decode = (segments: readonly string[], query: string, body: string, 
 export function compileDecoder(route: Route, { reader, ignoredQuery }: DecodeOptions): Decode {
   const { input } = route.method;
   const where = route.body === '*' ? undefined : { body: route.body?.name };
+  const plain = compilePathOnly(route);
   return (segments, query, body, resume) => {
+    if (plain && query === '' && body === '' && resume === undefined) return plain(segments);
     const json = fromBody(route, body);
     if (query !== '') fromQuery(route, query, json, ignoredQuery);
     for (const { variable, fields } of route.variables)
@@ -35,6 +37,25 @@ export function compileDecoder(route: Route, { reader, ignoredQuery }: DecodeOpt
       );
     if (resume !== undefined && route.resume) put(json, [route.resume], textToJson(route.resume, resume));
     return reader.message(input, json, where);
+  };
+}
+
+/**
+ * For requests that are all path: text goes into its fields as it is, because there is nothing about text that the JSON reader could refuse.
+ * Undefined where a variable is anything else.
+ */
+function compilePathOnly({ method, variables }: Route): ((segments: readonly string[]) => Message) | undefined {
+  const { input } = method;
+  const simple = variables.every(
+    ({ fields: [field, ...more] }) =>
+      more.length === 0 && field.fieldKind === 'scalar' && field.scalar === ScalarType.STRING && field.oneof === undefined,
+  );
+  if (!simple) return undefined;
+  const names = variables.map(({ variable, fields: [field] }) => ({ variable, name: field.localName }));
+  return (segments) => {
+    const message = create(input) as unknown as Record<string, unknown>;
+    for (const { variable, name } of names) message[name] = decodeVariable(() => capture(variable, segments));
+    return message as unknown as Message;
   };
 }
 

@@ -1,11 +1,12 @@
 // Server streams over HTTP: Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html), NDJSON and plain text. Always
 // true: a message object that goes to many subscribers is serialised once for each format, so what a stream yields must never be changed
 // afterwards; and when a client, the deadline or the process goes, the iterable's signal aborts and its `return()` is called at once.
-import type { ServerResponse } from 'node:http';
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { create, isMessage, type Message } from '@bufbuild/protobuf';
 import { Code, type Interceptor } from '@connectrpc/connect';
 import { type Call, callStream, type Implementation } from './call.ts';
 import { type ErrorMapper, HttpError } from './errors.ts';
+import type { AnswerHeaders } from './exchange.ts';
 import type { JsonWriter } from './json-writer.ts';
 import { type Route, readField } from './routes.ts';
 
@@ -148,7 +149,7 @@ export interface StreamRequest {
   /** The client has seen a part of this stream already. */
   readonly resumed: boolean;
   /** Headers that hooks have set before. */
-  readonly headers: Record<string, number | string | string[] | undefined>;
+  readonly headers: AnswerHeaders;
 }
 
 /** Where the messages of a stream go. */
@@ -278,12 +279,8 @@ export async function answerStream(
   await pump(start, call, { response, bytes, open, end, release });
 }
 
-function streamHeaders(
-  call: Call,
-  format: StreamFormat,
-  headers: StreamRequest['headers'],
-): Record<string, number | string | string[] | undefined> {
-  const out: StreamRequest['headers'] = { ...headers };
+function streamHeaders(call: Call, format: StreamFormat, headers: StreamRequest['headers']): OutgoingHttpHeaders {
+  const out: OutgoingHttpHeaders = { ...headers };
   call.writtenHeader?.forEach((value, key) => {
     out[key] = value;
   });

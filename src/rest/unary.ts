@@ -3,10 +3,10 @@
 // immutable from then on.
 import type { IncomingMessage } from 'node:http';
 import type { DescField, Message } from '@bufbuild/protobuf';
-import { Code, type Interceptor } from '@connectrpc/connect';
-import type { FastifyReply } from 'fastify';
-import { type Call, callUnary, type Implementation, waitSeconds } from './call.ts';
+import { Code } from '@connectrpc/connect';
+import { type Call, waitSeconds } from './call.ts';
 import { badRequest, HttpError } from './errors.ts';
+import { type AnswerHeaders, type Exchange, JSON_TYPE } from './exchange.ts';
 import type { JsonWriter } from './json-writer.ts';
 import { type Route, readField } from './routes.ts';
 import { expandTemplate } from './template.ts';
@@ -14,54 +14,46 @@ import { expandTemplate } from './template.ts';
 const MAX_WAIT_SECONDS = 60;
 
 /** What is sent for a response message. */
-export type Answer = (call: Call, message: Message, reply: FastifyReply) => void;
+export type Answer = (call: Call, message: Message, exchange: Exchange) => void;
 
-/** Calls the implementation and sends what it answers; rejects with its error. */
-export async function answerUnary(
-  route: Route,
-  implementation: Implementation,
-  interceptors: readonly Interceptor[],
-  answer: Answer,
-  call: Call,
-  message: Message,
-  reply: FastifyReply,
-): Promise<void> {
-  if (route.preferWait) {
-    const wait = preferredWait(reply.request.raw);
-    if (wait !== undefined) call.values.set(waitSeconds, wait);
-  }
-  const response = await callUnary(implementation, interceptors, call, message);
-  answer(call, response, reply);
+/** Hands on what the request prefers, where the route heeds it. */
+export function heedPreference(route: Route, call: Call, request: IncomingMessage): void {
+  if (!route.preferWait) return;
+  const wait = preferredWait(request);
+  if (wait !== undefined) call.values.set(waitSeconds, wait);
 }
 
 /** Compiles how successes of a route are sent. */
 export function compileAnswer(route: Route, writer: JsonWriter): Answer {
   const write = route.responseBody ? keeping(writer.field(route.responseBody), route.responseBody) : writer.message(route.method.output);
   const { redirect, location, successStatus, retryAfterSeconds } = route;
-  // Whatever may throw comes before the first header is set: an error must not go out with the headers of a success.
-  return (call, message, reply) => {
+  return (call, message, exchange) => {
     if (redirect) {
       const target = readField(message, redirect);
       if (typeof target !== 'string' || target === '') {
         throw new Error(`${route.method.name} answered without a ${redirect.at(-1)!.name} to redirect to`);
       }
-      copyHeaders(call, reply);
-      reply.code(302).header('location', target).send();
+      exchange.send(302, { ...writtenHeaders(call), location: target }, '');
       return;
     }
     const body = write(message);
-    const target =
-      location && expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? ''));
-    const applied = route.preferWait && call.writtenHeader?.has('preference-applied') === true;
-    copyHeaders(call, reply);
-    if (target) reply.header('location', target);
-    if (retryAfterSeconds && !applied && !reply.hasHeader('retry-after')) reply.header('retry-after', retryAfterSeconds);
-    reply
-      .code(applied ? 200 : successStatus)
-      .header('content-type', 'application/json')
-      .send(body);
+    if (location === undefined && !retryAfterSeconds && !route.preferWait) {
+      const written = writtenHeaders(call);
+      exchange.send(successStatus, written ? { ...written, ...JSON_HEADERS } : JSON_HEADERS, body);
+      return;
+    }
+    const headers = { ...writtenHeaders(call) };
+    const applied = route.preferWait && 'preference-applied' in headers;
+    if (location) {
+      const target = expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? ''));
+      if (target) headers.location = target;
+    }
+    if (retryAfterSeconds && !applied) headers['retry-after'] ??= retryAfterSeconds;
+    exchange.send(applied ? 200 : successStatus, { ...headers, ...JSON_HEADERS }, body);
   };
 }
+
+const JSON_HEADERS: AnswerHeaders = { 'content-type': JSON_TYPE };
 
 /**
  * A field's text, kept with the message that it holds: many callers ask for the same one, and a message that was answered with is never changed.
@@ -82,13 +74,16 @@ function keeping(write: (holder: Message) => string, field: DescField): (holder:
 }
 
 /** Headers that the implementation or an interceptor set, and trailers as `trailer-*`, as Connect's unary protocol has them. */
-function copyHeaders(call: Call, reply: FastifyReply): void {
-  call.writtenHeader?.forEach((value, key) => {
-    reply.header(key, value);
+function writtenHeaders({ writtenHeader, writtenTrailer }: Call): Record<string, number | string | string[]> | undefined {
+  if (!writtenHeader && !writtenTrailer) return undefined;
+  const headers: Record<string, number | string | string[]> = {};
+  writtenHeader?.forEach((value, key) => {
+    headers[key] = key === 'set-cookie' ? writtenHeader.getSetCookie() : value;
   });
-  call.writtenTrailer?.forEach((value, key) => {
-    reply.header(`trailer-${key}`, value);
+  writtenTrailer?.forEach((value, key) => {
+    headers[`trailer-${key}`] = value;
   });
+  return headers;
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), clamped; undefined when it is not there or makes no sense: a preference is never an error. */

@@ -2,6 +2,7 @@
 // Nothing is kept here and nothing is fetched.
 import { createHash } from 'node:crypto';
 import { clone, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
+import { durationMs } from '@bufbuild/protobuf/wkt';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -15,8 +16,17 @@ export interface Engine {
   readonly capabilities: Capabilities;
 }
 
-/** Looks at a media reference without fetching it; `field` is its path in the request. */
-export type CheckReference = (reference: string, field: string) => Promise<Violation | undefined>;
+/** Looks at a tenant's media reference without fetching it; `field` is its path in the request. */
+export type CheckReference = (reference: string, field: string, tenant: string) => Promise<Violation | undefined>;
+
+/** What the operator allows. */
+export interface AdmissionRules {
+  readonly checkReference: CheckReference;
+  /** What is wrong with a place that a result is to be copied to; undefined: nothing. */
+  readonly checkOutput: (uri: string) => Pick<Violation, 'reason' | 'description'> | undefined;
+  /** Longest that a request may have its result kept. */
+  readonly maxRetentionMs: number;
+}
 
 export interface Admission {
   readonly violations: readonly Violation[];
@@ -30,7 +40,7 @@ export interface Admission {
 const MAX_SOURCES = 16;
 
 /** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
-export async function admit(request: JobRequest, engine: Engine, checkReference: CheckReference): Promise<Admission> {
+export async function admit(request: JobRequest, tenant: string, engine: Engine, rules: AdmissionRules): Promise<Admission> {
   const violations = violationsOf(JobRequestSchema, request);
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
@@ -49,18 +59,25 @@ export async function admit(request: JobRequest, engine: Engine, checkReference:
     references.push([request.target.value, request.target.case === 'targetVideo' ? 'target_video' : 'target_image']);
   }
   const found = await Promise.all(
-    references.filter(([reference]) => reference !== '').map(([reference, field]) => checkReference(reference, field)),
+    references.filter(([reference]) => reference !== '').map(([reference, field]) => rules.checkReference(reference, field, tenant)),
   );
   violations.push(...found.filter((one) => one !== undefined));
-  if (request.retention !== undefined) warnings.push('retention is not followed by this version: a result is kept until it is purged');
+  if (request.outputUri) {
+    const wrong = rules.checkOutput(request.outputUri);
+    if (wrong) violations.push({ field: 'output_uri', ...wrong });
+  }
+  if (request.retention && durationMs(request.retention) > rules.maxRetentionMs) {
+    const description = `a result is kept for at most ${rules.maxRetentionMs / 1000} s here`;
+    violations.push({ field: 'retention', reason: 'OUT_OF_RANGE', description });
+  }
   if (request.cache !== 0) warnings.push('there is no result cache in this version: the engine runs in any case');
   return { violations, warnings, parameters: resolved.parameters, processors: resolved.processors, target };
 }
 
 /** Parts of the contract whose time has not come; said as UNIMPLEMENTED rather than taken and dropped. */
 export function refuseUnimplemented(request: JobRequest): void {
-  const field = request.webhook !== undefined ? 'webhook' : request.outputUri !== undefined ? 'output_uri' : undefined;
-  if (field === undefined) return;
+  if (request.webhook === undefined) return;
+  const field = 'webhook';
   throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${field} is not part of this version yet; leave it out`, {
     metadata: { field },
   });

@@ -2,8 +2,9 @@
 // header at all, so a browser keeps its pages out; what is no browser is not concerned.
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import { cors } from '@connectrpc/connect';
+import { TUS_REQUEST_HEADERS, TUS_RESPONSE_HEADERS } from './upload-tus.ts';
 
-const METHODS = [...cors.allowedMethods, 'HEAD', 'DELETE'].join(', ');
+const METHODS = [...cors.allowedMethods, 'HEAD', 'PATCH', 'DELETE'].join(', ');
 const REQUEST_HEADERS = [
   ...cors.allowedHeaders,
   'Authorization',
@@ -12,10 +13,17 @@ const REQUEST_HEADERS = [
   'Prefer',
   'Range',
   'X-Request-Id',
+  ...TUS_REQUEST_HEADERS,
 ].join(', ');
-const RESPONSE_HEADERS = [...cors.exposedHeaders, 'Content-Range', 'Location', 'Preference-Applied', 'Retry-After', 'X-Request-Id'].join(
-  ', ',
-);
+const RESPONSE_HEADERS = [
+  ...cors.exposedHeaders,
+  'Content-Range',
+  'Location',
+  'Preference-Applied',
+  'Retry-After',
+  'X-Request-Id',
+  ...TUS_RESPONSE_HEADERS,
+].join(', ');
 /** Browsers keep a preflight's answer no longer than two hours. */
 const MAX_AGE_SECONDS = '7200';
 

@@ -11,6 +11,8 @@ export const ERROR_DOMAIN = 'facefusion.jobs';
 
 const CODES: Readonly<Record<ErrorKind, Code>> = {
   invalid: Code.InvalidArgument,
+  unauthenticated: Code.Unauthenticated,
+  denied: Code.PermissionDenied,
   not_found: Code.NotFound,
   already_exists: Code.AlreadyExists,
   failed_precondition: Code.FailedPrecondition,
@@ -37,6 +39,17 @@ export function toConnectError(error: unknown, report: Report): ConnectError {
   const reference = randomUUID();
   report(error, reference);
   return new ConnectError(`internal error; the operator finds it in the log as ${reference}`, Code.Internal);
+}
+
+/**
+ * What a route that is no rpc throws, for the server's error handler to answer: as an rpc would fail, apart from the reasons that have an HTTP
+ * status of their own there. What is not ours is passed on as it is.
+ */
+export function toHttpError(error: unknown, statuses: Readonly<Record<string, number>>, report: Report): unknown {
+  if (!(error instanceof JobsError)) return error;
+  const mapped = toConnectError(error, report);
+  const status = statuses[error.reason] ?? statuses[error.violations[0]?.reason ?? ''];
+  return status === undefined ? mapped : Object.assign(mapped, { status });
 }
 
 function details(error: JobsError): ConnectError['details'] {

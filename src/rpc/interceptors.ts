@@ -5,6 +5,7 @@ import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import { JobsError, type Violation } from '../jobs/errors.ts';
+import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
 
 /** One call as the server sees it, from its first byte: made per HTTP request, filled by `observe`, counted once when the response ends. */
@@ -104,11 +105,15 @@ function observed<T>(messages: AsyncIterable<T>, call: Call | undefined): AsyncI
 }
 
 function validate(selfValidated: SelfValidated): Interceptor {
-  return (next) => async (request) => {
+  return (next) => (request) => {
     const { input } = request.method;
     if (!request.stream) {
-      if (!selfValidated.has(input)) check(input, request.message);
-      return await next(request);
+      try {
+        if (!selfValidated.has(input)) check(input, request.message);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+      return next(request);
     }
     const messages = request.message;
     const checked = (async function* () {
@@ -117,7 +122,7 @@ function validate(selfValidated: SelfValidated): Interceptor {
         yield message;
       }
     })();
-    return await next({ ...request, message: checked } as typeof request);
+    return next({ ...request, message: checked } as typeof request);
   };
 }
 
@@ -131,14 +136,21 @@ const validator = createValidator();
 
 /** What protovalidate's rules in the contract say of a message; fields are relative to it. */
 export function violationsOf(desc: DescMessage, message: Message): Violation[] {
+  // Rules that look at each element would keep everyone else waiting.
+  const tooLarge = findTooLarge(desc, message);
+  if (tooLarge.length > 0) return tooLarge.map(({ field, description, rule }) => ({ field, description, reason: reasonOf(rule) }));
   const result = validator.validate(desc, message);
   if (result.kind === 'valid') return [];
   if (result.kind === 'error') throw result.error;
   return result.violations.map((one) => ({
     field: pathToString(one.field),
     description: ofOneof(one.field) ?? one.message,
-    reason: one.ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase(),
+    reason: reasonOf(one.ruleId),
   }));
+}
+
+function reasonOf(ruleId: string): string {
+  return ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase();
 }
 
 /** The rule on a oneof speaks of "exactly one field" and names none; the caller's request has no field of the oneof's name either. */

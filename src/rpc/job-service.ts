@@ -1,8 +1,9 @@
 // JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
 // the domain's affair, how a call looks on the wire the server's.
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { create, type DescMessage } from '@bufbuild/protobuf';
-import { durationMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { durationMs, timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
@@ -20,17 +21,19 @@ import {
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
+import { placementOf } from '../jobs/placement.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, admit, type CheckReference, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { violationsOf } from './interceptors.ts';
 
-export interface JobServiceOptions {
+export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
-  readonly blobs: BlobStore;
+  readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Deletes the blobs that no job refers to; never rejects. */
+  readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
-  readonly engine: () => Engine;
-  readonly checkReference: CheckReference;
+  readonly engine: (wanted?: string) => Engine;
   readonly limits: Limits;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
@@ -40,6 +43,8 @@ export interface JobServiceOptions {
   readonly tenant: string;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
+  /** Deletes the uploads that no job needs any more. */
+  readonly sweepUploads: () => Promise<void>;
 }
 
 /** Requests that are checked here, contract rules included, so that a caller hears of everything at once. */
@@ -55,7 +60,7 @@ const notYet = (what: string) => () => {
 };
 
 export function createJobService(options: JobServiceOptions): ServiceImpl<typeof JobService> {
-  const { store, engine, checkReference } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   const submit = submitter(options);
 
@@ -73,7 +78,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     cancelBatch: notYet('batches'),
 
     async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), engine(), checkReference);
+      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(job?.engine), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
@@ -83,11 +88,25 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       });
     },
 
-    get: async ({ jobId }) => ({ job: await present(await existing(jobId)) }),
+    async get({ jobId }) {
+      // Asked for more often than all the rest: no promise more than it needs.
+      const job = await store.get(jobId);
+      if (!job) throw JobsError.jobNotFound(jobId);
+      const view = present(job);
+      return { job: view instanceof Promise ? await view : view };
+    },
     getStatus: async ({ jobId }) => ({ state: stateOf(await existing(jobId)) }),
 
     async getResult({ jobId }) {
       const job = await existing(jobId);
+      if (hasExpired(job)) {
+        const when = timestampDate(job.resultExpireTime!).toISOString();
+        throw new JobsError(
+          'not_found',
+          'RESULT_EXPIRED',
+          `the result of ${jobId} was kept until ${when}: submit the job again to have it anew`,
+        );
+      }
       if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${jobId} was purged`);
       if (!isTerminal(job.status)) {
         const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
@@ -98,7 +117,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
         const why = job.errorMessage ? `: ${job.errorMessage}` : '';
         throw new JobsError('not_found', 'NO_RESULT', `${jobId} is ${nameOf(job.status)} and has no result${why}`);
       }
-      const expiresMs = Date.now() + options.resultUrlTtlMs;
+      const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
     },
 
@@ -154,7 +173,8 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     async purge({ jobId }) {
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
-      await store.reclaim((key) => options.blobs.delete(key));
+      // Deleted for good is what is durable: a blob store that is away or slow is not waited for.
+      await Promise.race([Promise.all([options.reclaim(), options.sweepUploads()]), delay(RECLAIM_WAIT_MS, undefined, { ref: false })]);
       return { job: await present(job) };
     },
   };
@@ -172,7 +192,7 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
 
 /** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
 function submitter(options: JobServiceOptions) {
-  const { store, engine, checkReference, limits, tenant } = options;
+  const { store, engine, limits, tenant } = options;
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
@@ -187,7 +207,8 @@ function submitter(options: JobServiceOptions) {
   };
 
   async function admitted(request: JobRequest): Promise<Submitted> {
-    const admission = await admit(request, engine(), checkReference);
+    const wanted = engine(request.engine);
+    const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     return await store.submit(
       {
@@ -198,6 +219,7 @@ function submitter(options: JobServiceOptions) {
         warnings: admission.warnings,
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
+        placement: placementOf(wanted.name, admission.parameters, admission.processors),
       },
       limits,
     );
@@ -220,23 +242,40 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   return now;
 }
 
+/** How long a purge waits until the bytes are gone too. */
+const RECLAIM_WAIT_MS = 5_000;
+
 /** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
 const REUSE_URL_MS = 60_000;
 
 /** A job as a caller sees it: with a signed URL of its result, minted when it is read and never stored. */
-function presenter(options: JobServiceOptions): (job: Job) => Promise<Job> {
+function presenter(options: JobServiceOptions): (job: Job) => Job | Promise<Job> {
   const reuseMs = Math.min(REUSE_URL_MS, options.resultUrlTtlMs / 10);
   // One view for all who read the same job within that time, so that whoever serialises it does so once.
   const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
-  return async (job) => {
-    if (!job.result || job.status !== JobStatus.SUCCEEDED) return job;
+  return (job) => {
+    if (!job.result || job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
     const nowMs = Date.now();
     const known = views.get(job);
     if (known && nowMs < known.untilMs) return known.view;
-    const view = { ...job, resultUrl: await signedUrl(options, job, nowMs + options.resultUrlTtlMs) };
-    views.set(job, { view, untilMs: nowMs + reuseMs });
-    return view;
+    const expiresMs = urlExpiry(options, job);
+    return signedUrl(options, job, expiresMs).then((resultUrl) => {
+      const view = { ...job, resultUrl };
+      views.set(job, { view, untilMs: Math.min(nowMs + reuseMs, expiresMs) });
+      return view;
+    });
   };
+}
+
+/** When the result's time is up, whether it has been swept yet or not. One that was purged before has no such time any more. */
+function hasExpired({ resultExpireTime, purgedAt }: Job): boolean {
+  return resultExpireTime !== undefined && timestampMs(resultExpireTime) <= (purgedAt ? timestampMs(purgedAt) : Date.now());
+}
+
+/** A URL does not outlive what it leads to. Milliseconds since 1970. */
+function urlExpiry({ resultUrlTtlMs }: JobServiceOptions, { resultExpireTime }: Job): number {
+  const wanted = Date.now() + resultUrlTtlMs;
+  return resultExpireTime ? Math.min(wanted, timestampMs(resultExpireTime)) : wanted;
 }
 
 async function signedUrl(options: JobServiceOptions, job: Job, expiresMs: number): Promise<string> {
@@ -266,7 +305,7 @@ function wrapped(event: JobEvent): WatchResponse {
   return response;
 }
 
-async function presentSnapshot(event: JobEvent, present: (job: Job) => Promise<Job>): Promise<WatchResponse> {
+async function presentSnapshot(event: JobEvent, present: (job: Job) => Job | Promise<Job>): Promise<WatchResponse> {
   if (event.event.case !== 'snapshot' || !event.event.value.job) return wrapped(event);
   const value = create(SnapshotSchema, { ...event.event.value, job: await present(event.event.value.job) });
   return create(WatchResponseSchema, { event: { ...event, event: { case: 'snapshot', value } } });

@@ -6,7 +6,7 @@ import { type UploadRequest, UploadResponseSchema, type UploadService } from '..
 import { JobsError } from '../jobs/errors.ts';
 import type { ReceiveUpload } from '../jobs/ports.ts';
 
-export function createUploadService(receive: ReceiveUpload): ServiceImpl<typeof UploadService> {
+export function createUploadService(receive: ReceiveUpload, tenant: string): ServiceImpl<typeof UploadService> {
   return {
     async upload(requests, { signal }) {
       const parts = requests[Symbol.asyncIterator]();
@@ -14,7 +14,11 @@ export function createUploadService(receive: ReceiveUpload): ServiceImpl<typeof 
         const first = await parts.next();
         if (first.done || first.value.part.case !== 'metadata') throw outOfOrder('the first message must be `metadata`');
         const { filename, bytes, sha256 } = first.value.part.value;
-        const upload = await receive({ filename, bytes: bytes === undefined ? undefined : Number(bytes), sha256 }, chunks(parts), signal);
+        const upload = await receive(
+          { tenant, filename, bytes: bytes === undefined ? undefined : Number(bytes), sha256 },
+          chunks(parts),
+          signal,
+        );
         return create(UploadResponseSchema, {
           uri: upload.uri,
           sha256: upload.sha256,

@@ -1,6 +1,11 @@
 // Which blobs no job refers to any more. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
-// mark goes when the blob has been deleted or a job refers to it again; and no job is given a reference to a blob that is being deleted.
+// mark goes when the blob has been deleted or a job refers to it again; no job is given a reference to a blob that is being deleted; and a blob that a
+// run of this process holds is not deleted, marked or not.
 import type { DatabaseSync } from 'node:sqlite';
+import { JobsError } from '../jobs/errors.ts';
+
+/** Deletions under way at once; those of a store far away take a while each. */
+const AT_ONCE = 8;
 
 /** Runs a step of the store; answers after COMMIT. */
 type RunStep = <T>(run: () => T) => Promise<T>;
@@ -13,6 +18,8 @@ export class BlobReferences {
   readonly #isShared;
   /** Deletions that are on their way, by key; they settle, and never reject, when they are over. */
   readonly #deletions = new Map<string, Promise<void>>();
+  /** How many runs hold a blob in memory alone. */
+  readonly #holders = new Map<string, number>();
   #reclaiming: Promise<void> = Promise.resolve();
 
   constructor(db: DatabaseSync) {
@@ -30,7 +37,17 @@ export class BlobReferences {
     if (from !== undefined && !this.#isShared.get(from, num)) this.#mark.run(from);
   }
 
-  /** Inside a step: what has to be waited for before a job may refer to the blob. */
+  /** A reference that lives in memory, for a blob that is there: when the process ends, a mark or another reference still stands. Answers how to let go. */
+  hold(key: string): () => void {
+    this.#holders.set(key, (this.#holders.get(key) ?? 0) + 1);
+    return () => {
+      const left = this.#holders.get(key)! - 1;
+      if (left > 0) this.#holders.set(key, left);
+      else this.#holders.delete(key);
+    };
+  }
+
+  /** What has to be waited for before a job may refer to the blob. */
   deletionOf(key: string): Promise<void> | undefined {
     return this.#deletions.get(key);
   }
@@ -45,11 +62,20 @@ export class BlobReferences {
   async #reclaim(step: RunStep, remove: (key: string) => Promise<void>): Promise<void> {
     const keys = await step(() => this.#marked.all().map(({ key }) => key as string));
     const errors: unknown[] = [];
-    for (const key of keys) {
+    const next = keys.values();
+    await Promise.all(Array.from({ length: Math.min(keys.length, AT_ONCE) }, () => this.#reclaimAll(next, step, remove, errors)));
+    if (errors.length > 0) throw errors[0];
+  }
+
+  async #reclaimAll(keys: Iterator<string>, step: RunStep, remove: (key: string) => Promise<void>, errors: unknown[]): Promise<void> {
+    for (let next = keys.next(); !next.done; next = keys.next()) {
+      const key = next.value;
+      // A store that is away is asked for no more: the marks stay.
+      if (errors.some((error) => error instanceof JobsError && error.kind === 'unavailable')) return;
       const { promise, resolve } = Promise.withResolvers<void>();
       try {
         const taken = await step(() => {
-          if (!this.#isMarked.get(key)) return false;
+          if (!this.#isMarked.get(key) || this.#holders.has(key)) return false;
           this.#deletions.set(key, promise);
           return true;
         });
@@ -63,6 +89,5 @@ export class BlobReferences {
         resolve();
       }
     }
-    if (errors.length > 0) throw errors[0];
   }
 }

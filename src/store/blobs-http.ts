@@ -2,6 +2,7 @@
 import send from '@fastify/send';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BLOB_PATH, type LocalBlobStore, type SignedQuery } from './blobs-local.ts';
+import { disposition } from './disposition.ts';
 
 export interface BlobRoutesOptions {
   /** Milliseconds since 1970. */
@@ -87,12 +88,4 @@ function withoutValidators(request: BlobRequest, etag: string): FastifyRequest['
     if (ifRange !== etag) delete headers.range;
   }
   return Object.create(request.raw, { headers: { value: headers } }) as FastifyRequest['raw'];
-}
-
-/** RFC 6266: a plain name for old clients and the exact one in UTF-8. Pictures, video and sound open in the browser, the rest is saved. */
-function disposition(filename: string, mediaType: string): string {
-  const plain = filename.replaceAll(/[^\x20-\x7e]/g, '_').replaceAll(/["\\%/]/g, '_');
-  const exact = encodeURIComponent(filename).replaceAll(/['()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`);
-  const kind = /^(image\/(jpeg|png|webp)|video\/|audio\/)/.test(mediaType) ? 'inline' : 'attachment';
-  return `${kind}; filename="${plain}"; filename*=UTF-8''${exact}`;
 }

@@ -1,7 +1,7 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
 import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
-import { createReadStream, lstatSync, readFileSync, statSync } from 'node:fs';
+import { createReadStream, existsSync, lstatSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
@@ -10,7 +10,8 @@ import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
 
-const KEY = /^[0-9a-f]{64}$/;
+/** A SHA-256 in lower-case hex, as keys are. */
+export const KEY = /^[0-9a-f]{64}$/;
 
 export interface LocalBlobStoreOptions {
   /** Made when it is not there. */
@@ -48,6 +49,8 @@ class LocalBlobs implements LocalBlobStore {
   readonly dir: string;
   readonly #scratch: string;
   readonly #secret: KeyObject;
+  /** Blobs that are being written, by key: who has the same bytes waits, so that what is found is on the disk. They settle and never reject. */
+  readonly #arriving = new Map<string, Promise<void>>();
 
   constructor(dir: string, scratch: string, secret: Buffer) {
     this.dir = dir;
@@ -62,27 +65,48 @@ class LocalBlobs implements LocalBlobStore {
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
     try {
+      // Somebody may have tidied the data folder up.
+      if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
       const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
-      await pin?.(key);
+      await pin?.(key, false);
+      for (let other = this.#arriving.get(key); other; other = this.#arriving.get(key)) await other;
       const known = await this.stat(key);
       // A file of another length is one that the disk has lost; it is made good.
       if (known?.bytes === bytes) {
         if (typeof source !== 'string') await unlink(temporary);
         return known;
       }
-      if (typeof source === 'string') await takeFile(source, temporary);
-      const path = join(this.dir, this.pathOf(key));
-      await makeFolder(this.dir, dirname(path));
-      // The type first: a blob that is there has one.
-      await writeDurably(`${temporary}.type`, mediaType);
-      await rename(`${temporary}.type`, `${path}.type`);
-      await rename(temporary, path);
-      await syncFolder(dirname(path));
+      const writing = this.#write({ key, bytes }, temporary, mediaType, typeof source === 'string' ? source : undefined, pin);
+      const arrival = writing.catch(() => {}).finally(() => this.#arriving.delete(key));
+      this.#arriving.set(key, arrival);
+      await writing;
       return { key, bytes, mediaType };
     } catch (error) {
       await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.type`, { force: true })]);
       throw diskFull(error);
     }
+  }
+
+  /** Everything that needs the disk is on its way there at once; the names come last. `source`: what is at `temporary` is still to be taken from there. */
+  async #write(
+    { key, bytes }: Taken,
+    temporary: string,
+    mediaType: string,
+    source: string | undefined,
+    pin: PutOptions['pin'],
+  ): Promise<void> {
+    const path = join(this.dir, this.pathOf(key));
+    const settled = await Promise.allSettled([
+      pin?.(key, true),
+      source === undefined ? undefined : takeFile(source, temporary, bytes),
+      writeDurably(`${temporary}.type`, mediaType),
+      makeFolder(this.dir, dirname(path)),
+    ]);
+    for (const each of settled) if (each.status === 'rejected') throw each.reason;
+    // The type first: a blob that is there has one.
+    await rename(`${temporary}.type`, `${path}.type`);
+    await rename(temporary, path);
+    await syncFolder(dirname(path));
   }
 
   /** Two looks at a local folder, which cost less than a turn of the thread pool. */
@@ -143,7 +167,7 @@ class LocalBlobs implements LocalBlobStore {
   }
 }
 
-interface Taken {
+export interface Taken {
   readonly key: string;
   readonly bytes: number;
 }
@@ -151,7 +175,8 @@ interface Taken {
 /** Files up to this size are read in one go. */
 const SMALL_BYTES = 64 * 1024;
 
-async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
+/** The key of a plain file. A link is not followed, and a pipe is not waited on. */
+export async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
   signal?.throwIfAborted();
   const found = lstatSync(path, { throwIfNoEntry: false });
   // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
@@ -169,10 +194,13 @@ async function digestFile(path: string, signal: AbortSignal | undefined): Promis
   return { key: hash.digest('hex'), bytes };
 }
 
-async function takeFile(source: string, to: string): Promise<void> {
+/** `bytes`: as many as had a digest made of them. */
+async function takeFile(source: string, to: string, bytes: number): Promise<void> {
   await linkOrCopy(source, to);
   const file = await open(to, 'r');
   try {
+    const { size } = await file.stat();
+    if (size !== bytes) throw new JobsError('data_loss', 'RESULT_CHANGED', 'the result was written to after it was said to be done');
     await file.sync();
   } finally {
     await file.close();
@@ -198,7 +226,8 @@ async function linkOrCopy(source: string, to: string): Promise<void> {
   await copyFile(source, to, fs.COPYFILE_EXCL);
 }
 
-async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
+/** Writes a stream to a new file, durably. */
+export async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
   const hash = createHash('sha256');
   let bytes = 0;
   const file = await open(to, 'wx', 0o644);
@@ -263,7 +292,8 @@ function isMissing(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR';
 }
 
-function diskFull(error: unknown): unknown {
+/** What to throw where a file could not be written. */
+export function diskFull(error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
   return new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the blob store is full; free some space and try again', {

@@ -1,8 +1,9 @@
 // Watching the jobs that match a filter. The cursor is a number: every change of a job gives its row the next number of one store-wide
 // order, so a watcher that comes back, or is slow, reads the latest state of what changed and nothing twice.
-import type { JobChange, JobFilter } from '../jobs/ports.ts';
+import type { JobChange, JobFilter, JobId } from '../jobs/ports.ts';
 import { Cursor, type END } from './cursor.ts';
-import { hasEnded, inScope, inState, type JobTable, mayHaveBeenInState, type StoredJob } from './job-table.ts';
+import { hasEnded, inScope, inState, mayHaveBeenInState } from './job-filter.ts';
+import type { JobTable, StoredJob } from './job-table.ts';
 import type { Tokens } from './tokens.ts';
 
 const PAGE = 64;
@@ -15,6 +16,8 @@ export interface JobChangesOptions {
   readonly table: JobTable;
   readonly tokens: Tokens;
   readonly present: (stored: StoredJob) => JobChange['job'];
+  /** How much of a job is committed and may not be told yet. */
+  readonly untold: (jobId: JobId) => number;
 }
 
 export class JobChanges {
@@ -32,7 +35,7 @@ export class JobChanges {
     return this.#options.tokens.seal('watch', [this.#options.table.lastChange]);
   }
 
-  /** After COMMIT: something changed. */
+  /** There may be something to tell. */
   changed(): void {
     if (this.#cursors.size === 0 || this.#timer) return;
     const wait = Math.max(0, this.#lastWake + COALESCE_MS - performance.now());
@@ -87,15 +90,16 @@ class Watcher {
   }
 
   take(again: () => void): JobChange | undefined | typeof END {
-    const { table, tokens, present } = this.#options;
+    const { table, tokens, present, untold } = this.#options;
     if (this.#reset) {
       this.#reset = false;
       return { job: undefined, watchToken: tokens.seal('watch', [this.#at]), reset: true, matches: true };
     }
     for (let looked = 0; looked < SCAN; looked++) {
       if (this.#page.length === 0) this.#page = table.changedAfter(this.#at, PAGE);
-      const stored = this.#page.shift();
-      if (!stored) return undefined;
+      const stored = this.#page[0];
+      if (!stored || untold(stored.job.jobId) > 0) return undefined;
+      this.#page.shift();
       this.#at = stored.change;
       // Changed again since the page was read: it comes later, as it is then.
       if (table.get(stored.job.jobId)?.change !== stored.change) continue;

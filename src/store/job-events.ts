@@ -17,6 +17,8 @@ type Known = (sequence: Sequence) => JobEvent | undefined;
 
 /** What the watchers read, as committed. */
 export interface EventSource {
+  /** How many events of a job are committed and have yet to be published. */
+  untold(jobId: JobId): number;
   job(jobId: JobId): { readonly num: number; readonly job: Job; readonly ended: boolean; readonly trimmedTo: Sequence } | undefined;
   /** Stored events after a sequence. `known` gives those that are already decoded. */
   events(num: number, after: Sequence, limit: number, known: Known): JobEvent[];
@@ -33,15 +35,20 @@ export class JobEvents {
     this.#source = source;
   }
 
-  /** After COMMIT: tells an event to whoever watches. `ended`: it is the job's last one. */
+  /** When it may be told: an event for whoever watches. `ended`: it is the job's last one. */
   publish(jobId: JobId, event: JobEvent, ended: boolean): void {
     this.#channels.get(jobId)?.push(event, ended);
   }
 
-  /** Progress and log events up to a sequence are gone. */
+  /** After COMMIT: progress and log events up to a sequence are gone. */
   trimmed(jobId: JobId, to: Sequence): void {
     const channel = this.#channels.get(jobId);
     if (channel) channel.trimmedTo = to;
+  }
+
+  /** After COMMIT: the job is no more, and whoever still reads its past is told. */
+  forgotten(jobId: JobId): void {
+    for (const cursor of [...(this.#channels.get(jobId)?.cursors ?? [])]) cursor.fail(JobsError.jobNotFound(jobId));
   }
 
   preview(jobId: JobId, preview: Preview): void {
@@ -113,10 +120,16 @@ class Channel {
     this.source = source;
     this.#jobId = jobId;
     this.num = at.num;
-    this.latest = at.job.sequence;
-    this.#since = at.job.sequence + 1;
-    this.ended = at.ended;
+    const untold = source.untold(jobId);
+    this.latest = at.job.sequence - untold;
+    this.#since = this.latest + 1;
+    this.ended = at.ended && untold === 0;
     this.trimmedTo = at.trimmedTo;
+  }
+
+  /** The job is further than may be told; what comes is published soon. */
+  get isAhead(): boolean {
+    return this.source.untold(this.#jobId) > 0;
   }
 
   /** Sequence of the oldest event that the ring still holds. */
@@ -201,6 +214,7 @@ class Watcher {
     const channel = this.#channel;
     if (!this.#snapshot && this.#at < channel.trimmedTo) this.#snapshot = 'reset';
     if (this.#snapshot) {
+      if (channel.isAhead) return undefined;
       const snapshot = channel.snapshot(this.#snapshot === 'reset');
       this.#snapshot = undefined;
       this.#live = true;

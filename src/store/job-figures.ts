@@ -3,10 +3,9 @@
 import type { DatabaseSync } from 'node:sqlite';
 import { isTerminal, JobStatus } from '../jobs/job.ts';
 import type { Overview } from '../jobs/ports.ts';
+import { type Ended, stepsOf } from './throughput.ts';
 
 const MINUTE_MS = 60_000;
-/** Steps of a throughput answer at most, so that a month does not come in minutes. */
-const MAX_STEPS = 120;
 
 export class JobFigures {
   readonly #undo: (back: () => void) => void;
@@ -42,8 +41,8 @@ export class JobFigures {
     return this.#tenants.get(tenant)?.queued ?? 0;
   }
 
-  /** Inside a step: a job came, or went from one status to another. */
-  moved(tenant: string, from: JobStatus | undefined, to: JobStatus, nowMs: number): void {
+  /** Inside a step: a job came, went from one status to another, or is forgotten. */
+  moved(tenant: string, from: JobStatus | undefined, to: JobStatus | undefined, nowMs: number): void {
     this.#minute = Math.floor(nowMs / MINUTE_MS);
     this.#move(tenant, from, to);
     this.#undo(() => {
@@ -52,6 +51,7 @@ export class JobFigures {
       this.#endedOwed = new Map();
     });
     if (from !== undefined) add(this.#totalsOwed, from, -1);
+    if (to === undefined) return;
     add(this.#totalsOwed, to, 1);
     if (isTerminal(to)) add(this.#endedOwed, to, 1);
   }
@@ -66,21 +66,13 @@ export class JobFigures {
   }
 
   overview(windowMs: number, nowMs: number): Overview {
-    const minutesInStep = Math.max(1, Math.ceil(windowMs / MINUTE_MS / MAX_STEPS));
-    const stepMs = minutesInStep * MINUTE_MS;
-    const lastStart = Math.floor(nowMs / stepMs) * stepMs;
-    const steps = Math.max(1, Math.ceil(windowMs / stepMs));
-    const firstStart = lastStart - (steps - 1) * stepMs;
-    const ended = Array.from({ length: steps }, () => new Map<JobStatus, number>());
-    for (const row of this.#readEnded.all(firstStart / MINUTE_MS) as { minute: number; status: number; jobs: number }[]) {
-      const step = ended[Math.floor((row.minute * MINUTE_MS - firstStart) / stepMs)];
-      if (step) add(step, row.status, row.jobs);
-    }
+    const { throughput, stepSeconds, firstMinute, add } = stepsOf(windowMs, nowMs);
+    for (const row of this.#readEnded.all(firstMinute) as unknown as Ended[]) add(row);
     return {
       totals: new Map(this.#totals),
       queueByTenant: [...this.#tenants].map(([tenant, { queued, processing }]) => ({ tenant, queued, processing })),
-      throughput: ended.map((counts, index) => ({ startMs: firstStart + index * stepMs, ended: counts })),
-      stepSeconds: stepMs / 1000,
+      throughput,
+      stepSeconds,
     };
   }
 

@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import {
   type Change,
@@ -21,13 +21,16 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
+import type { Due, Lifetimes } from './lifetimes.ts';
 import type { ReadyQueue } from './ready-queue.ts';
-import type { Writer } from './sqlite.ts';
+import type { TenantUsage } from './tenant-usage.ts';
+import type { UploadTable } from './upload-records.ts';
+import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
   readonly db: DatabaseSync;
@@ -36,7 +39,10 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
-  readonly tx: Pick<Writer, 'undo' | 'committed'>;
+  readonly lifetimes: Lifetimes;
+  readonly usage: TenantUsage;
+  readonly uploads: UploadTable;
+  readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
   readonly random: () => number;
@@ -44,14 +50,16 @@ export interface JobStepsOptions {
   readonly maxStoredEvents: number;
 }
 
-type Recorded = 'all' | 'state';
-
 export class JobSteps {
   readonly #options: JobStepsOptions;
   readonly #findKey;
   readonly #keepKey;
   readonly #dropKeys;
+  readonly #dropKeyOf;
   readonly #moveFlow;
+  readonly #chargeFlow;
+  /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
+  readonly #claims = new Map<JobId, number>();
 
   constructor(options: JobStepsOptions) {
     this.#options = options;
@@ -62,11 +70,15 @@ export class JobSteps {
       `DELETE FROM idempotency WHERE (tenant, key) IN
          (SELECT tenant, key FROM idempotency WHERE expires_ms <= ? ORDER BY expires_ms LIMIT 2)`,
     );
+    this.#dropKeyOf = db.prepare('DELETE FROM idempotency WHERE tenant = ? AND key = ? AND job_id = ?');
+    this.#chargeFlow = db.prepare(
+      'INSERT INTO flows (tenant, virtual) VALUES (?, ?) ON CONFLICT DO UPDATE SET virtual = max(virtual, excluded.virtual)',
+    );
     this.#moveFlow = db.prepare('INSERT OR REPLACE INTO flows (tenant, virtual) VALUES (?, ?)');
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, now } = this.#options;
+    const { table, queue, figures, usage, uploads, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -84,7 +96,10 @@ export class JobSteps {
         },
       );
     }
-    const job = newJob(wanted.jobId, request, nowMs, { warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    usage.check(tenant, limits, nowMs);
+    uploads.check(request, tenant);
+    const { warnings, submittedBy } = wanted;
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
@@ -93,6 +108,7 @@ export class JobSteps {
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
+    uploads.use(stored.num, request);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     if (key !== undefined) {
       // Two out for each one in: expired keys go without a scan and without a burst.
@@ -115,13 +131,19 @@ export class JobSteps {
     return this.#options.table.get(found.job_id);
   }
 
-  /** The next job in order goes to a node. */
+  /** The next job in order goes to a node. Nothing is written: a claim does not outlive the process, and a job that was claimed waits again then. */
   claim(node: string, above: Rank | undefined): { readonly stored: StoredJob; readonly rank: Rank } | undefined {
-    const { queue, table } = this.#options;
+    const { queue, table, usage, tx, now } = this.#options;
     const taken = queue.take(above);
     if (!taken) return undefined;
-    this.#moveFlow.run(taken.job.tenant, taken.virtual);
-    const stored = this.#step(table.get(taken.job.jobId)!, { type: 'claim' }, { node }, { silent: true });
+    const before = table.get(taken.job.jobId)!;
+    const { jobId } = before.job;
+    const nowMs = now();
+    const stored: StoredJob = { ...before, node, job: transition(before.job, { type: 'claim' }, nowMs) };
+    table.hold(before, stored);
+    usage.moved(before.tenant, before, stored, nowMs);
+    this.#claims.set(jobId, taken.virtual);
+    tx.undo(() => this.#claims.delete(jobId));
     return { stored, rank: taken.rank };
   }
 
@@ -144,22 +166,22 @@ export class JobSteps {
   warn(stored: StoredJob, warnings: readonly string[]): StoredJob {
     const known = new Set(stored.job.warnings);
     if (warnings.every((warning) => known.has(warning))) return stored;
-    return this.#step(stored, { type: 'warn', warnings }, {}, { columns: 'state' });
+    return this.#step(stored, { type: 'warn', warnings });
   }
 
   /** The job refers to a blob before it has it as its result. Answers what to wait for where the blob is just being deleted. */
   pin(stored: StoredJob, key: string): StoredJob | Promise<void> {
     if (stored.blob === key) return stored;
-    const { table, references } = this.#options;
+    const { references } = this.#options;
     const deletion = references.deletionOf(key);
     if (deletion) return deletion;
     const next: StoredJob = { ...stored, blob: key };
-    table.update(next, 'all');
+    this.#record(stored, next);
     references.moved(stored.num, stored.blob, key);
     return next;
   }
 
-  complete(stored: StoredJob, done: { result: MediaResult; warnings: readonly string[]; timings: Timings }): StoredJob {
+  complete(stored: StoredJob, done: Done): StoredJob {
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
     // A job that ends well without having begun took its result from the cache.
     const cached = stored.job.status === JobStatus.QUEUED;
@@ -243,7 +265,47 @@ export class JobSteps {
         metadata: { job_id: job.jobId },
       });
     }
-    return job.purgedAt ? stored : this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    this.#options.uploads.purged(stored.num);
+    return job.purgedAt ? stored : this.#purge(stored);
+  }
+
+  /** The result goes, and the uploads of a caller who has not asked for it stay as long as they would. */
+  #purge(stored: StoredJob): StoredJob {
+    const next = this.#step(stored, { type: 'purge' }, {}, { silent: true });
+    this.#options.lifetimes.purged(next.num, next.job);
+    return next;
+  }
+
+  /** Whether `expire` has anything to do. */
+  isExpireDue(jobTtlMs: number): boolean {
+    const { lifetimes, now } = this.#options;
+    return lifetimes.results(now(), 1).length > 0 || lifetimes.ends(now() - jobTtlMs, 1).length > 0;
+  }
+
+  /** See `JobStore.expire`. */
+  expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Expired {
+    const { table, lifetimes, now } = this.#options;
+    const nowMs = now();
+    const results = lifetimes.results(nowMs, max);
+    for (const { jobId } of results) this.#purge(table.get(jobId)!);
+    const ends = lifetimes.ends(nowMs - jobTtlMs, max);
+    for (const end of ends) this.#forget(table.get(end.jobId)!, end);
+    if (ends.length > 0) table.keepMarks();
+    return { purged: results.length, forgotten: ends.length, more: results.length === max || ends.length === max };
+  }
+
+  /** The job has never been. A result that is still there goes first. */
+  #forget(found: StoredJob, end: Due): void {
+    const { table, figures, events, uploads, lifetimes, tx, now } = this.#options;
+    const { job, tenant } = found.job.result ? this.#purge(found) : found;
+    const { jobId, status } = job;
+    lifetimes.forgotten(end);
+    const key = job.request?.idempotencyKey;
+    if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
+    uploads.forgotten(found.num);
+    table.delete(found);
+    figures.moved(tenant, status, undefined, now());
+    tx.committed(() => events.forgotten(jobId));
   }
 
   /** Back into the queue at its old place, the tenant not charged for the claim. */
@@ -259,9 +321,9 @@ export class JobSteps {
     stored: StoredJob,
     change: Change,
     patch: Partial<StoredJob> = {},
-    { silent = false, columns = 'all' }: { readonly silent?: boolean; readonly columns?: Recorded } = {},
+    { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, now } = this.#options;
+    const { table, figures, references, usage, uploads, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -269,10 +331,17 @@ export class JobSteps {
     // What a run has pinned is let go with its lease, unless it has become the result.
     const blob = node === undefined ? job.result?.sha256 : pinned;
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
-    table.update(next, columns);
+    this.#record(stored, next);
     references.moved(stored.num, stored.blob, blob);
+    usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
-    if (job.status !== stored.job.status) figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+    if (job.status !== stored.job.status) {
+      figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+      if (isTerminal(job.status)) {
+        uploads.ended(stored.num);
+        lifetimes.ended(stored.num, job);
+      }
+    }
     return next;
   }
 
@@ -287,9 +356,20 @@ export class JobSteps {
       table.trimEvents(stored.num, trimmedTo);
       tx.committed(() => events.trimmed(job.jobId, trimmedTo));
     }
-    table.update(next, 'state');
+    this.#record(stored, next);
     this.#append(next, event, nowMs);
     return next;
+  }
+
+  #record(before: StoredJob, next: StoredJob): void {
+    const { table, tx } = this.#options;
+    const { jobId } = next.job;
+    table.update(before, next);
+    const claimed = this.#claims.get(jobId);
+    if (claimed === undefined) return;
+    this.#chargeFlow.run(next.tenant, claimed);
+    this.#claims.delete(jobId);
+    tx.undo(() => this.#claims.set(jobId, claimed));
   }
 
   #append(stored: StoredJob, body: JobEvent['event'], nowMs: number): void {
@@ -298,7 +378,7 @@ export class JobSteps {
     const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
     event.event = body;
     table.appendEvent(stored.num, event);
-    tx.committed(() => events.publish(jobId, event, isTerminal(status)));
+    tx.told(jobId, () => events.publish(jobId, event, isTerminal(status)));
   }
 
   #entry({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob) {

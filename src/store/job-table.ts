@@ -1,15 +1,16 @@
 // Jobs and their events as rows. Always true here: a `StoredJob` is immutable and the newest there is, whether it comes from the cache or
-// from its row, because this process is the file's only writer and every write goes through `insert` and `update`.
-import { createHash } from 'node:crypto';
+// from its row, because this process is the file's only writer and every write goes through `insert`, `update` and `hold`. What `hold` keeps in memory
+// alone is a claim: a row without one reads as it must be after a restart, queued.
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { JobsError } from '../jobs/errors.ts';
-import { isTerminal, JobStatus } from '../jobs/job.ts';
-import type { JobFilter, JobQuery, Sequence } from '../jobs/ports.ts';
+import { JobStatus } from '../jobs/job.ts';
+import type { JobId, JobQuery, Sequence } from '../jobs/ports.ts';
+import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
+import { Recent } from './recent.ts';
 import type { Tokens } from './tokens.ts';
 
 /** A job and what the store alone knows of it. */
@@ -35,10 +36,27 @@ export interface StoredJob {
 const EVENT_KIND = { state: 1, progress: 2, log: 3 } as const;
 
 type Row = Record<string, unknown>;
-type Bind = string | number | null;
+type Bind = string | number | null | Uint8Array;
 
 const COLUMNS =
   'num, tenant, score, ready_ms, deadline_ms, max_attempts, spent, kills, node, result_key, change_no, trimmed_to, state, request, job_id, created_ms';
+
+const LAST_NUM = 'last_num';
+const LAST_CHANGE = 'last_change';
+
+/** What a step may change of a row, and how it is read from a job. */
+const CHANGING: Readonly<Record<string, (stored: StoredJob) => Exclude<Bind, Uint8Array>>> = {
+  status: ({ job }) => job.status,
+  ready_ms: ({ readyAtMs }) => readyAtMs,
+  deadline_ms: ({ deadlineMs }) => deadlineMs ?? null,
+  spent: ({ spent }) => spent,
+  kills: ({ kills }) => kills,
+  node: ({ node }) => node ?? null,
+  error_reason: ({ job }) => job.error?.reason ?? null,
+  result_key: ({ blob }) => blob ?? null,
+  change_no: ({ change }) => change,
+  trimmed_to: ({ trimmedTo }) => trimmedTo,
+};
 
 export interface JobTableOptions {
   /** Jobs kept decoded. */
@@ -52,11 +70,11 @@ export class JobTable {
   readonly #db: DatabaseSync;
   readonly #options: JobTableOptions;
   /** Least recently used first. */
-  readonly #cache: RecentJobs;
+  readonly #cache: Recent<StoredJob>;
+  /** Held jobs whose claim is in no row, and what their rows say. */
+  readonly #held = new Map<string, { readonly now: StoredJob; readonly row: StoredJob }>();
   readonly #statements = new Map<string, StatementSync>();
   readonly #insertJob;
-  readonly #updateJob;
-  readonly #touchJob;
   readonly #insertEvent;
   readonly #insertLabel;
   readonly #byId;
@@ -64,23 +82,22 @@ export class JobTable {
   readonly #events;
   readonly #lasting;
   readonly #trim;
+  readonly #deleteJob;
+  readonly #deleteEvents;
+  readonly #deleteLabel;
+  readonly #keepMark;
   #nextNum: number;
   #lastChange: number;
 
   constructor(db: DatabaseSync, options: JobTableOptions) {
     this.#db = db;
     this.#options = options;
-    this.#cache = new RecentJobs(options.cacheSize);
+    this.#cache = new Recent(options.cacheSize);
     this.#insertJob = db.prepare(
       `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
          trimmed_to, state, request)
        VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?, ?, 0, ?, ?)`,
     );
-    this.#updateJob = db.prepare(
-      `UPDATE jobs SET status = ?, ready_ms = ?, deadline_ms = ?, spent = ?, kills = ?, node = ?, error_reason = ?, result_key = ?,
-         change_no = ?, trimmed_to = ?, state = ? WHERE num = ?`,
-    );
-    this.#touchJob = db.prepare('UPDATE jobs SET change_no = ?, trimmed_to = ?, state = ? WHERE num = ?');
     this.#insertEvent = db.prepare('INSERT INTO events (num, sequence, kind, event) VALUES (?, ?, ?, ?)');
     this.#insertLabel = db.prepare('INSERT INTO labels (label, created_ms, num) VALUES (?, ?, ?)');
     this.#byId = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE job_id = ?`);
@@ -91,10 +108,17 @@ export class JobTable {
        ORDER BY sequence LIMIT ?`,
     );
     this.#trim = db.prepare(`DELETE FROM events WHERE num = ? AND sequence <= ? AND kind <> ${EVENT_KIND.state}`);
+    this.#deleteJob = db.prepare('DELETE FROM jobs WHERE num = ?');
+    this.#deleteEvents = db.prepare('DELETE FROM events WHERE num = ?');
+    this.#deleteLabel = db.prepare('DELETE FROM labels WHERE label = ? AND created_ms = ? AND num = ?');
+    this.#keepMark = db.prepare('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)');
     const { num, change } = db.prepare('SELECT max(num) AS num, max(change_no) AS change FROM jobs').get() as Record<string, number | null>;
-    this.#nextNum = (num ?? 0) + 1;
+    const mark = db.prepare('SELECT value FROM meta WHERE key = ?');
+    const marked = (key: string) => Number(Buffer.from((mark.get(key) as { value: Uint8Array } | undefined)?.value ?? []).toString());
+    this.#nextNum = Math.max(num ?? 0, marked(LAST_NUM)) + 1;
     // A gap at each start: change numbers that power loss took away are not given out again, so no token can point past news.
-    this.#lastChange = change === null || change === undefined ? 0 : change + 1_000_000;
+    const last = Math.max(change ?? 0, marked(LAST_CHANGE));
+    this.#lastChange = last === 0 ? 0 : last + 1_000_000;
   }
 
   /** Number of the latest change. */
@@ -107,12 +131,12 @@ export class JobTable {
   }
 
   get(jobId: string): StoredJob | undefined {
-    const cached = this.#cache.get(jobId);
+    const cached = this.#known(jobId);
     if (cached) return cached;
     const row = this.#byId.get(jobId) as Row | undefined;
     if (!row) return undefined;
     const stored = decode(row);
-    this.#cache.set(stored);
+    this.#cache.set(stored.job.jobId, stored);
     return stored;
   }
 
@@ -153,28 +177,56 @@ export class JobTable {
     return stored;
   }
 
-  /** Writes what a step has changed; `columns` says whether more than the job's own state has. */
-  update(next: StoredJob, columns: 'all' | 'state'): void {
-    const { job } = next;
-    if (columns === 'state') {
-      this.#touchJob.run(next.change, next.trimmedTo, encodeState(job), next.num);
-    } else {
-      this.#updateJob.run(
-        job.status,
-        next.readyAtMs,
-        next.deadlineMs ?? null,
-        next.spent,
-        next.kills,
-        next.node ?? null,
-        job.error?.reason ?? null,
-        next.blob ?? null,
-        next.change,
-        next.trimmedTo,
-        encodeState(job),
-        next.num,
-      );
+  /** Writes what is new since `before`, the job as it was: the indexes of a column that stays are not touched. */
+  update(before: StoredJob, next: StoredJob): void {
+    const { jobId } = next.job;
+    const held = this.#held.get(jobId);
+    const row = held?.row ?? before;
+    const columns: string[] = [];
+    const bind: Bind[] = [];
+    for (const [column, read] of Object.entries(CHANGING)) {
+      const value = read(next);
+      if (value === read(row)) continue;
+      columns.push(column);
+      bind.push(value);
+    }
+    if (next.job !== row.job) {
+      columns.push('state');
+      bind.push(encodeState(next.job));
+    }
+    if (columns.length > 0) {
+      this.#prepared(`UPDATE jobs SET ${columns.map((column) => `${column} = ?`).join(', ')} WHERE num = ?`).run(...bind, next.num);
+    }
+    if (held) {
+      this.#held.delete(jobId);
+      this.#options.undo(() => this.#held.set(jobId, held));
     }
     this.#changed(next);
+  }
+
+  /** Removes a job with its events and labels. */
+  delete({ num, job }: StoredJob): void {
+    const created = timestampMs(job.createdAt!);
+    for (const [key, value] of Object.entries(job.request!.labels)) {
+      this.#deleteLabel.run(key, created, num);
+      this.#deleteLabel.run(`${key}=${value}`, created, num);
+    }
+    this.#deleteEvents.run(num);
+    this.#deleteJob.run(num);
+    this.#cache.delete(job.jobId);
+  }
+
+  /** After jobs were deleted: the numbers that they had are not given out again, over a restart either. */
+  keepMarks(): void {
+    this.#keepMark.run(LAST_NUM, Buffer.from(String(this.#nextNum - 1)));
+    this.#keepMark.run(LAST_CHANGE, Buffer.from(String(this.#lastChange)));
+  }
+
+  /** Keeps a claim in memory, until the first thing that is written of the job. */
+  hold(before: StoredJob, next: StoredJob): void {
+    const { jobId } = next.job;
+    this.#held.set(jobId, { now: next, row: before });
+    this.#options.undo(() => this.#held.delete(jobId));
   }
 
   appendEvent(num: number, event: JobEvent): void {
@@ -208,13 +260,19 @@ export class JobTable {
     return (this.#changes.all(change, limit) as Row[]).map((row) => this.#newest(row));
   }
 
-  /** All that a reopened store puts into its queue. */
-  *queued(): Iterable<QueuedJob> {
+  /** What a reopened store has to go on with, in one look at the jobs that have not ended: those for its queue, and the ids of those that somebody held. */
+  *unended(): Iterable<{ readonly queued: QueuedJob } | { readonly held: JobId }> {
     const rows = this.#db
-      .prepare('SELECT num, job_id, tenant, score, ready_ms, deadline_ms FROM jobs WHERE status = ? AND node IS NULL')
-      .iterate(JobStatus.QUEUED) as Iterable<Row>;
+      .prepare(
+        'SELECT num, job_id, tenant, score, ready_ms, deadline_ms, node FROM jobs INDEXED BY jobs_by_status WHERE status IN (?, ?) ORDER BY status, created_ms',
+      )
+      .iterate(JobStatus.QUEUED, JobStatus.PROCESSING) as Iterable<Row>;
     for (const row of rows) {
-      yield {
+      if (row.node !== null) {
+        yield { held: row.job_id as string };
+        continue;
+      }
+      const queued: QueuedJob = {
         num: row.num as number,
         jobId: row.job_id as string,
         tenant: row.tenant as string,
@@ -222,14 +280,8 @@ export class JobTable {
         readyAtMs: row.ready_ms as number,
         deadlineMs: (row.deadline_ms as number | null) ?? undefined,
       };
+      yield { queued };
     }
-  }
-
-  /** Ids of jobs that somebody held when the file was last in use, oldest first. */
-  held(): string[] {
-    return (this.#db.prepare('SELECT job_id FROM jobs WHERE node IS NOT NULL ORDER BY num').all() as Row[]).map(
-      (row) => row.job_id as string,
-    );
   }
 
   /** One page, newest first, and the token of the next one. */
@@ -251,23 +303,15 @@ export class JobTable {
 
   #place(token: string, scope: string): { readonly created: number; readonly num: number } {
     const opened = this.#options.tokens.open('page', token, scope);
-    if (!opened) {
-      throw JobsError.invalid([
-        {
-          field: 'page_token',
-          description: 'not a token of this list: pass next_page_token as it was given, with the same filters',
-          reason: 'INVALID_PAGE_TOKEN',
-        },
-      ]);
-    }
+    if (!opened) throw pageTokenRefused();
     return { created: opened[0]!, num: opened[1]! };
   }
 
   #page(query: JobQuery, status: JobStatus | undefined, after: { readonly created: number; readonly num: number } | undefined): Row[] {
     const where: string[] = [];
-    const bind: Bind[] = [];
+    const bind: Exclude<Bind, Uint8Array>[] = [];
     const labels = (query.labels ?? []).map(({ key, value }) => (value === undefined ? key : `${key}=${value}`));
-    const and = (condition: string, ...values: Bind[]) => {
+    const and = (condition: string, ...values: Exclude<Bind, Uint8Array>[]) => {
       where.push(condition);
       bind.push(...values);
     };
@@ -299,7 +343,7 @@ export class JobTable {
     return this.#prepared(sql).all(...bind, query.pageSize + 1) as Row[];
   }
 
-  /** The shapes of a filter are few; each is prepared once. */
+  /** The shapes of a filter, and of what a step changes, are few; each is prepared once. */
   #prepared(sql: string): StatementSync {
     let statement = this.#statements.get(sql);
     if (!statement) {
@@ -310,49 +354,21 @@ export class JobTable {
   }
 
   #newest(row: Row): StoredJob {
-    return this.#cache.get(row.job_id as string) ?? decode(row);
+    return this.#known(row.job_id as string) ?? decode(row);
+  }
+
+  #known(jobId: string): StoredJob | undefined {
+    return this.#held.get(jobId)?.now ?? this.#cache.get(jobId);
   }
 
   #changed(stored: StoredJob): void {
     const { jobId } = stored.job;
     this.#options.undo(() => this.#cache.delete(jobId));
-    this.#cache.set(stored);
+    this.#cache.set(stored.job.jobId, stored);
   }
 
   #decodeEvents(rows: readonly Row[], known: (sequence: Sequence) => JobEvent | undefined): JobEvent[] {
     return rows.map((row) => known(row.sequence as number) ?? fromBinary(JobEventSchema, row.event as Uint8Array));
-  }
-}
-
-/** The jobs used last, in two generations: what is asked for again moves up, and a hit in the younger one changes nothing. */
-class RecentJobs {
-  readonly #half: number;
-  #young = new Map<string, StoredJob>();
-  #old = new Map<string, StoredJob>();
-
-  constructor(size: number) {
-    this.#half = Math.max(1, size >> 1);
-  }
-
-  get(jobId: string): StoredJob | undefined {
-    const young = this.#young.get(jobId);
-    if (young) return young;
-    const old = this.#old.get(jobId);
-    if (old) this.set(old);
-    return old;
-  }
-
-  set(stored: StoredJob): void {
-    this.#old.delete(stored.job.jobId);
-    this.#young.set(stored.job.jobId, stored);
-    if (this.#young.size < this.#half) return;
-    this.#old = this.#young;
-    this.#young = new Map();
-  }
-
-  delete(jobId: string): void {
-    this.#young.delete(jobId);
-    this.#old.delete(jobId);
   }
 }
 
@@ -363,6 +379,7 @@ function encodeState(job: Job): Uint8Array {
 function decode(row: Row): StoredJob {
   const job = fromBinary(JobSchema, row.state as Uint8Array);
   job.request = fromBinary(JobRequestSchema, row.request as Uint8Array);
+  job.tenant = row.tenant as string;
   return {
     num: row.num as number,
     tenant: row.tenant as string,
@@ -378,42 +395,4 @@ function decode(row: Row): StoredJob {
     change: row.change_no as number,
     trimmedTo: row.trimmed_to as number,
   };
-}
-
-/** Whether a job passes the part of a filter that never changes for it. */
-export function inScope({ job, tenant }: StoredJob, filter: JobFilter): boolean {
-  if (filter.tenant !== undefined && filter.tenant !== tenant) return false;
-  if (filter.batchId !== undefined && filter.batchId !== job.batchId) return false;
-  const labels = job.request!.labels;
-  return (filter.labels ?? []).every(({ key, value }) =>
-    value === undefined ? Object.hasOwn(labels, key) : Object.hasOwn(labels, key) && labels[key] === value,
-  );
-}
-
-/** Whether a job passes the part of a filter that its life changes. */
-export function inState({ job }: StoredJob, filter: JobFilter): boolean {
-  if (filter.statuses?.length && !filter.statuses.includes(job.status)) return false;
-  return filter.errorReason === undefined || job.error?.reason === filter.errorReason;
-}
-
-/** Whether a job may have passed `inState` at an earlier time. */
-export function mayHaveBeenInState({ job, spent }: StoredJob, filter: JobFilter): boolean {
-  if (filter.errorReason !== undefined && spent === 0) return false;
-  if (!filter.statuses?.length) return true;
-  return filter.statuses.some(
-    (status) => status === job.status || status === JobStatus.QUEUED || (status === JobStatus.PROCESSING && job.attempt > 0),
-  );
-}
-
-/** No change but a purge can follow. */
-export function hasEnded({ job }: StoredJob): boolean {
-  return isTerminal(job.status);
-}
-
-/** What a page token is bound to: one given for one filter is refused with another. */
-function filterScope(query: JobQuery): string {
-  const { tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs } = query;
-  return createHash('sha256')
-    .update(JSON.stringify([tenant, statuses, errorReason, labels, batchId, createdAfterMs, createdBeforeMs]))
-    .digest('base64url');
 }

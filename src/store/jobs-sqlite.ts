@@ -1,6 +1,6 @@
 // The embedded job store: one SQLite file, one process. Owns the file, the timers and the leases. Always true here: a step is one
-// transaction whose record, queue and events change together, and callers, watchers and lease holders are told only after COMMIT.
-// `submit`, a cancel, a pin and every end of a job survive power loss; what lies between them survives the end of the process.
+// transaction whose record, queue and events change together, and lease holders are told only after COMMIT. `submit`, a cancel, a pin and every end of
+// a job survive power loss: callers and watchers are told when they are on the disk. What lies between them survives the end of the process.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -8,9 +8,11 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, type MediaResult, WaitReason } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
   type Claim,
+  type Done,
+  type Expired,
   type JobChange,
   type JobFilter,
   type JobId,
@@ -25,16 +27,23 @@ import {
   type Rank,
   type Sequence,
   type Submitted,
+  type Usage,
 } from '../jobs/ports.ts';
 import { BlobReferences } from './blob-references.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
+import { hasEnded } from './job-filter.ts';
 import { JobSteps } from './job-steps.ts';
-import { hasEnded, JobTable, type StoredJob } from './job-table.ts';
+import { JobTable, type StoredJob } from './job-table.ts';
+import { SqliteKeys } from './keys-sqlite.ts';
+import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
-import { openDatabase, stillThere, Writer } from './sqlite.ts';
+import { LogSync, openDatabase, stillThere } from './sqlite.ts';
+import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
+import { SqliteUploads, UploadTable } from './upload-records.ts';
+import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
 /** The longest that a timer can wait. */
@@ -51,6 +60,8 @@ export interface SqliteJobStoreOptions {
   readonly random?: () => number;
   /** Shares of tenants, 1 where absent. */
   readonly weights?: Readonly<Record<string, number>>;
+  /** Jobs of a tenant that nodes may hold at once; undefined: any number. */
+  readonly maxRunning?: (tenant: string) => number | undefined;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -69,9 +80,14 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
   mkdirSync(dirname(options.path), { recursive: true });
   const { db, migrated } = openDatabase(options.path, MIGRATIONS);
   if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
+  if (migrated && migrated.from < USAGE_SCHEMA) countStored(db);
+  const log = new LogSync(options.path);
   try {
-    return new SqliteJobStore(db, options);
+    const store = new SqliteJobStore(db, log, options);
+    await store.recover();
+    return store;
   } catch (error) {
+    log.close();
     db.close();
     throw error;
   }
@@ -84,7 +100,10 @@ interface Waiter {
 }
 
 class SqliteJobStore implements JobStore {
+  readonly uploads: SqliteUploads;
+  readonly keys: SqliteKeys;
   readonly #db: DatabaseSync;
+  readonly #logSync: LogSync;
   readonly #now: () => number;
   readonly #writer: Writer;
   readonly #queue: ReadyQueue;
@@ -93,6 +112,8 @@ class SqliteJobStore implements JobStore {
   readonly #events: JobEvents;
   readonly #changes: JobChanges;
   readonly #references: BlobReferences;
+  readonly #usage: TenantUsage;
+  readonly #maxRunning: (tenant: string) => number | undefined;
   readonly #steps: JobSteps;
   readonly #ping;
   readonly #stillThere: () => void;
@@ -104,21 +125,32 @@ class SqliteJobStore implements JobStore {
   #notBeforeMs = 0;
   #closing: Promise<void> | undefined;
 
-  constructor(db: DatabaseSync, options: SqliteJobStoreOptions) {
+  constructor(db: DatabaseSync, logSync: LogSync, options: SqliteJobStoreOptions) {
     this.#db = db;
+    this.#logSync = logSync;
     this.#now = options.now ?? Date.now;
     this.#log = options.log;
     const undo = (back: () => void) => this.#writer.undo(back);
     this.#stillThere = stillThere(options.path);
     this.#writer = new Writer(db, {
+      sync: () => logSync.sync(),
       beforeDurable: this.#stillThere,
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
       beforeCommit: () => this.#figures.write(),
-      afterGroup: () => this.#afterGroup(),
+      afterGroup: () => this.#arm(),
+      afterTold: () => this.#changes.changed(),
+      onBroken: (error) => this.#break(error),
       onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
     });
     const tokens = new Tokens(secretOf(db));
-    this.#queue = new ReadyQueue({ weights: options.weights, undo });
+    this.#usage = new TenantUsage(db, undo);
+    this.keys = new SqliteKeys(
+      db,
+      (durable, run) => this.#step(durable, run),
+      () => this.#assertOpen(),
+    );
+    this.#maxRunning = options.maxRunning ?? (() => undefined);
+    this.#queue = new ReadyQueue({ weights: options.weights, mayRun: (tenant) => this.#mayRun(tenant), undo });
     this.#table = new JobTable(db, { cacheSize: options.cacheSize ?? 4096, tokens, undo });
     this.#figures = new JobFigures(db, undo);
     this.#events = new JobEvents({
@@ -128,24 +160,34 @@ class SqliteJobStore implements JobStore {
       },
       events: (num, after, limit, known) => this.#table.events(num, after, limit, known),
       lastingEvents: (num, after, before, limit, known) => this.#table.lastingEvents(num, after, before, limit, known),
+      untold: (jobId) => this.#writer.untold(jobId),
       now: this.#now,
     });
-    this.#changes = new JobChanges({ table: this.#table, tokens, present: (stored) => this.#present(stored) });
+    this.#changes = new JobChanges({
+      table: this.#table,
+      tokens,
+      present: (stored) => this.#present(stored),
+      untold: (jobId) => this.#writer.untold(jobId),
+    });
     this.#references = new BlobReferences(db);
+    const uploads = new UploadTable(db, this.#now);
+    this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
+      lifetimes: new Lifetimes(db),
       db,
       table: this.#table,
       queue: this.#queue,
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      uploads,
+      usage: this.#usage,
       tx: this.#writer,
       now: this.#now,
       random: options.random ?? Math.random,
       maxStoredEvents: options.maxStoredEvents ?? 10_000,
     });
     this.#ping = db.prepare('SELECT 1 FROM meta LIMIT 1');
-    this.#reopen();
   }
 
   async submit(job: NewJob, limits: Limits): Promise<Submitted> {
@@ -158,19 +200,21 @@ class SqliteJobStore implements JobStore {
   async submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
     this.#assertOpen();
     const stored = this.#steps.submitted(tenant, idempotencyKey, requestDigest, this.#now());
-    return stored && this.#present(stored);
+    return stored && this.#present(await this.#shown(stored));
   }
 
   async get(id: JobId): Promise<Job | undefined> {
     this.#assertOpen();
     const stored = this.#table.get(id);
-    return stored && this.#present(stored);
+    return stored && this.#present(this.#writer.untold(id) > 0 ? await this.#shown(stored) : stored);
   }
 
   async list(query: JobQuery): Promise<JobPage> {
     this.#assertOpen();
     const { jobs, nextPageToken } = this.#table.list(query);
-    return { jobs: jobs.map((stored) => this.#present(stored)), nextPageToken, watchToken: this.#changes.token() };
+    const watchToken = this.#changes.token();
+    if (jobs.some(({ job }) => this.#writer.untold(job.jobId) > 0)) await this.#writer.allTold();
+    return { jobs: jobs.map((stored) => this.#present(stored)), nextPageToken, watchToken };
   }
 
   async cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
@@ -188,6 +232,13 @@ class SqliteJobStore implements JobStore {
       const found = this.#table.get(id);
       return found && this.#present(this.#steps.purge(found));
     });
+  }
+
+  async expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
+    this.#assertOpen();
+    // Mostly there is nothing to do, and a step would wait for the disk.
+    if (!this.#steps.isExpireDue(limits.jobTtlMs)) return { purged: 0, forgotten: 0, more: false };
+    return await this.#step(true, () => this.#steps.expire(limits));
   }
 
   async reclaim(remove: (key: string) => Promise<void>): Promise<void> {
@@ -235,8 +286,19 @@ class SqliteJobStore implements JobStore {
     return this.#figures.overview(windowMs, this.#now());
   }
 
+  async usage(tenant: string): Promise<Usage> {
+    this.#assertOpen();
+    return {
+      queued: this.#figures.queued(tenant),
+      running: this.#usage.held(tenant),
+      gpuSecondsToday: this.#usage.gpuSeconds(tenant, this.#now()),
+      storedBytes: this.#usage.storedBytes(tenant),
+    };
+  }
+
   async ping(): Promise<void> {
     this.#assertOpen();
+    this.#writer.assertSound();
     this.#stillThere();
     this.#ping.get();
   }
@@ -251,13 +313,24 @@ class SqliteJobStore implements JobStore {
     return this.#leases.get(lease.job.jobId) === lease;
   }
 
+  /** A reference in memory to a blob that a lease has yet to look for; answers how to let go, or what has to be waited for. */
+  holdBlob(lease: SqliteLease, key: string): (() => void) | Promise<void> {
+    this.#assertOpen();
+    this.#assertHeld(lease);
+    return this.#references.deletionOf(key) ?? this.#references.hold(key);
+  }
+
+  #assertHeld(lease: SqliteLease): void {
+    if (this.holds(lease)) return;
+    const { jobId } = lease.job;
+    throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
+  }
+
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
   async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
-    return await this.#step(kind.durable, () => {
-      const { jobId } = lease.job;
-      if (!this.holds(lease)) {
-        throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
-      }
+    const { jobId } = lease.job;
+    const step = () => {
+      this.#assertHeld(lease);
       const next = run(this.#steps, this.#table.get(jobId)!);
       if (kind.ends) {
         this.#leases.delete(jobId);
@@ -265,24 +338,42 @@ class SqliteJobStore implements JobStore {
       }
       this.#writer.committed(() => {
         lease.job = next.job;
+        if (kind.ends) lease.letGo();
       });
       return this.#present(next);
-    });
+    };
+    return await this.#step(kind.durable, step, jobId);
   }
 
   preview(jobId: JobId, preview: Preview): void {
     this.#events.preview(jobId, preview);
   }
 
-  #step<T>(durable: boolean, run: () => T): Promise<T> {
+  #step<T>(durable: boolean, run: () => T, of?: JobId): Promise<T> {
     this.#assertOpen();
-    return this.#writer.step(durable, run);
+    return this.#writer.step(durable, run, of);
+  }
+
+  /** What is about to be on the disk is not shown before it is there. */
+  async #shown(stored: StoredJob): Promise<StoredJob> {
+    if (this.#writer.untold(stored.job.jobId) > 0) await this.#writer.allTold();
+    return stored;
   }
 
   /** The job as a caller sees it. */
-  #present({ job }: StoredJob): Job {
+  #present({ job, tenant, node }: StoredJob): Job {
     if (job.status !== JobStatus.QUEUED) return job;
-    return { ...job, queuePosition: this.#queue.position(job.jobId) ?? 0 };
+    const waitsForOwn = job.waitReason === WaitReason.SLOT && node === undefined && !this.#mayRun(tenant);
+    return {
+      ...job,
+      waitReason: waitsForOwn ? WaitReason.QUOTA : job.waitReason,
+      queuePosition: this.#queue.position(job.jobId) ?? 0,
+    };
+  }
+
+  #mayRun(tenant: string): boolean {
+    const most = this.#maxRunning(tenant);
+    return most === undefined || this.#usage.held(tenant) < most;
   }
 
   #canServe(): boolean {
@@ -313,14 +404,20 @@ class SqliteJobStore implements JobStore {
     for (const waiter of this.#waiters) if (this.#queue.has(waiter.want.above)) waiter.fail(error);
   }
 
-  #afterGroup(): void {
-    if (this.#closing) return;
-    this.#changes.changed();
-    this.#arm();
+  /** The disk has failed: nobody is left waiting for what will not come. */
+  #break(error: JobsError): void {
+    this.#log?.error(
+      { err: error.cause },
+      'the disk has failed to keep the job store: nothing more is written until the service is restarted',
+    );
+    this.#failWaiters(error);
+    this.#events.fail(error);
+    this.#changes.fail(error);
   }
 
   /** One timer, for the retry or the start timeout that is due first. */
   #arm(): void {
+    if (this.#closing) return;
     const nextMs = this.#queue.nextEventMs();
     const atMs = nextMs === undefined ? undefined : Math.max(nextMs, this.#notBeforeMs);
     if (atMs === this.#timer?.atMs) return;
@@ -352,25 +449,32 @@ class SqliteJobStore implements JobStore {
   }
 
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */
-  #reopen(): void {
+  async recover(): Promise<void> {
     const flows = this.#db.prepare('SELECT tenant, virtual FROM flows').all() as { tenant: string; virtual: number }[];
-    this.#queue.restore(flows, this.#queuedAsFound(), this.#now());
-    const held = this.#table.held().map((jobId) => this.#table.get(jobId)!);
-    for (const { tenant, job } of held) this.#figures.found(tenant, job.status);
-    let failed: unknown;
-    const recover = () => {
-      for (const stored of held) this.#steps.recover(stored);
-    };
-    if (held.length > 0) this.#writer.step(true, recover).catch((error) => (failed = error));
-    this.#writer.flush();
-    if (failed) throw failed;
+    const heldIds: JobId[] = [];
+    this.#queue.restore(flows, this.#queuedAsFound(heldIds), this.#now());
+    const held = heldIds.map((jobId) => this.#table.get(jobId)!).sort((a, b) => a.num - b.num);
+    for (const { tenant, job } of held) {
+      this.#figures.found(tenant, job.status);
+      this.#usage.found(tenant);
+    }
+    if (held.length > 0) {
+      await this.#step(true, () => {
+        for (const stored of held) this.#steps.recover(stored);
+      });
+    }
+    this.#arm();
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
-  *#queuedAsFound(): Iterable<QueuedJob> {
-    for (const job of this.#table.queued()) {
-      this.#figures.found(job.tenant, JobStatus.QUEUED);
-      yield job;
+  *#queuedAsFound(held: JobId[]): Iterable<QueuedJob> {
+    for (const found of this.#table.unended()) {
+      if ('held' in found) {
+        held.push(found.held);
+        continue;
+      }
+      this.#figures.found(found.queued.tenant, JobStatus.QUEUED);
+      yield found.queued;
     }
   }
 
@@ -380,13 +484,14 @@ class SqliteJobStore implements JobStore {
 
   async #close(): Promise<void> {
     // What was asked for before is still done and answered.
-    this.#writer.flush();
+    await this.#writer.finish();
     clearTimeout(this.#timer?.handle);
     for (const waiter of [...this.#waiters]) waiter.settle(undefined);
     this.#events.fail(shuttingDown());
     this.#changes.fail(shuttingDown());
     for (const lease of this.#leases.values()) lease.end('closed');
     this.#leases.clear();
+    this.#logSync.close();
     this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     this.#db.close();
   }
@@ -415,6 +520,8 @@ class SqliteLease implements Lease {
   readonly startDeadlineMs: number | undefined;
   readonly #store: SqliteJobStore;
   readonly #abort = new AbortController();
+  /** Blobs held in memory, and how to let each go. */
+  readonly #blobs = new Map<string, () => void>();
   /** Highest percent of the attempt. */
   #percent = 0;
 
@@ -462,7 +569,8 @@ class SqliteLease implements Lease {
     await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
   }
 
-  async pin(key: string): Promise<void> {
+  async pin(key: string, lasting = true): Promise<void> {
+    if (!lasting) return await this.#hold(key);
     for (let deletion: Promise<void> | undefined; ; await deletion) {
       deletion = undefined;
       await this.#store.leaseStep(this, LASTING, (steps, stored) => {
@@ -475,7 +583,25 @@ class SqliteLease implements Lease {
     }
   }
 
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
+  async #hold(key: string): Promise<void> {
+    if (this.#blobs.has(key)) return;
+    for (;;) {
+      const held = this.#store.holdBlob(this, key);
+      if (typeof held === 'function') {
+        this.#blobs.set(key, held);
+        return;
+      }
+      await held;
+    }
+  }
+
+  /** For the store: the lease is over, and what it held in memory is nobody's. */
+  letGo(): void {
+    for (const letGo of this.#blobs.values()) letGo();
+    this.#blobs.clear();
+  }
+
+  complete(done: Done): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
 

@@ -33,6 +33,8 @@ export interface Taken {
 export interface ReadyQueueOptions {
   /** Share of each tenant, 1 where absent. */
   readonly weights?: Readonly<Record<string, number>>;
+  /** Whether a tenant may have one more job running; default: always. */
+  readonly mayRun?: (tenant: string) => boolean;
   /** Receives the way back of each change. */
   readonly undo: (back: () => void) => void;
 }
@@ -169,12 +171,17 @@ export class ReadyQueue {
   }
 
   #next(above: Rank | undefined): Flow | undefined {
-    if (!above) return this.#active.first();
+    const mayRun = this.#options.mayRun ?? (() => true);
+    if (!above) {
+      for (const flow of this.#active) if (mayRun(flow.tenant)) return flow;
+      return undefined;
+    }
     for (const flow of this.#active) {
-      if (flow.tenant === above.tenant) continue;
+      if (flow.tenant === above.tenant || !mayRun(flow.tenant)) continue;
       if (flow.virtual < above.flow || (flow.virtual === above.flow && flow.tenant < above.tenant)) return flow;
       break;
     }
+    // The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now.
     const own = this.#flows.get(above.tenant);
     const head = own?.jobs.first();
     return head && head.score < above.score ? own : undefined;

@@ -1,6 +1,6 @@
-// One SQLite file and its transactions. Always true here: this process is the file's only user (a second opener is refused), steps run one
-// after another inside a group's transaction, and nothing that a step did is seen or told before COMMIT has returned.
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+// One SQLite file: opened, brought up to date, its log brought to the disk. Always true here: this process is the file's only user (a second opener
+// is refused), and a log that the disk has once failed to take is not trusted again.
+import { close, fdatasync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { JobsError } from '../jobs/errors.ts';
@@ -16,7 +16,7 @@ function sqliteCode(error: unknown): number | undefined {
 }
 
 /** What a failing database means to a caller. Anything that is not SQLite's is a defect and stays what it is. */
-function fromSqlite(error: unknown): unknown {
+export function fromSqlite(error: unknown): unknown {
   const code = sqliteCode(error);
   if (code === undefined) return error;
   if (code === FULL) {
@@ -40,7 +40,8 @@ export function openDatabase(path: string, migrations: string): { readonly db: D
   try {
     db = new DatabaseSync(path);
     // The lock is taken with the first access and held until the connection or the process ends, kill -9 included.
-    db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');
+    // NORMAL: a COMMIT writes to the log and does not wait for the disk; whoever promises more waits for a `LogSync`.
+    db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
     db.exec('PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384');
     // The log may grow to 16 MiB before it is written back: fewer pauses, and pages that many steps touch are written once.
     db.exec('PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 67108864');
@@ -101,164 +102,31 @@ function migrate(db: DatabaseSync, path: string, folder: string): Migrated | und
   return has > 0 && has < scripts.length ? { from: has, to: scripts.length } : undefined;
 }
 
-interface Step {
-  readonly durable: boolean;
-  readonly run: () => unknown;
-  readonly resolve: (value: unknown) => void;
-  readonly reject: (error: unknown) => void;
-  outcome?: { readonly value: unknown } | { readonly refusal: JobsError };
-}
-
-export interface WriterOptions {
-  /** Run before each group with a durable step; throws where it could not be kept. */
-  readonly beforeDurable?: () => void;
-  /** Work that follows from the steps of a group and belongs into its transaction; run last. Absent work costs nothing. */
-  readonly followUp?: { readonly due: () => boolean; readonly run: () => void; readonly failed: (error: unknown) => void };
-  /** Run just before each COMMIT, for figures that are written once a group. */
-  readonly beforeCommit?: () => void;
-  /** Run after each group, whether it committed or not. */
-  readonly afterGroup?: () => void;
-  /** Told of what must not happen: an effect after COMMIT or a ROLLBACK that threw. */
-  readonly onDefect?: (error: unknown) => void;
-}
-
 /**
- * Runs steps in groups: all that were asked for in one turn of the event loop share a transaction and its fsync, so a lone step waits for
- * nobody and a flood costs one commit. A step refuses by throwing `JobsError` before its first write. Any other error takes the group back
- * and runs its steps one by one, so that it hurts only its own. Memory that a step changes is put back through `undo`.
+ * Brings all that is committed to the disk. What SQLite itself does after each COMMIT under `synchronous = FULL`, which is all that FULL adds to NORMAL
+ * in WAL mode (https://sqlite.org/pragma.html#pragma_synchronous), done by the thread pool, so that nothing else waits for the disk meanwhile.
  */
-export class Writer {
-  readonly #db: DatabaseSync;
-  readonly #options: WriterOptions;
-  readonly #begin;
-  readonly #commit;
-  readonly #rollback;
-  #queue: Step[] = [];
-  #scheduled: NodeJS.Immediate | undefined;
-  #undo: (() => void)[] = [];
-  #effects: (() => void)[] = [];
-  #synchronous: 'FULL' | 'NORMAL' = 'FULL';
+export class LogSync {
+  readonly #path: string;
+  #file: number | undefined;
 
-  constructor(db: DatabaseSync, options: WriterOptions = {}) {
-    this.#db = db;
-    this.#options = options;
-    this.#begin = db.prepare('BEGIN IMMEDIATE');
-    this.#commit = db.prepare('COMMIT');
-    this.#rollback = db.prepare('ROLLBACK');
+  constructor(database: string) {
+    this.#path = `${database}-wal`;
   }
 
-  /** Answers after COMMIT. `durable`: after an fsync too, so that it survives power loss; else it survives the end of the process. */
-  step<T>(durable: boolean, run: () => T): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      this.#queue.push({ durable, run, resolve: resolve as (value: unknown) => void, reject });
-      this.wake();
+  /** All that was committed before the call is on the disk. */
+  sync(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      // SQLite makes the log with its first write and keeps the same file until it closes the database. Its locks are on the database's own file, so
+      // that closing this one takes none away.
+      this.#file ??= openSync(this.#path, 'r+');
+      fdatasync(this.#file, (error) => (error ? reject(error) : resolve()));
     });
   }
 
-  /** Sees to the follow-up work soon. */
-  wake(): void {
-    this.#scheduled ??= setImmediate(() => this.flush());
-  }
-
-  /** Inside a step: how to take back a change of memory, should the transaction fail. */
-  undo(back: () => void): void {
-    this.#undo.push(back);
-  }
-
-  /** Inside a step: what to do once it is committed; before its caller is answered. */
-  committed(effect: () => void): void {
-    this.#effects.push(effect);
-  }
-
-  /** Runs what is waiting now. */
-  flush(): void {
-    clearImmediate(this.#scheduled);
-    this.#scheduled = undefined;
-    const group = this.#queue;
-    this.#queue = [];
-    this.#run(group);
-    this.#options.afterGroup?.();
-  }
-
-  #run(group: readonly Step[]): void {
-    const { followUp } = this.#options;
-    const failed = this.#transaction(group, true);
-    if (failed === undefined) return;
-    if (failed.at === 'commit' || group.length + Number(failed.at === 'follow-up') <= 1) {
-      const error = fromSqlite(failed.error);
-      for (const step of group) step.reject(error);
-      if (failed.at !== 'step') followUp?.failed(error);
-      return;
-    }
-    for (const step of group) {
-      const alone = this.#transaction([step], false);
-      if (alone) step.reject(fromSqlite(alone.error));
-    }
-    this.#run([]);
-  }
-
-  /** One transaction with all of the group; undefined when it committed, else nothing of it has happened. */
-  #transaction(group: readonly Step[], withFollowUp: boolean): { at: 'step' | 'follow-up' | 'commit'; error: unknown } | undefined {
-    const { followUp, beforeCommit } = this.#options;
-    if (group.length === 0 && !(withFollowUp && followUp?.due())) return undefined;
-    let at: 'step' | 'follow-up' | 'commit' = 'step';
-    try {
-      const durable = group.some((step) => step.durable);
-      if (durable) this.#options.beforeDurable?.();
-      this.#synchronize(durable ? 'FULL' : 'NORMAL');
-      this.#begin.run();
-      for (const step of group) step.outcome = outcomeOf(step);
-      at = 'follow-up';
-      if (withFollowUp && followUp?.due()) followUp.run();
-      at = 'commit';
-      beforeCommit?.();
-      this.#commit.run();
-    } catch (error) {
-      this.#rollBack();
-      for (const back of this.#undo.reverse()) back();
-      this.#undo = [];
-      this.#effects = [];
-      return { at, error };
-    }
-    const effects = this.#effects;
-    this.#undo = [];
-    this.#effects = [];
-    for (const effect of effects) {
-      try {
-        effect();
-      } catch (error) {
-        this.#options.onDefect?.(error);
-      }
-    }
-    for (const { outcome, resolve, reject } of group) {
-      if (outcome && 'refusal' in outcome) reject(outcome.refusal);
-      else resolve(outcome?.value);
-    }
-    return undefined;
-  }
-
-  #rollBack(): void {
-    // SQLite ends the transaction itself after some errors, a full disk among them.
-    if (!this.#db.isTransaction) return;
-    try {
-      this.#rollback.run();
-    } catch (error) {
-      this.#options.onDefect?.(error);
-    }
-  }
-
-  #synchronize(mode: 'FULL' | 'NORMAL'): void {
-    if (this.#synchronous === mode) return;
-    this.#db.exec(`PRAGMA synchronous = ${mode}`);
-    this.#synchronous = mode;
-  }
-}
-
-function outcomeOf(step: Step): NonNullable<Step['outcome']> {
-  try {
-    return { value: step.run() };
-  } catch (error) {
-    if (error instanceof JobsError) return { refusal: error };
-    throw error;
+  /** Not while a sync is on its way. */
+  close(): void {
+    if (this.#file !== undefined) close(this.#file);
+    this.#file = undefined;
   }
 }

@@ -1,6 +1,7 @@
 // Prometheus metrics and the port that shows them. Every request is counted once, REST and RPC alike, one that fails before it is parsed too.
 import { createServer, type Server } from 'node:http';
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { type RequestFacts, RequestFigures } from './request-figures.ts';
 
 /** Read when the metrics are scraped. */
 export interface Gauges {
@@ -8,16 +9,6 @@ export interface Gauges {
   readonly slotsByState: () => Iterable<readonly [state: string, count: number]>;
   readonly watchers: () => number;
   readonly workerRestarts: () => number;
-}
-
-export interface RequestFacts {
-  /** HTTP method. */
-  readonly method: string;
-  /** `facefusion.jobs.v1.JobService/Get` over whatever protocol, or the route of a path that is no rpc. */
-  readonly endpoint: string;
-  /** gRPC code in lower snake case. */
-  readonly code: string;
-  readonly seconds: number;
 }
 
 export interface Metrics {
@@ -31,24 +22,9 @@ export function createMetrics(): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
-  const requests = new Counter({
-    name: 'api_requests_total',
-    help: 'Requests by rpc or route and gRPC code',
-    labelNames: ['method', 'endpoint', 'code'],
-    registers,
-  });
-  const durations = new Histogram({
-    name: 'api_request_duration_seconds',
-    help: 'Seconds from the first byte of a request to the last of its answer; streams included',
-    labelNames: ['method', 'endpoint'],
-    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600],
-    registers,
-  });
+  const requests = new RequestFigures(registry);
   return {
-    request({ method, endpoint, code, seconds }) {
-      requests.inc({ method, endpoint, code });
-      durations.observe({ method, endpoint }, seconds);
-    },
+    request: (facts) => requests.count(facts),
     bind(gauges) {
       new Gauge({
         name: 'jobs',

@@ -27,7 +27,7 @@ export interface Service extends AsyncDisposable {
   restart(): Promise<void>;
 }
 
-/** Starts the service. `settings` are FFJOBS_ variables without the prefix. */
+/** Starts the service. `settings` are FFJOBS_ variables without the prefix, and FaceFusion's own. */
 export async function startService(settings: Readonly<Record<string, string>> = {}, more: Partial<Surroundings> = {}): Promise<Service> {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-'));
   const inputDir = join(dir, 'input');
@@ -44,12 +44,14 @@ export async function startService(settings: Readonly<Record<string, string>> = 
     ...(settings.ENGINE === undefined ? { PROBE: 'off' } : {}),
     ...settings,
   };
-  const config = readConfig(Object.fromEntries(Object.entries(all).map(([name, value]) => [`FFJOBS_${name}`, value])), ROOT);
+  const own = Object.entries(all).map(([name, value]) => [name.startsWith('FACEFUSION_') ? name : `FFJOBS_${name}`, value]);
+  const aws = Object.entries(more.env ?? {}).filter(([name]) => name.startsWith('AWS_'));
+  const config = readConfig(Object.fromEntries([...own, ...aws]), ROOT);
   const logs: Record<string, unknown>[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void logs.push(JSON.parse(line) as Record<string, unknown>) });
   const start = async () => {
     const app = await startApp(config, { env: process.env, root: ROOT, version: '0.0.0-test', terminal: false, log, ...more });
-    await app.scheduler.ready;
+    await app.scheduler?.ready;
     return app;
   };
   let app = await start();

@@ -1,9 +1,9 @@
 // Folders of programs that say they are Python: just enough of a shell script to make environments, to install, and to fail as the real one
 // does. Each call is noted in a log that a test reads.
 import { existsSync, readFileSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 export interface FakePythonOptions {
   readonly version?: string;
@@ -48,6 +48,23 @@ export class FakeMachine {
     return existsSync(this.log) ? readFileSync(this.log, 'utf8').split('\n').filter(Boolean) : [];
   }
 
+  /** A program that answers every call with these words and status 0. */
+  async addProgram(name: string, words = `${name} version 1`): Promise<void> {
+    await writeFile(join(this.bin, name), `#!/bin/sh\necho '${words}'\n`);
+    await chmod(join(this.bin, name), 0o755);
+  }
+
+  /** One of this machine's own. */
+  async addReal(path: string): Promise<void> {
+    await symlink(path, join(this.bin, basename(path)));
+  }
+
+  /** What FaceFusion's Python says when it is asked `check`, `models` or `warm`; it ends with 1 where a line is an error or something missing. */
+  async engineSays(command: string, lines: readonly object[], code = 0): Promise<void> {
+    await writeFile(join(this.root, `${command}.says`), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    await writeFile(join(this.root, `${command}.code`), `${code}`);
+  }
+
   async addPython(options: FakePythonOptions = {}): Promise<string> {
     const { version = '3.11.2', name = 'python3', venvFails, pipFails, lacks = [], pipWaitsFor } = options;
     const fail = (words: string | undefined) =>
@@ -58,6 +75,11 @@ export class FakeMachine {
       `#!/bin/sh
 case "$1 $2" in
   "-c import sys"*) echo '${version}' ;;
+  "-c import json"*) echo '{"default":"onnxruntime==1.28.0","cuda@12":"onnxruntime-gpu==1.24.4","cuda@13":"onnxruntime-gpu==1.28.0"}' ;;
+  "-m facefusion_worker.engines.facefusion")
+    shift 2
+    echo "engine $* in $FACEFUSION_HOME" >> '${this.log}'
+    if [ -e '${this.root}'/$1.says ]; then /bin/cat '${this.root}'/$1.says; exit $(/bin/cat '${this.root}'/$1.code); fi ;;
   "-c "*) shift 2; for name in "$@"; do case " ${lacks.join(' ')} " in *" $name "*) echo "$name" ;; esac; done ;;
   "-m venv")
     echo "venv" >> '${this.log}'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import select
 import signal
 import sys
@@ -21,6 +22,8 @@ from .worker import Worker
 EXIT_ENGINE_FAILED = 70
 # After the death of the service, longer than the worker itself takes to stop what runs (worker.PARENT_GONE_GRACE_SECONDS).
 GUARD_GRACE_SECONDS = 1.0
+# Memory is what a process may write to: address space alone is taken in terabytes by the drivers of graphics cards.
+_LIMITS = {"memory": resource.RLIMIT_DATA, "file": resource.RLIMIT_FSIZE}
 
 
 def _own_descriptors(control: int, events: int) -> tuple[int, int]:
@@ -59,6 +62,22 @@ def _leave_guard(control: int, events: int) -> None:
         os._exit(0)
 
 
+def _limit(text: str) -> tuple[str, int]:
+    name, separator, value = text.partition("=")
+    if not separator or name not in _LIMITS or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a limit: {text!r}")
+    return name, int(value)
+
+
+def _limit_resources(limits: dict[str, int]) -> None:
+    """For this process and all that it starts; nobody can raise them again. No dump of memory with a caller's pictures in it is written."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name, value in limits.items():
+        hard = resource.getrlimit(_LIMITS[name])[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(_LIMITS[name], (value, value))
+
+
 def _process_start() -> float:
     """When this process began, as wall-clock seconds: `warm_seconds` counts the interpreter's own start too."""
     try:
@@ -74,10 +93,12 @@ def main() -> int:
     parser.add_argument("--engine", default="classical", help="a built-in engine, or module:Class")
     parser.add_argument("--control-fd", type=int, default=3)
     parser.add_argument("--event-fd", type=int, default=4)
+    parser.add_argument("--limit", action="append", default=[], type=_limit, metavar="memory|file=BYTES", help="for each process")
     arguments = parser.parse_args()
     if min(arguments.control_fd, arguments.event_fd) <= 2:
         parser.error("the control and event descriptors must not be stdin, stdout or stderr")
     started = _process_start()
+    _limit_resources(dict(arguments.limit))
     try:
         control, events = _own_descriptors(arguments.control_fd, arguments.event_fd)
     except OSError as error:
@@ -95,8 +116,12 @@ def main() -> int:
         worker.fail_to_start(error.message)
         print(error.message, file=sys.stderr, flush=True)
         return EXIT_ENGINE_FAILED
-    except Exception:
-        worker.fail_to_start(f"engine {arguments.engine} did not start\n{traceback.format_exc()}")
+    except Exception as error:
+        # A defect: its trace is for the log, its last line for whoever asks what is wrong.
+        traceback.print_exc()
+        sentence = f"The engine {arguments.engine} did not start: {''.join(traceback.format_exception_only(error)).strip()}"
+        worker.fail_to_start(sentence)
+        print(sentence, file=sys.stderr, flush=True)
         return EXIT_ENGINE_FAILED
     return 0
 

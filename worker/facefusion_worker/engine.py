@@ -97,6 +97,7 @@ class Job(NamedTuple):
     parameters: Mapping[str, Any] = {}
     work_dir: str = ""
     previews: bool = False
+    low_memory: bool = False  # the run before this one ran out of memory
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def _run(value: object) -> Run:
             parameters=parameters,
             work_dir=_text(fields, "work_dir"),
             previews=bool(fields.get("previews", False)),
+            low_memory=bool(fields.get("low_memory", False)),
         )
     )
 

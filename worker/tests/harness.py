@@ -17,12 +17,17 @@ DEADLINE = 30.0
 
 
 class WorkerProcess:
-    def __init__(self, engine: str, ready: bool = True, python: str = sys.executable, **environment: str) -> None:
+    def __init__(
+        self, engine: str, ready: bool = True, python: str = sys.executable, limits: dict[str, int] | None = None, **environment: str
+    ) -> None:
         control, self._control = os.pipe()
         self._events, events = os.pipe()
         paths = os.pathsep.join([str(HERE.parent), str(HERE / "engines")])
+        command = [python, "-m", "facefusion_worker", "--engine", engine, "--control-fd", str(control), "--event-fd", str(events)]
+        for name, value in (limits or {}).items():
+            command += ["--limit", f"{name}={value}"]
         self.process = subprocess.Popen(
-            [python, "-m", "facefusion_worker", "--engine", engine, "--control-fd", str(control), "--event-fd", str(events)],
+            command,
             pass_fds=(control, events),
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,

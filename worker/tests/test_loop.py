@@ -196,8 +196,23 @@ def test_what_is_no_ordinary_exception_is_answered_too(tmp_path, engine, reason,
 
 def test_an_engine_that_does_not_start_says_why_and_ends():
     with WorkerProcess("odd:Unborn", ready=False) as worker:
-        assert "no such card" in worker.wait_for("log")["message"]
+        sentence = worker.wait_for("log")["message"]
+        assert sentence == "The engine odd:Unborn did not start: RuntimeError: no such card"
         assert worker.exit_code() == 70
+        assert worker.process.stderr.read().decode().splitlines()[-1] == sentence
+
+
+def test_limits_hold_for_the_worker_and_what_it_starts(tmp_path):
+    with WorkerProcess("odd:Limited", limits={"file": 1000, "memory": 1 << 30}) as worker:
+        worker.run("x", tmp_path / "r.jpg")
+        lines = worker.until("failed")
+        assert [body["message"] for kind, body in lines if kind == "log"][:2] == ["core 0 file 1000", "no memory"]
+        assert lines[-1][1]["reason"] == "ENGINE_ERROR"
+
+
+def test_a_limit_that_is_none_is_refused():
+    with WorkerProcess("noop:Noop", ready=False, limits={"mood": 3}) as worker:
+        assert worker.exit_code() == 2
 
 
 def test_a_crash_is_the_end_of_the_process(tmp_path):

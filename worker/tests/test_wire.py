@@ -42,6 +42,7 @@ def test_reads_the_golden_control_frames():
                 },
                 work_dir="/data/work/1",
                 previews=True,
+                low_memory=True,
             )
         ),
         protocol.Cancel("job_20250405_abcdefghjkmn"),

@@ -9,11 +9,15 @@ import { DatabaseSync } from 'node:sqlite';
 import { ConnectError } from '@connectrpc/connect';
 import { ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Config, ConfigError } from '../../config.ts';
+import type { FacefusionConfig } from '../../config-facefusion.ts';
+import type { S3Place } from '../../s3/names.ts';
 import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { size } from '../remote/progress.ts';
 import { answer, answerJson, type Terminal } from '../remote/terminal.ts';
+import { ask, programOf, type Said } from './engine/ask.ts';
 import { findPython, missingModules, run, SetupProblem, venvPython, venvState, WORKER_MODULES } from './python.ts';
+import { engineInWords, servicePython } from './service-engine.ts';
 import { type Environment, readSettings } from './settings.ts';
 
 export interface Finding {
@@ -57,7 +61,11 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
   let config: Config;
   try {
     config = readSettings(env, cwd);
-    yield { check: 'settings', state: 'ok', detail: `engine ${config.engine}, ${config.slots} slot${config.slots === 1 ? '' : 's'}` };
+    yield {
+      check: 'settings',
+      state: 'ok',
+      detail: `engine ${engineInWords(config)}, ${config.slots} slot${config.slots === 1 ? '' : 's'}`,
+    };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     for (const problem of error.problems)
@@ -66,16 +74,28 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
   }
 
   yield* python(config, env, root);
+  if (config.facefusion) yield* facefusion(config.facefusion, env, root);
   yield await gpu(config, env);
   yield await dataFolder(config.dataDir);
   const served = await alreadyServed(config);
   yield await port(config, served);
   if (config.metricsPort !== 0 && served === undefined) yield await metricsPort(config);
   yield store(config, served !== undefined);
+  if (config.blobsS3) yield await blobStore(config, config.blobsS3);
+}
+
+/** Writes and deletes a trial object, as `serve` does when it starts. */
+async function blobStore(config: Config, place: S3Place): Promise<Finding> {
+  const { problemOfPlace } = await import('../../s3/check.ts');
+  const problem = await problemOfPlace(config.s3, place);
+  const name = `s3://${place.bucket}/${place.key}`;
+  if (problem === undefined) return { check: 'blob store', state: 'ok', detail: `${name} can be written, read and deleted` };
+  return { check: 'blob store', state: 'fail', detail: `${name}: ${problem.what}`, fix: problem.fix };
 }
 
 async function* python(config: Config, env: Environment, root: string): AsyncGenerator<Finding> {
-  let interpreter = config.python;
+  const { given, origin } = servicePython(config);
+  let interpreter = given;
   if (interpreter === undefined) {
     const state = await venvState(root).catch((error: unknown) => error as Error);
     if (state instanceof Error) {
@@ -107,7 +127,10 @@ async function* python(config: Config, env: Environment, root: string): AsyncGen
       check: 'python',
       state: 'fail',
       detail: `${interpreter} does not run`,
-      fix: config.python === undefined ? 'remove .venv and start again' : 'set FFJOBS_PYTHON to a Python 3.10 or newer, or unset it',
+      fix:
+        given === undefined
+          ? 'remove .venv and start again'
+          : `correct ${origin?.name ?? 'FFJOBS_PYTHON'}, or ${origin?.instead ?? 'unset it to have one made in .venv'}`,
     };
     return;
   }
@@ -120,9 +143,9 @@ async function* python(config: Config, env: Environment, root: string): AsyncGen
         state: 'fail',
         detail: `${missing.join(', ')} cannot be imported`,
         fix:
-          config.python === undefined
+          given === undefined
             ? 'remove .venv and start again'
-            : `${interpreter} -m pip install -r ${join(root, 'worker', 'requirements.txt')}`,
+            : `${interpreter} -m pip install ${origin?.packages(missing, stdout.trim()).join(' ') ?? `-r ${join(root, 'worker', 'requirements.txt')}`}`,
       };
   const [module] = config.engine.split(':');
   if (!config.engine.includes(':') || module === undefined) return;
@@ -137,6 +160,36 @@ async function* python(config: Config, env: Environment, root: string): AsyncGen
         detail: `the module of ${config.engine} cannot be imported`,
         fix: 'set FFJOBS_ENGINE_PATH to the folder that holds it, and install what it imports',
       };
+}
+
+/** The program itself: whole, of a known release, on a provider that is there; and the models of a plain job. */
+async function* facefusion(config: FacefusionConfig, env: Environment, root: string): AsyncGenerator<Finding> {
+  const program = programOf(config);
+  const said: Said[] = [];
+  const problem = await ask(program, ['check'], { env, root }, (one) => said.push(one));
+  const engine = said.find((one) => one.kind === 'engine');
+  if (problem !== undefined || engine === undefined) {
+    const fix =
+      config.installed === undefined
+        ? 'mend it, or have one made by `ffjobs engine install facefusion`; the service does not start on another engine by itself'
+        : '`ffjobs engine install facefusion` mends it; `ffjobs engine use` chooses another one';
+    yield { check: 'engine', state: 'fail', detail: problem ?? 'FaceFusion does not say what it is', fix };
+    return;
+  }
+  const { version, hooks, providers } = engine;
+  yield { check: 'engine', state: 'ok', detail: `FaceFusion ${version}, all ${hooks} hooks are there; runs on ${providers.join(', ')}` };
+  const models: Extract<Said, { kind: 'model' }>[] = [];
+  await ask(program, ['models'], { env, root }, (one) => void (one.kind === 'model' && models.push(one)));
+  const wrong = models.filter(({ state }) => state !== 'present');
+  if (wrong.length === 0) yield { check: 'models', state: 'ok', detail: `the ${models.length} models of face_swapper are there` };
+  else {
+    yield {
+      check: 'models',
+      state: 'warn',
+      detail: `${wrong.map(({ name, state }) => `${name} is ${state}`).join(', ')}: jobs that need one of them fail`,
+      fix: '`ffjobs engine warm` fetches them',
+    };
+  }
 }
 
 async function gpu(config: Config, env: Environment): Promise<Finding> {
@@ -157,6 +210,14 @@ async function gpu(config: Config, env: Environment): Promise<Finding> {
     };
   }
   if (found.length > 0) return { check: 'gpu', state: 'ok', detail: found.join('; ') };
+  if (config.facefusion) {
+    return {
+      check: 'gpu',
+      state: 'warn',
+      detail: 'no NVIDIA GPU that its driver shows',
+      fix: 'nothing to do for other devices; on the processor FaceFusion is slow',
+    };
+  }
   return { check: 'gpu', state: 'ok', detail: 'none found; the classical engine needs none' };
 }
 
@@ -187,7 +248,7 @@ async function alreadyServed(config: Config): Promise<string | undefined> {
   if (config.port === 0) return undefined;
   const host = config.host === '0.0.0.0' || config.host === '::' ? 'localhost' : config.host;
   const scheme = config.tlsCert === undefined ? 'http' : 'https';
-  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patienceMs: 0 });
+  using service = connect(`${scheme}://${host.includes(':') ? `[${host}]` : host}:${config.port}`, { patient: false });
   try {
     return (await service.system.getCapabilities({}, { timeoutMs: 2_000 })).serviceVersion;
   } catch (error) {

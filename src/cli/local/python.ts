@@ -19,11 +19,22 @@ export class SetupProblem extends Error {
   override readonly name = 'SetupProblem';
 }
 
+export interface Origin {
+  /** "FACEFUSION_PYTHON" */
+  readonly name: string;
+  /** What to do instead of mending it. */
+  readonly instead: string;
+  /** Arguments of pip that bring what is missing. */
+  readonly packages: (missing: readonly string[], version: string) => readonly string[];
+}
+
 export interface PythonOptions {
   /** The repository, or where the package is installed: holds `worker/` and gets `.venv`. */
   readonly root: string;
-  /** A Python of the operator's own (FFJOBS_PYTHON): used as it is, nothing is installed. */
+  /** A Python of the operator's own: used as it is, nothing is installed. */
   readonly given: string | undefined;
+  /** Where that comes from; FFJOBS_PYTHON unless said otherwise. */
+  readonly origin?: Origin | undefined;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** With what the worker's tests need. */
   readonly dev: boolean;
@@ -44,7 +55,7 @@ export async function workerPython(options: PythonOptions): Promise<string> {
       `cannot write in ${options.root} (${error.code}): make it writable for this user, or set FFJOBS_PYTHON to a Python that has the packages of worker/requirements.txt`,
     );
   });
-  await using _ = await exclusively(join(cache, 'venv.lock'), options);
+  await using _ = await exclusively(join(cache, 'venv.lock'), 'another process prepares the Python environment; waiting for it', options);
   if (await isReady(options.root, wanted)) return python;
   await prepare(wanted, options);
   return python;
@@ -90,7 +101,8 @@ export async function findPython(env: PythonOptions['env'], signal?: AbortSignal
   );
 }
 
-async function versionOf(
+/** "3.12.1"; undefined: it does not run. */
+export async function versionOf(
   command: string,
   args: readonly string[],
   env: PythonOptions['env'],
@@ -106,21 +118,22 @@ function isNewEnough(version: string): boolean {
   return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
 }
 
-async function givenPython(given: string, { root, env, dev, signal }: PythonOptions): Promise<string> {
+async function givenPython(given: string, { root, env, dev, signal, origin }: PythonOptions): Promise<string> {
+  const files = ['requirements.txt', ...(dev ? ['requirements-dev.txt'] : [])];
+  const { name, instead, packages } = origin ?? {
+    name: 'FFJOBS_PYTHON',
+    instead: 'unset it to have one made in .venv',
+    packages: () => files.map((file) => `-r ${join(root, 'worker', file)}`),
+  };
   const version = await versionOf(given, [], env, signal);
-  if (version === undefined)
-    throw new SetupProblem(
-      `FFJOBS_PYTHON is '${given}', which is not a Python that runs: correct it, or unset it to have one made in .venv`,
-    );
+  if (version === undefined) throw new SetupProblem(`${name} is '${given}', which is not a Python that runs: correct it, or ${instead}`);
   if (!isNewEnough(version))
-    throw new SetupProblem(
-      `FFJOBS_PYTHON is '${given}', Python ${version}, and 3.10 or newer is needed: correct it, or unset it to have one made in .venv`,
-    );
+    throw new SetupProblem(`${name} is '${given}', Python ${version}, and 3.10 or newer is needed: correct it, or ${instead}`);
   const missing = await missingModules(given, dev ? [...MODULES, ...DEV_MODULES] : MODULES, env, signal);
   if (missing.length > 0) {
-    const files = ['requirements.txt', ...(dev ? ['requirements-dev.txt'] : [])].map((file) => `-r ${join(root, 'worker', file)}`);
+    const install = packages(missing, version).join(' ');
     throw new SetupProblem(
-      `FFJOBS_PYTHON is '${given}', which lacks ${missing.join(', ')}: run \`${given} -m pip install ${files.join(' ')}\`, or unset it to have one made in .venv`,
+      `${name} is '${given}', which lacks ${missing.join(', ')}: run \`${given} -m pip install ${install}\`, or ${instead}`,
     );
   }
   return given;
@@ -176,19 +189,35 @@ async function prepare(wanted: Digests, options: PythonOptions): Promise<void> {
   if (version === undefined || !isNewEnough(version)) {
     const base = await findPython(env, signal);
     report(`making the Python environment .venv with Python ${base.version}`);
-    const made = await run(base.command, [...base.args, '-m', 'venv', '--clear', folder], env, signal);
-    if (made.code !== 0) {
-      await rm(folder, { recursive: true, force: true });
-      throw venvProblem(base, folder, made);
-    }
+    await makeEnvironment(base, folder, env, signal);
   }
   report('installing the worker’s Python packages into .venv (about 300 MB, once)');
-  const files = Object.keys(wanted).flatMap((file) => ['-r', join(root, 'worker', file)]);
-  const installed = await run(python, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '-q', ...files], env, signal);
-  if (installed.code !== 0) throw pipProblem(installed);
+  const files = Object.keys(wanted).map((file) => join(root, 'worker', file));
+  await installRequirements(python, files, "the worker's packages", env, signal);
   // Last and whole: what is stamped is installed.
   await writeFile(`${stampPath(root)}.new`, JSON.stringify({ ...(await stamp(root)), ...wanted }));
   await rename(`${stampPath(root)}.new`, stampPath(root));
+}
+
+/** A virtual environment in `folder`, in the place of whatever is there. Throws `SetupProblem`. */
+export async function makeEnvironment(base: FoundPython, folder: string, env: PythonOptions['env'], signal?: AbortSignal): Promise<void> {
+  const made = await run(base.command, [...base.args, '-m', 'venv', '--clear', folder], env, signal);
+  if (made.code === 0) return;
+  await rm(folder, { recursive: true, force: true });
+  throw venvProblem(base, folder, made);
+}
+
+/** `what` is installed, in words: "the worker's packages". Throws `SetupProblem`. */
+export async function installRequirements(
+  python: string,
+  files: readonly string[],
+  what: string,
+  env: PythonOptions['env'],
+  signal?: AbortSignal,
+): Promise<void> {
+  const list = files.flatMap((file) => ['-r', file]);
+  const installed = await run(python, ['-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', '-q', ...list], env, signal);
+  if (installed.code !== 0) throw pipProblem(installed, what);
 }
 
 function venvProblem(base: FoundPython, folder: string, { stdout, stderr }: Finished): SetupProblem {
@@ -205,20 +234,20 @@ function venvProblem(base: FoundPython, folder: string, { stdout, stderr }: Fini
   return new SetupProblem(`cannot make the Python environment in ${folder}: ${why}. Remove the folder and run the command again`);
 }
 
-function pipProblem({ stdout, stderr }: Finished): SetupProblem {
+function pipProblem({ stdout, stderr }: Finished, what: string): SetupProblem {
   const said = `${stdout}\n${stderr}`;
   const why = lastLine(said, /^ERROR: /m);
-  if (/No space left/.test(said)) return new SetupProblem(`the disk is full: about 500 MB are needed for the worker's Python packages`);
+  if (/No space left/.test(said)) return new SetupProblem(`the disk is full: there is no room for ${what}`);
   const offline = /NewConnectionError|Max retries exceeded|name resolution|Network is unreachable|ConnectTimeout|ProxyError/i.test(said);
   return new SetupProblem(
     offline
       ? `pip could not reach its package index (${why}): connect to the network, or point pip at an index of yours with PIP_INDEX_URL, and run the command again`
-      : `pip could not install the worker's packages: ${why}. Mend that and run the command again; it goes on where it stopped`,
+      : `pip could not install ${what}: ${why}. Mend that and run the command again; it goes on where it stopped`,
   );
 }
 
-/** The last line, of those that `preferred` marks where there are such. */
-function lastLine(text: string, preferred?: RegExp): string {
+/** The last line of what a program said, of those that `preferred` marks where there are such. */
+export function lastLine(text: string, preferred?: RegExp): string {
   const lines = text
     .split('\n')
     .map((line) => line.trim())
@@ -230,7 +259,11 @@ function lastLine(text: string, preferred?: RegExp): string {
 /**
  * One process at a time. The lock is SQLite's on an empty database: the system frees it when its holder dies, so there is never a stale one.
  */
-async function exclusively(path: string, { report, signal }: PythonOptions): Promise<AsyncDisposable> {
+export async function exclusively(
+  path: string,
+  waiting: string,
+  { report, signal }: Pick<PythonOptions, 'report' | 'signal'>,
+): Promise<AsyncDisposable> {
   let told = false;
   while (true) {
     const lock = new DatabaseSync(path, { timeout: 0 });
@@ -246,7 +279,7 @@ async function exclusively(path: string, { report, signal }: PythonOptions): Pro
       lock.close();
       if (!/locked/.test(String(error))) throw error;
     }
-    if (!told) report('another process prepares the Python environment; waiting for it');
+    if (!told) report(waiting);
     told = true;
     await pause(200, undefined, { signal });
   }

@@ -7,13 +7,17 @@ import type { Config } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
+import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
+import { engineInWords, servicePython } from './service-engine.ts';
 import { type Environment, readSettings } from './settings.ts';
 
 export interface RunningApp {
   /** Base URL of the one port. */
   readonly address: string;
+  /** Settles, with a sentence, if the engine cannot run on this machine. */
+  readonly unfit?: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
@@ -44,14 +48,23 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   const run = async (): Promise<ExitCode> => {
     const config = readSettings(env, cwd);
     await writable(config.dataDir);
-    const python = await ready(context, config, stopping.signal);
+    const [python] = await Promise.all([ready(context, config, stopping.signal), withConsole(context, config, stopping.signal)]);
     if (stopping.signal.aborted) return Exit.ok;
     const app = await context.startApp({ ...config, python }).catch((error: unknown) => {
       throw startProblem(error, config);
     });
     if (options.json) answerJson(terminal, { listening: app.address });
-    else answer(terminal, `facefusion-jobs listens on ${app.address} (REST at /api/v1, documentation at /docs); Ctrl-C stops it`);
-    await aborted(stopping.signal);
+    else
+      answer(
+        terminal,
+        `facefusion-jobs listens on ${app.address} (${config.console ? 'console at /, ' : ''}REST at /api/v1, documentation at /docs); Ctrl-C stops it`,
+      );
+    say(terminal, `Engine: ${engineInWords(config)}`);
+    const unfit = await Promise.race([aborted(stopping.signal), app.unfit ?? aborted(stopping.signal)]);
+    if (unfit !== undefined) {
+      await app.close();
+      throw new CliError(Exit.failed, `the engine ${engineInWords(config)} cannot run here: ${unfit}`);
+    }
     say(terminal, 'Stopping: running jobs are finished or put back in the queue. Ctrl-C again leaves at once.');
     await app.close();
     return Exit.ok;
@@ -66,9 +79,18 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   }
 }
 
-async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
+/** Python for the workers; undefined: there will be none. */
+async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string | undefined> {
+  if (config.role === 'api') return undefined;
   using phases = showPhases(terminal);
-  return workerPython({ root, given: config.python, env, dev: false, signal, report: (phase) => phases.report(phase) });
+  const report = (phase: string) => phases.report(phase);
+  return workerPython({ root, ...servicePython(config), env, dev: false, signal, report });
+}
+
+async function withConsole({ terminal, root }: ServeContext, config: Config, signal: AbortSignal): Promise<void> {
+  if (!config.console || config.role === 'worker') return;
+  // Said in a line of its own: the line of phases is the Python environment's, which is made meanwhile.
+  await prepareConsole({ root, report: (phase) => say(terminal, `${phase} ...`), warn: (problem) => say(terminal, problem), signal });
 }
 
 async function writable(folder: string): Promise<void> {
@@ -116,9 +138,9 @@ function startProblem(error: unknown, config: Config): unknown {
   return error;
 }
 
-function aborted(signal: AbortSignal): Promise<void> {
+function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
   });
 }

@@ -12,9 +12,9 @@ import {
   OptionTypeSchema,
 } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { type Backoff, isTerminal } from '../../client/watch.ts';
 import { connect, type Service } from './client.ts';
 import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
-import { type Backoff, isTerminal } from './follow.ts';
 import { dialect, enumName } from './json.ts';
 import { checkOutput, upload } from './media.ts';
 import { SILENT, showProgress, size } from './progress.ts';

@@ -2,44 +2,30 @@
 // its name only when it is whole.
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { access, constants, open, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { access, constants, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import type { MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
-import type { UploadRequestSchema, UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import type { Service } from './client.ts';
 import { CliError, Exit } from './errors.ts';
 import { type Line, size } from './progress.ts';
 
-const CHUNK_BYTES = 256 * 1024;
-
 export async function upload(service: Service, path: string, line: Line, signal: AbortSignal): Promise<UploadResponse> {
-  const digest = createHash('sha256');
-  const { size: total } = await stat(path);
-  async function* parts(): AsyncGenerator<MessageInitShape<typeof UploadRequestSchema>> {
-    yield { part: { case: 'metadata', value: { filename: basename(path), bytes: BigInt(total) } } };
-    await using file = await open(path);
-    let sent = 0;
-    for await (const chunk of file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false }) as AsyncIterable<Buffer>) {
-      digest.update(chunk);
-      yield { part: { case: 'chunk', value: chunk } };
-      sent += chunk.length;
-      line.update(total === 0 ? 100 : (100 * sent) / total, `${size(sent)} of ${size(total)} sent`, 'upload');
-    }
-  }
-  const answer = await service.uploads.upload(parts(), { signal }).catch((error: unknown) => {
-    if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) throw error;
+  const onProgress = (sent: number, total = 0) =>
+    line.update(total === 0 ? 100 : (100 * sent) / total, `${size(sent)} of ${size(total)} sent`, 'upload');
+  try {
+    return await service.upload(path, { signal, onProgress });
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    if (error.code === Code.DataLoss) throw new CliError(Exit.failed, `'${path}': ${error.rawMessage}`, { cause: error });
+    if (error.code !== Code.InvalidArgument) throw error;
     // The service was sent one file and names none; the person at the keyboard sent several.
     const [violation] = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
     throw new CliError(Exit.invalid, `'${path}' was not taken: ${violation?.description ?? error.rawMessage}`, { cause: error });
-  });
-  if (answer.sha256 !== digest.digest('hex')) {
-    throw new CliError(Exit.failed, `'${path}' changed on the way to the service or while it was read; send it again`);
   }
-  return answer;
 }
 
 /** Before a job is made or waited for: a place that cannot be written would only be found when all the work is done. */
@@ -58,18 +44,14 @@ export async function checkOutput(path: string | undefined): Promise<void> {
 
 /** Downloads a finished job's result to `path` and answers its size. */
 export async function download(service: Service, jobId: string, path: string, line: Line, signal: AbortSignal): Promise<number> {
-  const { url, result } = await service.jobs.getResult({ jobId }, { signal });
-  const response = await fetch(new URL(url, service.url), { signal });
-  if (!response.ok || response.body === null) {
-    throw new CliError(Exit.failed, `the result of ${jobId} could not be fetched: HTTP ${response.status}`);
-  }
+  const { facts: result, response } = await service.result(jobId, { signal });
   const total = Number(result?.bytes ?? 0);
   const digest = createHash('sha256');
   const part = `${path}.part`;
   let received = 0;
   try {
     await pipeline(
-      Readable.fromWeb(response.body),
+      Readable.fromWeb(response.body!),
       async function* (chunks: AsyncIterable<Uint8Array>) {
         for await (const chunk of chunks) {
           digest.update(chunk);

@@ -14,7 +14,7 @@ import {
   WaitReason,
   WaitReasonSchema,
 } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { isTerminal } from './follow.ts';
+import { isTerminal } from '../../client/watch.ts';
 import { enumName } from './json.ts';
 import { say, type Terminal } from './terminal.ts';
 

@@ -3,9 +3,9 @@
 import { rename, writeFile } from 'node:fs/promises';
 import { JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Backoff } from '../../client/watch.ts';
 import type { Service } from './client.ts';
 import { Exit, type ExitCode, exitOfStatus } from './errors.ts';
-import { type Backoff, follow } from './follow.ts';
 import { dialect } from './json.ts';
 import { download } from './media.ts';
 import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, type View, withEvent } from './progress.ts';
@@ -52,7 +52,7 @@ export async function watchJob(service: Service, terminal: Terminal, jobId: stri
   });
 
   try {
-    const events = follow(service.jobs, jobId, {
+    const events = service.watch(jobId, {
       after: options.after,
       signal: leaving.signal,
       backoff: options.backoff,

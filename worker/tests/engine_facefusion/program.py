@@ -57,7 +57,9 @@ class Worker(WorkerProcess):
         self.home = home
         self._folder = folder
         self._count = 0
+        self._guards: list[int] = []
         super().__init__(engine, python=home.python, **{**home.environment(), **environment})
+        self._guards = self.children()  # the one that outlives the worker for an instant; a run leaves no other
 
     @property
     def version(self) -> str:
@@ -67,7 +69,14 @@ class Worker(WorkerProcess):
         return {option["name"]: option for option in self.ready["capabilities"]["options"]}
 
     def start(
-        self, target: Path, output_format: str = "", *, source: Path | None = SOURCE, previews: bool = False, **parameters: Any
+        self,
+        target: Path,
+        output_format: str = "",
+        *,
+        source: Path | None = SOURCE,
+        previews: bool = False,
+        low_memory: bool = False,
+        **parameters: Any,
     ) -> tuple[str, Path, Path]:
         """Sends a job; answers its id, its output path and its work folder."""
         self._count += 1
@@ -88,6 +97,7 @@ class Worker(WorkerProcess):
             work_dir=str(work_dir),
             parameters=parameters,
             previews=previews,
+            low_memory=low_memory,
         )
         return job_id, output, work_dir
 
@@ -129,7 +139,7 @@ class Worker(WorkerProcess):
         found = []
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             found += [int(child) for child in (task / "children").read_text().split()]
-        return found
+        return [child for child in found if child not in self._guards]
 
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))

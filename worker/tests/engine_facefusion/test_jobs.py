@@ -160,6 +160,19 @@ def test_a_model_that_is_not_right_is_named(worker: Worker, media: Media) -> Non
 
 
 @pytest.mark.quick
+def test_with_little_memory_the_result_is_the_same_and_no_model_stays(worker: Worker, media: Media) -> None:
+    for target in (media.picture(), media.video("short.mp4", 0.4)):
+        plain, low = worker.done(target), worker.done(target, low_memory=True)
+        assert low.output.read_bytes() == plain.output.read_bytes()
+        assert any("ran out of memory" in message["message"] for kind, message in low.messages if kind == "log")
+    job_id, *_ = worker.start(media.picture(), low_memory=True)
+    idle = worker.wait_for("idle")
+    assert idle["job_id"] == job_id
+    assert not [name for name in idle.get("warm_models", []) if not name.startswith("nsfw")]
+    assert "hyperswap_1a_256" in (worker.start(media.picture()), worker.wait_for("idle"))[1]["warm_models"]
+
+
+@pytest.mark.quick
 def test_options_that_cannot_be_are_refused(worker: Worker, media: Media) -> None:
     for parameters in (
         {"execution_providers": ["cpu"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -69,6 +70,20 @@ class Interrupted(Noop):
 
     def cancel(self) -> None:
         os.write(self._write, b"x")
+
+
+class Limited(Noop):
+    """Says what it is limited to, asks for more memory than that, and writes more than a file may hold."""
+
+    def run(self, job: Job, report: Report) -> Result:
+        report.log(f"core {resource.getrlimit(resource.RLIMIT_CORE)[0]} file {resource.getrlimit(resource.RLIMIT_FSIZE)[0]}")
+        try:
+            bytearray(2 << 30)
+        except MemoryError:
+            report.log("no memory")
+        with open(job.output_path, "wb") as output:
+            output.write(bytes(5000))
+        return super().run(job, report)
 
 
 class NotANumber(Noop):

@@ -154,6 +154,18 @@ export declare type Progress = Message<"facefusion.jobs.v1.Progress"> & {
    * @generated from field: uint32 attempt = 8;
    */
   attempt: number;
+
+  /**
+   * While inputs are fetched or the result is sent away: bytes so far, and of how many. 0 when nothing is sent or its length is unknown.
+   *
+   * @generated from field: uint64 bytes_done = 9;
+   */
+  bytesDone: bigint;
+
+  /**
+   * @generated from field: uint64 bytes_total = 10;
+   */
+  bytesTotal: bigint;
 };
 
 /**

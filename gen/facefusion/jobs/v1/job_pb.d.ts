@@ -61,7 +61,8 @@ export declare type JobRequest = Message<"facefusion.jobs.v1.JobRequest"> & {
   outputFormat?: string | undefined;
 
   /**
-   * Where to copy the result besides the service's own store, `s3://bucket/prefix`.
+   * Where to copy the result besides the service's own store, before the job succeeds: `s3://bucket/key`, or a path under one of the operator's
+   * output folders. Ending with '/': under the name of the job. What is there already is never overwritten.
    *
    * @generated from field: optional string output_uri = 6;
    */
@@ -351,6 +352,20 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
    * @generated from field: facefusion.jobs.v1.JobRequest request = 28;
    */
   request?: JobRequest | undefined;
+
+  /**
+   * Whose it is.
+   *
+   * @generated from field: string tenant = 29;
+   */
+  tenant: string;
+
+  /**
+   * When the result is deleted; its job stays, with `purged_at`.
+   *
+   * @generated from field: google.protobuf.Timestamp result_expire_time = 30;
+   */
+  resultExpireTime?: Timestamp | undefined;
 };
 
 /**
@@ -546,6 +561,13 @@ export declare type MediaResult = Message<"facefusion.jobs.v1.MediaResult"> & {
    * @generated from field: double duration_seconds = 7;
    */
   durationSeconds: number;
+
+  /**
+   * Where the copy lies that the request asked for with its `output_uri`.
+   *
+   * @generated from field: optional string output_uri = 8;
+   */
+  outputUri?: string | undefined;
 };
 
 /**

@@ -186,6 +186,13 @@ export declare type Run = Message<"facefusion.worker.v1.Run"> & {
    * @generated from field: bool previews = 11;
    */
   previews: boolean;
+
+  /**
+   * The run before this one ran out of memory: take as little as the engine can.
+   *
+   * @generated from field: bool low_memory = 12;
+   */
+  lowMemory: boolean;
 };
 
 /**

@@ -37,6 +37,7 @@ _PASSED_ON = (
     "execution_device_ids",
     "execution_providers",
     "execution_thread_count",
+    "video_memory_strategy",
 )
 _FAILED, _REFUSED = 1, 3
 
@@ -78,6 +79,7 @@ class FacefusionSubprocess(Facefusion):
             raise EngineError("OPTION_INVALID", f"FaceFusion {self.version} cannot take trim_frame_start in this mode.")
         if self._program.release.trims:
             prepared.arguments["workflow_strategy"] = "disk"  # it loses the sound otherwise
+        prepared.arguments["video_memory_strategy"] = "strict"  # nothing is kept for a job that does not come
         # It would delete what does not match, and fetch what is missing.
         self._models.complain(prepared.arguments)
         run.check()

@@ -53,7 +53,10 @@ class Facefusion:
         }
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(self._jobs.options.processors, self._jobs.options.options, list(PICTURE_FORMATS), list(VIDEO_FORMATS))
+        pictures, videos = list(PICTURE_FORMATS), list(VIDEO_FORMATS)
+        if "audio_to_image" in self._program.release.workflows:
+            pictures += videos  # a picture that speaks
+        return Capabilities(self._jobs.options.processors, self._jobs.options.options, pictures, videos)
 
     def warm(self) -> Sequence[str]:
         if not self._warmed:
@@ -111,6 +114,8 @@ class Facefusion:
         run.enter(Step.STEP_LOADING_MODELS)
         paths = self._models.needed_paths(prepared.arguments)
         self._models.require(paths)
+        if job.low_memory:
+            self._models.forget_all()
         self._models.begin(paths)
         self._jobs.make_fit(prepared, report)
         run.frames = prepared.frames
@@ -138,7 +143,8 @@ class Facefusion:
         if not core.processors_pre_check():
             self._models.complain(prepared.arguments)
             raise EngineError("MODEL_DAMAGED", f"FaceFusion does not accept its models: {_last(run.errors)}.")
-        self._program.load_models(prepared.arguments)
+        if prepared.arguments["video_memory_strategy"] != "strict":
+            self._program.load_models(prepared.arguments)
         return int(core.conditional_process())
 
     def _unsampled(self, prepared: Prepared) -> bool:

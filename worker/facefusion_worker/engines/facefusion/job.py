@@ -20,7 +20,7 @@ from ...vision import MAX_PICTURE_PIXELS, MAX_VIDEO_PIXELS
 from . import media
 from .media import Target
 from .options import Options
-from .program import Program
+from .program import LOW_MEMORY, Program
 
 # Releases whose memory strategy writes frames of another size than it told the encoder, once frame_enhancer has enlarged them.
 _ENLARGED_IN_MEMORY = ("3.8.0", "3.8.1", "4")
@@ -83,6 +83,9 @@ class Jobs:
     def prepare(self, job: Job, report: Report) -> Prepared:
         """Raises EngineError for whatever can be told before the program runs."""
         arguments = self.options.resolve(job.parameters)
+        if job.low_memory:
+            arguments |= LOW_MEMORY
+            report.log("The run before this one ran out of memory: this one takes as little as it can, and longer.")
         processors = arguments["processors"]
         warnings: list[str] = []
         speaks = self._speaks(job)

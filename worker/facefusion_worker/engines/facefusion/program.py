@@ -40,6 +40,10 @@ OPERATOR_OPTIONS = frozenset(
     )
 )
 
+# What a run after one that ran out of memory is given: the program lets each model go as soon as it is done with it, and works on one frame
+# at a time.
+LOW_MEMORY: Mapping[str, Any] = {"video_memory_strategy": "strict", "execution_thread_count": 1}
+
 _OLDEST_AV = (17, 1)
 
 _TASKS_OF_PICTURES = {

@@ -1,11 +1,11 @@
 // A job's events, in order and without gaps, over as many connections as it takes: each one resumes after the last sequence seen. Ends
 // after the terminal event; throws only what a new connection cannot mend.
-import { setTimeout as pause } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
-import { Code, ConnectError } from '@connectrpc/connect';
-import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
-import { JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import type { JobsClient } from './client.ts';
+import { type Client, Code, ConnectError } from '@connectrpc/connect';
+import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { JobService } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+import { backoffMs, isLoss, pause } from './retry.ts';
 
 export interface Backoff {
   readonly baseMs: number;
@@ -14,18 +14,23 @@ export interface Backoff {
   readonly attempts: number;
 }
 /** About 45 seconds in all. */
-export const BACKOFF: Backoff = { baseMs: 250, maxMs: 5_000, attempts: 12 };
+const BACKOFF: Backoff = { baseMs: 250, maxMs: 5_000, attempts: 12 };
 
-export interface FollowOptions {
-  readonly after?: number;
-  readonly signal: AbortSignal;
-  readonly backoff?: Backoff;
+export interface WatchOptions {
+  /** The sequence of the last event that is known: what follows is told. Unset: begins with a snapshot. */
+  readonly after?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly backoff?: Backoff | undefined;
   /** The connection was lost and is tried again. */
   onLost?(error: ConnectError | undefined): void;
 }
 
-export async function* follow(jobs: JobsClient, jobId: string, options: FollowOptions): AsyncGenerator<JobEvent, void> {
-  const { signal, backoff = BACKOFF } = options;
+export async function* watch(
+  jobs: Pick<Client<typeof JobService>, 'watch' | 'get'>,
+  jobId: string,
+  options: WatchOptions = {},
+): AsyncGenerator<JobEvent, void> {
+  const { signal = new AbortController().signal, backoff = BACKOFF } = options;
   let after = options.after;
   let failures = 0;
   while (true) {
@@ -55,23 +60,7 @@ export async function* follow(jobs: JobsClient, jobId: string, options: FollowOp
     failures++;
     if (failures >= backoff.attempts) throw lost ?? new ConnectError('the event stream ended early again and again', Code.Unavailable);
     options.onLost?.(lost);
-    const cap = Math.min(backoff.maxMs, backoff.baseMs * 2 ** (failures - 1));
-    await pause(cap / 2 + (Math.random() * cap) / 2, undefined, { signal });
-  }
-}
-
-/** A broken connection rather than the service's word, which carries details. */
-function isLoss(error: ConnectError): boolean {
-  switch (error.code) {
-    case Code.Unavailable:
-    case Code.Aborted:
-    case Code.Canceled:
-      return true;
-    case Code.Internal:
-    case Code.Unknown:
-      return error.details.length === 0;
-    default:
-      return false;
+    await pause(backoffMs(failures - 1, { firstMs: backoff.baseMs, longestMs: backoff.maxMs }), signal);
   }
 }
 

@@ -1,0 +1,31 @@
+"""Client of facefusion-jobs: submit, watch, wait, upload, download, over gRPC.
+
+`JobsClient` for threads, `AsyncJobsClient` for asyncio: the same methods. The contract's messages are in `facefusion_jobs.v1`.
+"""
+
+from ._calls import JobNotSucceeded, is_terminal
+from ._errors import ErrorDetails, Violation, details_of
+from .aio import AsyncJobsClient
+from .client import JobsClient
+from .v1.event_pb2 import JobEvent
+from .v1.job_pb2 import Job, JobRequest, JobStatus, JobStep, MediaResult
+from .webhooks import WebhookEvent, WebhookRefused, verify_webhook
+
+__all__ = [
+    "AsyncJobsClient",
+    "ErrorDetails",
+    "Job",
+    "JobEvent",
+    "JobNotSucceeded",
+    "JobRequest",
+    "JobStatus",
+    "JobStep",
+    "JobsClient",
+    "MediaResult",
+    "Violation",
+    "WebhookEvent",
+    "WebhookRefused",
+    "details_of",
+    "is_terminal",
+    "verify_webhook",
+]

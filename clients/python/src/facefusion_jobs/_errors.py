@@ -1,0 +1,50 @@
+"""What a `grpc.RpcError` of the service says beside its code: the messages of `google.rpc` in its trailers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong with a request."""
+
+    field: str
+    description: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ErrorDetails:
+    code: grpc.StatusCode
+    message: str
+    #: Stable, such as QUOTA_EXCEEDED; empty where the error is not the service's.
+    reason: str = ""
+    #: All at once.
+    violations: tuple[Violation, ...] = ()
+    #: Seconds after which the service asks to be asked again.
+    retry_after: float | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    #: Whether the service sent any details: a broken connection has none.
+    any: bool = False
+
+
+def details_of(error: grpc.RpcError) -> ErrorDetails:
+    """Reads the details of any error that a call raised, sync or asyncio."""
+    reason, violations, retry_after, metadata, found = "", [], None, {}, False
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            found = True
+            info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info):
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Unpack(bad):
+                violations += [Violation(one.field, one.description, one.reason) for one in bad.field_violations]
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    return ErrorDetails(error.code(), error.details() or "", reason, tuple(violations), retry_after, metadata, found)

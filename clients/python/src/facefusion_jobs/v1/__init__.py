@@ -1,0 +1,1 @@
+"""The contract, generated: see `npm run generate` in the repository."""

@@ -1,0 +1,221 @@
+"""Both clients against a service with the scripted engine, which `npm test -- client` starts (FFJOBS_TEST_SERVER, FFJOBS_TEST_FOLDER)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import io
+import json
+import os
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from facefusion_jobs import (
+    AsyncJobsClient,
+    JobNotSucceeded,
+    JobsClient,
+    JobStatus,
+    WebhookRefused,
+    details_of,
+    is_terminal,
+    verify_webhook,
+)
+from facefusion_jobs._calls import status_in
+
+SERVER = os.environ["FFJOBS_TEST_SERVER"]
+FOLDER = Path(os.environ["FFJOBS_TEST_FOLDER"])
+PICTURE = {"source_images": ["face.jpg"], "target_image": "target.png"}
+
+
+class Sync:
+    """`JobsClient` with the surface of the other, so that each test is written once."""
+
+    def __init__(self) -> None:
+        self._client = JobsClient(SERVER)
+
+    async def __aenter__(self) -> Sync:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.close()
+
+    def __getattr__(self, name: str):
+        async def call(*args, **kwargs):
+            return await asyncio.to_thread(getattr(self._client, name), *args, **kwargs)
+
+        return call
+
+    async def watch(self, job_id: str, **kwargs):
+        for event in await asyncio.to_thread(lambda: list(self._client.watch(job_id, **kwargs))):
+            yield event
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def connect(request):
+    return Sync if request.param == "sync" else lambda: AsyncJobsClient(SERVER)
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def test_a_job_is_submitted_waited_for_and_its_result_fetched(connect, tmp_path):
+    async def body():
+        async with connect() as client:
+            seen = []
+            job = await client.submit_and_wait(**PICTURE, parameters={"steps": 3, "output": "the picture"}, on_event=seen.append)
+            assert job.status == JobStatus.JOB_STATUS_SUCCEEDED
+            assert status_in(seen[-1]) == JobStatus.JOB_STATUS_SUCCEEDED
+            facts = await client.download(job.job_id, tmp_path / "result.png")
+            assert (tmp_path / "result.png").read_text() == "the picture"
+            assert facts.sha256 == job.result.sha256
+            assert list(tmp_path.iterdir()) == [tmp_path / "result.png"]
+
+    run(body())
+
+
+def test_a_job_that_ends_otherwise_raises_with_its_reason(connect):
+    async def body():
+        async with connect() as client:
+            with pytest.raises(JobNotSucceeded) as caught:
+                await client.submit_and_wait(**PICTURE, parameters={"fail": "NO_SOURCE_FACE", "message": "no face"})
+            assert caught.value.reason == "NO_SOURCE_FACE"
+            with pytest.raises(JobNotSucceeded) as caught:
+                await client.submit_and_wait(**PICTURE, parameters={"refuse": "not this"})
+            assert caught.value.job.status == JobStatus.JOB_STATUS_REFUSED
+
+    run(body())
+
+
+def test_events_are_in_order_without_gaps_and_resume(connect):
+    async def body():
+        async with connect() as client:
+            job = await client.submit(**PICTURE, parameters={"steps": 5})
+            whole = [event async for event in client.watch(job.job_id, after=0)]
+            assert [event.sequence for event in whole] == list(range(1, len(whole) + 1))
+            rest = [event.sequence async for event in client.watch(job.job_id, after=2)]
+            assert rest == [event.sequence for event in whole[2:]]
+            past = [event async for event in client.watch(job.job_id, after=len(whole))]
+            assert [is_terminal(event.snapshot.job.status) for event in past] == [True]
+
+    run(body())
+
+
+def test_a_wait_that_is_broken_off_cancels_its_job():
+    async def body():
+        async with AsyncJobsClient(SERVER) as client:
+            started, job_id = asyncio.Event(), []
+
+            def on_event(event):
+                if event.WhichOneof("event") == "snapshot":
+                    job_id.append(event.snapshot.job.job_id)
+                    started.set()
+
+            hold = FOLDER / "python-hold"
+            waiting = asyncio.create_task(client.submit_and_wait(**PICTURE, parameters={"hold_file": str(hold)}, on_event=on_event))
+            await started.wait()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            with pytest.raises(JobNotSucceeded) as caught:
+                await client.wait(job_id[0])
+            assert caught.value.job.status == JobStatus.JOB_STATUS_CANCELED
+
+    run(body())
+
+
+def test_files_go_up_from_a_path_bytes_and_an_open_file(connect):
+    async def body():
+        async with connect() as client:
+            path = FOLDER / "input" / "target.png"
+            told = []
+            uploads = [
+                await client.upload(path, on_progress=lambda *progress: told.append(progress)),
+                await client.upload(path.read_bytes(), filename="b.png"),
+                await client.upload(io.BytesIO(path.read_bytes()), filename="c.png"),
+            ]
+            assert {one.sha256 for one in uploads} == {hashlib.sha256(path.read_bytes()).hexdigest()}
+            assert told[-1] == (path.stat().st_size, path.stat().st_size)
+            job = await client.submit_and_wait(source_images=["face.jpg"], target_image=uploads[1].uri)
+            assert job.status == JobStatus.JOB_STATUS_SUCCEEDED
+
+    run(body())
+
+
+def test_errors_tell_every_violation(connect):
+    async def body():
+        async with connect() as client:
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.submit(source_images=["face.jpg"], target_image="target.png", priority=99, max_attempts=99)
+            details = details_of(caught.value)
+            assert details.code == grpc.StatusCode.INVALID_ARGUMENT
+            assert {one.field.split(".")[-1] for one in details.violations} == {"priority", "max_attempts"}
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.get("job_20250405_aaaaaaaaaaaa")
+            assert details_of(caught.value).code == grpc.StatusCode.NOT_FOUND
+
+    run(body())
+
+
+def test_a_service_that_is_not_there_is_tried_again_and_then_told():
+    client = JobsClient("127.0.0.1:9", patience=0.5)
+    began = time.monotonic()
+    with client, pytest.raises(grpc.RpcError) as caught:
+        client.get("job_20250405_aaaaaaaaaaaa")
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - began < 30
+
+
+def test_a_server_that_is_no_address_is_refused():
+    with pytest.raises(ValueError, match="takes host:port"):
+        JobsClient("ftp://example.com")
+
+
+SECRET = "whsec_" + base64.b64encode(b"a secret of 24 bytes ...").decode()
+BODY = json.dumps({"type": "job.succeeded", "timestamp": "2025-04-05T14:15:00Z", "data": {"job_id": "job_20250405_abc"}})
+
+
+def signed(body: str = BODY, at: float | None = None, secret: str = SECRET) -> dict[str, str]:
+    timestamp = int(time.time() if at is None else at)
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.new(key, f"msg_1.{timestamp}.{body}".encode(), hashlib.sha256).digest()).decode()
+    return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(timestamp), "Webhook-Signature": f"v1,{'A' * 44} v1,{signature}"}
+
+
+def test_a_webhook_of_the_service_is_read():
+    event = verify_webhook(BODY.encode(), signed(), SECRET)
+    assert (event.id, event.type, event.data["job_id"]) == ("msg_1", "job.succeeded", "job_20250405_abc")
+
+
+def test_the_example_of_the_standard_is_signed_alike(monkeypatch):
+    # Id, time, body, secret and signature: https://docs.svix.com/receiving/verifying-payloads/how-manual
+    headers = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    monkeypatch.setattr(time, "time", lambda: 1614265330.0)
+    with pytest.raises(WebhookRefused, match="signed rightly"):
+        verify_webhook('{"test": 2432232314}', headers, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (signed(), BODY.replace("succeeded", "failed")),
+        (signed(at=time.time() - 3600), BODY),
+        (signed(at=time.time() + 3600), BODY),
+        (signed(secret="whsec_" + base64.b64encode(b"another one of 24 bytes.").decode()), BODY),
+        ({**signed(), "Webhook-Id": "msg_2"}, BODY),
+        ({**signed(), "Webhook-Timestamp": "soon"}, BODY),
+        ({}, BODY),
+    ],
+)
+def test_any_other_webhook_is_refused(headers, body):
+    with pytest.raises(WebhookRefused):
+        verify_webhook(body, headers, SECRET)

@@ -1,0 +1,70 @@
+// Where a call comes from. Always true: what a header says of it counts only as far as each proxy that could have written it is configured, so
+// that nobody chooses their own address.
+import type { IncomingHttpHeaders } from 'node:http';
+import ipaddr from 'ipaddr.js';
+
+type Address = ipaddr.IPv4 | ipaddr.IPv6;
+
+export interface Origin {
+  /** In its shortest form; an IPv4 address never as IPv6. `unknown` where the socket has none (any more). */
+  readonly address: string;
+  /** On this machine, and not handed on by a proxy. */
+  readonly local: boolean;
+}
+
+/** `proxies`: addresses and CIDR blocks. Throws on one that is neither. */
+export function originOf(proxies: readonly string[]): (peer: string | undefined, headers: IncomingHttpHeaders) => Origin {
+  const blocks = proxies.map(parseBlock);
+  const isProxy = (address: Address) => blocks.some(([base, bits]) => base.kind() === address.kind() && address.match(base, bits));
+  return (peer, headers) => {
+    let address = parse(peer);
+    if (!address) return { address: 'unknown', local: false };
+    const forwarded = headers['x-forwarded-for'];
+    const handedOn = forwarded !== undefined || headers.forwarded !== undefined;
+    if (typeof forwarded === 'string') {
+      // Each proxy adds whom it heard from at the end.
+      const hops = forwarded.split(',').reverse();
+      for (const hop of hops) {
+        if (!isProxy(address)) break;
+        const before = parse(hop.trim());
+        if (!before) break;
+        address = before;
+      }
+    }
+    return { address: address.toString(), local: !handedOn && address.range() === 'loopback' };
+  };
+}
+
+/** What limits are counted by: whoever has one IPv6 address has its /64. */
+export function limitKeyOf(address: string): string {
+  const parsed = parse(address);
+  if (!(parsed instanceof ipaddr.IPv6)) return address;
+  return `${new ipaddr.IPv6([...parsed.parts.slice(0, 4), 0, 0, 0, 0]).toString()}/64`;
+}
+
+export function isBlock(text: string): boolean {
+  try {
+    parseBlock(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function parseBlock(text: string): [Address, number] {
+  if (text.includes('/')) {
+    const [base, bits] = ipaddr.parseCIDR(text);
+    return base instanceof ipaddr.IPv6 && base.isIPv4MappedAddress() && bits >= 96 ? [base.toIPv4Address(), bits - 96] : [base, bits];
+  }
+  const address = ipaddr.process(text);
+  return [address, address.kind() === 'ipv4' ? 32 : 128];
+}
+
+function parse(text: string | undefined): Address | undefined {
+  // The port that some proxies add, and a zone, which means something on this machine alone.
+  const bare = text
+    ?.replace(/^\[([^\]]+)\](:\d+)?$/, '$1')
+    .replace(/^([\d.]+):\d+$/, '$1')
+    .replace(/%.*$/, '');
+  return bare !== undefined && ipaddr.isValid(bare) ? ipaddr.process(bare) : undefined;
+}

@@ -1,0 +1,140 @@
+// A service's jobs in a program of one's own: the generated clients over one transport, and what every caller would write around them. It
+// knows the contract and nothing else of this repository; what differs between Node and browsers (transport, upload) comes in.
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { type Client, Code, ConnectError, createClient, type Transport } from '@connectrpc/connect';
+import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { type Job, type JobRequestSchema, JobStatus, type MediaResult } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobService } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
+import { SystemService } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { type UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { isTerminal, statusIn, type WatchOptions, watch } from './watch.ts';
+
+export type JobRequestInit = MessageInitShape<typeof JobRequestSchema>;
+
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface WaitOptions extends Omit<WatchOptions, 'after'> {
+  onEvent?(event: JobEvent): void;
+}
+
+export interface SubmitAndWaitOptions extends WaitOptions {
+  /** Whether a job is canceled when `signal` aborts the wait for it; default true: nobody else knows of it. */
+  readonly cancelOnAbort?: boolean;
+}
+
+export interface UploadOptions extends CallOptions {
+  /** For people; default: the file's own name. */
+  readonly filename?: string | undefined;
+  /** Bytes sent, and in all where that is known. */
+  onProgress?(sent: number, total: number | undefined): void;
+}
+
+/** Sends the bytes of one file and answers with its `upload://ID` (`uri`). */
+export type Upload<Source> = (uploads: Client<typeof UploadService>, source: Source, options: UploadOptions) => Promise<UploadResponse>;
+
+export interface Result {
+  readonly facts: MediaResult | undefined;
+  /** Its body is the file. */
+  readonly response: Response;
+}
+
+/** A job that ended without a result: failed, canceled or refused; `job` says which and why. */
+export class JobNotSucceeded extends Error {
+  override readonly name = 'JobNotSucceeded';
+  readonly job: Job;
+  /** The stable reason, such as NO_SOURCE_FACE. */
+  readonly reason: string | undefined;
+  constructor(job: Job) {
+    super(`${job.jobId} ${JobStatus[job.status].toLowerCase()}${job.error ? `: ${job.error.message} (${job.error.reason})` : ''}`);
+    this.job = job;
+    this.reason = job.error?.reason;
+  }
+}
+
+export interface JobsClientOptions<Source> {
+  /** Where the service is; signed URLs that it answers without a host are under it. */
+  readonly baseUrl: string;
+  readonly transport: Transport;
+  readonly upload: Upload<Source>;
+  /** Ends what the transport holds. */
+  readonly close?: () => void;
+}
+
+/** Every rpc is in `jobs`, `process`, `system` and `uploads` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
+export class JobsClient<Source> implements Disposable {
+  readonly jobs: Client<typeof JobService>;
+  readonly process: Client<typeof ProcessService>;
+  readonly system: Client<typeof SystemService>;
+  readonly uploads: Client<typeof UploadService>;
+  /** Where the service is. */
+  readonly url: string;
+  readonly #options: JobsClientOptions<Source>;
+
+  constructor(options: JobsClientOptions<Source>) {
+    this.url = options.baseUrl;
+    this.#options = options;
+    this.jobs = createClient(JobService, options.transport);
+    this.process = createClient(ProcessService, options.transport);
+    this.system = createClient(SystemService, options.transport);
+    this.uploads = createClient(UploadService, options.transport);
+  }
+
+  /** Accepted jobs are not lost, and one request is one job: it is given an idempotency key, so that it can be sent again safely. */
+  async submit(request: JobRequestInit, { signal }: CallOptions = {}): Promise<Job> {
+    const job = { ...request, idempotencyKey: request.idempotencyKey ?? randomKey() };
+    const answer = await this.jobs.submit({ job }, { signal });
+    return answer.job!;
+  }
+
+  /** A job's events until it has ended, in order and without gaps, over lost connections too. */
+  watch(jobId: string, options?: WatchOptions): AsyncGenerator<JobEvent, void> {
+    return watch(this.jobs, jobId, options);
+  }
+
+  /** The job when it has ended well, with its result and a signed URL to it. Throws `JobNotSucceeded` when it ended otherwise. */
+  async wait(jobId: string, { onEvent, ...options }: WaitOptions = {}): Promise<Job> {
+    for await (const event of this.watch(jobId, options)) {
+      onEvent?.(event);
+      if (isTerminal(statusIn(event))) break;
+    }
+    const { job } = await this.jobs.get({ jobId }, { signal: options.signal });
+    if (job?.status !== JobStatus.SUCCEEDED) throw new JobNotSucceeded(job!);
+    return job;
+  }
+
+  async submitAndWait(request: JobRequestInit, { cancelOnAbort = true, ...options }: SubmitAndWaitOptions = {}): Promise<Job> {
+    const { jobId } = await this.submit(request, options);
+    try {
+      return await this.wait(jobId, options);
+    } catch (error) {
+      // Not under the signal, which has ended everything that is.
+      if (options.signal?.aborted && cancelOnAbort) await this.jobs.cancel({ jobId }, { timeoutMs: 10_000 });
+      throw error;
+    }
+  }
+
+  /** Gives the service a file, and answers with its `uri`, which takes the place of a path or URL in a request. */
+  upload(source: Source, options: UploadOptions = {}): Promise<UploadResponse> {
+    return this.#options.upload(this.uploads, source, options);
+  }
+
+  /** The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that. */
+  async result(jobId: string, { signal }: CallOptions = {}): Promise<Result> {
+    const { url, result } = await this.jobs.getResult({ jobId }, { signal });
+    const response = await fetch(new URL(url, this.url), { signal: signal ?? null });
+    if (!response.ok) throw new ConnectError(`the result of ${jobId} could not be fetched: HTTP ${response.status}`, Code.Unavailable);
+    return { facts: result, response };
+  }
+
+  [Symbol.dispose](): void {
+    this.#options.close?.();
+  }
+}
+
+/** 128 random bits. */
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

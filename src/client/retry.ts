@@ -1,0 +1,90 @@
+// Patience: what is asked again, and when. Always true here: a call is repeated only where the service asks for it (`RetryInfo`: it has changed
+// nothing yet), or where the connection broke and the call may be made twice.
+import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
+import { RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.js';
+
+export interface RetryOptions {
+  /** Longest wait for one call, over all its repetitions, in milliseconds; 0: none. */
+  readonly patienceMs?: number;
+  /** What is waited for, where the service says when to come again; default: a start (UNAVAILABLE) and a limit (RESOURCE_EXHAUSTED). */
+  readonly codes?: readonly Code[];
+  /** How often a call is made again when its connection breaks; default 5. */
+  readonly losses?: number;
+  /** Each time before it waits, with the service's word. */
+  onWait?(error: ConnectError, delayMs: number): void;
+}
+
+const FIRST_MS = 200;
+const LONGEST_MS = 5_000;
+
+export function patience({
+  patienceMs = 60_000,
+  codes = [Code.Unavailable, Code.ResourceExhausted],
+  losses = 5,
+  onWait,
+}: RetryOptions = {}): Interceptor {
+  return (next) => async (request) => {
+    const until = performance.now() + patienceMs;
+    for (let tried = 0; ; tried++) {
+      try {
+        return await next(request);
+      } catch (thrown) {
+        const error = ConnectError.from(thrown);
+        const asked = codes.includes(error.code) ? retryDelayMs(error) : undefined;
+        const delay = asked ?? (tried < losses && isLoss(error) && mayRepeat(request.message) ? backoffMs(tried) : undefined);
+        if (request.stream || request.signal.aborted || delay === undefined || performance.now() + delay > until) throw thrown;
+        onWait?.(error, delay);
+        await pause(delay, request.signal);
+      }
+    }
+  };
+}
+
+/** What the service asks for in `RetryInfo`, in milliseconds. */
+export function retryDelayMs(error: ConnectError): number | undefined {
+  const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+  return delay === undefined ? undefined : Number(delay.seconds) * 1000 + delay.nanos / 1e6;
+}
+
+/** Doubles with each try, half of it by chance, so that many clients of one service do not come back at once. */
+export function backoffMs(tried: number, { firstMs = FIRST_MS, longestMs = LONGEST_MS } = {}): number {
+  const cap = Math.min(longestMs, firstMs * 2 ** tried);
+  return cap / 2 + (Math.random() * cap) / 2;
+}
+
+/** A broken connection, or a service that goes down, rather than its word on the call. */
+export function isLoss(error: ConnectError): boolean {
+  switch (error.code) {
+    case Code.Unavailable:
+    case Code.Aborted:
+    case Code.Canceled:
+      return true;
+    case Code.Internal:
+    case Code.Unknown:
+      return error.details.length === 0;
+    default:
+      return false;
+  }
+}
+
+/** Everything but a submission without an idempotency key: made twice, that is two jobs. */
+function mayRepeat(message: object): boolean {
+  if ('job' in message) return (message.job as { idempotencyKey?: string } | undefined)?.idempotencyKey !== undefined;
+  return !('jobs' in message) || (message as { idempotencyKey?: string }).idempotencyKey !== undefined;
+}
+
+/** Rejects with the signal's reason when it aborts. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const onAbort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    }, ms);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+}

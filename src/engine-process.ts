@@ -1,0 +1,112 @@
+// What the workers run: from the configuration to a program, its arguments and its variables, slot by slot. Always true here: a worker is given what
+// its engine needs and nothing else of the service's environment; every path that it is given is absolute.
+import { delimiter, join, resolve } from 'node:path';
+import type { Config } from './config.ts';
+import type { FacefusionConfig } from './config-facefusion.ts';
+import { type Isolation, isolate } from './gpu/isolation.ts';
+import type { SlotPlan } from './gpu/scheduler.ts';
+import type { WorkerOptions } from './gpu/worker.ts';
+
+export interface EngineProcesses {
+  readonly worker: WorkerOptions;
+  readonly slots: readonly SlotPlan[];
+  readonly isolation: Isolation | undefined;
+}
+
+/** Where the drivers of a device, the libraries of a system and its time are found; nothing that could be a secret. */
+const SYSTEM_VARIABLES = [
+  'LC_ALL',
+  'TZ',
+  'LD_LIBRARY_PATH',
+  'NVIDIA_VISIBLE_DEVICES',
+  'NVIDIA_DRIVER_CAPABILITIES',
+  'CUDA_PATH',
+  'CUDA_HOME',
+  'CUDA_CACHE_PATH',
+  'HIP_VISIBLE_DEVICES',
+  'ROCR_VISIBLE_DEVICES',
+  'HSA_OVERRIDE_GFX_VERSION',
+  'ROCM_PATH',
+];
+
+/** Throws where the workers cannot be separated as the configuration wants it; its message is for a person. */
+export async function engineProcesses(
+  config: Config,
+  { env, root, workRoot }: { readonly env: Readonly<Record<string, string | undefined>>; readonly root: string; readonly workRoot: string },
+): Promise<EngineProcesses> {
+  const { facefusion } = config;
+  const isolation =
+    config.workerUser === undefined
+      ? undefined
+      : await isolate(config.workerUser, {
+          reachable: [workRoot, join(root, 'worker'), ...(facefusion ? [facefusion.home] : [])],
+          home: join(config.dataDir, 'worker-home'),
+          closed: [config.storePath, config.blobsPath, join(config.dataDir, 'uploads'), join(config.dataDir, 'downloads')],
+        });
+  return {
+    worker: {
+      command: pythonOf(config),
+      args: ['-m', 'facefusion_worker', '--engine', engineOf(config), ...limitsOf(config)],
+      cwd: root,
+      environment: {
+        ...env,
+        PYTHONPATH: pythonPath(config, root, env.PYTHONPATH),
+        ...(isolation ? { HOME: isolation.home, TMPDIR: undefined } : {}),
+      },
+      passOn: SYSTEM_VARIABLES,
+      owner: isolation?.owner,
+      stallTimeoutMs: config.stallTimeoutMs,
+      cancelGraceMs: config.cancelGraceMs,
+      recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
+    },
+    slots: Array.from({ length: config.slots }, (_, i) => ({
+      name: `${i}`,
+      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
+      variables: facefusion && slotVariables(config, facefusion, join(isolation?.home ?? config.dataDir, 'step-weights.json'), i),
+    })),
+    isolation,
+  };
+}
+
+/** Python with the packages of the examination of media, and of the engine where that is not FaceFusion. */
+export function probePython({ python }: Config): string {
+  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
+  return python;
+}
+
+function pythonOf(config: Config): string {
+  return config.facefusion?.python ?? probePython(config);
+}
+
+function engineOf({ engine, engineMode }: Config): string {
+  return engine === 'facefusion' && engineMode === 'subprocess' ? 'facefusion_subprocess' : engine;
+}
+
+/** An engine of one's own may import from where the operator's Python does; FaceFusion has an environment of its own. */
+function pythonPath({ facefusion, enginePath }: Config, root: string, inherited: string | undefined): string {
+  const theirs = facefusion ? [] : [enginePath, ...(inherited ?? '').split(delimiter)];
+  return [join(root, 'worker'), ...theirs]
+    .filter((path) => path !== undefined && path !== '')
+    .map((path) => resolve(path!))
+    .join(delimiter);
+}
+
+function limitsOf({ workerMemoryBytes, workerFileBytes }: Config): string[] {
+  const limits = { memory: workerMemoryBytes, file: workerFileBytes };
+  return Object.entries(limits).flatMap(([name, value]) => (value > 0 ? ['--limit', `${name}=${value}`] : []));
+}
+
+function slotVariables(config: Config, facefusion: FacefusionConfig, weights: string, slot: number): Record<string, string> {
+  const { providers, deviceIds } = facefusion.devices[slot % facefusion.devices.length]!;
+  const given: Record<string, string> = {
+    FACEFUSION_HOME: facefusion.home,
+    FFJOBS_MODEL_MEMORY: `${config.modelMemoryBytes}`,
+    FFJOBS_STEP_WEIGHTS: config.stepWeights ?? weights,
+  };
+  if (providers.length > 0) given.FACEFUSION_EXECUTION_PROVIDERS = providers.join(' ');
+  if (deviceIds.length > 0) given.FACEFUSION_EXECUTION_DEVICE_IDS = deviceIds.join(' ');
+  if (facefusion.threads !== undefined) given.FACEFUSION_EXECUTION_THREAD_COUNT = `${facefusion.threads}`;
+  if (Object.keys(config.optionLimits).length > 0) given.FFJOBS_OPTION_LIMITS = JSON.stringify(config.optionLimits);
+  if (config.testSyntheticModels) given.FFJOBS_TEST_SYNTHETIC_MODELS = '1';
+  return given;
+}

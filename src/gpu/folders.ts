@@ -1,0 +1,104 @@
+// The work folders of stays. Always true here: a folder that is given out is empty but for an empty `tmp`, is one stay's alone, and has a path that
+// never was another's, so that no engine's cache by path takes one job's file for another's.
+//
+// Folders are kept and renamed rather than removed and made again: file systems make deleting and creating inodes by the hundred a second dear (ext4
+// looks through all that were freed within the last minute before it gives one out again).
+import { type Dirent, mkdirSync, readdirSync, renameSync, statSync, unlinkSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { JobId } from '../jobs/ports.ts';
+
+/** job, attempt, serial number. */
+const NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;
+/** What an engine may keep for itself while it runs. */
+const SCRATCH = 'tmp';
+/** A folder with more in it, or with larger files, is removed by the thread pool. */
+const FEW = 32;
+const SMALL_BYTES = 1 << 20;
+
+export class WorkFolders {
+  readonly #root: string;
+  readonly #most: number;
+  /** Paths of folders that nobody uses, emptied. */
+  readonly #spare: string[] = [];
+  #serial = 0;
+
+  /** Takes the folder over: what an earlier service left of jobs in it is removed. Keeps at most `most` unused folders at hand. */
+  static async open(root: string, most: number): Promise<WorkFolders> {
+    await mkdir(root, { recursive: true });
+    for (const name of await readdir(root)) {
+      if (NAME.test(name)) await rm(join(root, name), { recursive: true, force: true });
+    }
+    return new WorkFolders(root, most);
+  }
+
+  private constructor(root: string, most: number) {
+    this.#root = root;
+    this.#most = most;
+  }
+
+  /** A path for a stay. Nothing is there before `make`. */
+  path(jobId: JobId, attempt: number): string {
+    return join(this.#root, `${jobId}.${attempt}.${++this.#serial}`);
+  }
+
+  make(path: string): void {
+    const spare = this.#spare.pop();
+    if (spare !== undefined && renamed(spare, path)) return;
+    mkdirSync(scratchOf(path), { recursive: true });
+  }
+
+  /** The folder at `path` is nobody's any more. It need not be there. */
+  async remove(path: string): Promise<void> {
+    if (this.#spare.length < this.#most && emptied(path)) this.#spare.push(path);
+    else await rm(path, { recursive: true, force: true });
+  }
+
+  /** Removes what is kept at hand. */
+  async close(): Promise<void> {
+    for (const path of this.#spare.splice(0)) await rm(path, { recursive: true, force: true });
+  }
+}
+
+/** The folder below `path` that the engine may use as it likes. */
+export function scratchOf(path: string): string {
+  return join(path, SCRATCH);
+}
+
+/** Whether the spare folder is at `path` now, and empty: something of an earlier run may have written to it after its end. */
+function renamed(spare: string, path: string): boolean {
+  try {
+    if (!isEmpty(spare)) throw new Error('not empty');
+    renameSync(spare, path);
+    return true;
+  } catch {
+    void rm(spare, { recursive: true, force: true }).catch(() => {});
+    return false;
+  }
+}
+
+function isEmpty(path: string): boolean {
+  const entries = readdirSync(path, { withFileTypes: true });
+  return entries.length === 1 && isScratch(entries[0]!) && readdirSync(scratchOf(path)).length === 0;
+}
+
+function isScratch(entry: Dirent): boolean {
+  return entry.name === SCRATCH && entry.isDirectory();
+}
+
+/** Takes out a few small files, here and now: a thread's turn for each costs ten times as much. False: there is more, and what is left is anyone's guess. */
+function emptied(path: string): boolean {
+  try {
+    const entries = readdirSync(path, { withFileTypes: true });
+    if (entries.length > FEW || !entries.some(isScratch)) return false;
+    for (const entry of entries) {
+      if (isScratch(entry)) continue;
+      const file = join(path, entry.name);
+      if (!entry.isFile() || statSync(file).size > SMALL_BYTES) return false;
+      unlinkSync(file);
+    }
+    return readdirSync(scratchOf(path)).length === 0;
+  } catch {
+    return false;
+  }
+}

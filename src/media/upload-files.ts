@@ -1,0 +1,215 @@
+// The bytes of uploads on a local disk, one file an upload, named by its id. Always true here: `append` answers, well or not, when what it took
+// is on the disk, so that the length of the file is how far its sender has come, whatever breaks.
+
+import { createReadStream, openSync } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { JobsError } from '../jobs/errors.ts';
+import type { Failure } from '../jobs/job.ts';
+import { copyOpened, type FetchObserver, storageFull } from './references.ts';
+
+/** Where the bytes of uploads lie. For one id, one call at a time. */
+export interface UploadBytes extends AsyncDisposable {
+  /** Throws `JobsError` STORAGE_FULL where so many more bytes would leave too little room. */
+  checkRoom(bytes: number): Promise<void>;
+  /** `length`: when it is known. */
+  create(id: string, length: number | undefined): Promise<void>;
+  announce(id: string, length: number): Promise<void>;
+  /** Bytes that are there. */
+  size(id: string): Promise<number>;
+  /** Adds what comes after the `offset` bytes that are there. What came before `chunks` threw is kept. */
+  append(id: string, offset: number, chunks: AsyncIterable<Uint8Array>): Promise<void>;
+  /** All has come: makes it last. */
+  finish(id: string): Promise<void>;
+  /** From the first byte on, or to the one before `end`. Of one that is not finished too, where the store can. */
+  read(id: string, end?: number): AsyncIterable<Uint8Array>;
+  /** As `MediaResolver.fetch`; undefined: done. */
+  fetch(id: string, toPath: string, signal: AbortSignal, observer?: FetchObserver): Promise<Failure | undefined>;
+  /** Unknown ids are fine. */
+  remove(id: string): Promise<void>;
+  /** Everything that is there, finished or not. */
+  ids(): AsyncIterable<string>;
+}
+
+export interface LocalUploadBytesOptions {
+  /** Made when it is not there; this process alone uses it. */
+  readonly dir: string;
+  /** Room that is left to others. */
+  readonly minFreeBytes: number;
+  /** Bytes that its volume has left for this user. */
+  readonly freeBytes?: (dir: string) => Promise<number>;
+}
+
+/** Collected before they are written: large writes cost less, and hashing goes on while one is under way. */
+const WRITE_BYTES = 1024 * 1024;
+const READ_BYTES = 1024 * 1024;
+
+export async function openLocalUploadBytes(options: LocalUploadBytesOptions): Promise<UploadBytes> {
+  await mkdir(options.dir, { recursive: true });
+  return new LocalUploadBytes(options);
+}
+
+class LocalUploadBytes implements UploadBytes {
+  readonly #dir: string;
+  readonly #minFree: number;
+  readonly #freeBytes: (dir: string) => Promise<number>;
+
+  constructor({ dir, minFreeBytes, freeBytes = freeOf }: LocalUploadBytesOptions) {
+    this.#dir = dir;
+    this.#minFree = minFreeBytes;
+    this.#freeBytes = freeBytes;
+  }
+
+  async checkRoom(bytes: number): Promise<void> {
+    const free = await this.#freeBytes(this.#dir);
+    if (free - bytes >= this.#minFree) return;
+    throw new JobsError('exhausted', 'STORAGE_FULL', `the disk for uploads is nearly full: ${free} bytes are left; try again later`, {
+      retryAfterSeconds: 30,
+      metadata: { free_bytes: String(free), kept_free_bytes: String(this.#minFree) },
+    });
+  }
+
+  async create(id: string): Promise<void> {
+    await full(async () => {
+      const file = await open(this.#path(id), 'wx');
+      await file.close();
+      await this.#syncFolder();
+    });
+  }
+
+  async announce(): Promise<void> {}
+
+  async size(id: string): Promise<number> {
+    return (await stat(this.#path(id))).size;
+  }
+
+  async append(id: string, offset: number, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    await full(async () => {
+      const file = await open(this.#path(id), 'r+');
+      const writer = new Appender(file, offset);
+      try {
+        // An earlier write that broke may have left more than it told of.
+        await file.truncate(offset);
+        for await (const chunk of chunks) await writer.add(chunk);
+      } finally {
+        try {
+          await writer.end();
+        } finally {
+          await file.close();
+        }
+      }
+    });
+  }
+
+  async finish(): Promise<void> {}
+
+  read(id: string, end?: number): AsyncIterable<Uint8Array> {
+    return createReadStream(this.#path(id), { highWaterMark: READ_BYTES, end: end === undefined ? undefined : end - 1 });
+  }
+
+  async fetch(id: string, toPath: string, signal: AbortSignal): Promise<undefined> {
+    await copyOpened(openSync(this.#path(id), 'r'), toPath, signal);
+  }
+
+  async remove(id: string): Promise<void> {
+    await rm(this.#path(id), { force: true });
+    // Its row goes next: a file that came back after power loss would be nobody's.
+    await this.#syncFolder();
+  }
+
+  async *ids(): AsyncGenerator<string> {
+    yield* await readdir(this.#dir);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  #path(id: string): string {
+    return join(this.#dir, id);
+  }
+
+  async #syncFolder(): Promise<void> {
+    const folder = await open(this.#dir, 'r');
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  }
+}
+
+/** Writes what it is given in large pieces, one at a time, while the next is collected. */
+class Appender {
+  readonly #file: FileHandle;
+  #at: number;
+  #collected: Uint8Array[] = [];
+  #bytes = 0;
+  #writing: Promise<void> = Promise.resolve();
+  #failed = false;
+
+  constructor(file: FileHandle, at: number) {
+    this.#file = file;
+    this.#at = at;
+  }
+
+  async add(chunk: Uint8Array): Promise<void> {
+    this.#collected.push(chunk);
+    this.#bytes += chunk.length;
+    if (this.#bytes < WRITE_BYTES) return;
+    await this.#writing;
+    this.#write();
+  }
+
+  /** Writes what is left and makes all last. After a failed write: cuts off what it left, and throws its error. */
+  async end(): Promise<void> {
+    try {
+      await this.#writing;
+      this.#write();
+      await this.#writing;
+    } finally {
+      if (this.#failed) await this.#file.truncate(this.#at);
+      await this.#file.datasync();
+    }
+  }
+
+  #write(): void {
+    const chunks = this.#collected;
+    this.#collected = [];
+    this.#bytes = 0;
+    this.#writing = this.#writeAll(chunks);
+    // Its error is thrown to whoever waits for it next.
+    this.#writing.catch(() => {
+      this.#failed = true;
+    });
+  }
+
+  async #writeAll(chunks: Uint8Array[]): Promise<void> {
+    for (let left = chunks; left.length > 0; ) {
+      const { bytesWritten } = await this.#file.writev(left, this.#at);
+      this.#at += bytesWritten;
+      left = after(left, bytesWritten);
+    }
+  }
+}
+
+/** What follows the first `bytes` bytes. */
+function after(chunks: readonly Uint8Array[], bytes: number): Uint8Array[] {
+  let skipped = 0;
+  for (const [i, chunk] of chunks.entries()) {
+    if (skipped + chunk.length > bytes) return [chunk.subarray(bytes - skipped), ...chunks.slice(i + 1)];
+    skipped += chunk.length;
+  }
+  return [];
+}
+
+async function full<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw storageFull(error, 'the disk for uploads is full; try again later');
+  }
+}
+
+async function freeOf(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
+}

@@ -1,0 +1,168 @@
+// Watching the jobs that match a filter, in Redis. The cursor is a number: every change of a job gives it the next number of one order of the
+// whole fleet, so a watcher that comes back, to whichever node, or is slow, reads the latest state of what changed and nothing twice.
+import type { Job } from '../../jobs/job.ts';
+import type { JobChange, JobFilter, JobId } from '../../jobs/ports.ts';
+import { Cursor } from '../cursor.ts';
+import { hasEnded, inScope, inState, mayHaveBeenInState } from '../job-filter.ts';
+import type { Tokens } from '../tokens.ts';
+import type { RedisJob } from './record.ts';
+
+/** Changes that come closer together than this are told together. */
+const COALESCE_MS = 20;
+export const CHANGES_PAGE = 64;
+
+export interface NumberedChange {
+  readonly change: number;
+  readonly stored: RedisJob;
+  readonly shown: Job;
+}
+
+export interface JobChangesOptions {
+  /** Number of the latest change. */
+  readonly latest: () => Promise<number>;
+  /** Changes after a number, `CHANGES_PAGE` at most. */
+  readonly after: (change: number) => Promise<readonly NumberedChange[]>;
+  readonly tokens: Tokens;
+  /** Called with the first watcher, and when the last one has left. */
+  readonly listen: () => Promise<void>;
+  readonly forget: () => void;
+}
+
+export class RedisChanges {
+  readonly #options: JobChangesOptions;
+  readonly #watchers = new Map<Cursor<JobChange>, Watcher>();
+  #timer: NodeJS.Timeout | undefined;
+  #lastWake = 0;
+  #listening: Promise<void> | undefined;
+
+  constructor(options: JobChangesOptions) {
+    this.#options = options;
+  }
+
+  /** Something may have changed. */
+  changed(): void {
+    if (this.#watchers.size === 0 || this.#timer) return;
+    const wait = Math.max(0, this.#lastWake + COALESCE_MS - performance.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#lastWake = performance.now();
+      for (const [cursor, watcher] of [...this.#watchers]) {
+        watcher.stale = true;
+        cursor.wake();
+      }
+    }, wait);
+    this.#timer.unref();
+  }
+
+  /** See `JobStore.watchJobs`. The place is taken now, not when the iteration begins. */
+  watch(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+    const { latest, tokens } = this.#options;
+    const place = latest().then((now) => {
+      const asked = token === undefined ? now : tokens.open('watch', token)?.[0];
+      const known = asked !== undefined && asked <= now;
+      return { at: known ? asked : now, reset: !known };
+    });
+    // Told when the iteration begins.
+    place.catch(() => {});
+    return {
+      [Symbol.asyncIterator]: () => {
+        const watcher = new Watcher(this.#options, filter);
+        const cursor: Cursor<JobChange> = new Cursor({ take: () => watcher.take(cursor), release: (left) => this.#leave(left) }, signal);
+        if (signal.aborted) return cursor;
+        this.#watchers.set(cursor, watcher);
+        this.#listening ??= this.#options.listen();
+        Promise.all([place, this.#listening]).then(
+          ([{ at, reset }]) => {
+            watcher.start(at, reset);
+            cursor.wake();
+          },
+          (error) => {
+            this.#listening = undefined;
+            cursor.fail(error);
+          },
+        );
+        return cursor;
+      },
+    };
+  }
+
+  /** Ends every watcher with an error. */
+  fail(error: unknown): void {
+    clearTimeout(this.#timer);
+    for (const cursor of [...this.#watchers.keys()]) cursor.fail(error);
+  }
+
+  #leave(cursor: Cursor<JobChange>): void {
+    this.#watchers.delete(cursor);
+    if (this.#watchers.size > 0 || !this.#listening) return;
+    this.#listening = undefined;
+    this.#options.forget();
+  }
+}
+
+class Watcher {
+  /** There may be more than has been read. */
+  stale = true;
+  readonly #options: JobChangesOptions;
+  readonly #filter: JobFilter;
+  /** Whether a job that has not ended matched when it was last looked at. Only for filters that a job can enter and leave. */
+  readonly #matched = new Map<JobId, boolean>();
+  #page: NumberedChange[] = [];
+  /** Undefined: not known yet. */
+  #at: number | undefined;
+  #reset = false;
+  #loading = false;
+
+  constructor(options: JobChangesOptions, filter: JobFilter) {
+    this.#options = options;
+    this.#filter = filter;
+  }
+
+  start(at: number, reset: boolean): void {
+    this.#at = at;
+    this.#reset = reset;
+  }
+
+  take(cursor: Cursor<JobChange>): JobChange | undefined {
+    if (this.#at === undefined || this.#loading) return undefined;
+    const { tokens } = this.#options;
+    if (this.#reset) {
+      this.#reset = false;
+      return { job: undefined, watchToken: tokens.seal('watch', [this.#at]), reset: true, matches: true };
+    }
+    for (let next = this.#page.shift(); next; next = this.#page.shift()) {
+      this.#at = next.change;
+      const matches = this.#look(next.stored);
+      if (matches === undefined) continue;
+      return { job: next.shown, watchToken: tokens.seal('watch', [this.#at]), reset: false, matches };
+    }
+    if (this.stale) this.#load(cursor, this.#at);
+    return undefined;
+  }
+
+  #load(cursor: Cursor<JobChange>, at: number): void {
+    this.#loading = true;
+    this.stale = false;
+    this.#options.after(at).then(
+      (page) => {
+        this.#loading = false;
+        this.#page = [...page];
+        if (page.length === CHANGES_PAGE) this.stale = true;
+        cursor.wake();
+      },
+      (error) => cursor.fail(error),
+    );
+  }
+
+  /** Whether the job matches; undefined: it is none of this watcher's. */
+  #look(stored: RedisJob): boolean | undefined {
+    if (!inScope(stored, this.#filter)) return undefined;
+    if (!this.#filter.statuses?.length && this.#filter.errorReason === undefined) return true;
+    const matches = inState(stored, this.#filter);
+    const { jobId } = stored.job;
+    const before = this.#matched.get(jobId) ?? mayHaveBeenInState(stored, this.#filter);
+    if (hasEnded(stored)) this.#matched.delete(jobId);
+    else this.#matched.set(jobId, matches);
+    return matches || before ? matches : undefined;
+  }
+}

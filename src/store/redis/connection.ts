@@ -1,0 +1,328 @@
+// The way to a Redis: where it is, its scripts, and what its errors mean to a caller. Always true here: a command that cannot be answered is
+// refused within seconds and not kept, the connections come back by themselves, and no log line or error holds a password.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
+import { JobsError } from '../../jobs/errors.ts';
+
+/** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
+export interface RedisPlace {
+  readonly kind: 'server' | 'cluster' | 'sentinel';
+  readonly hosts: readonly { readonly host: string; readonly port: number }[];
+  readonly tls: boolean;
+  readonly username: string | undefined;
+  readonly password: string | undefined;
+  readonly database: number;
+  /** Of Sentinel: the name of the service. */
+  readonly master: string | undefined;
+  /** The URL for people: without the password. */
+  readonly shown: string;
+}
+
+const URL_FORM = /^(redis|rediss)(?:\+(cluster|sentinel))?:\/\/(?:([^@/]*)@)?([^/?#]+)(?:\/([^?#]*))?$/;
+const PORTS = { server: 6379, cluster: 6379, sentinel: 26_379 } as const;
+
+/** undefined: it is none. */
+export function parseRedisUrl(url: string): RedisPlace | undefined {
+  const [, scheme, several, login, where, path = ''] = URL_FORM.exec(url) ?? [];
+  if (scheme === undefined || where === undefined) return undefined;
+  const kind = (several ?? 'server') as RedisPlace['kind'];
+  const hosts = where.split(',').map((entry) => {
+    const [, six, name, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(entry) ?? [];
+    return { host: six ?? name ?? '', port: Number(port ?? PORTS[kind]) };
+  });
+  if (hosts.some(({ host, port }) => host === '' || port < 1 || port > 65_535) || (kind === 'server' && hosts.length > 1)) return undefined;
+  const parts = path.split('/').filter((part) => part !== '');
+  const master = kind === 'sentinel' ? parts.shift() : undefined;
+  const database = parts.length === 0 ? 0 : Number(parts[0]);
+  if (parts.length > 1 || !Number.isInteger(database) || database < 0) return undefined;
+  if ((kind === 'sentinel' && master === undefined) || (kind === 'cluster' && database !== 0)) return undefined;
+  const colon = login?.indexOf(':') ?? -1;
+  const user = login === undefined ? '' : colon < 0 ? login : login.slice(0, colon);
+  let username: string;
+  let password: string;
+  try {
+    username = decodeURIComponent(user);
+    password = decodeURIComponent(login !== undefined && colon >= 0 ? login.slice(colon + 1) : '');
+  } catch {
+    return undefined;
+  }
+  const shownLogin = login === undefined ? '' : `${user}${colon >= 0 ? ':***' : ''}@`;
+  return {
+    kind,
+    hosts,
+    tls: scheme === 'rediss',
+    username: username || undefined,
+    password: password || undefined,
+    database,
+    master,
+    shown: `${scheme}${several ? `+${several}` : ''}://${shownLogin}${where}${path === '' ? '' : `/${path}`}`,
+  };
+}
+
+type Client = Redis | Cluster;
+
+const TIMEOUT_MS = 5_000;
+
+function connect(place: RedisPlace, timeoutMs: number): Client {
+  const login = { username: place.username, password: place.password };
+  const tls = place.tls ? {} : undefined;
+  const common: RedisOptions = {
+    ...login,
+    ...(tls && { tls }),
+    lazyConnect: true,
+    connectionName: 'facefusion-jobs',
+    connectTimeout: timeoutMs,
+    // A server that has stopped answering is found out, and the call is answered.
+    socketTimeout: timeoutMs,
+    commandTimeout: timeoutMs,
+    // One try to connect again; after that a call is better refused than kept.
+    maxRetriesPerRequest: 1,
+    maxLoadingRetryTime: 1000,
+    retryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
+    // A failover: the server that we know is a replica now.
+    reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
+    enableAutoPipelining: true,
+  };
+  if (place.kind === 'cluster') {
+    const options: ClusterOptions = {
+      lazyConnect: true,
+      redisOptions: common,
+      enableAutoPipelining: true,
+      maxRedirections: 16,
+      clusterRetryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
+      slotsRefreshTimeout: timeoutMs,
+    };
+    return new Cluster([...place.hosts], options);
+  }
+  if (place.kind === 'sentinel') {
+    const sentinels = [...place.hosts];
+    return new Redis({
+      ...common,
+      db: place.database,
+      sentinels,
+      name: place.master!,
+      ...(tls && { enableTLSForSentinelMode: true, sentinelTLS: tls }),
+    });
+  }
+  const { host, port } = place.hosts[0]!;
+  return new Redis({ ...common, host, port, db: place.database });
+}
+
+/** The part of a pino logger that is used here. */
+export interface ConnectionLog {
+  info(facts: object, message: string): void;
+  warn(facts: object, message: string): void;
+  error(facts: object, message: string): void;
+}
+
+const SCRIPTS = [
+  'open',
+  'submit',
+  'claim',
+  'commit',
+  'tend',
+  'view',
+  'page',
+  'changes',
+  'overview',
+  'usage',
+  'reclaim',
+  'keys',
+  'uploads',
+  'due',
+  'forget',
+] as const;
+export type ScriptName = (typeof SCRIPTS)[number];
+/** What a script answers: bulk strings are Buffers. */
+export type Reply = Buffer | number | null | Reply[];
+/** Each as a command. */
+type Scripts = Record<ScriptName, (...args: unknown[]) => Promise<Reply>>;
+
+const FOLDER = join(import.meta.dirname, 'scripts');
+
+export interface ConnectionOptions {
+  readonly place: RedisPlace;
+  /** Between the braces of the hash tag that begins every key. */
+  readonly fleet: string;
+  readonly log: ConnectionLog | undefined;
+  readonly timeoutMs?: number;
+}
+
+/** Two connections: one for commands, and one that listens. */
+export class RedisConnection {
+  /** Begins every key and channel. */
+  readonly prefix: string;
+  readonly #place: RedisPlace;
+  readonly #commands: Client;
+  readonly #listener: Client;
+  readonly #scripts: Scripts;
+  readonly #listeners = new Map<string, (message: Buffer) => void>();
+  /** Called whenever the listening connection is there again, and may have missed something. */
+  onListening: () => void = () => {};
+  readonly #log: ConnectionLog | undefined;
+  #down = false;
+
+  constructor({ place, fleet, log, timeoutMs = TIMEOUT_MS }: ConnectionOptions) {
+    this.#place = place;
+    this.#log = log;
+    this.prefix = `{${fleet}}:`;
+    this.#commands = connect(place, timeoutMs);
+    this.#listener = connect(place, timeoutMs);
+    const library = readFileSync(join(FOLDER, 'lib.lua'), 'utf8');
+    const scripts: Partial<Scripts> = {};
+    for (const name of SCRIPTS) {
+      const command = `ffjobs_${name}`;
+      const lua = `${library}\n${readFileSync(join(FOLDER, `${name}.lua`), 'utf8')}`;
+      // Sent by its digest, and whole where the server does not know it (a restart, a failover).
+      this.#commands.defineCommand(command, { numberOfKeys: 1, lua });
+      const commands = this.#commands as unknown as Record<string, (...args: unknown[]) => Promise<Reply>>;
+      scripts[name] = commands[`${command}Buffer`]!.bind(this.#commands);
+    }
+    this.#scripts = scripts as Scripts;
+    this.#follow(this.#commands);
+    this.#listener.on('error', () => {});
+    this.#listener.on('ready', () => this.onListening());
+    this.#listener.on('messageBuffer', (channel: Buffer, message: Buffer) => this.#listeners.get(channel.toString())?.(message));
+  }
+
+  /** Connects. Throws an `Error` whose message can be shown as it is. */
+  async open(): Promise<void> {
+    try {
+      await Promise.all([this.#commands.connect(), this.#listener.connect()]);
+    } catch (error) {
+      const why = lastError.get(this.#commands) ?? error;
+      this.disconnect();
+      throw new Error(`cannot open the job store ${this.#place.shown}: ${hint(why)}`);
+    }
+  }
+
+  /** Runs a script. */
+  run(name: ScriptName, args: readonly (string | number | Uint8Array)[]): Promise<Reply> {
+    return this.#answered(this.#scripts[name](this.prefix, ...args.map((arg) => (arg instanceof Uint8Array ? bufferOf(arg) : arg))));
+  }
+
+  get(key: string): Promise<Buffer | null> {
+    return this.#answered(this.#commands.getBuffer(`${this.prefix}${key}`));
+  }
+
+  /** Entries of a stream after an id, oldest first. */
+  entries(key: string, after: string, count: number): Promise<[id: Buffer, fields: Buffer[]][]> {
+    return this.#answered(this.#commands.xrangeBuffer(`${this.prefix}${key}`, `(${after}`, '+', 'COUNT', count));
+  }
+
+  hashes(keys: readonly string[]): Promise<Record<string, string>[]> {
+    return this.#answered(Promise.all(keys.map((key) => this.#commands.hgetall(`${this.prefix}${key}`))));
+  }
+
+  hash(key: string): Promise<Record<string, Buffer>> {
+    return this.#answered(this.#commands.hgetallBuffer(`${this.prefix}${key}`));
+  }
+
+  async put(key: string, field: string, value: Uint8Array): Promise<void> {
+    await this.#answered(this.#commands.hset(`${this.prefix}${key}`, field, bufferOf(value)));
+  }
+
+  async drop(key: string, fields: readonly string[]): Promise<void> {
+    if (fields.length > 0) await this.#answered(this.#commands.hdel(`${this.prefix}${key}`, ...fields));
+  }
+
+  async publish(channel: string, message: Buffer): Promise<void> {
+    await this.#answered(this.#commands.publish(`${this.prefix}${channel}`, message));
+  }
+
+  async ping(): Promise<void> {
+    await this.#answered(this.#commands.ping());
+  }
+
+  /** Answers once the server has it. Messages until `forget` are given to `listener`; some may be lost with the connection. */
+  async listen(channel: string, listener: (message: Buffer) => void): Promise<void> {
+    this.#listeners.set(`${this.prefix}${channel}`, listener);
+    await this.#answered(this.#listener.subscribe(`${this.prefix}${channel}`));
+  }
+
+  forget(channel: string): void {
+    this.#listeners.delete(`${this.prefix}${channel}`);
+    // Where the connection is gone its subscriptions are too.
+    this.#listener.unsubscribe(`${this.prefix}${channel}`).catch(() => {});
+  }
+
+  /** Has the listening connection found out if its server has gone silent. */
+  probe(): void {
+    this.#listener.ping().catch(() => {});
+  }
+
+  /** The facts of INFO. */
+  async facts(): Promise<ReadonlyMap<string, string>> {
+    const text = await this.#answered(this.#commands.info());
+    return new Map(text.split('\r\n').flatMap((line) => (line.includes(':') ? [line.split(/:(.*)/s, 2) as [string, string]] : [])));
+  }
+
+  /** undefined: the server does not say. */
+  async setting(name: string): Promise<string | undefined> {
+    const found = await (this.#commands.config('GET', name) as Promise<string[]>).catch(() => []);
+    return found[1];
+  }
+
+  disconnect(): void {
+    this.#commands.disconnect();
+    this.#listener.disconnect();
+  }
+
+  #follow(client: Client): void {
+    client.on('error', (error: Error) => {
+      lastError.set(client, error);
+      if (this.#down) return;
+      this.#down = true;
+      this.#log?.error({ store: this.#place.shown, problem: error.message }, 'the job store does not answer; trying again until it does');
+    });
+    client.on('ready', () => {
+      if (this.#down) this.#log?.info({ store: this.#place.shown }, 'the job store answers again');
+      this.#down = false;
+    });
+  }
+
+  async #answered<T>(call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw fromRedis(error);
+    }
+  }
+}
+
+/** The client takes other arrays of bytes for text. */
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+const lastError = new WeakMap<Client, Error>();
+
+/** Answers of a server that is there and cannot serve just now. */
+const PASSING =
+  /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MISCONF|NOREPLICAS|BUSY|MOVED|ASK|NOAUTH|WRONGPASS|NOPERM|ERR max number of clients)\b/;
+
+/** What a failing Redis means to a caller. Anything else is a defect and stays one, without the command: its arguments may be secret, and large. */
+function fromRedis(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof JobsError) return error;
+  const cause = new Error(error.message);
+  if (/^OOM\b/.test(error.message)) {
+    return new JobsError('exhausted', 'STORAGE_FULL', 'the job store is out of memory; ask the operator, or try again later', {
+      retryAfterSeconds: 30,
+      cause,
+    });
+  }
+  if (error.name === 'ReplyError' && !PASSING.test(error.message)) return cause;
+  return new JobsError('unavailable', 'STORE_UNAVAILABLE', 'the job store does not answer; try again shortly', {
+    retryAfterSeconds: 2,
+    cause,
+  });
+}
+
+function hint(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'ECONNREFUSED') return 'nothing listens there; start Redis, or correct FFJOBS_STORE';
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'there is no such host; correct FFJOBS_STORE';
+  if (/NOAUTH|WRONGPASS|NOPERM/.test(message)) return 'it does not take this user and password; correct them in FFJOBS_STORE';
+  return message;
+}

@@ -1,0 +1,170 @@
+// A job in Redis: its record as a hash, and the arguments by which one step changes it. Always true here: a `RedisJob` is immutable, and is
+// what the record was at version `ver`.
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import { type Job, JobRequestSchema, JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
+import { dayOf, isSilent, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
+import type { Recent } from '../recent.ts';
+import type { Reply } from './connection.ts';
+
+export interface RedisJob extends Subject {
+  /** Rises by one with each change of the record. */
+  readonly ver: number;
+  readonly tenant: string;
+  readonly place: string;
+  readonly score: number;
+  /** Of the lease that holds it. */
+  readonly token: string | undefined;
+  /** The blob that it refers to: its result's, or the one that its run is about to store. */
+  readonly blob: string;
+  /** Events up to this sequence are trimmed away. */
+  readonly trimmedTo: number;
+  /** The last write made by a lease. */
+  readonly op: string | undefined;
+}
+
+/** In the order of RECORD in lib.lua. */
+type Fields = [
+  ver: Buffer,
+  state: Buffer,
+  request: Buffer,
+  facts: Buffer,
+  tenant: Buffer,
+  place: Buffer,
+  score: Buffer,
+  status: Buffer,
+  token: Buffer | null,
+  node: Buffer | null,
+  blob: Buffer | null,
+  claimed: Buffer | null,
+  ready: Buffer | null,
+  deadline: Buffer | null,
+  op: Buffer | null,
+];
+
+export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
+  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op] = record as Fields;
+  let job = fromBinary(JobSchema, state);
+  job.tenant = tenant.toString();
+  job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);
+  // A claim is made inside Redis, which leaves a note of it; the transition itself has one definition.
+  if (claimed) job = transition(job, { type: 'claim' }, Number(claimed));
+  const [maxAttempts, spent, kills, trimmedTo] = facts.toString().split(' ').map(Number) as [number, number, number, number];
+  return {
+    ver: Number(ver),
+    tenant: tenant.toString(),
+    place: place.toString(),
+    job,
+    held: token !== null,
+    token: token?.toString(),
+    score: Number(score),
+    deadlineMs: deadline && deadline.length > 0 ? Number(deadline) : undefined,
+    maxAttempts,
+    spent,
+    kills,
+    blob: blob?.toString() ?? '',
+    trimmedTo,
+    op: op?.toString(),
+  };
+}
+
+export function encodeState(job: Job): Uint8Array {
+  return toBinary(JobSchema, { ...job, request: undefined });
+}
+
+export function encodeFacts({
+  maxAttempts,
+  spent,
+  kills,
+  trimmedTo,
+}: Pick<RedisJob, 'maxAttempts' | 'spent' | 'kills' | 'trimmedTo'>): string {
+  return `${maxAttempts} ${spent} ${kills} ${trimmedTo}`;
+}
+
+/** What one step, or several together, make of a job. */
+export interface Changed {
+  readonly next: RedisJob;
+  readonly events: readonly JobEvent[];
+  readonly lease: 'keep' | 'pin' | 'end';
+  readonly queue: Step['queue'];
+  readonly keepsUploads?: boolean | undefined;
+  /** Whoever watches all jobs sees it. */
+  readonly visible: boolean;
+}
+
+/** Applies a step: its transition, its state event, and what it does to lease and blob. */
+export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Partial<RedisJob> = {}): Changed {
+  const { change, lease, queue, spent, kills } = step;
+  const job = transition(before.job, change, nowMs);
+  const silent = isSilent(change);
+  if (!silent) job.sequence++;
+  const next: RedisJob = {
+    ...before,
+    ...patch,
+    spent: spent ?? before.spent,
+    kills: kills ?? before.kills,
+    job,
+    held: before.held && lease === 'keep',
+    token: lease === 'keep' ? before.token : undefined,
+    // What a run has pinned is let go with its lease, unless it has become the result.
+    blob: before.held && lease === 'keep' ? before.blob : (job.result?.sha256 ?? ''),
+  };
+  const events = silent ? [] : [eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)];
+  return { next, events, lease, queue, visible: true, keepsUploads: step.keepsUploads };
+}
+
+export function eventOf(job: Job, body: JobEvent['event'], nowMs: number): JobEvent {
+  const event = create(JobEventSchema, { sequence: job.sequence, time: timestampFromMs(nowMs) });
+  event.event = body;
+  return event;
+}
+
+/** Arguments of commit.lua. */
+export function encodeCommit(
+  before: RedisJob,
+  changed: Changed,
+  fence: { token: string; op: string },
+  nowMs: number,
+): (string | Uint8Array)[] {
+  const { next, events, lease, queue, visible } = changed;
+  const { job } = next;
+  const fields: (string | Uint8Array)[] = ['state', encodeState(job), 'facts', encodeFacts(next)];
+  if (next.deadlineMs !== before.deadlineMs) fields.push('deadline', next.deadlineMs === undefined ? '' : `${next.deadlineMs}`);
+  if (job.cancelRequestedAt) fields.push('cancel', '1');
+  const used = usedBy(before.job, job);
+  const ends = isTerminal(job.status) && !isTerminal(before.job.status);
+  if (changed.keepsUploads) fields.push('keeps', '1');
+  if (ends) fields.push('finished', `${timestampMs(job.finishedAt!)}`);
+  if (ends && job.resultExpireTime) fields.push('expires', `${timestampMs(job.resultExpireTime)}`);
+  const args: (string | Uint8Array)[] = [
+    job.jobId,
+    `${before.ver}`,
+    fence.token,
+    fence.op,
+    `${job.status}`,
+    lease,
+    queue === undefined ? '' : queue === 'back' ? 'back' : `${queue.readyAtMs}`,
+    next.blob,
+    job.error?.reason ?? '',
+    visible ? '1' : '',
+    next.trimmedTo > before.trimmedTo ? `${next.trimmedTo + 1}` : '',
+    ends ? `${Math.floor(nowMs / 60_000)}` : '',
+    `${used.bytes}`,
+    `${used.gpuMs}`,
+    `${dayOf(nowMs)}`,
+    `${fields.length / 2}`,
+    ...fields,
+  ];
+  for (const event of events) args.push(`${event.sequence}`, event.event.case!, toBinary(JobEventSchema, event));
+  return args;
+}
+
+/** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */
+export function present({ job }: RedisJob, position: number | null): Job {
+  if (job.status !== JobStatus.QUEUED) return job;
+  if (position === null || position >= 0) return { ...job, queuePosition: position ?? 0 };
+  const waitReason = job.waitReason === WaitReason.SLOT ? WaitReason.QUOTA : job.waitReason;
+  return { ...job, waitReason, queuePosition: -1 - position };
+}

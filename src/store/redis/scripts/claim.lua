@@ -1,0 +1,101 @@
+-- The next job in order goes to a node.
+-- ARGV: token, node, lease in ms, penalty of cold models in turns, above: flow or '', score, tenant, engines (one a line) or '*', warm models (one a line)
+-- A class is `ENGINE|MODEL,MODEL`, either part may be empty. A node whose models are cold for a class takes it a few turns later than its own turn:
+-- the penalty is finite in virtual time between tenants and in times passed over within one, so nothing starves.
+-- Answers {'job', flow, score, record} or {'none', when the next delayed job is due or false}.
+local token, node = ARGV[1], ARGV[2]
+local penalty, above = tonumber(ARGV[4]), ARGV[5] ~= '' and tonumber(ARGV[5])
+local engines, warm = '\n' .. ARGV[8] .. '\n', '\n' .. ARGV[9] .. '\n'
+
+local at = now()
+-- The same command once more, after its answer was lost.
+local held = call('HGET', P .. 'held', token)
+if held then
+  local record = record_of(key_of(held))
+  return {'job', exact(call('HGET', key_of(held), 'flow')), record[7], record}
+end
+promote(at)
+
+local runs, is_warm = {}, {}
+local function look(class)
+  if runs[class] ~= nil then return end
+  local bar = string.find(class, '|', 1, true)
+  local engine = bar and string.sub(class, 1, bar - 1) or ''
+  runs[class] = engine == '' or ARGV[8] == '*' or string.find(engines, '\n' .. engine .. '\n', 1, true) ~= nil
+  is_warm[class] = true
+  if penalty > 0 and bar then
+    for model in string.gmatch(string.sub(class, bar + 1), '[^,]+') do
+      if not string.find(warm, '\n' .. model .. '\n', 1, true) then is_warm[class] = false end
+    end
+  end
+end
+
+-- What the node would take of a tenant: {place, score, cold, class passed over}.
+local function first_of(tenant)
+  local first, best
+  for _, class in ipairs(call('SMEMBERS', P .. 'classes:' .. tenant)) do
+    look(class)
+    if runs[class] then
+      local head = call('ZRANGE', P .. 'class:' .. tenant .. ':' .. class, 0, 0, 'WITHSCORES')
+      local one = {head[1], tonumber(head[2]), not is_warm[class], class}
+      local function before(other) return not other or one[2] < other[2] or (one[2] == other[2] and one[1] < other[1]) end
+      if before(first) then first = one end
+      if is_warm[class] and before(best) then best = one end
+    end
+  end
+  if not first or not first[3] or not best then return first end
+  if tonumber(call('HGET', P .. 'passed', tenant .. ':' .. first[4]) or '0') >= penalty then return first end
+  return {best[1], best[2], false, best[4], first[4]}
+end
+
+local function next_job()
+  local best, key, tenant, start
+  local from = 0
+  while true do
+    local flows = call('ZRANGE', P .. 'flows', from, from + 31, 'WITHSCORES')
+    for i = 1, #flows, 2 do
+      local flow = tonumber(flows[i + 1])
+      if best and flow >= key then return best, key, tenant, start end
+      if above and not (flow < above or (flow == above and flows[i] < ARGV[7])) then from = -1 break end
+      if not (above and flows[i] == ARGV[7]) and may_run(flows[i]) then
+        local one = first_of(flows[i])
+        if one then
+          local its = flow + (one[3] and penalty or 0)
+          if (not best or its < key) and (not above or its < above or (its == above and flows[i] < ARGV[7])) then
+            best, key, tenant, start = one, its, flows[i], flow
+          end
+        end
+      end
+    end
+    if from == -1 or #flows < 64 then break end
+    from = from + 32
+  end
+  if best or not above then return best, key, tenant, start end
+  -- The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now.
+  local flow = call('ZSCORE', P .. 'flows', ARGV[7])
+  local one = flow and first_of(ARGV[7])
+  if one and not one[3] and one[2] < tonumber(ARGV[6]) then return one, tonumber(flow), ARGV[7], tonumber(flow) end
+end
+
+local job, key, tenant, start = next_job()
+if not job then
+  local due = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')
+  return {'none', due[2] or false}
+end
+local place, id = job[1], id_of(job[1])
+if job[5] then call('HINCRBY', P .. 'passed', tenant .. ':' .. job[5], 1) else call('HDEL', P .. 'passed', tenant .. ':' .. job[4]) end
+leave(tenant, job[4], place)
+call('ZREM', P .. 'deadlines', place)
+local _, active = start_of(tenant)
+if start > virtual_now() then call('SET', P .. 'virtual', exact(start)) end
+set_start(tenant, start + 1 / weight_of(tenant), active)
+
+local record = key_of(id)
+call('HINCRBY', record, 'ver', 1)
+call('HSET', record, 'token', token, 'node', node, 'claimed', at, 'flow', exact(key))
+call('HDEL', record, 'ready')
+call('HSET', P .. 'held', token, id)
+call('HINCRBY', P .. 'running', tenant, 1)
+call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)
+changed(place)
+return {'job', exact(key), exact(job[2]), record_of(record)}

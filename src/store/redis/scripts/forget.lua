@@ -1,0 +1,25 @@
+-- A job that has ended has never been. ARGV: id, idempotency key or '', batch or '', labels... Answers 1, or 0 where it is no such job.
+local id = ARGV[1]
+local key = key_of(id)
+local was = call('HMGET', key, 'tenant', 'place', 'status', 'error', 'blob')
+if not was[1] or not terminal(was[3]) then return 0 end
+local tenant, place, reason, blob = was[1], was[2], was[4] or '', was[5] or ''
+call('ZREM', P .. 'jobs:' .. tenant .. ':' .. was[3], place)
+if reason ~= '' then call('ZREM', P .. 'error:' .. reason, place) end
+if ARGV[3] ~= '' then call('ZREM', P .. 'batch:' .. ARGV[3], place) end
+for i = 4, #ARGV do call('ZREM', P .. 'label:' .. ARGV[i], place) end
+call('ZREM', P .. 'ended_jobs', place)
+call('ZREM', P .. 'expiring', place)
+call('ZREM', P .. 'changes', place)
+if blob ~= '' then
+  call('SREM', P .. 'refs:' .. blob, place)
+  if call('EXISTS', P .. 'refs:' .. blob) == 0 then call('SADD', P .. 'unreferenced', blob) end
+end
+if ARGV[2] ~= '' then
+  local idempotency = P .. 'idempotency:' .. #tenant .. ':' .. tenant .. ':' .. ARGV[2]
+  local known = call('GET', idempotency)
+  if known and string.sub(known, -#id - 1) == ' ' .. id then call('DEL', idempotency) end
+end
+uploads_forgotten(id, place)
+call('DEL', key, P .. 'events:' .. id)
+return 1

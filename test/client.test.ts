@@ -1,0 +1,213 @@
+// What a program of one's own meets in `facefusion-jobs/client`: against the real service, and against one that fails as it is told to.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { Webhook } from 'standardwebhooks';
+import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
+import { JobNotSucceeded } from '../src/client/client.ts';
+import { connectJobs, type JobEvent, JobStatus } from '../src/client/node.ts';
+import { isTerminal, statusIn } from '../src/client/watch.ts';
+import { verifyWebhook, WebhookVerificationError } from '../src/client/webhook.ts';
+import { startService } from './api/service.ts';
+import { FakeService } from './cli/fake-service.ts';
+
+const REQUEST = { sourceImages: ['face.jpg'], target: { case: 'targetImage' as const, value: 'target.png' } };
+
+describe('against the service', () => {
+  test('a job is submitted, waited for, and its result fetched', async () => {
+    await using service = await startService();
+    using client = connectJobs(service.baseUrl);
+    const seen: JobEvent[] = [];
+    const job = await client.submitAndWait(
+      { ...REQUEST, parameters: { steps: 3, output: 'the picture' } },
+      { onEvent: (event) => seen.push(event) },
+    );
+    assert.equal(job.status, JobStatus.SUCCEEDED);
+    assert.equal(statusIn(seen.at(-1)!), JobStatus.SUCCEEDED);
+    const { facts, response } = await client.result(job.jobId);
+    assert.equal(await response.text(), 'the picture');
+    assert.equal(facts?.sha256, job.result?.sha256);
+  });
+
+  test('a job that ends otherwise throws with the job and its reason', async () => {
+    await using service = await startService();
+    using client = connectJobs(service.baseUrl);
+    const failing = client.submitAndWait({ ...REQUEST, parameters: { fail: 'NO_SOURCE_FACE', message: 'no face' } });
+    await assert.rejects(failing, (error: JobNotSucceeded) => {
+      assert.ok(error instanceof JobNotSucceeded);
+      assert.equal(error.reason, 'NO_SOURCE_FACE');
+      assert.equal(error.job.status, JobStatus.FAILED);
+      return true;
+    });
+    const refused = client.submitAndWait({ ...REQUEST, parameters: { refuse: 'not this' } });
+    await assert.rejects(refused, (error: JobNotSucceeded) => error.job.status === JobStatus.REFUSED);
+  });
+
+  test('aborting the wait cancels the job, unless it is to go on', async () => {
+    await using service = await startService();
+    using client = connectJobs(service.baseUrl);
+    for (const cancelOnAbort of [true, false]) {
+      const leaving = new AbortController();
+      let jobId = '';
+      const waiting = client.submitAndWait(
+        { ...REQUEST, parameters: { hold_file: join(service.dir, `hold-${cancelOnAbort}`) } },
+        {
+          signal: leaving.signal,
+          cancelOnAbort,
+          onEvent(event) {
+            if (event.event.case === 'snapshot') jobId = event.event.value.job!.jobId;
+            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort();
+          },
+        },
+      );
+      await assert.rejects(waiting);
+      if (!cancelOnAbort) await writeFile(join(service.dir, `hold-${cancelOnAbort}`), '');
+      const ended = await client.wait(jobId).then(
+        (job) => job.status,
+        (error: JobNotSucceeded) => error.job.status,
+      );
+      assert.equal(ended, cancelOnAbort ? JobStatus.CANCELED : JobStatus.SUCCEEDED);
+    }
+  });
+
+  test('a watch goes on over a restart of the service: no event twice, none missing', async () => {
+    await using service = await startService({ PORT: await freePort(), DRAIN_TIMEOUT: '0s' });
+    using client = connectJobs(service.baseUrl);
+    const hold = join(service.dir, 'hold');
+    const { jobId } = await client.submit({ ...REQUEST, parameters: { steps: 4, hold_file: hold, hold_at: 2 }, maxAttempts: 3 });
+    const sequences: number[] = [];
+    let restarted: Promise<void> | undefined;
+    let losses = 0;
+    for await (const event of client.watch(jobId, { after: 0, onLost: () => losses++ })) {
+      if (event.sequence > 0) sequences.push(event.sequence);
+      if (existsSync(`${hold}.held`)) restarted ??= service.restart().then(() => writeFile(hold, ''));
+    }
+    await restarted;
+    assert.ok(losses > 0, 'the connection was lost');
+    assert.deepEqual(
+      sequences,
+      sequences.map((_, index) => index + 1),
+    );
+    assert.ok(isTerminal((await client.wait(jobId)).status));
+  });
+
+  test('files go up from a path, bytes, a Blob and a stream, and are the same upload to the service', async () => {
+    await using service = await startService();
+    using client = connectJobs(service.baseUrl);
+    const path = join(service.inputDir, 'target.png');
+    const bytes = new Uint8Array(await readFile(path));
+    async function* stream() {
+      for (const byte of bytes) yield Uint8Array.of(byte);
+    }
+    let told: [number, number | undefined] | undefined;
+    const uploads = await Promise.all([
+      client.upload(path, { onProgress: (...progress) => (told = progress) }),
+      client.upload(bytes, { filename: 'b.png' }),
+      client.upload(new File([bytes], 'c.png')),
+      client.upload(stream(), { filename: 'd.png' }),
+    ]);
+    assert.equal(new Set(uploads.map(({ sha256 }) => sha256)).size, 1);
+    assert.deepEqual(told, [bytes.length, bytes.length]);
+    const job = await client.submitAndWait({ ...REQUEST, target: { case: 'targetImage' as const, value: uploads[2]!.uri } });
+    assert.equal(job.status, JobStatus.SUCCEEDED);
+  });
+});
+
+describe('a service that asks for patience', () => {
+  const limited = () =>
+    new ConnectError('slow down', Code.ResourceExhausted, undefined, [
+      { desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay: { nanos: 1_000_000 } }) },
+    ]);
+
+  test('is asked again after the time that it names', async () => {
+    await using service = await FakeService.start();
+    const waits: number[] = [];
+    using client = connectJobs(service.url, { retry: { onWait: (_error, delayMs) => waits.push(delayMs) } });
+    service.failures.set('submit', limited);
+    const submitted = client.submit(REQUEST);
+    await until(() => waits.length >= 2);
+    service.failures.clear();
+    await submitted;
+    assert.ok(waits.every((wait) => wait === 1));
+  });
+
+  test('is not asked again when that would take too long, or when it names no time', async () => {
+    await using service = await FakeService.start();
+    using client = connectJobs(service.url, { retry: { patienceMs: 0 } });
+    service.failures.set('submit', limited);
+    await assert.rejects(client.submit(REQUEST), (error: ConnectError) => error.code === Code.ResourceExhausted);
+    service.failures.set('submit', () => new ConnectError('no', Code.ResourceExhausted));
+    using patient = connectJobs(service.url);
+    await assert.rejects(patient.submit(REQUEST), (error: ConnectError) => error.code === Code.ResourceExhausted);
+  });
+
+  test('a submission is sent again under its key when the connection breaks, and without a key it is not', async () => {
+    await using service = await FakeService.start();
+    using client = connectJobs(service.url);
+    let broken = 0;
+    const lose = () => {
+      broken++;
+      service.failures.clear();
+      return new ConnectError('gone', Code.Unavailable);
+    };
+    service.failures.set('submit', lose);
+    await client.submit(REQUEST);
+    assert.equal(broken, 1);
+    service.failures.set('submit', lose);
+    await assert.rejects(client.jobs.submit({ job: REQUEST }), (error: ConnectError) => error.code === Code.Unavailable);
+  });
+});
+
+test('a token goes along with each call', async () => {
+  await using service = await FakeService.start();
+  let asked = 0;
+  using client = connectJobs(service.url, { token: async () => `token-${++asked}` });
+  await client.submit(REQUEST);
+  await client.system.getCapabilities({});
+  assert.equal(asked, 2);
+});
+
+describe('webhooks', () => {
+  const secret = `whsec_${Buffer.from('a secret of 24 bytes ...').toString('base64')}`;
+  const body = JSON.stringify({ type: 'job.succeeded', timestamp: '2025-04-05T14:15:00Z', data: { job_id: 'job_20250405_abc' } });
+  const headers = (at = new Date(), text = body) => ({
+    'webhook-id': 'msg_1',
+    'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
+    'webhook-signature': new Webhook(secret).sign('msg_1', at, text),
+  });
+
+  test('a delivery of ours is read', () => {
+    const event = verifyWebhook(Buffer.from(body), new Headers(headers()), secret);
+    assert.deepEqual([event.id, event.type, event.data.job_id], ['msg_1', 'job.succeeded', 'job_20250405_abc']);
+    assert.equal(verifyWebhook(body, headers(), secret).type, 'job.succeeded');
+  });
+
+  test('one that was changed, is old, unsigned or signed by another is refused', () => {
+    const refused = (text: string, given: Record<string, string>, key = secret) =>
+      assert.throws(() => verifyWebhook(text, given, key), WebhookVerificationError);
+    refused(body.replace('succeeded', 'failed'), headers());
+    refused(body, headers(new Date(Date.now() - 6 * 60_000)));
+    refused(body, {});
+    refused(body, { ...headers(), 'webhook-id': 'msg_2' });
+    refused(body, headers(), `whsec_${Buffer.from('another one of 24 bytes.').toString('base64')}`);
+  });
+});
+
+async function until(done: () => boolean): Promise<void> {
+  while (!done()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+async function freePort(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return String(port);
+}

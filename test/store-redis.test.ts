@@ -1,0 +1,36 @@
+import { randomUUID } from 'node:crypto';
+import { after, before } from 'node:test';
+import type { JobStore } from '../src/jobs/ports.ts';
+import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { describeJobStore } from './contract/job-store.ts';
+import { describeTenantStore } from './contract/tenant-store.ts';
+import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
+
+let server: RedisServer;
+before(async () => {
+  server = await startRedis();
+});
+after(async () => {
+  await server[Symbol.asyncDispose]();
+});
+
+/** A fleet of its own on the one server. */
+async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
+  const fleet = randomUUID();
+  const open = () => openRedisJobStore({ url: server.url, fleet, ...settings });
+  let store: JobStore = await open();
+  return {
+    store,
+    async restart() {
+      await store[Symbol.asyncDispose]();
+      store = await open();
+      return store;
+    },
+    async destroy() {
+      await store[Symbol.asyncDispose]();
+    },
+  };
+}
+
+describeJobStore('Redis', opened);
+describeTenantStore('Redis', opened);

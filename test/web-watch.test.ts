@@ -1,0 +1,171 @@
+// Watching in the browser: what a page shows as jobs go on, end, are cancelled, and as the service goes away and comes back.
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Console, reached, submit, webTest } from './web/browser.ts';
+
+const text = (value: string) => `text=${value}`;
+
+webTest('a job page lives through a restart of the service and tells the whole run', { DRAIN_TIMEOUT: '0s' }, async ({ service, open }) => {
+  const hold = join(service.dir, 'go');
+  const id = await submit(service, { parameters: { steps: 4, hold_at: 2, hold_file: hold, log_lines: 3 }, labels: { project: 'liftoff' } });
+  const page = await open(`/jobs/${id}`);
+  await page.locator('.chip.running').waitFor();
+  await page.locator('.top .live:not(.off)').waitFor();
+  const before = service.baseUrl;
+  await service.app.close();
+  await page.locator('.note.warn', { hasText: 'Not connected since' }).waitFor();
+  // What is known stays on the page while the service is away.
+  assert.equal(await page.locator('h1').textContent(), 'target.png');
+  await service.restart();
+  assert.equal(service.baseUrl, before);
+  await page.locator('.note.warn').waitFor({ state: 'detached' });
+  await writeFile(hold, '');
+  await page.locator('.chip.succeeded').waitFor();
+  const lines = await page.locator('.log li span:last-child').allTextContents();
+  for (const line of ['line 0', 'line 1', 'line 2']) assert.ok(lines.includes(line), `${line} is missing of ${lines.join(' | ')}`);
+  assert.equal(lines.filter((line) => line.startsWith('Succeeded')).length, 1);
+  // A second look, by somebody who was not there, shows the same.
+  await page.reload();
+  await page.locator('.chip.succeeded').waitFor();
+  await page.waitForFunction(`document.querySelectorAll('.log li').length === ${lines.length}`);
+});
+
+webTest('the list follows jobs over one stream, and newer ones wait to be asked for', {}, async ({ service, open }) => {
+  const hold = join(service.dir, 'go');
+  const held = await submit(service, { parameters: { steps: 2, hold_file: hold }, labels: { name: 'first.png' } });
+  const page = await open('/jobs');
+  const row = page.locator('tr', { hasText: 'first.png' });
+  await row.locator('.chip.running').waitFor();
+  for (const name of ['second.png', 'third.png']) await submit(service, { labels: { name } });
+  await page.locator(text('2 newer jobs. Show them')).waitFor();
+  assert.equal(await page.locator('tbody tr[role=row]').count(), 1, 'rows that nobody asked for');
+  await page.locator('.fresh button').click();
+  await page.locator('tr', { hasText: 'third.png' }).waitFor();
+  assert.deepEqual(await page.locator('tbody .name').allTextContents(), ['third.png', 'second.png', 'first.png']);
+  await writeFile(hold, '');
+  await reached(service, held, 'succeeded');
+  for (const name of ['first.png', 'second.png', 'third.png'])
+    await page.locator('tr', { hasText: name }).locator('.chip.succeeded').waitFor();
+  const watching = await page.evaluate(() => performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/Watch')).length);
+  assert.equal(watching, 0, 'streams of single jobs');
+});
+
+webTest('cancelling says what is true at each moment', { CANCEL_GRACE: '2s' }, async ({ service, open }) => {
+  const id = await submit(service, { parameters: { hang_at: 0 } });
+  await reached(service, id, 'processing');
+  const page = await open(`/jobs/${id}`);
+  await page.getByRole('button', { name: 'Cancel job' }).click();
+  await page.locator('.chip.stopping').waitFor();
+  const told = await page.locator('.verdict').textContent();
+  assert.match(told ?? '', /Stopping\. The process is still running.*stopped by force/);
+  assert.equal(await page.locator('.chip.canceled').count(), 0);
+  await page.locator('.chip.canceled').waitFor();
+  await page.locator(text('Canceled at')).waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Cancel job' }).count(), 0);
+});
+
+webTest('an end is told with its reason and what to do next', {}, async ({ service, open }) => {
+  const failed = await submit(service, { parameters: { fail: 'NO_FACE_IN_TARGET', message: 'no face above 0.5' } });
+  const refused = await submit(service, { parameters: { refuse: 'not this' }, labels: { name: 'secret.png' } });
+  await reached(service, failed, 'failed');
+  await reached(service, refused, 'refused');
+  const page = await open(`/jobs/${failed}`);
+  await page.locator('.verdict h2', { hasText: 'Failed: No face found in the target' }).waitFor();
+  assert.match(
+    (await page.locator('.verdict').textContent()) ?? '',
+    /No face above 0\.5\..*The same request would fail again.*NO_FACE_IN_TARGET/,
+  );
+  await page.goto(`${service.baseUrl}/jobs/${refused}`);
+  await page.locator('.verdict h2', { hasText: 'Refused by the content check' }).waitFor();
+  await page.locator(text('No preview of refused content')).waitFor();
+  assert.equal(await page.locator('.stage img, .inputs img').count(), 0, 'pictures of refused content');
+  // With the name that its caller gave, and no picture, in the list too.
+  await page.getByRole('link', { name: 'Jobs' }).first().click();
+  await page
+    .locator('tr', { hasText: shortOf(refused) })
+    .locator('.chip.refused')
+    .waitFor();
+});
+
+webTest('previews come live while a job runs, and go when there is a result', {}, async ({ service, open }) => {
+  const hold = join(service.dir, 'go');
+  const job = { previews: true, parameters: { preview: true, steps: 4, seconds_per_step: 1, hold_file: hold }, target_video: 'target.mp4' };
+  const id = await submit(service, { ...job, target_image: undefined });
+  const page = await open(`/jobs/${id}`);
+  await page.locator(text('No preview yet')).waitFor();
+  await writeFile(hold, '');
+  await page.locator('.stage .cap', { hasText: 'Live preview, frame' }).waitFor();
+  await page.locator('.stats', { hasText: 'of 4' }).waitFor();
+  await page.locator('.chip.succeeded').waitFor();
+  assert.equal(await page.locator('.stage .cap', { hasText: 'preview' }).count(), 0);
+});
+
+webTest('a job that is not there, a page that is not there, a hidden key', {}, async ({ service, open }) => {
+  const page = await open('/jobs/job_20250405_aaaaaaaaaaaa');
+  await page.locator('h1', { hasText: 'There is no such job' }).waitFor();
+  await page.getByRole('link', { name: 'To the list of jobs' }).click();
+  await page.locator(text('No jobs yet')).waitFor();
+  assert.equal(page.url(), `${service.baseUrl}/jobs`);
+});
+
+webTest('keys move, open, search and begin a new job', {}, async ({ service, open }) => {
+  const ids: string[] = [];
+  for (const name of ['a.png', 'b.png', 'c.png']) ids.push(await submit(service, { labels: { name } }));
+  await reached(service, ids[2]!, 'succeeded');
+  const page = await open('/jobs');
+  await page.locator('tbody .name').nth(2).waitFor();
+  await page.keyboard.press('j');
+  await page.keyboard.press('j');
+  await page.waitForFunction(`document.activeElement?.textContent === 'b.png'`);
+  await page.keyboard.press('Enter');
+  await page.locator('h1', { hasText: 'b.png' }).waitFor();
+  await page.goBack();
+  await page.locator('tbody .name').nth(2).waitFor();
+  await page.keyboard.press('/');
+  await page.keyboard.type('c.p');
+  await page.waitForFunction(`document.querySelectorAll('tbody .name').length === 1`);
+  await page.locator('h1').click();
+  await page.keyboard.press('n');
+  await page.locator('h1', { hasText: 'New job' }).waitFor();
+});
+
+webTest('a key is asked for, kept for this tab alone and sent in a header', {}, async (console) => await keys(console));
+
+/** The service knows no keys yet, so what stands before it asks for one. */
+async function keys({ service, browser }: Console): Promise<void> {
+  const context = await browser.newContext({ locale: 'en-GB' });
+  const urls: string[] = [];
+  await context.route('**/facefusion.jobs.v1.*/**', async (route) => {
+    urls.push(route.request().url());
+    if (route.request().headers().authorization === 'Bearer right-key') return await route.continue();
+    await route.fulfill({
+      status: 401,
+      contentType: 'application/json',
+      body: JSON.stringify({ code: 'unauthenticated', message: 'give a key' }),
+    });
+  });
+  const page = await context.newPage();
+  await page.goto(`${service.baseUrl}/jobs`);
+  const field = page.getByLabel('Key', { exact: true });
+  await field.fill('wrong-key');
+  await page.getByRole('button', { name: 'Use this key' }).click();
+  await page.locator(text('does not take this key')).waitFor();
+  await field.fill('right-key');
+  await page.getByRole('button', { name: 'Use this key' }).click();
+  await page.locator(text('No jobs yet')).waitFor();
+  await page.reload();
+  await page.locator(text('No jobs yet')).waitFor();
+  assert.deepEqual(
+    urls.filter((url) => url.includes('key')),
+    [],
+  );
+  assert.equal(await page.evaluate(() => Object.values(localStorage).join(' ').includes('right-key')), false);
+  await page.getByRole('button', { name: 'Forget the key' }).click();
+  await field.waitFor();
+  await context.close();
+}
+
+function shortOf(id: string): string {
+  return id.split('_')[2]!;
+}

@@ -1,0 +1,196 @@
+// What stands around every page: the way from page to page, how the service is, and what stands in the way of talking to it.
+import { useSignalEffect } from '@preact/signals';
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { FleetPage } from './fleet/fleet-page.tsx';
+import { clock, countdown, roughly } from './format.ts';
+import { JobPage } from './job/job-page.tsx';
+import { JobsPage } from './jobs/jobs-page.tsx';
+import { Icon, Mark } from './parts/icons.tsx';
+import { isTyping } from './parts/keys.ts';
+import { Note, now } from './parts/small.tsx';
+import { go, href, page } from './router.ts';
+import { key, keyWanted, useKey } from './service/key.ts';
+import { link, reconnect } from './service/link.ts';
+import { capabilities, slots } from './service/overview.ts';
+import { SubmitPage } from './submit/submit-page.tsx';
+import { switchTheme } from './theme.ts';
+import { switchLanguage, words } from './words/words.ts';
+
+export function App() {
+  const w = words.value;
+  const main = useRef<HTMLElement>(null);
+  const shown = page.value;
+  const first = useRef(true);
+  // A reader that cannot see is told of the new page; the first one it reads by itself.
+  useEffect(() => {
+    if (first.current) first.current = false;
+    else main.current?.focus({ preventScroll: true });
+  }, [shown]);
+  useSignalEffect(() => {
+    const { name } = page.value;
+    const title = {
+      jobs: words.value.jobs,
+      new: words.value.newJob,
+      fleet: words.value.fleet,
+      job: words.value.jobs,
+      unknown: words.value.notFoundTitle,
+    }[name];
+    if (name !== 'job') document.title = `${title} · facefusion-jobs`;
+  });
+  return (
+    <>
+      <a class="skip" href="#main">
+        {w.skip}
+      </a>
+      <Top />
+      <main id="main" tabIndex={-1} ref={main}>
+        {keyWanted.value ? <KeyPanel /> : <LostNote />}
+        {shown.name === 'jobs' && <JobsPage />}
+        {shown.name === 'job' && <JobPage key={shown.id} id={shown.id} />}
+        {shown.name === 'new' && <SubmitPage />}
+        {shown.name === 'fleet' && <FleetPage />}
+        {shown.name === 'unknown' && (
+          <section class="panel empty">
+            <h1>{w.notFoundTitle}</h1>
+            <p>{w.notFoundWhy}</p>
+            <div class="row">
+              <a class="btn primary" href={href('jobs')}>
+                {w.jobs}
+              </a>
+              <a class="btn" href={href('new')}>
+                {w.newJob}
+              </a>
+            </div>
+          </section>
+        )}
+      </main>
+    </>
+  );
+}
+
+addEventListener('keydown', (event) => {
+  if (event.key !== 'n' || event.ctrlKey || event.metaKey || event.altKey || isTyping(event)) return;
+  event.preventDefault();
+  go('new');
+});
+
+function Top() {
+  const w = words.value;
+  const { name } = page.value;
+  const at = (one: string) => (name === one || (one === 'jobs' && name === 'job') ? 'page' : undefined);
+  const { engine } = capabilities.value ?? {};
+  const all = slots.value;
+  const ready = all?.filter(({ state, draining }) => !draining && READY.has(state)).length ?? 0;
+  const { state } = link.value;
+  return (
+    <header class="top">
+      <a class="brand" href={href('jobs')}>
+        <Mark />
+        facefusion-jobs
+      </a>
+      <nav class="nav" aria-label={w.mainMenu}>
+        <a href={href('jobs')} aria-current={at('jobs')}>
+          <Icon name="jobs" />
+          {w.jobs}
+        </a>
+        <a href={href('new')} aria-current={at('new')}>
+          <Icon name="plus" />
+          {w.newJob}
+        </a>
+        <a href={href('fleet')} aria-current={at('fleet')}>
+          <Icon name="fleet" />
+          {w.fleet}
+        </a>
+      </nav>
+      <div class="top-end">
+        <span class={`live${state === 'live' ? '' : ' off'}`} role="status">
+          {state === 'live' ? w.live : state === 'lost' ? w.notLive : w.connecting}
+        </span>
+        {engine && (
+          <span class="only-wide">
+            {engine.name} {engine.version}
+          </span>
+        )}
+        {all && <span class="only-wide">{w.slotsReady(ready, all.length)}</span>}
+        {key.value !== '' && (
+          <button class="btn ghost icon" type="button" aria-label={w.keyForget} title={w.keyForget} onClick={() => useKey('')}>
+            <Icon name="key" />
+          </button>
+        )}
+        <button
+          class="btn ghost"
+          type="button"
+          lang={w.otherLanguage.code}
+          aria-label={w.otherLanguage.title}
+          onClick={() => void switchLanguage()}
+        >
+          {w.otherLanguage.label}
+        </button>
+        <button class="btn ghost icon" type="button" aria-label={w.theme} title={w.theme} onClick={switchTheme}>
+          <Icon name="theme" />
+        </button>
+      </div>
+    </header>
+  );
+}
+
+const READY: ReadonlySet<WorkerState> = new Set([WorkerState.IDLE, WorkerState.BUSY, WorkerState.STOPPING]);
+
+function LostNote() {
+  const state = link.value;
+  if (state.state !== 'lost') return null;
+  const w = words.value;
+  const age = roughly((now.value - state.since) / 1000);
+  return (
+    <Note kind="warn" role="status" action={{ label: w.tryNow, run: reconnect }}>
+      <b>{w.lost(clock(state.since))}</b> {w.lostWhy(age, countdown(Math.max(0, state.retryAt - now.value) / 1000))}
+    </Note>
+  );
+}
+
+function KeyPanel() {
+  const w = words.value;
+  const [text, setText] = useState('');
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), []);
+  return (
+    <section class="panel" aria-labelledby="key-title">
+      <form
+        class="pad stack"
+        onSubmit={(event) => {
+          event.preventDefault();
+          useKey(text);
+          setText('');
+        }}
+      >
+        <h2 id="key-title">{w.keyTitle}</h2>
+        {keyWanted.value === 'wrong' && (
+          <p class="err" role="alert">
+            <Icon name="warn" />
+            <span>{w.keyWrong}</span>
+          </p>
+        )}
+        <div class="row wrap">
+          <label class="sr" for="key-field">
+            {w.key}
+          </label>
+          <input
+            ref={field}
+            class="field"
+            id="key-field"
+            type="password"
+            autocomplete="off"
+            spellcheck={false}
+            value={text}
+            onInput={(event) => setText(event.currentTarget.value)}
+          />
+          <button class="btn primary" type="submit" disabled={text.trim() === ''}>
+            {w.keyUse}
+          </button>
+        </div>
+        <p class="hint">{w.keyWhy}</p>
+      </form>
+    </section>
+  );
+}

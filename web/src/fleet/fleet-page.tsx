@@ -1,0 +1,264 @@
+// The machines: what each slot does, how it is, who waits, and the pace of the work.
+import { signal } from '@preact/signals';
+import { useEffect } from 'preact/hooks';
+import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { type GetOverviewResponse, type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { bytes, msOf, number, percent, roughly } from '../format.ts';
+import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
+import { Icon, type IconName } from '../parts/icons.tsx';
+import { Pair } from '../parts/pair.tsx';
+import { AfterAMoment, Bar, Meter, now } from '../parts/small.tsx';
+import { href } from '../router.ts';
+import { jobService, systemService } from '../service/clients.ts';
+import { poll } from '../service/link.ts';
+import { lastHour, slots } from '../service/overview.ts';
+import { words } from '../words/words.ts';
+import { Throughput } from './throughput.tsx';
+
+type Span = 'hour' | 'day' | 'week';
+const SECONDS: Readonly<Record<Span, bigint>> = { hour: 3600n, day: 86_400n, week: 604_800n };
+const REFRESH_MS: Readonly<Record<Span, number>> = { hour: 5_000, day: 20_000, week: 60_000 };
+
+const span = signal<Span>('hour');
+const spanned = signal<{ readonly span: Span; readonly overview: GetOverviewResponse } | undefined>(undefined);
+/** Jobs that are on a slot now, by id. */
+const running = signal<ReadonlyMap<string, Job>>(new Map());
+
+export function FleetPage() {
+  const w = words.value;
+  const chosen = span.value;
+  useEffect(() => {
+    const stop = new AbortController();
+    void poll(
+      REFRESH_MS[chosen],
+      async (signal) => {
+        spanned.value = { span: chosen, overview: await systemService.getOverview({ window: { seconds: SECONDS[chosen] } }, { signal }) };
+      },
+      stop.signal,
+    ).catch(() => {});
+    return () => stop.abort();
+  }, [chosen]);
+  useEffect(() => {
+    const stop = new AbortController();
+    void poll(
+      1500,
+      async (signal) => {
+        const ids = (slots.value ?? []).map(({ jobId }) => jobId).filter((id) => id !== undefined);
+        const found = await Promise.allSettled(ids.map((jobId) => jobService.get({ jobId }, { signal })));
+        signal.throwIfAborted();
+        const jobs = found.map((one) => (one.status === 'fulfilled' ? one.value.job : undefined)).filter((job) => job !== undefined);
+        running.value = new Map(jobs.filter((job) => !isOver(job.status)).map((job) => [job.jobId, job]));
+      },
+      stop.signal,
+    ).catch(() => {});
+    return () => stop.abort();
+  }, []);
+
+  const all = slots.value;
+  const overview = lastHour.value;
+  const nodes = Map.groupBy(all ?? [], ({ node }) => node);
+  return (
+    <>
+      <div class="head">
+        <h1>{w.fleet}</h1>
+        {all && <span class="meta">{w.fleetPage.sub(nodes.size, all.length)}</span>}
+      </div>
+      {!all || !overview ? (
+        <AfterAMoment>
+          <section class="panel pad" aria-busy="true" aria-label={w.fleetPage.loading}>
+            <span class="skel wide" />
+          </section>
+        </AfterAMoment>
+      ) : (
+        <>
+          <Figures all={all} overview={overview} />
+          <div class="fleet">
+            <div>
+              {all.length === 0 && <section class="panel pad quiet">{w.fleetPage.noSlots}</section>}
+              {[...nodes].map(([node, of]) => (
+                <Node key={node} node={node} slots={of} />
+              ))}
+            </div>
+            <div>
+              <Throughput
+                overview={spanned.value?.span === chosen ? spanned.value.overview : undefined}
+                spans={(['hour', 'day', 'week'] as const).map((one) => ({
+                  label: w.fleetPage[one],
+                  chosen: one === chosen,
+                  choose: () => (span.value = one),
+                }))}
+              />
+              <Queue overview={overview} />
+            </div>
+          </div>
+        </>
+      )}
+    </>
+  );
+}
+
+function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly overview: GetOverviewResponse }) {
+  const w = words.value.fleetPage;
+  const busy = all.filter(({ state }) => state === WorkerState.BUSY || state === WorkerState.STOPPING);
+  const uses = busy.map(({ gpuUtilization }) => gpuUtilization).filter((use) => use !== undefined);
+  const drained = all.filter(({ draining }) => draining).length;
+  const restarting = all.filter(({ state }) => state === WorkerState.BACKING_OFF).length;
+  const figures = [
+    [w.atWork, number(busy.length), w.ofSlots(all.length, drained, restarting)],
+    [
+      w.gpuUse,
+      uses.length > 0 ? percent((100 * uses.reduce((a, b) => a + b, 0)) / uses.length) : '–',
+      uses.length > 0 ? w.gpuMean : w.gpuUnknown,
+    ],
+    [w.waiting, number(overview.totals?.queued ?? 0), w.runningNow(number(overview.totals?.processing ?? 0))],
+    [w.watchers, number(overview.watchers), w.watchersSub],
+  ] as const;
+  return (
+    <section class="totals four" aria-label={words.value.list.totals}>
+      {figures.map(([name, value, small]) => (
+        <div key={name}>
+          <span class="k">{name}</span>
+          <span class="line">
+            <span class="v">{value}</span>
+            <span class="meta">{small}</span>
+          </span>
+        </div>
+      ))}
+    </section>
+  );
+}
+
+function Node({ node, slots: of }: { readonly node: string; readonly slots: readonly Slot[] }) {
+  const w = words.value.fleetPage;
+  const gpus = new Set(of.map(({ gpu }) => gpu).filter((gpu) => gpu !== undefined));
+  const id = `node-${node.replace(/[^\w-]/g, '_')}`;
+  return (
+    <section class="panel" aria-labelledby={id}>
+      <header>
+        <h2 id={id}>{node}</h2>
+        <span class="quiet small">{gpus.size > 0 ? [...gpus].map((gpu) => w.gpu(gpu)).join(', ') : w.cpu}</span>
+        <span class="meta only-wide">
+          {[...new Set(of.map(({ engine }) => engine && `${engine.name} ${engine.version}`))].filter(Boolean).join(', ')}
+        </span>
+      </header>
+      <table class="slots">
+        <thead>
+          <tr>
+            <th scope="col">{w.slotColumn}</th>
+            <th scope="col">{w.stateColumn}</th>
+            <th scope="col">{w.memoryColumn}</th>
+            <th scope="col">{w.jobColumn}</th>
+            <th scope="col">{w.modelsColumn}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {of.map((slot) => (
+            <SlotRow key={slot.slot} slot={slot} />
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+const STATES: Readonly<
+  Record<WorkerState, { readonly look: string; readonly icon: IconName; readonly word: keyof typeof words.value.fleetPage.state }>
+> = {
+  [WorkerState.UNSPECIFIED]: { look: 'queued', icon: 'queued', word: 'starting' },
+  [WorkerState.STARTING]: { look: 'queued', icon: 'queued', word: 'starting' },
+  [WorkerState.IDLE]: { look: 'succeeded', icon: 'check', word: 'idle' },
+  [WorkerState.BUSY]: { look: 'running', icon: 'running', word: 'busy' },
+  [WorkerState.STOPPING]: { look: 'stopping', icon: 'stopping', word: 'stopping' },
+  [WorkerState.BACKING_OFF]: { look: 'stopping', icon: 'again', word: 'restarting' },
+  [WorkerState.CLOSED]: { look: 'canceled', icon: 'canceled', word: 'closed' },
+};
+
+function SlotRow({ slot }: { readonly slot: Slot }) {
+  const w = words.value.fleetPage;
+  const drained = slot.draining && slot.state === WorkerState.IDLE;
+  const { look, icon, word } = drained ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const } : STATES[slot.state];
+  const since = msOf(slot.since);
+  const use = slot.gpuUtilization;
+  const job = slot.jobId === undefined ? undefined : running.value.get(slot.jobId);
+  return (
+    <tr>
+      <td>
+        <b>{w.slot(slot.slot)}</b>
+        <br />
+        <span class="meta">{since === undefined ? '' : w.up(roughly((now.value - since) / 1000), number(slot.jobsDone))}</span>
+      </td>
+      <td>
+        <span class={`chip ${look}`}>
+          <Icon name={icon} />
+          {w.state[word]}
+        </span>
+        {slot.restarts > 0 && <div class="meta">{w.restarts(slot.restarts)}</div>}
+      </td>
+      <td>
+        <div class="row small use">
+          <span>{slot.memoryBytes === undefined ? '' : bytes(slot.memoryBytes)}</span>
+          {use !== undefined && <span class="push quiet">{percent(use * 100)}</span>}
+        </div>
+        {use !== undefined && <Meter value={use * 100} label={words.value.job.gpuUse} />}
+      </td>
+      <td>
+        {job ? (
+          <div class="job">
+            <Pair job={job} />
+            <div>
+              <div class="row">
+                <a class="name clip" href={href(`jobs/${job.jobId}`)}>
+                  {nameOf(job)}
+                </a>
+                <span class="push nowrap">{percent(job.progress)}</span>
+              </div>
+              <Bar job={job} stopping={shownStatus(job) === 'stopping'} />
+            </div>
+          </div>
+        ) : (
+          <span class={slot.problem ? 'why' : 'quiet'}>
+            {slot.problem ?? (slot.state === WorkerState.IDLE && !slot.draining ? w.noJob : '')}
+          </span>
+        )}
+      </td>
+      <td>
+        <div class="models">
+          {slot.warmModels.map((model) => (
+            <span class="tag" key={model}>
+              {model}
+            </span>
+          ))}
+          {slot.warmModels.length === 0 && <span class="meta">{w.noModels}</span>}
+        </div>
+      </td>
+    </tr>
+  );
+}
+
+function Queue({ overview }: { readonly overview: GetOverviewResponse }) {
+  const w = words.value.fleetPage;
+  const queues = overview.queueByTenant.filter(({ queued, processing }) => queued + processing > 0);
+  const most = Math.max(1, ...queues.map(({ queued }) => queued));
+  const all = queues.reduce((sum, { queued }) => sum + queued, 0);
+  return (
+    <section class="panel" aria-labelledby="queue-title">
+      <header>
+        <h2 id="queue-title">{w.queueByTenant}</h2>
+        <span class="meta push">{w.jobsCount(number(all))}</span>
+      </header>
+      {queues.length === 0 && <p class="pad quiet">{w.noQueue}</p>}
+      {queues.map(({ tenant, queued, processing }) => (
+        <div class="tenant" key={tenant}>
+          <div class="row">
+            <b>{tenant}</b>
+            <span class="push">
+              <b>{number(queued)}</b> {w.waitingCount}
+            </span>
+          </div>
+          <Meter value={(100 * queued) / most} />
+          <span class="meta">{w.runningCount(number(processing))}</span>
+        </div>
+      ))}
+    </section>
+  );
+}

@@ -1,0 +1,80 @@
+// The outcome in one sentence, why, and what next. A refusal is not a failure, and `canceled` is said only once the process has ended.
+import { type Job, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { clock, countdown, msOf, roughly } from '../format.ts';
+import { failureWords, type Shown } from '../jobs/status.ts';
+import { Icon, STATUS_ICONS } from '../parts/icons.tsx';
+import { now } from '../parts/small.tsx';
+import { words } from '../words/words.ts';
+
+export function Verdict({ job, status }: { readonly job: Job; readonly status: Shown }) {
+  const w = words.value;
+  if (status === 'stopping') {
+    const asked = msOf(job.cancelRequestedAt) ?? now.value;
+    const force = msOf(job.forceStopAt);
+    const why =
+      job.status === JobStatus.QUEUED || force === undefined
+        ? w.job.stoppingQueued
+        : w.job.stoppingWhy(roughly((now.value - asked) / 1000), countdown((force - now.value) / 1000));
+    return <Words status={status} title={w.job.stoppingTitle} why={why} />;
+  }
+  if (status === 'canceled')
+    return <Words status={status} title={w.job.canceledTitle(clock(msOf(job.finishedAt) ?? now.value))} why={w.job.canceledWhy} />;
+  if (status === 'refused') return <Words status={status} title={w.job.refusedTitle} why={w.job.refusedWhy} next={[w.job.refusedNext]} />;
+  if (status !== 'failed') return null;
+  const reason = job.error?.reason ?? '';
+  const known = w.reasons[reason];
+  const message = job.error?.message || job.errorMessage || '';
+  const attempts = job.attempt > 1 ? w.job.attempts(job.attempt, job.request?.maxAttempts ?? 0) : '';
+  const again = job.error ? (job.error.retryable ? w.job.retryable : w.job.notRetryable) : '';
+  return (
+    <Words
+      status={status}
+      title={w.job.failedTitle(known?.what ?? failureWords(job))}
+      why={[known ? message : '', attempts, again].filter(Boolean).map(sentence).join(' ')}
+      code={reason}
+      next={known?.next ?? []}
+    />
+  );
+}
+
+function sentence(text: string): string {
+  const first = text.slice(0, 1).toUpperCase() + text.slice(1);
+  return /[.!?。！？]$/.test(first) ? first : `${first}.`;
+}
+
+interface WordsProps {
+  readonly status: Shown;
+  readonly title: string;
+  readonly why: string;
+  readonly code?: string;
+  readonly next?: readonly string[];
+}
+
+function Words({ status, title, why, code, next = [] }: WordsProps) {
+  return (
+    <div class="verdict">
+      <Icon name={STATUS_ICONS[status]} />
+      <div>
+        <h2>{title}</h2>
+        <p>
+          {why} {code && <code class="meta">{code}</code>}
+        </p>
+        {next.length > 0 && (
+          <ul class="do">
+            {next.map((one) => (
+              <li key={one}>
+                <Icon name="right" />
+                <span>{marked(one)}</span>
+              </li>
+            ))}
+          </ul>
+        )}
+      </div>
+    </div>
+  );
+}
+
+/** Names between backquotes are the API's. */
+function marked(text: string) {
+  return text.split('`').map((part, i) => (i % 2 === 1 ? <code key={part}>{part}</code> : part));
+}

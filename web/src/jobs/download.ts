@@ -1,0 +1,11 @@
+// Saves a result as a file, under the name that the service gives it.
+import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { resultUrl } from '../service/results.ts';
+
+export function download(job: Job): void {
+  if (job.resultUrl === undefined) return;
+  const link = document.createElement('a');
+  link.href = resultUrl(job.resultUrl);
+  link.download = new URL(link.href).searchParams.get('filename') ?? job.jobId;
+  link.click();
+}

@@ -1,0 +1,57 @@
+// How the service is: its engine, its slots, its queue. Asked for while a page is visible; the answer to each question is one signal.
+import { timestampNow } from '@bufbuild/protobuf/wkt';
+import { signal } from '@preact/signals';
+import type { GetCapabilitiesResponse, GetOverviewResponse, Slot } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { systemService } from './clients.ts';
+import { isPassing } from './errors.ts';
+import { poll } from './link.ts';
+
+export const capabilities = signal<GetCapabilitiesResponse | undefined>(undefined);
+export const slots = signal<readonly Slot[] | undefined>(undefined);
+/** Of the last hour, by the minute. */
+export const lastHour = signal<GetOverviewResponse | undefined>(undefined);
+/** Jobs that ended since midnight. */
+export const today = signal<{ readonly succeeded: number; readonly failed: number; readonly refused: number } | undefined>(undefined);
+
+const EVERY_MS = 4_000;
+const TODAY_MS = 20_000;
+
+/** Asks until `stop`. */
+export async function followOverview(stop: AbortSignal): Promise<void> {
+  let todayAt = Number.NEGATIVE_INFINITY;
+  await poll(
+    EVERY_MS,
+    async (signal) => {
+      const [overview, listed] = await Promise.all([systemService.getOverview({}, { signal }), systemService.listSlots({}, { signal })]);
+      lastHour.value = overview;
+      slots.value = listed.slots;
+      if (capabilities.value === undefined) await askCapabilities(signal);
+      if (performance.now() - todayAt < TODAY_MS) return;
+      today.value = await sinceMidnight(signal);
+      todayAt = performance.now();
+    },
+    stop,
+  );
+}
+
+/** Unknown until the first worker is warm; asked again with the next round. */
+async function askCapabilities(signal: AbortSignal): Promise<void> {
+  try {
+    capabilities.value = await systemService.getCapabilities({}, { signal });
+  } catch (error) {
+    if (!isPassing(error) || signal.aborted) throw error;
+  }
+}
+
+async function sinceMidnight(signal: AbortSignal) {
+  const midnight = new Date().setHours(0, 0, 0, 0);
+  const seconds = timestampNow().seconds - BigInt(Math.floor(midnight / 1000));
+  const { throughput } = await systemService.getOverview({ window: { seconds: seconds > 0n ? seconds : 1n } }, { signal });
+  const sum = { succeeded: 0, failed: 0, refused: 0 };
+  for (const step of throughput) {
+    sum.succeeded += step.succeeded;
+    sum.failed += step.failed;
+    sum.refused += step.refused;
+  }
+  return sum;
+}

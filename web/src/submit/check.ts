@@ -1,0 +1,195 @@
+// What is wrong with the form, told by the service as one types, and sending it off. Always true: the last answer shown is of the last question
+// asked; what waits for an upload is not called missing.
+import { create, fromJson } from '@bufbuild/protobuf';
+import { ConnectError } from '@connectrpc/connect';
+import { computed, effect, signal } from '@preact/signals';
+import { JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import type { ValidateResponse } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
+import { jobService } from '../service/clients.ts';
+import { isPassing, messageOf } from '../service/errors.ts';
+import { capabilities } from '../service/overview.ts';
+import { words } from '../words/words.ts';
+import { afterSubmit, type Draft, draft, inputsOf, labelsOf, request, requestOf } from './draft.ts';
+import { optionLabel } from './options.ts';
+
+export interface Problem {
+  /** Id of the element that it is mended at. */
+  readonly at: string;
+  readonly field: string;
+  readonly text: string;
+  readonly reason: string;
+}
+
+const WAIT_MS = 250;
+
+const answered = signal<{ readonly asked: string; readonly answer: ValidateResponse } | undefined>(undefined);
+/** Why the service could not be asked. */
+export const checkFailure = signal<string | undefined>(undefined);
+export const checking = computed(() => answered.value?.asked !== JSON.stringify(request.value));
+export const answer = computed(() => answered.value?.answer);
+
+let timer: ReturnType<typeof setTimeout> | undefined;
+let asking: AbortController | undefined;
+
+/** Asks the service about each change of the form, until called again. */
+export function startChecking(): () => void {
+  return effect(() => {
+    const json = request.value;
+    const asked = JSON.stringify(json);
+    if (!capabilities.value || answered.peek()?.asked === asked) return;
+    clearTimeout(timer);
+    asking?.abort();
+    timer = setTimeout(() => void ask(json, asked), answered.peek() ? WAIT_MS : 0);
+  });
+}
+
+async function ask(json: object, asked: string): Promise<void> {
+  asking = new AbortController();
+  const { signal: stop } = asking;
+  try {
+    const response = await jobService.validate(
+      { job: fromJson(JobRequestSchema, json as never) },
+      { signal: AbortSignal.any([stop, AbortSignal.timeout(15_000)]) },
+    );
+    answered.value = { asked, answer: response };
+    checkFailure.value = undefined;
+  } catch (error) {
+    if (stop.aborted) return;
+    checkFailure.value = messageOf(error);
+    if (isPassing(error)) timer = setTimeout(() => void ask(json, asked), 3000);
+  }
+}
+
+/** Everything that stands in the way, in the order of the page. */
+export const problems = computed<readonly Problem[]>(() => {
+  const found = [...ours(draft.value), ...theirs(draft.value, answer.value)];
+  return found.filter(({ field }, i) => found.findIndex((one) => one.field === field) === i).sort((a, b) => rank(a.at) - rank(b.at));
+});
+
+/** What can be told without asking. */
+function ours(from: Draft): Problem[] {
+  const w = words.value.submit;
+  const found: Problem[] = [];
+  const processors = capabilities.value?.processors.filter(({ name }) => (from.processors ?? defaultProcessors()).includes(name)) ?? [];
+  if (from.sources.length === 0 && processors.some((one) => one.needsSourceImage))
+    found.push({ at: 'source-add', field: 'source_images', text: w.missingSource, reason: 'REQUIRED' });
+  if (!from.audio && processors.some((one) => one.needsSourceAudio))
+    found.push({ at: 'audio-add', field: 'source_audio', text: w.missingAudio, reason: 'REQUIRED' });
+  if (!from.target) found.push({ at: 'target-add', field: 'target', text: w.missingTarget, reason: 'REQUIRED' });
+  if (from.processors?.length === 0)
+    found.push({ at: 'add-processor', field: 'parameters.processors', text: w.noProcessor, reason: 'REQUIRED' });
+  for (const input of inputsOf(from)) {
+    const state = input.upload?.state.value;
+    if (state?.is === 'failed')
+      found.push({
+        at: `input-${input.id}`,
+        field: `upload ${input.id}`,
+        text: w.uploadFailed(input.name, state.why),
+        reason: 'UPLOAD_FAILED',
+      });
+    else if (!input.upload && input.reference === undefined)
+      found.push({ at: `input-${input.id}`, field: `upload ${input.id}`, text: `${input.name}: ${w.again}`, reason: 'UPLOAD_STOPPED' });
+  }
+  for (const line of labelsOf(from).wrong)
+    found.push({ at: 'labels', field: `labels ${line}`, text: w.labelsWrong(line), reason: 'MALFORMED' });
+  return found;
+}
+
+export function defaultProcessors(): readonly string[] {
+  const value = capabilities.value?.options.find(({ name }) => name === 'processors')?.default?.kind;
+  return value?.case === 'listValue' ? value.value.values.map((one) => String(one.kind.value)) : [];
+}
+
+/** What the service said, without what is only on its way. */
+function theirs(from: Draft, said: ValidateResponse | undefined): Problem[] {
+  const pending = (input: { readonly reference: string | undefined } | undefined) => input !== undefined && input.reference === undefined;
+  const known = from.sources.filter((one) => one.reference !== undefined);
+  return (said?.violations ?? []).flatMap(({ field, description, reason }): Problem[] => {
+    if ((field === 'target' || field === '') && (!from.target || pending(from.target))) return [];
+    if (field === 'source_images' && (from.sources.length === 0 || from.sources.some(pending))) return [];
+    if (field === 'source_audio' && (!from.audio || pending(from.audio))) return [];
+    const source = /^source_images\[(\d+)\]/.exec(field);
+    if (source) {
+      const input = known[Number(source[1])];
+      const n = input ? from.sources.indexOf(input) + 1 : Number(source[1]) + 1;
+      return [{ at: input ? `input-${input.id}` : 'source-add', field, reason, text: `${words.value.submit.sourceN(n)}: ${description}` }];
+    }
+    if (/^target/.test(field))
+      return [
+        { at: from.target ? `input-${from.target.id}` : 'target-add', field, reason, text: `${words.value.submit.target}: ${description}` },
+      ];
+    const name = /^parameters\.([a-z0-9_]+)/.exec(field)?.[1];
+    const option = capabilities.value?.options.find((one) => one.name === name);
+    if (name === 'processors') return [{ at: 'add-processor', field, reason, text: `${words.value.submit.pipeline}: ${description}` }];
+    if (option) return [{ at: `f-${option.name}`, field, reason, text: `${optionLabel(option)}: ${description}` }];
+    return [{ at: AT[field.split('.')[0]!] ?? 'further', field, reason, text: `${field}: ${description}` }];
+  });
+}
+
+const AT: Readonly<Record<string, string>> = {
+  output_format: 'output-format',
+  labels: 'labels',
+  priority: 'priority',
+  max_attempts: 'max-attempts',
+  run_timeout: 'run-minutes',
+};
+const ORDER = [/^(source|input)/, /^audio/, /^target/, /^add-processor/, /^f-/];
+function rank(at: string): number {
+  const place = ORDER.findIndex((pattern) => pattern.test(at));
+  return place < 0 ? ORDER.length : place;
+}
+
+/** The problem of one option. */
+export function problemOf(name: string): Problem | undefined {
+  return problems.value.find((one) => one.at === `f-${name}`);
+}
+
+export const waitsForUpload = computed(() => inputsOf(draft.value).some(({ reference }) => reference === undefined));
+
+export type Sending = { readonly is: 'no' | 'uploading' | 'sending' } | { readonly is: 'failed'; readonly why: string };
+export const sending = signal<Sending>({ is: 'no' });
+/** One for each form that is sent, so that a repeat after a lost answer makes no second job. */
+let idempotency: { readonly of: string; readonly key: string } | undefined;
+
+/** Submits, once all uploads are complete; answers the job's id. Undefined: it was called off, refused, or has problems. */
+export async function submit(): Promise<string | undefined> {
+  if (problems.value.length > 0) return undefined;
+  sending.value = { is: 'uploading' };
+  await uploaded();
+  if (sending.peek().is !== 'uploading') return undefined;
+  if (problems.value.length > 0) {
+    sending.value = { is: 'no' };
+    return undefined;
+  }
+  sending.value = { is: 'sending' };
+  const json = requestOf(draft.value);
+  const of = JSON.stringify(json);
+  if (idempotency?.of !== of) idempotency = { of, key: crypto.randomUUID() };
+  const job = Object.assign(create(JobRequestSchema, fromJson(JobRequestSchema, json as never)), { idempotencyKey: idempotency.key });
+  try {
+    const { job: made } = await jobService.submit({ job }, { signal: AbortSignal.timeout(30_000) });
+    sending.value = { is: 'no' };
+    idempotency = undefined;
+    afterSubmit();
+    return made?.jobId;
+  } catch (error) {
+    sending.value = { is: 'failed', why: ConnectError.from(error).rawMessage };
+    return undefined;
+  }
+}
+
+/** Until nothing is on its way any more, something went wrong, or it was called off. */
+function uploaded(): Promise<void> {
+  return new Promise((resolve) => {
+    let stop: (() => void) | undefined;
+    stop = effect(() => {
+      if (waitsForUpload.value && problems.value.length === 0 && sending.value.is === 'uploading') return;
+      queueMicrotask(() => stop?.());
+      resolve();
+    });
+  });
+}
+
+export function callOff(): void {
+  if (sending.value.is === 'uploading') sending.value = { is: 'no' };
+}

@@ -1,0 +1,223 @@
+// Whether the job can run, how long it would take, and the button. The button can always be pressed: with problems left it goes to the first.
+import { number, roughly, secondsOf } from '../format.ts';
+import { Facts } from '../job/side.tsx';
+import { Icon } from '../parts/icons.tsx';
+import { go } from '../router.ts';
+import { capabilities } from '../service/overview.ts';
+import { words } from '../words/words.ts';
+import { answer, callOff, checkFailure, checking, type Problem, problems, sending, submit } from './check.ts';
+import { change, draft } from './draft.ts';
+import { goToOption } from './options-panel.tsx';
+
+function goTo({ at }: Problem): void {
+  if (at.startsWith('f-')) {
+    goToOption(at.slice(2));
+    return;
+  }
+  const element = document.getElementById(at);
+  const details = element?.closest('details');
+  if (details) details.open = true;
+  element?.focus();
+  element?.scrollIntoView({ block: 'center' });
+}
+
+async function press(): Promise<void> {
+  const [first] = problems.value;
+  if (first) return goTo(first);
+  if (sending.value.is === 'uploading' || sending.value.is === 'sending') return;
+  const id = await submit();
+  if (id !== undefined) go(`jobs/${id}`);
+}
+
+export function SubmitPanel() {
+  const w = words.value.submit;
+  const wrong = problems.value;
+  const state = sending.value;
+  const warnings = answer.value?.warnings ?? [];
+  const estimate = answer.value?.estimate;
+  const wait = secondsOf(estimate?.wait);
+  const run = secondsOf(estimate?.run);
+  const ahead = estimate?.jobsAhead ?? 0;
+  return (
+    <section class="panel" aria-label={w.check}>
+      <div class="pad stack">
+        <div role="status">
+          {wrong.length > 0 ? (
+            <p class="err">
+              <Icon name="warn" />
+              <b>{w.toFix(wrong.length)}</b>
+            </p>
+          ) : (
+            <p class="row ready">
+              <Icon name={checking.value ? 'queued' : 'check'} />
+              <b>{checking.value ? w.checking : w.ready}</b>
+            </p>
+          )}
+        </div>
+        {wrong.length > 0 && (
+          <ol class="numbered problems">
+            {wrong.map((problem) => (
+              <li key={problem.field}>
+                <button class="link" type="button" onClick={() => goTo(problem)}>
+                  {problem.text}
+                </button>
+              </li>
+            ))}
+          </ol>
+        )}
+        {checkFailure.value !== undefined && (
+          <p class="err">
+            <Icon name="warn" />
+            <span>{checkFailure.value}</span>
+          </p>
+        )}
+        {warnings.length > 0 && (
+          <ul class="warned">
+            {warnings.map((warning) => (
+              <li key={warning}>
+                <Icon name="info" />
+                <span lang="en">{warning}</span>
+              </li>
+            ))}
+          </ul>
+        )}
+        <Facts
+          facts={[
+            [w.runsFor, run === undefined ? w.unknown : words.value.about(roughly(Math.max(1, run)))],
+            [
+              w.waitsFor,
+              wait === undefined
+                ? w.unknown
+                : w.aboutAhead(ahead === 0 ? roughly(0) : words.value.about(roughly(wait)), number(ahead), ahead),
+            ],
+            [w.resultFormat, draft.value.outputFormat === '' ? w.sameFormat : draft.value.outputFormat],
+          ]}
+        />
+        {state.is === 'failed' && (
+          <p class="err" role="alert">
+            <Icon name="warn" />
+            <span>
+              <b>{w.sendingFailed}.</b> {state.why}
+            </span>
+          </p>
+        )}
+        <SubmitButton wide />
+        <p class="hint">{wrong.length > 0 ? w.asYouType : w.submitHint}</p>
+        <Further />
+      </div>
+      <div class="submit-bar only-phone">
+        {wrong.length > 0 && (
+          <button class="err link" type="button" onClick={() => goTo(wrong[0]!)}>
+            <Icon name="warn" />
+            <span>{w.toFixShort(wrong.length)}</span>
+          </button>
+        )}
+        <SubmitButton />
+      </div>
+    </section>
+  );
+}
+
+function SubmitButton({ wide }: { readonly wide?: boolean }) {
+  const w = words.value.submit;
+  const state = sending.value.is;
+  if (state === 'uploading') {
+    return (
+      <div class="row wrap">
+        <span class="quiet small" role="status">
+          {w.whenUploaded}
+        </span>
+        <button class="btn push" type="button" onClick={callOff}>
+          {w.dontSend}
+        </button>
+      </div>
+    );
+  }
+  return (
+    <button
+      class={`btn primary${wide ? ' big only-wide' : ' push'}`}
+      type="button"
+      aria-disabled={problems.value.length > 0 || state === 'sending'}
+      onClick={() => void press()}
+    >
+      {state === 'sending' ? w.submitting : w.submit}
+    </button>
+  );
+}
+
+function Further() {
+  const w = words.value.submit;
+  const { priority, labels, maxAttempts, runMinutes, previews, outputFormat, target } = draft.value;
+  const formats = (target?.kind === 'video' ? capabilities.value?.videoFormats : capabilities.value?.imageFormats) ?? [];
+  const number = (text: string) => (text.trim() === '' || !Number.isFinite(Number(text)) ? undefined : Number(text));
+  return (
+    <details>
+      <summary>{w.further}</summary>
+      <div class="further">
+        <label for="output-format">{w.outputFormat}</label>
+        <select
+          class="field"
+          id="output-format"
+          value={outputFormat}
+          onChange={(event) => change({ outputFormat: event.currentTarget.value })}
+        >
+          <option value="">{w.sameFormat}</option>
+          {[...new Set([...formats, ...(outputFormat === '' ? [] : [outputFormat])])].map((format) => (
+            <option key={format} value={format}>
+              {format}
+            </option>
+          ))}
+        </select>
+        <label for="priority">{w.priority}</label>
+        <input
+          class="field"
+          id="priority"
+          type="number"
+          min={-10}
+          max={10}
+          step={1}
+          value={priority}
+          aria-describedby="priority-hint"
+          onInput={(event) => change({ priority: Math.round(number(event.currentTarget.value) ?? 0) })}
+        />
+        <p class="hint" id="priority-hint">
+          {w.priorityHint}
+        </p>
+        <label for="labels">{w.labels}</label>
+        <textarea
+          class="field"
+          id="labels"
+          rows={2}
+          spellcheck={false}
+          value={labels}
+          placeholder={w.labelsHint}
+          onInput={(event) => change({ labels: event.currentTarget.value })}
+        />
+        <label for="max-attempts">{w.attempts}</label>
+        <input
+          class="field"
+          id="max-attempts"
+          type="number"
+          min={1}
+          max={10}
+          step={1}
+          value={maxAttempts ?? ''}
+          onInput={(event) => change({ maxAttempts: number(event.currentTarget.value) })}
+        />
+        <label for="run-minutes">{w.runTimeout}</label>
+        <input
+          class="field"
+          id="run-minutes"
+          type="number"
+          min={1}
+          value={runMinutes ?? ''}
+          onInput={(event) => change({ runMinutes: number(event.currentTarget.value) })}
+        />
+        <label class="check" for="previews">
+          <input id="previews" type="checkbox" checked={previews} onChange={(event) => change({ previews: event.currentTarget.checked })} />
+          {w.previews}
+        </label>
+      </div>
+    </details>
+  );
+}
