@@ -409,7 +409,8 @@ export function readConfig(
   if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
     problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
-  if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
+  // A worker's port tells its health and serves nothing.
+  if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes' && v.ROLE !== 'worker') {
     problems.push(
       `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
         'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
