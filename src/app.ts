@@ -5,7 +5,7 @@ import { extname, join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance } from 'fastify';
-import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -14,6 +14,7 @@ import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
+import { GpuWatch, readGpus } from './gpu/devices.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import { JobsError } from './jobs/errors.ts';
@@ -44,6 +45,7 @@ import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
 import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
+import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -181,12 +183,14 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   let scheduler: Scheduler | undefined;
   const ownSlots = () => scheduler?.slots() ?? [];
+  const gpus = config.role === 'api' ? undefined : opened.last('gpus', await GpuWatch.open(() => readGpus(surroundings.env)));
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
     slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
     workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
+    gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
@@ -256,7 +260,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
   if (config.role !== 'api') {
     const workRoot = join(config.dataDir, 'work');
-    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    const processes = await engineProcesses(config, {
+      env: surroundings.env,
+      root: surroundings.root,
+      workRoot,
+      gpus: gpus?.all.map(({ index }) => index) ?? [],
+    });
     // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
     scheduler = await Scheduler.open({
       node: config.node,
@@ -265,8 +274,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       worker: processes.worker,
       workRoot,
       handOver: processes.isolation?.handOver,
-      prepare: (job, folder, signal, report) =>
-        prepare({ resolver: references, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      gpuUtilization: (index) => gpus?.utilization(index),
+      observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      prepare(job, folder, signal, report) {
+        let known = 0;
+        const counting = (done: number, total: number) => {
+          metrics.jobs.fetched(Math.max(0, done - known));
+          known = done;
+          report(done, total);
+        };
+        return prepare({ resolver: references, probe, report: counting }, fleet.localEngine() ?? fleet.engine(), job, folder, signal);
+      },
       storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
@@ -303,6 +321,24 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
   });
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
+}
+
+/** What the metrics count of a job that has ended or is put back. */
+function figuresOf({ status, error, request, cached, slot, result }: Job, attempt: Timings): EndedJob {
+  const processors = request?.parameters?.processors;
+  return {
+    status: JobStatus[status].toLowerCase(),
+    reason: error?.reason ?? '',
+    processors: Array.isArray(processors) ? processors.map(String) : [],
+    cached,
+    queuedSeconds: attempt.queuedSeconds,
+    prepareSeconds: attempt.prepareSeconds,
+    runSeconds: attempt.runSeconds,
+    storeSeconds: attempt.storeSeconds,
+    slotSeconds: attempt.gpuSeconds,
+    slot: slot ?? '',
+    resultBytes: Number(result?.bytes ?? 0),
+  };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */

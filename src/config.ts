@@ -46,7 +46,8 @@ export interface Config {
   readonly workerMemoryBytes: number;
   /** Of one file that a worker writes; 0: no limit. */
   readonly workerFileBytes: number;
-  readonly slots: number;
+  /** `auto`: one for each GPU. */
+  readonly slots: number | 'auto';
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
   /** Who serves unary calls and server streams over gRPC. */
@@ -280,7 +281,11 @@ export const SETTINGS = {
     'all',
     'all: API and workers in one process; api: no workers; worker: no API, only health and metrics. Both need a Redis store',
   ),
-  SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
+  SLOTS: setting(
+    (value) => (value === 'auto' ? value : integer(1, 256)(value)),
+    '1',
+    'jobs that run at once, each in a worker process of its own; auto: one for each NVIDIA GPU of this machine, or of FFJOBS_GPUS',
+  ),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
   PUBLIC_URL: setting(text, undefined, 'base of the URLs that the service hands out; default: the address it listens on'),
@@ -551,7 +556,7 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 }
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
-const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
+export const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
