@@ -94,19 +94,19 @@ describe('images', () => {
       .split('\n')
       .filter((line) => line.startsWith('!'));
     for (const [, sources] of read('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)) {
-      for (const source of sources!.split(' ')) {
+      for (const source of sources!.split(' ').filter((one) => one !== '.')) {
         assert.ok(globSync(source, { cwd: ROOT }).length > 0, source);
-        if (source !== '.')
-          assert.ok(
-            ignored.some((line) => source.startsWith(line.slice(1))),
-            `${source} is kept out of the build context`,
-          );
+        assert.ok(
+          ignored.some((line) => source.startsWith(line.slice(1))),
+          `${source} is kept out of the build context`,
+        );
       }
     }
   });
 
   test('an image refuses to serve the network until someone says who may call', () => {
-    const env = Object.fromEntries([...read('Dockerfile').matchAll(/\b(FFJOBS_[A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name!, value!]));
+    const instructions = read('Dockerfile').replaceAll(/^#.*$/gm, '');
+    const env = Object.fromEntries([...instructions.matchAll(/\b(FFJOBS_[A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name!, value!]));
     assert.equal(env.FFJOBS_HOST, '0.0.0.0');
     assert.throws(() => readConfig({ ...env, FFJOBS_ENGINE: 'classical' }, '/data'), /FFJOBS_ALLOW_ANONYMOUS/);
   });
