@@ -29,6 +29,7 @@ import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
+import { type HeldInput, readInput } from './job-inputs.ts';
 
 export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
@@ -44,6 +45,7 @@ export interface JobServiceOptions extends AdmissionRules {
   readonly resultUrlTtlMs: number;
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
+  readonly heldInput: HeldInput;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -124,6 +126,11 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
       const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    getInput: async function* ({ jobId, input }, context) {
+      const job = await existing(jobId, context);
+      yield* readInput((reference) => options.heldInput(reference, tenantOf(context)), job, input, context.signal);
     },
 
     async *watch({ jobId, afterSequence }, context) {
