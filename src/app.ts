@@ -7,7 +7,7 @@ import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
-import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -18,6 +18,7 @@ import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
+import { GpuWatch, readGpus } from './gpu/devices.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import type { Caller } from './jobs/caller.ts';
@@ -53,6 +54,7 @@ import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
 import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
+import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -206,12 +208,14 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   let scheduler: Scheduler | undefined;
   const ownSlots = () => scheduler?.slots() ?? [];
+  const gpus = config.role === 'api' ? undefined : opened.last('gpus', await GpuWatch.open(() => readGpus(surroundings.env)));
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
     slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
     workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
+    gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
@@ -284,7 +288,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
   if (config.role !== 'api') {
     const workRoot = join(config.dataDir, 'work');
-    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    const processes = await engineProcesses(config, {
+      env: surroundings.env,
+      root: surroundings.root,
+      workRoot,
+      gpus: gpus?.all.map(({ index }) => index) ?? [],
+    });
     // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
     scheduler = await Scheduler.open({
       node: config.node,
@@ -293,10 +302,18 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       worker: processes.worker,
       workRoot,
       handOver: processes.isolation?.handOver,
-      prepare: async (job, folder, signal, report) => {
+      gpuUtilization: (index) => gpus?.utilization(index),
+      observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      async prepare(job, folder, signal, report) {
         await room.wait(DISK, config.storePatienceMs, signal);
+        let known = 0;
+        const counting = (done: number, total: number) => {
+          metrics.jobs.fetched(Math.max(0, done - known));
+          known = done;
+          report(done, total);
+        };
         return await prepare(
-          { resolver: places.references(job.tenant), probe, report },
+          { resolver: places.references(job.tenant), probe, report: counting },
           fleet.localEngine() ?? fleet.engine(),
           job,
           folder,
@@ -339,6 +356,27 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
   });
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
+}
+
+/** What the metrics count of a job that has ended or is put back. */
+function figuresOf(
+  { status, error, request, cached, result }: Job,
+  { slot, timings }: { readonly slot: string | undefined; readonly timings: Timings },
+): EndedJob {
+  const processors = request?.parameters?.processors;
+  return {
+    status: JobStatus[status].toLowerCase(),
+    reason: error?.reason ?? '',
+    processors: Array.isArray(processors) ? processors.map(String) : [],
+    cached,
+    queuedSeconds: timings.queuedSeconds,
+    prepareSeconds: timings.prepareSeconds,
+    runSeconds: timings.runSeconds,
+    storeSeconds: timings.storeSeconds,
+    slotSeconds: timings.gpuSeconds,
+    slot: slot ?? '',
+    resultBytes: Number(result?.bytes ?? 0),
+  };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
