@@ -22,6 +22,8 @@ export interface Config {
   readonly storeRedis: string | undefined;
   /** Begins the fleet's keys in Redis. */
   readonly fleet: string;
+  /** How long a node of a fleet keeps a job without a word. */
+  readonly leaseMs: number;
   readonly role: 'all' | 'api' | 'worker';
   /** What this machine is called in the list of slots. */
   readonly node: string;
@@ -286,6 +288,11 @@ export const SETTINGS = {
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
   FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  LEASE: setting(
+    duration(2000, 600_000),
+    '30s',
+    'how long a node of a fleet may be silent before its jobs go to another one; the same on all nodes',
+  ),
   NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(
@@ -541,6 +548,7 @@ export function readConfig(
     storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
     storeRedis: v.STORE?.redis,
     fleet: v.FLEET!,
+    leaseMs: v.LEASE!,
     role: v.ROLE!,
     node:
       v.NODE ??
