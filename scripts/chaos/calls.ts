@@ -120,7 +120,7 @@ export class Callers {
         for (const line of lines) {
           if (line === '') continue;
           const event = JSON.parse(line) as EventWords & { readonly error?: { readonly code: string; readonly message: string } };
-          if (event.error && event.error.code !== 'unavailable') {
+          if (event.error && event.error.code !== 'UNAVAILABLE') {
             throw new Violation(`GET ${path} ends with ${event.error.code}: ${event.error.message}`);
           }
           if (event.error) return;

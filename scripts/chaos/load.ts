@@ -53,7 +53,7 @@ async function one({ callers, random, round, spreadMs, ledger, signal }: LoadOpt
   // Some results are the same, so that jobs share a blob.
   const output = random.chance(0.3) ? `shared ${random.int(0, 4)}` : `${key}`;
   const steps = random.int(1, 12);
-  const parameters = { ledger, output, steps, seconds_per_step: random.int(0, 60) / 1000, ...script(kind) };
+  const parameters = { ledger, output, steps, seconds_per_step: random.int(0, 150) / 1000, ...script(kind) };
   const cancelAfter = random.int(0, 1500);
   await delay(random.int(0, spreadMs), undefined, { signal });
   const job: Submitted = {
