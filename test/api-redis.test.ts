@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { type Client, grpcClient, restClient } from './api/clients.ts';
 import { SCENARIOS } from './api/scenarios.ts';
 import { type Service, startService } from './api/service.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 
 let redis: RedisServer;
 before(async () => {

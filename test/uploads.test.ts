@@ -13,7 +13,7 @@ import { openUploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { wantedJob } from './contract/job-store.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;
