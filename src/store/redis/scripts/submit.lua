@@ -1,6 +1,6 @@
 -- One job in, or the job that its idempotency key stands for.
 -- ARGV: id, tenant, class, score, created, deadline or '', idempotency key or '', its digest, how long it is kept, the tenant's limit,
---       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held or '', day, and of the tenant's usage the most
+--       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held, '' for any number, '-' as before, day, and of the tenant's usage the most
 --       bytes or '' and the most ms of engine time that day or '', now, uploads that it names (one a line), labels...
 -- Answers {'created', place, position}, {'known', position, record}, {'reused', id}, {'full', queued}, {'used', bytes, ms} or {'upload', id}.
 local id, tenant, class, score, created, deadline = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -32,7 +32,7 @@ for upload in string.gmatch(ARGV[21], '[^\n]+') do
   local found = call('HMGET', P .. 'upload:' .. upload, 'tenant', 'state', 'expires')
   if found[1] ~= tenant or found[2] ~= 'whole' or tonumber(found[3]) <= tonumber(ARGV[20]) then return {'upload', upload} end
 end
-if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) else call('HSET', P .. 'most', tenant, ARGV[16]) end
+if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[16] ~= '-' then call('HSET', P .. 'most', tenant, ARGV[16]) end
 
 place = string.format('%014d', call('INCR', P .. 'number')) .. id
 call('HSET', key, 'ver', 1, 'state', ARGV[11], 'request', ARGV[12], 'facts', ARGV[13], 'tenant', tenant, 'class', class, 'place', place,
