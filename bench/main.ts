@@ -9,6 +9,7 @@ import { cluster } from './groups/cluster.ts';
 import { engine } from './groups/engine.ts';
 import { get } from './groups/get.ts';
 import { jobs } from './groups/jobs.ts';
+import { media } from './groups/media.ts';
 import { queue } from './groups/queue.ts';
 import { submit } from './groups/submit.ts';
 import { watch } from './groups/watch.ts';
@@ -16,7 +17,7 @@ import { CannotRun, ownProcesses } from './processes.ts';
 import { machine, table, writeJson } from './report.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, engine];
+const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, media, engine];
 
 const usage = () =>
   [

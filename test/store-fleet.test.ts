@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { startRedis } from '../scripts/redis-server.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { describeJobFleet, type Holder, LEASE_MS } from './contract/job-fleet.ts';
 import { startProxy } from './fixtures/redis/proxy.ts';
-import { startRedis } from '../scripts/redis-server.ts';
 
 const CHILD = join(import.meta.dirname, 'contract', 'redis-child.ts');
 

@@ -97,6 +97,7 @@ class Job(BaseModel):
     purged_at: datetime | None
     submitted_by: str | None
     tenant: str | None
+    result_expire_time: datetime | None
     request: JobRequest | None
 
 
