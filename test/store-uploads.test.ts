@@ -7,7 +7,7 @@ import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeUploadRecords } from './contract/upload-records.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 
 let redis: RedisServer;
 before(async () => {

@@ -284,6 +284,11 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
           cutA();
         }
       })();
+      const stop = new AbortController();
+      t.after(() => {
+        cutting = false;
+        stop.abort();
+      });
       const ids: string[] = [];
       const acknowledged = new Map<string, string[]>();
       const submitting = (async () => {
@@ -295,7 +300,7 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
       })();
       const working = async () => {
         const lease = await patiently(() => claim(a)).catch(() => undefined);
-        if (!lease) return;
+        if (!lease) return stop.abort();
         const said: string[] = [];
         const { jobId } = lease.job;
         try {
@@ -327,7 +332,6 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
           await new Promise((resolve) => setTimeout(resolve, 20));
         }
       };
-      const stop = new AbortController();
       const workers = Array.from({ length: 4 }, async () => {
         while (!stop.signal.aborted)
           await Promise.race([working(), new Promise((resolve) => stop.signal.addEventListener('abort', resolve))]);
