@@ -1,32 +1,40 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
-import { mkdir, readFile, stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { mkdir, readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
+import type { SecureContextOptions, TlsOptions } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
 import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
+import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
+import { Fleet } from './fleet.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
+import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
+import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-import type { BlobStore } from './jobs/ports.ts';
-import { openHttp } from './media/http.ts';
+import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
-import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
+import { openPlaces } from './places.ts';
+import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
+import { assertMay, authorize } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
 import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
@@ -40,9 +48,9 @@ import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
-import { openLocalBlobStore } from './store/blobs-local.ts';
+import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
-import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
@@ -64,15 +72,14 @@ export interface Surroundings {
 export interface App {
   /** Base URL of the one port. */
   readonly address: string;
-  readonly scheduler: Scheduler;
+  /** Undefined: this process has no workers. */
+  readonly scheduler: Scheduler | undefined;
   /** Settles, with a sentence, if the engine says at its first start that it cannot run on this machine. Never rejects. */
   readonly unfit: Promise<string>;
   /** Drains, then closes; safe to call twice. */
   close(): Promise<void>;
 }
 
-/** One tenant until callers have identities. */
-const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
@@ -101,9 +108,11 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const store = opened.last('job store', await openSqliteJobStore({ path: config.storePath, log }));
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store, nodes } = await openStore(config, policies, log, opened);
+  const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
+  const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
-  const copies = await openOutputs(config, opened);
   const retention = opened.last(
     'retention',
     new Retention({
@@ -124,20 +133,20 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
     }),
   );
-  const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
-  const probe = config.probe ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
+  const places = await openPlaces({
+    config,
+    policies,
+    given: surroundings.resolvers ?? [],
+    uploads: uploads.resolver,
+    open: (name, one) => opened.last(name, one),
+  });
+  const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
-  /** What the workers last said that they are; known from the first warm one on. */
-  let known: Engine | undefined;
-  const engine = (): Engine => {
-    const facts = scheduler.capabilities();
-    if (facts?.capabilities) known = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
-    if (known) return known;
-    const problem = scheduler.slots().find((slot) => slot.problem)?.problem;
-    throw new JobsError('unavailable', 'ENGINE_NOT_READY', `the engine is not ready yet${problem ? `: ${problem}` : ''}`, {
-      retryAfterSeconds: 1,
-    });
-  };
+  const fleet = opened.last(
+    'fleet',
+    new Fleet({ node: config.node, nodes, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
+  );
+  await fleet.start();
 
   let watchers = 0;
   const watched = {
@@ -151,78 +160,99 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const jobs: JobServiceOptions = {
     store,
     blobs,
-    engine,
-    checkReference: references.check,
-    limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
+    engine: (wanted) => fleet.engine(wanted),
+    checkReference: (reference, field, tenant) => places.references(tenant).check(reference, field, tenant),
+    policyOf: policies.tenant,
+    idempotencyMs: IDEMPOTENCY_MS,
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
-    checkOutput: (uri) => copies.check(uri),
+    checkOutput: (uri, tenant) => places.outputs(tenant).check(uri),
     maxRetentionMs: config.maxRetentionMs,
     reclaim: () => retention.reclaim(),
     baseUrl,
-    tenant: TENANT,
     watched,
     sweepUploads: () => uploads.sweep(),
   };
   const system = {
     version: surroundings.version,
     store,
-    engine,
-    slots: () => scheduler.slots(),
-    referenceSchemes: references.schemes,
+    engine: () => fleet.engine(),
+    slots: () => fleet.slots(),
+    referenceSchemes: (tenant: string) => places.references(tenant).schemes,
+    policyOf: policies.tenant,
     watchers: () => watchers,
   };
   const health = new HealthRegistry();
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
+    { desc: AccessService, implementation: createAccessService({ keys: access.keys, store, policyOf: policies.tenant }) },
   ];
-  const services = [...ours, healthService(health)];
+  /** Of a process that has workers alone, only the health. */
+  const served = config.role === 'worker' ? [] : ours;
+  const services = [...served, healthService(health)];
 
+  let scheduler: Scheduler | undefined;
+  const ownSlots = () => scheduler?.slots() ?? [];
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
-    slotsByState: () => countBy(scheduler.slots().map((slot) => WorkerState[slot.state].toLowerCase())),
+    slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
-    workerRestarts: () => scheduler.slots().reduce((sum, slot) => sum + slot.restarts, 0),
+    workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
-  const webConsole = config.console
-    ? await openConsole({
-        dir: join(surroundings.root, 'web', 'dist'),
-        mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
-      })
-    : undefined;
+  const webConsole =
+    config.console && config.role !== 'worker'
+      ? await openConsole({
+          dir: join(surroundings.root, 'web', 'dist'),
+          mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+        })
+      : undefined;
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
-    restServices: ours,
-    interceptors: interceptors(SELF_VALIDATED),
+    restServices: served,
+    interceptors: interceptors(authorize(guard), SELF_VALIDATED),
+    guard,
+    // A signed URL is the right to one object, whoever has it.
+    openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
     maxBodyBytes: config.maxBodyBytes,
-    tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
+    tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
     grpc: config.grpc,
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
+    openApiHeaders: Object.fromEntries(
+      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+        `${method.parent.typeName}.${method.name}`,
+        [IDEMPOTENCY_HEADER],
+      ]),
+    ),
     async ready() {
-      const slots = scheduler.slots();
-      const warm = known !== undefined || scheduler.capabilities() !== undefined;
-      const facts = { engine: warm ? engine().name : config.engine, engine_version: warm ? engine().version : null, slots: slots.length };
+      const slots = ownSlots();
+      const engine = fleet.isReady ? fleet.engine() : undefined;
+      const warm = config.role === 'worker' ? scheduler?.capabilities() !== undefined : engine !== undefined;
+      const facts = {
+        role: config.role,
+        engine: engine?.name ?? config.engine,
+        engine_version: engine?.version ?? null,
+        slots: slots.length,
+      };
       if (opened.closing) return { ready: false, facts: { ...facts, reason: 'the service is shutting down' } };
-      if (!warm)
-        return {
-          ready: false,
-          facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? 'the first worker is not warm yet' },
-        };
+      if (!warm) {
+        const nobody = config.role === 'api' ? 'no node of the fleet has a warm worker yet' : 'the first worker is not warm yet';
+        return { ready: false, facts: { ...facts, reason: slots.find((slot) => slot.problem)?.problem ?? nobody } };
+      }
       try {
         await store.ping();
       } catch (error) {
@@ -231,9 +261,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       }
       return { ready: true, facts };
     },
-    routes(app) {
+    routes(app, callerOf) {
+      if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
       registerTus(app, { uploads, path: '/api/v1/tus', ...common });
       // Who opens the address in a browser wants to be shown something.
@@ -242,47 +273,55 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
-  const workRoot = join(config.dataDir, 'work');
-  const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
-  // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
-  const scheduler = await Scheduler.open({
-    node: hostname(),
-    store,
-    slots: processes.slots,
-    worker: processes.worker,
-    workRoot,
-    handOver: processes.isolation?.handOver,
-    prepare: (job, folder, signal, report) => prepare({ resolver: references, probe, report }, engine(), job, folder, signal),
-    storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
-    retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
-    storePatienceMs: config.storePatienceMs,
-    runTimeoutMs: config.runTimeoutMs,
-    cancelGraceMs: config.cancelGraceMs,
-    logger: log,
-  });
-  opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
+  if (config.role !== 'api') {
+    const workRoot = join(config.dataDir, 'work');
+    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
+    scheduler = await Scheduler.open({
+      node: config.node,
+      store,
+      slots: processes.slots,
+      worker: processes.worker,
+      workRoot,
+      handOver: processes.isolation?.handOver,
+      prepare: (job, folder, signal, report) =>
+        prepare({ resolver: places.references(job.tenant), probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+      retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
+      storePatienceMs: config.storePatienceMs,
+      runTimeoutMs: config.runTimeoutMs,
+      cancelGraceMs: config.cancelGraceMs,
+      logger: log,
+    });
+    const opening = scheduler;
+    opened.last('workers', { [Symbol.asyncDispose]: () => opening.drain(config.drainTimeoutMs) });
+    fleet.attach(opening);
+  }
 
   address = await server.listen(config.host, config.port);
-  for (const { desc } of ours) health.set(desc.typeName, ServingStatus.SERVING);
+  for (const { desc } of served) health.set(desc.typeName, ServingStatus.SERVING);
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = scheduler
+    const up = fleet
       .slots()
       .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
     health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
-  scheduler.onChange(followWorkers);
+  fleet.onChange = followWorkers;
   followWorkers();
   // First of all when the service goes: whoever asks is told to look elsewhere.
   opened.first(() => health.shutdown());
   const { home, installed } = config.facefusion ?? {};
-  log.info({ address, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir }, 'the service listens');
-  void scheduler.ready.then(() => {
-    const { name, version } = engine();
+  log.info(
+    { address, role: config.role, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir },
+    'the service listens',
+  );
+  void scheduler?.ready.then(() => {
+    const { name, version } = fleet.engine();
     log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
   });
-  return { address, scheduler, unfit: scheduler.unfit, close: () => opened.close() };
+  return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -313,6 +352,12 @@ async function prepare(
     parameters,
   };
 }
+
+const IDEMPOTENCY_HEADER = {
+  name: 'Idempotency-Key',
+  description: 'The same key with the same request gives the same job for 24 h; as idempotency_key in the request',
+  example: 'order-17',
+};
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
 async function storeResult(
@@ -364,6 +409,26 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
   });
 }
 
+/** The job store, and who else is in its fleet. */
+async function openStore(
+  config: Config,
+  policies: Policies,
+  log: Logger,
+  opened: Closing,
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+  const shares = sharesOf(policies);
+  if (config.storeRedis === undefined) {
+    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })), nodes: undefined };
+  }
+  const { openRedisJobStore } = await import('./store/jobs-redis.ts');
+  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
+  if (config.blobsS3 === undefined) {
+    const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
+    log.warn({ blobs: config.blobsPath }, words);
+  }
+  return { store, nodes: store.nodes };
+}
+
 /** The store of results, and the routes that its URLs lead to, where they lead to this service. */
 async function openBlobs(
   config: Config,
@@ -385,44 +450,51 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
-/** The places that results may be copied to. Folders have to be there: one that is not is a disk that is not mounted, or a slip. */
-async function openOutputs({ outputRoots, outputBuckets, s3 }: Config, opened: Closing): Promise<Outputs> {
-  for (const root of outputRoots) {
-    const found = await stat(root).catch(() => undefined);
-    if (!found?.isDirectory()) throw new Error(`FFJOBS_OUTPUT_ROOTS names ${root}, which is not a folder: make it, or correct the setting`);
-  }
-  const folders = outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined;
-  if (outputBuckets.length === 0) return outputs({ folders, s3: undefined });
-  const { openS3Outputs } = await import('./store/outputs-s3.ts');
-  return outputs({ folders, s3: opened.last('copies on S3', openS3Outputs({ connection: s3, buckets: outputBuckets })) });
+/** What the job store has to know of tenants. */
+function sharesOf({ tenant, tenants }: Policies) {
+  return {
+    weights: tenants.size > 0 ? Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])) : undefined,
+    maxRunning: (name: string) => tenant(name).quotas.runningJobs,
+  };
 }
 
-/** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
-  const all = [localFiles(config.inputRoot), uploads, ...given];
-  const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
-  if (schemes.length > 0) {
-    const http = await openHttp({
-      dir: join(config.dataDir, 'downloads'),
-      hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
-      cacheBytes: config.httpCacheBytes,
-      cacheMs: config.httpCacheTtlMs,
-      limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
-    });
-    all.push(opened.last('downloads', http));
-  }
-  if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
-    // The SDK is large; who does not use it does not load it.
-    const { openS3 } = await import('./media/s3.ts');
-    const s3 = openS3({
-      connection: config.s3,
-      buckets: config.s3Buckets,
-      maxBytes: config.maxInputBytes,
-      totalMs: config.fetchTimeoutMs,
-    });
-    all.push(opened.last('s3', s3));
-  }
-  return all;
+async function accessOf(config: Config, { version }: Surroundings, log: Logger, store: JobStore, policies: Policies): Promise<Access> {
+  return await openAccess({
+    keyStore: store.keys,
+    apiKeys: config.apiKeys,
+    tokens: config.jwt,
+    certificates: config.tlsClientCa !== undefined,
+    policies,
+    anonymous: config.anonymousScopes,
+    anonymousRate: config.anonymousRate,
+    countLocal: config.limitLoopback,
+    proxies: config.trustedProxies,
+    audit:
+      config.audit === undefined
+        ? undefined
+        : { to: config.audit === 'stdout' ? (text) => void process.stdout.write(text) : config.audit, maxBytes: config.auditMaxBytes },
+    version,
+    onProblem: (error, what) => log.error({ err: error }, what),
+  });
+}
+
+async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {
+  if (tlsCert === undefined || tlsKey === undefined) return undefined;
+  const [cert, key] = await Promise.all([readFile(tlsCert), readFile(tlsKey)]);
+  if (tlsClientCa === undefined) return { cert, key };
+  // Whose chain does not lead there, or has none, may still have a key or a token: the guard says who is let in.
+  const asking: TlsOptions = { cert, key, ca: await readFile(tlsClientCa), requestCert: true, rejectUnauthorized: false };
+  return asking;
+}
+
+/** Of the ways to upload that are no rpc: whose the upload is. */
+function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+  const rule = guard.ruleOf(UploadService.method.upload);
+  return (request) => {
+    const caller = callerOf(request);
+    assertMay(caller, rule);
+    return caller.identity.tenant;
+  };
 }
 
 /** What lies behind an error that its caller sees in other words. */

@@ -1,8 +1,10 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
 // Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
 import { isIP } from 'node:net';
+import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
+import { SCOPES, type Scope } from './jobs/caller.ts';
 import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import { placeOf, type S3Place } from './s3/names.ts';
@@ -14,7 +16,15 @@ export interface Config {
   readonly metricsPort: number;
   readonly dataDir: string;
   readonly inputRoot: string;
+  /** The SQLite file, where `storeRedis` is not set. */
   readonly storePath: string;
+  /** URL of the fleet's Redis; may hold a password. */
+  readonly storeRedis: string | undefined;
+  /** Begins the fleet's keys in Redis. */
+  readonly fleet: string;
+  readonly role: 'all' | 'api' | 'worker';
+  /** What this machine is called in the list of slots. */
+  readonly node: string;
   readonly blobsPath: string;
   /** Where results are kept on S3, the key a prefix that is empty or ends with '/'; undefined: in `blobsPath`. */
   readonly blobsS3: S3Place | undefined;
@@ -54,6 +64,24 @@ export interface Config {
   readonly corsOrigins: readonly string[];
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
+  /** Authority of client certificates, PEM; undefined: none are asked for. */
+  readonly tlsClientCa: string | undefined;
+  readonly apiKeys: boolean;
+  readonly jwt: JwtConfig | undefined;
+  /** JSON file of tenants, tiers and certificates. */
+  readonly tenants: string | undefined;
+  /** Some way to have an identity is configured: there are tenants. */
+  readonly identities: boolean;
+  /** Scopes of a caller without a credential; undefined: there has to be one. */
+  readonly anonymousScopes: readonly Scope[] | undefined;
+  /** Submits of such a caller, by address; undefined: no limit. */
+  readonly anonymousRate: { readonly points: number; readonly seconds: number } | undefined;
+  readonly limitLoopback: boolean;
+  readonly trustedProxies: readonly string[];
+  /** Path, or stdout; undefined: no audit log. */
+  readonly audit: string | undefined;
+  readonly auditMaxBytes: number;
+  readonly attestation: boolean;
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
@@ -104,6 +132,18 @@ export interface Config {
   /** How long a result waits for a blob store that is full or away. */
   readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
+}
+
+export interface JwtConfig {
+  /** URL or path of a key set. */
+  readonly jwks: string | undefined;
+  readonly secretFile: string | undefined;
+  readonly issuer: string;
+  readonly audience: string;
+  /** Empty: all are of the default tenant. */
+  readonly tenantClaim: string;
+  readonly scopeClaim: string;
+  readonly scopePrefix: string;
 }
 
 /** What is wrong with the configuration, one sentence a problem. */
@@ -167,12 +207,14 @@ const origins: Parse<readonly string[]> = (value) => {
         'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
       );
 };
-const located =
-  (scheme: string, later: RegExp): Parse<string> =>
-  (value) => {
-    if (value.startsWith(`${scheme}:`) && value.length > scheme.length + 1) return value.slice(scheme.length + 1);
-    return new Problem(later.test(value) ? `${scheme}:PATH; '${value.split(':')[0]}' is not part of this version yet` : `${scheme}:PATH`);
-  };
+/** A path, or the URL of a Redis. */
+const store: Parse<{ readonly path?: string; readonly redis?: string }> = (value) => {
+  if (/^sqlite:./.test(value)) return { path: value.slice('sqlite:'.length) };
+  if (/^rediss?(\+cluster|\+sentinel)?:\/\/[^/\s]+/.test(value)) return { redis: value };
+  return new Problem('sqlite:PATH, redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS, and either with +cluster or +sentinel');
+};
+const plainName: Parse<string> = (value) =>
+  /^[\w.-]{1,63}$/.test(value) ? value : new Problem('up to 63 letters, digits, dots, dashes and underscores');
 /** A path, or a place on S3 whose key is made a prefix. */
 const blobs: Parse<string | S3Place> = (value) => {
   if (/^local:./.test(value)) return value.slice('local:'.length);
@@ -210,6 +252,17 @@ const offOr =
     value === 'off' ? 0 : parse(value);
 const user: Parse<string> = (value) =>
   /^[\w.-]+(:[\w.-]+)?$/.test(value) ? value : new Problem('a user, or user:group, by name or number');
+const block = (entry: string) =>
+  isHost(entry) && isIP(entry.split('/')[0]!) !== 0 ? undefined : 'addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
+const scope = (entry: string) => ((SCOPES as readonly string[]).includes(entry) ? undefined : `${SCOPES.join(', ')}, with commas between`);
+const rate: Parse<{ points: number; seconds: number } | undefined> = (value) => {
+  if (value === 'off') return undefined;
+  const [, count, time] = /^(\d{1,6})\/(.+)$/.exec(value) ?? [];
+  const ms = time === undefined ? new Problem('') : duration(1000, 86_400_000)(time);
+  return ms instanceof Problem || Number(count) === 0
+    ? new Problem('a count and a time such as 5/1m or 100/1h, or off')
+    : { points: Number(count), seconds: Math.ceil(ms / 1000) };
+};
 const host = (entry: string) =>
   isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
 const bucket = (entry: string) =>
@@ -225,12 +278,14 @@ const setting = <T>(parse: Parse<T>, fallback: string | undefined, help: string)
 
 /** Every setting by its name after `FFJOBS_`. */
 export const SETTINGS = {
-  HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs FFJOBS_ALLOW_ANONYMOUS'),
+  HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs identities, or FFJOBS_ALLOW_ANONYMOUS'),
   PORT: setting(integer(0, 65_535), '8000', 'the one port for gRPC, gRPC-Web, Connect and REST; 0 takes a free one'),
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
-  STORE: setting(located('sqlite', /^rediss?:/), undefined, 'job store; default sqlite:DATA_DIR/jobs.db'),
+  STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
+  FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(
     text,
@@ -262,7 +317,11 @@ export const SETTINGS = {
   ),
   WORKER_MEMORY: setting(offOr(bytes), 'off', 'memory that a worker may take, in host memory; `off` for no limit'),
   WORKER_FILE_BYTES: setting(offOr(bytes), '200G', 'largest file that a worker may write; `off` for no limit'),
-  ROLE: setting(oneOf('all'), 'all', 'all: API and worker in one process'),
+  ROLE: setting(
+    oneOf('all', 'api', 'worker'),
+    'all',
+    'all: API and workers in one process; api: no workers; worker: no API, only health and metrics. Both need a Redis store',
+  ),
   SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
@@ -274,7 +333,36 @@ export const SETTINGS = {
   ),
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
-  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
+  TLS_CLIENT_CA: setting(
+    text,
+    undefined,
+    'authority of client certificates in PEM: callers may have one, and FFJOBS_TENANTS says whose it is',
+  ),
+  API_KEYS: setting(oneOf('on', 'off'), 'off', 'on: callers have API keys, made by `ffjobs keys create`'),
+  JWT_JWKS: setting(text, undefined, 'callers have tokens (JWT): https URL or file of the key set of their issuer'),
+  JWT_SECRET_FILE: setting(text, undefined, 'likewise: file with the secret (at least 32 bytes) that tokens are signed with'),
+  JWT_ISSUER: setting(text, undefined, 'claim `iss` that tokens must have'),
+  JWT_AUDIENCE: setting(text, undefined, 'claim `aud` that tokens must have'),
+  JWT_TENANT_CLAIM: setting(text, 'tenant', 'claim, or JSON pointer such as /org/id, with the tenant; `none`: all are of one tenant'),
+  JWT_SCOPE_CLAIM: setting(text, 'scope', 'likewise: scopes, as a text with blanks between or a list'),
+  JWT_SCOPE_PREFIX: setting(text, '', 'what stands before each scope of this service in that claim, such as ffjobs:'),
+  TENANTS: setting(text, undefined, 'JSON file of tenants: tiers, quotas, roots, buckets, denied options, certificates'),
+  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: callers without a credential are let in, on other addresses than loopback too'),
+  ANONYMOUS_SCOPES: setting(
+    list(scope),
+    '',
+    'what they may: read, submit, admin; default: read,submit, and admin too where only this machine can call',
+  ),
+  ANONYMOUS_SUBMITS: setting(rate, '5/1m', 'how often each of their addresses may submit; `off` for no limit'),
+  LIMIT_LOOPBACK: setting(oneOf('yes', 'no'), 'no', 'yes: that limit is for callers on this machine too'),
+  TRUSTED_PROXIES: setting(list(block), '', 'addresses and CIDR blocks of proxies whose X-Forwarded-For is believed, with commas between'),
+  AUDIT: setting(
+    text,
+    'auto',
+    'audit log: a file, stdout or off; auto: DATA_DIR/audit/audit.jsonl, unless only this machine can call without identity',
+  ),
+  AUDIT_MAX_BYTES: setting(bytes, '100M', 'size from which the audit log begins a new file; none is ever deleted'),
+  ATTESTATION: setting(oneOf('optional', 'required'), 'optional', 'required: a job without a statement of consent is refused'),
   GRPC: setting(
     oneOf('own', 'connect'),
     'own',
@@ -368,7 +456,7 @@ export function readConfig(
     const given = env[`FFJOBS_${name}`];
     const used = given === undefined || given === '' ? fallback : given;
     const value = used === undefined ? undefined : parse(used);
-    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${given}'; allowed: ${value.allowed}`);
+    if (value instanceof Problem) problems.push(`FFJOBS_${name} is '${withoutPassword(given!)}'; allowed: ${value.allowed}`);
     else values[name] = value;
   }
   const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
@@ -389,12 +477,34 @@ export function readConfig(
   if (v.TEST_SYNTHETIC_MODELS === '1' && v.HOST !== undefined && !isLoopback(v.HOST)) {
     problems.push('FFJOBS_TEST_SYNTHETIC_MODELS=1 is for tests, which listen on loopback: its results are no results');
   }
-  if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
+  if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
+    problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
+  }
+  const tokens = v.JWT_JWKS !== undefined || v.JWT_SECRET_FILE !== undefined;
+  const identities = v.API_KEYS === 'on' || tokens || v.TLS_CLIENT_CA !== undefined;
+  const local = v.HOST !== undefined && isLoopback(v.HOST);
+  if (v.HOST !== undefined && !local && !identities && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
       `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
-        'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
+        'Set FFJOBS_API_KEYS=on (or FFJOBS_JWT_JWKS, or FFJOBS_TLS_CLIENT_CA), listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
     );
   }
+  for (const name of ['JWT_ISSUER', 'JWT_AUDIENCE'] as const) {
+    if (tokens && v[name] === undefined)
+      problems.push(`FFJOBS_${name} is missing: without it tokens that were made for others would be taken`);
+  }
+  if (v.JWT_JWKS !== undefined && /^[a-z]+:\/\//i.test(v.JWT_JWKS) && !isSafeUrl(v.JWT_JWKS)) {
+    problems.push(`FFJOBS_JWT_JWKS is '${v.JWT_JWKS}'; allowed: an https URL (http on this machine alone), or the path of a file`);
+  }
+  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined)
+    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TLS_CERT and FFJOBS_TLS_KEY');
+  if (v.TLS_CLIENT_CA !== undefined && v.TENANTS === undefined) {
+    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TENANTS, which says for whom certificates stand');
+  }
+  if (identities && v.ALLOW_ANONYMOUS !== 'yes' && v.ANONYMOUS_SCOPES?.length) {
+    problems.push('FFJOBS_ANONYMOUS_SCOPES says what strangers may, and none are let in: set FFJOBS_ALLOW_ANONYMOUS=yes, or leave it out');
+  }
+  const anonymous = identities && v.ALLOW_ANONYMOUS !== 'yes' ? undefined : anonymousScopes(v.ANONYMOUS_SCOPES, local && !identities);
   if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
@@ -418,7 +528,16 @@ export function readConfig(
     metricsPort: v.METRICS_PORT!,
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
-    storePath: path(v.STORE) ?? resolve(dataDir, 'jobs.db'),
+    storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
+    storeRedis: v.STORE?.redis,
+    fleet: v.FLEET!,
+    role: v.ROLE!,
+    node:
+      v.NODE ??
+      (hostname()
+        .replace(/[^\w.-]/g, '-')
+        .slice(0, 63) ||
+        'node'),
     blobsPath: path(typeof v.BLOBS === 'string' ? v.BLOBS : undefined) ?? resolve(dataDir, 'blobs'),
     blobsS3: typeof v.BLOBS === 'string' ? undefined : v.BLOBS,
     engine,
@@ -443,6 +562,28 @@ export function readConfig(
     corsOrigins: Object.freeze([...v.CORS_ORIGINS!]),
     tlsCert: path(v.TLS_CERT),
     tlsKey: path(v.TLS_KEY),
+    tlsClientCa: path(v.TLS_CLIENT_CA),
+    apiKeys: v.API_KEYS === 'on',
+    jwt: tokens
+      ? Object.freeze({
+          jwks: v.JWT_JWKS !== undefined && /^https?:/.test(v.JWT_JWKS) ? v.JWT_JWKS : path(v.JWT_JWKS),
+          secretFile: path(v.JWT_SECRET_FILE),
+          issuer: v.JWT_ISSUER!,
+          audience: v.JWT_AUDIENCE!,
+          tenantClaim: v.JWT_TENANT_CLAIM === 'none' ? '' : v.JWT_TENANT_CLAIM!,
+          scopeClaim: v.JWT_SCOPE_CLAIM!,
+          scopePrefix: v.JWT_SCOPE_PREFIX!,
+        })
+      : undefined,
+    tenants: path(v.TENANTS),
+    identities,
+    anonymousScopes: anonymous,
+    anonymousRate: v.ANONYMOUS_SUBMITS,
+    limitLoopback: v.LIMIT_LOOPBACK === 'yes',
+    trustedProxies: Object.freeze([...v.TRUSTED_PROXIES!]),
+    audit: auditOf(v.AUDIT!, dataDir, cwd, identities || !local),
+    auditMaxBytes: v.AUDIT_MAX_BYTES!,
+    attestation: v.ATTESTATION === 'required',
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
@@ -521,7 +662,25 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 }
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
-const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
+const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
+
+/** Whoever can reach a service that only this machine can may do everything with it. */
+function anonymousScopes(given: readonly string[] | undefined, onlyLocal: boolean): readonly Scope[] {
+  if (given?.length) return Object.freeze([...given] as Scope[]);
+  return Object.freeze<Scope[]>(onlyLocal ? ['read', 'submit', 'admin'] : ['read', 'submit']);
+}
+
+function auditOf(given: string, dataDir: string, cwd: string, reachable: boolean): string | undefined {
+  if (given === 'off') return undefined;
+  if (given === 'auto') return reachable ? resolve(dataDir, 'audit', 'audit.jsonl') : undefined;
+  return given === 'stdout' ? given : resolve(cwd, given);
+}
+
+function isSafeUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname } = new URL(text);
+  return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')));
+}
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
@@ -534,4 +693,8 @@ function isHost(entry: string): boolean {
   if (isIP(entry) !== 0) return true;
   const [, address, name] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(entry) ?? [];
   return address === undefined ? name !== undefined && /^[\w.-]+$/.test(name) : isIP(address) === 6;
+}
+
+function withoutPassword(value: string): string {
+  return value.replace(/:[^:@/]*@/, ':***@');
 }

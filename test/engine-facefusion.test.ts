@@ -61,7 +61,7 @@ for (const checkout of found) {
       const events = await untilTerminal(client, job_id as string);
       return { job: await client.get(job_id as string), events };
     };
-    const pid = () => service.app.scheduler.slots()[0]!.pid!;
+    const pid = () => service.app.scheduler!.slots()[0]!.pid!;
 
     test('is what the service says that it runs on', async () => {
       const ready = (await (await fetch(new URL('/readyz', service.baseUrl))).json()) as Json;

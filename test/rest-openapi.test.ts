@@ -16,6 +16,7 @@ const options = {
     'bookstore.v1.GENRE_POETRY': 'x',
   },
   text: ['bookstore.v1.WatchBookResponse'],
+  headers: { 'bookstore.v1.BookService.CreateBook': [{ name: 'Shelf-Key', description: 'Of the shelf', example: 'k1' }] },
   security: { schemes: { key: { type: 'apiKey', in: 'header', name: 'x-api-key' } }, optional: true },
   extra: { paths: { '/api/v1/uploads': { post: { operationId: 'upload', responses: { 201: { description: 'Uploaded' } } } } } },
 };
@@ -26,6 +27,12 @@ test('the document is valid OpenAPI 3.1', async () => {
   const result = await new Validator().validate(structuredClone(document));
   assert.deepEqual(result.errors ?? [], []);
   assert.equal(result.valid, true);
+});
+
+test('a header that an implementation heeds is a parameter of its method and of no other', () => {
+  const named = (operation: Json) => ((operation.parameters ?? []) as Json[]).filter(({ name }) => name === 'Shelf-Key').length;
+  const { get, post } = document.paths['/api/v1/books'];
+  assert.deepEqual([named(post), named(get)], [1, 0]);
 });
 
 test('every route is an operation, with an id of its own', () => {

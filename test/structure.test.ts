@@ -13,10 +13,27 @@ type Sources = ReadonlyMap<string, string>;
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['app.ts', 'cli', 'cli/remote'],
   // The composition root: the one place that knows all adapters.
-  'app.ts': ['config.ts', 'engine-process.ts', 'rpc', 'rest', 'gpu', 'store', 'media', 's3', 'access', 'notify', 'telemetry', 'jobs'],
+  'app.ts': [
+    'config.ts',
+    'engine-process.ts',
+    'fleet.ts',
+    'places.ts',
+    'rpc',
+    'rest',
+    'gpu',
+    'store',
+    'media',
+    's3',
+    'access',
+    'notify',
+    'telemetry',
+    'jobs',
+  ],
+  'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
   'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
+  'fleet.ts': ['gpu', 'jobs', 'rpc'],
   'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
   // What others import to call a service: the contract and nothing else.
   client: [],

@@ -3,15 +3,17 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
+import { basename, join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
 import { JobsError } from '../src/jobs/errors.ts';
-import type { UploadFacts } from '../src/jobs/ports.ts';
+import type { JobStore, UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
 import { openLocalUploadBytes } from '../src/media/upload-files.ts';
 import { openUploads } from '../src/media/uploads.ts';
+import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { wantedJob } from './contract/job-store.ts';
+import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;
@@ -24,14 +26,28 @@ interface Settings {
   readonly minFreeBytes?: number;
 }
 
-async function open(t: TestContext, settings: Settings = {}) {
+/** Opens the records' store, the same one again with the same arguments. */
+type OpenStore = (home: string, now: () => number) => Promise<JobStore>;
+
+let redis: RedisServer;
+before(async () => {
+  redis = await startRedis();
+});
+after(() => redis[Symbol.asyncDispose]());
+
+const STORES: Readonly<Record<string, OpenStore>> = {
+  SQLite: (home, now) => openSqliteJobStore({ path: join(home, 'jobs.db'), now }),
+  Redis: (home, now) => openRedisJobStore({ url: redis.url, fleet: basename(home), now }),
+};
+
+async function openWorld(t: TestContext, openStore: OpenStore, settings: Settings = {}) {
   const home = await mkdtemp(join(tmpdir(), 'ffjobs-uploads-'));
   const dir = join(home, 'uploads');
   const clock = { now: Date.UTC(2025, 3, 5) };
   const disk = { free: 1e12 };
   const limits = { maxUploads: settings.maxUploads ?? 100, maxBytes: settings.quotaBytes ?? 1e9, ttlMs: HOUR_MS };
   const start = async () => {
-    const store = await openSqliteJobStore({ path: join(home, 'jobs.db'), now: () => clock.now });
+    const store = await openStore(home, () => clock.now);
     const bytes = await openLocalUploadBytes({ dir, minFreeBytes: settings.minFreeBytes ?? 0, freeBytes: async () => disk.free });
     return { store, bytes, uploads: await openUploads({ records: store.uploads, bytes, maxBytes: 100_000, limits }) };
   };
@@ -86,109 +102,173 @@ async function refusal(call: Promise<unknown>): Promise<JobsError> {
   return error;
 }
 
-describe('uploads', { concurrency: 4 }, () => {
-  it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
-    const { receive, uploads, dir, clock, files, store } = await open(t);
-    const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
-    assert.match(upload.uri, /^upload:\/\/[0-9a-f]{32}$/);
-    const { uri: _, ...facts } = upload;
-    assert.deepEqual(facts, { sha256: sha256(JPEG), bytes: JPEG.length, mediaType: 'image/jpeg', expiresMs: clock.now + HOUR_MS });
-    assert.deepEqual(await files(), [upload.uri.slice('upload://'.length)]);
-    assert.equal((await store.uploads.get(upload.uri.slice('upload://'.length)))?.filename, 'passwd.png');
-    assert.equal(await uploads.resolver.check(upload.uri, 'field', 'one'), undefined);
-    assert.equal((await uploads.resolver.check(upload.uri, 'field', 'two'))?.reason, 'UPLOAD_NOT_FOUND');
-    const to = join(dir, '..', 'copy');
-    assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
-    assert.deepEqual(await readFile(to), JPEG);
-    assert.notEqual((await receive(JPEG)).uri, upload.uri);
-  });
+for (const [name, openStore] of Object.entries(STORES)) {
+  describe(`uploads, their records in ${name}`, { concurrency: 4 }, () => {
+    const open = (t: TestContext, settings?: Settings) => openWorld(t, openStore, settings);
 
-  it('that are too large are refused, at once when that is announced', async (t) => {
-    const { receive, files, uploads } = await open(t);
-    assert.equal((await refusal(receive(JPEG, { bytes: 100_001 }))).reason, 'UPLOAD_TOO_LARGE');
-    let asked = 0;
-    const endless = (async function* () {
-      for (;;) {
-        asked++;
+    it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
+      const { receive, uploads, dir, clock, files, store } = await open(t);
+      const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
+      assert.match(upload.uri, /^upload:\/\/[0-9a-f]{32}$/);
+      const { uri: _, ...facts } = upload;
+      assert.deepEqual(facts, { sha256: sha256(JPEG), bytes: JPEG.length, mediaType: 'image/jpeg', expiresMs: clock.now + HOUR_MS });
+      assert.deepEqual(await files(), [upload.uri.slice('upload://'.length)]);
+      assert.equal((await store.uploads.get(upload.uri.slice('upload://'.length)))?.filename, 'passwd.png');
+      assert.equal(await uploads.resolver.check(upload.uri, 'field', 'one'), undefined);
+      assert.equal((await uploads.resolver.check(upload.uri, 'field', 'two'))?.reason, 'UPLOAD_NOT_FOUND');
+      const to = join(dir, '..', 'copy');
+      assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
+      assert.deepEqual(await readFile(to), JPEG);
+      assert.notEqual((await receive(JPEG)).uri, upload.uri);
+    });
+
+    it('that are too large are refused, at once when that is announced', async (t) => {
+      const { receive, files, uploads } = await open(t);
+      assert.equal((await refusal(receive(JPEG, { bytes: 100_001 }))).reason, 'UPLOAD_TOO_LARGE');
+      let asked = 0;
+      const endless = (async function* () {
+        for (;;) {
+          asked++;
+          yield JPEG;
+        }
+      })();
+      assert.equal((await refusal(uploads.receive({ tenant: 'one', filename: 'x' }, endless, NEVER))).reason, 'UPLOAD_TOO_LARGE');
+      assert.equal(asked, 5);
+      assert.deepEqual(await files(), []);
+    });
+
+    it('that are not what was announced are refused', async (t) => {
+      const { receive, files } = await open(t);
+      for (const facts of [{ bytes: JPEG.length + 1 }, { bytes: JPEG.length - 1 }, { sha256: sha256(randomBytes(3)) }]) {
+        assert.equal((await refusal(receive(JPEG, facts))).reason, 'UPLOAD_CORRUPT');
+      }
+      assert.equal((await refusal(receive(Buffer.alloc(0)))).reason, 'UPLOAD_CORRUPT');
+      assert.deepEqual(await files(), []);
+    });
+
+    it('of other kinds are refused as soon as that can be told', async (t) => {
+      const { receive, uploads, files } = await open(t);
+      let asked = 0;
+      const text = (async function* () {
+        for (let i = 0; i < 10; i++) {
+          asked++;
+          yield Buffer.from('<!doctype html>'.repeat(300));
+        }
+      })();
+      const error = await refusal(uploads.receive({ tenant: 'one', filename: 'face.jpg' }, text, NEVER));
+      assert.deepEqual([error.kind, error.violations[0]?.reason], ['invalid', 'UNSUPPORTED_MEDIA_TYPE']);
+      assert.equal(asked, 1);
+      assert.equal((await refusal(receive(Buffer.from('short')))).kind, 'invalid');
+      assert.deepEqual(await files(), []);
+    });
+
+    it('that break off leave nothing', async (t) => {
+      const { uploads, files } = await open(t);
+      const broken = (async function* () {
         yield JPEG;
+        throw new Error('the connection broke');
+      })();
+      await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, broken, NEVER), /the connection broke/);
+      const leave = new AbortController();
+      const left = (async function* () {
+        yield JPEG;
+        leave.abort();
+        yield JPEG;
+      })();
+      await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, left, leave.signal), { name: 'AbortError' });
+      assert.deepEqual(await files(), []);
+    });
+
+    it('outlive a restart, and go when they expire', async (t) => {
+      const world = await open(t);
+      const first = await world.receive(JPEG);
+      world.clock.now += HOUR_MS / 2;
+      const second = await world.receive(JPEG);
+      // Of nobody, such as what an older version has left.
+      await writeFile(join(world.dir, 'a'.repeat(32)), 'half');
+      await writeFile(join(world.dir, 'other.json'), '{}');
+      await world.restart();
+      assert.equal((await world.files()).length, 2);
+      assert.equal(await world.uploads.resolver.check(first.uri, 'field', 'one'), undefined);
+      world.clock.now += HOUR_MS / 2;
+      assert.equal((await world.uploads.resolver.check(first.uri, 'source_images[0]', 'one'))?.reason, 'UPLOAD_NOT_FOUND');
+      await world.uploads.sweep();
+      assert.deepEqual(await world.files(), [second.uri.slice('upload://'.length)]);
+      assert.equal(await world.uploads.resolver.check(second.uri, 'field', 'one'), undefined);
+    });
+
+    it('are turned away before the disk is full, those that are still coming counted, and leave nothing when it is', async (t) => {
+      const { disk, receive, files, uploads } = await open(t, { minFreeBytes: 50_000 });
+      disk.free = 120_000;
+      let go = () => {};
+      const going = new Promise<void>((resolve) => {
+        go = resolve;
+      });
+      const slow = (async function* () {
+        yield JPEG.subarray(0, 10_000);
+        await going;
+        yield JPEG.subarray(10_000);
+      })();
+      const first = uploads.receive({ tenant: 'one', filename: 'a', bytes: JPEG.length }, slow, NEVER);
+      while ((await files()).length === 0) await new Promise(setImmediate);
+      const refused = await refusal(receive(JPEG, { bytes: 60_001 }));
+      assert.deepEqual([refused.kind, refused.reason, refused.retryAfterSeconds], ['exhausted', 'STORAGE_FULL', 30]);
+      go();
+      await first;
+      disk.free = 49_999;
+      assert.equal((await refusal(receive(JPEG))).reason, 'STORAGE_FULL');
+      assert.equal((await files()).length, 1);
+      disk.free = 1e9;
+      await receive(JPEG);
+    });
+
+    it('whose job was purged are gone at once, and a job that waits keeps its own', async (t) => {
+      const { receive, job, uploads, files, clock, dir } = await open(t);
+      const upload = await receive(JPEG);
+      const { cancel, purge } = await job(upload.uri);
+      clock.now += 2 * HOUR_MS;
+      await uploads.sweep();
+      const to = join(dir, '..', 'copy');
+      const digests: string[] = [];
+      const observer = { progress: () => {}, digested: (digest: string) => void digests.push(digest) };
+      assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER, observer), undefined);
+      assert.deepEqual([await readFile(to), digests], [JPEG, [sha256(JPEG)]]);
+      await cancel();
+      await purge();
+      await uploads.sweep();
+      assert.deepEqual(await files(), []);
+    });
+
+    it('in pieces go on after a restart, with the digest of all', async (t) => {
+      const world = await open(t);
+      const id = world.uploads.newId();
+      await world.uploads.create(id, { tenant: 'one', filename: 'a.jpg', bytes: JPEG.length, sha256: sha256(JPEG) }, '');
+      const broken = (async function* () {
+        yield JPEG.subarray(0, 5000);
+        throw new Error('the connection broke');
+      })();
+      await assert.rejects(world.uploads.append(id, 'one', 0, broken), /the connection broke/);
+      assert.equal((await world.uploads.find(id, 'one')).offset, 5000);
+      assert.equal((await refusal(world.uploads.append(id, 'two', 5000, chunked(JPEG)))).reason, 'UPLOAD_NOT_FOUND');
+      assert.equal((await refusal(world.uploads.append(id, 'one', 0, chunked(JPEG)))).reason, 'UPLOAD_CONFLICT');
+      await world.restart();
+      assert.equal((await world.uploads.resolver.check(`upload://${id}`, 'f', 'one'))?.reason, 'UPLOAD_INCOMPLETE');
+      assert.equal(await world.uploads.append(id, 'one', 5000, chunked(JPEG.subarray(5000))), JPEG.length);
+      assert.equal((await world.uploads.get(id, 'one'))?.sha256, sha256(JPEG));
+    });
+
+    it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
+      const { uploads, dir } = await open(t);
+      const { resolver } = uploads;
+      for (const id of ['nothing', '../../etc/passwd', '0'.repeat(32), '', 'tmp']) {
+        const violation = await resolver.check(`upload://${id}`, 'source_images[0]', 'one');
+        assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
+        const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
+        assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
       }
-    })();
-    assert.equal((await refusal(uploads.receive({ tenant: 'one', filename: 'x' }, endless, NEVER))).reason, 'UPLOAD_TOO_LARGE');
-    assert.equal(asked, 5);
-    assert.deepEqual(await files(), []);
+    });
   });
-
-  it('that are not what was announced are refused', async (t) => {
-    const { receive, files } = await open(t);
-    for (const facts of [{ bytes: JPEG.length + 1 }, { bytes: JPEG.length - 1 }, { sha256: sha256(randomBytes(3)) }]) {
-      assert.equal((await refusal(receive(JPEG, facts))).reason, 'UPLOAD_CORRUPT');
-    }
-    assert.equal((await refusal(receive(Buffer.alloc(0)))).reason, 'UPLOAD_CORRUPT');
-    assert.deepEqual(await files(), []);
-  });
-
-  it('of other kinds are refused as soon as that can be told', async (t) => {
-    const { receive, uploads, files } = await open(t);
-    let asked = 0;
-    const text = (async function* () {
-      for (let i = 0; i < 10; i++) {
-        asked++;
-        yield Buffer.from('<!doctype html>'.repeat(300));
-      }
-    })();
-    const error = await refusal(uploads.receive({ tenant: 'one', filename: 'face.jpg' }, text, NEVER));
-    assert.deepEqual([error.kind, error.violations[0]?.reason], ['invalid', 'UNSUPPORTED_MEDIA_TYPE']);
-    assert.equal(asked, 1);
-    assert.equal((await refusal(receive(Buffer.from('short')))).kind, 'invalid');
-    assert.deepEqual(await files(), []);
-  });
-
-  it('that break off leave nothing', async (t) => {
-    const { uploads, files } = await open(t);
-    const broken = (async function* () {
-      yield JPEG;
-      throw new Error('the connection broke');
-    })();
-    await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, broken, NEVER), /the connection broke/);
-    const leave = new AbortController();
-    const left = (async function* () {
-      yield JPEG;
-      leave.abort();
-      yield JPEG;
-    })();
-    await assert.rejects(uploads.receive({ tenant: 'one', filename: 'x' }, left, leave.signal), { name: 'AbortError' });
-    assert.deepEqual(await files(), []);
-  });
-
-  it('outlive a restart, and go when they expire', async (t) => {
-    const world = await open(t);
-    const first = await world.receive(JPEG);
-    world.clock.now += HOUR_MS / 2;
-    const second = await world.receive(JPEG);
-    // Of nobody, such as what an older version has left.
-    await writeFile(join(world.dir, 'a'.repeat(32)), 'half');
-    await writeFile(join(world.dir, 'other.json'), '{}');
-    await world.restart();
-    assert.equal((await world.files()).length, 2);
-    assert.equal(await world.uploads.resolver.check(first.uri, 'field', 'one'), undefined);
-    world.clock.now += HOUR_MS / 2;
-    assert.equal((await world.uploads.resolver.check(first.uri, 'source_images[0]', 'one'))?.reason, 'UPLOAD_NOT_FOUND');
-    await world.uploads.sweep();
-    assert.deepEqual(await world.files(), [second.uri.slice('upload://'.length)]);
-    assert.equal(await world.uploads.resolver.check(second.uri, 'field', 'one'), undefined);
-  });
-
-  it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
-    const { uploads, dir } = await open(t);
-    const { resolver } = uploads;
-    for (const id of ['nothing', '../../etc/passwd', '0'.repeat(32), '', 'tmp']) {
-      const violation = await resolver.check(`upload://${id}`, 'source_images[0]', 'one');
-      assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
-      const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
-      assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
-    }
-  });
-});
+}
 
 describe('media types by content', () => {
   const text = (value: string) => Buffer.from(value, 'latin1');

@@ -14,6 +14,7 @@ import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { WaitReason } from '../jobs/job.ts';
 import type { JobStore, Lease } from '../jobs/ports.ts';
 import { WorkFolders } from './folders.ts';
+import { type Preference, Preferences, samePreference } from './preference.ts';
 import type { Logger } from './process.ts';
 import { type Host, Stay, type StayOptions } from './stay.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
@@ -58,6 +59,13 @@ interface SlotPlace {
   readonly lane: PQueue;
 }
 
+/** The claim that waits in the store. */
+interface Claiming {
+  readonly controller: AbortController;
+  readonly before: Stay | undefined;
+  readonly preference: Preference | undefined;
+}
+
 export class Scheduler implements AsyncDisposable {
   /** The first worker is warm. Never rejects: workers are tried again for ever, and their slots say what is wrong. */
   readonly ready: Promise<void>;
@@ -77,7 +85,8 @@ export class Scheduler implements AsyncDisposable {
   #held: Stay[] = [];
   readonly #listeners = new Set<() => void>();
   readonly #claims: Promise<void>;
-  #claiming: { readonly controller: AbortController; readonly before: Stay | undefined } | undefined;
+  readonly #preferences = new Preferences();
+  #claiming: Claiming | undefined;
   #wake: (() => void) | undefined;
   #claimAfter = 0;
   #draining = false;
@@ -115,6 +124,7 @@ export class Scheduler implements AsyncDisposable {
       deadline: () => this.#drainBy,
       onWaiting: () => this.#dispatch(),
       onLeave: (stay) => this.#letGo(stay),
+      onRan: (seconds, stepSeconds) => this.#preferences.learn(seconds, stepSeconds),
       onTrouble: () => {
         this.#claimAfter = performance.now() + CLAIM_RETRY_MS;
       },
@@ -231,12 +241,17 @@ export class Scheduler implements AsyncDisposable {
     return ahead && last && this.#held.length === capacity ? { before: last } : undefined;
   }
 
+  get #preference(): Preference | undefined {
+    return this.#preferences.of(this.#slots.map(({ worker }) => worker));
+  }
+
   /** Something that a claim depends on has changed. */
   #reconsider(): void {
     this.#wake?.();
     if (!this.#claiming) return;
     const want = this.#want();
-    if (!want || want.before !== this.#claiming.before) this.#claiming.controller.abort();
+    const { before, preference, controller } = this.#claiming;
+    if (!want || want.before !== before || !samePreference(this.#preference, preference)) controller.abort();
   }
 
   /** Until something changes, or `ms` at most. */
@@ -261,9 +276,13 @@ export class Scheduler implements AsyncDisposable {
       }
       if (want.before && !(await this.#stillWants(want.before))) continue;
       const controller = new AbortController();
-      this.#claiming = { controller, before: want.before };
+      const preference = this.#preference;
+      this.#claiming = { controller, before: want.before, preference };
       try {
-        const lease = await this.#options.store.claim({ node: this.#options.node, above: want.before?.rank }, controller.signal);
+        const lease = await this.#options.store.claim(
+          { node: this.#options.node, above: want.before?.rank, ...preference },
+          controller.signal,
+        );
         this.#claiming = undefined;
         if (lease) this.#take(lease, want.before);
         // Nothing though we had not stopped asking: the store is closing.

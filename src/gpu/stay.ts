@@ -89,6 +89,8 @@ export interface Host {
   readonly onWaiting: () => void;
   /** It wants no slot any more. */
   readonly onLeave: (stay: Stay) => void;
+  /** A run has ended well: engine time, and that of its steps by name, in seconds. */
+  readonly onRan: (seconds: number, stepSeconds: Readonly<Record<string, number>>) => void;
   /** A defect was in its way. */
   readonly onTrouble: () => void;
 }
@@ -319,7 +321,10 @@ export class Stay {
     const end = await this.#run.end;
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (performance.now() - taken) / 1000;
-    if (end.kind === 'done') this.#stepSeconds = finiteOf(end.done.stepSeconds);
+    if (end.kind === 'done') {
+      this.#stepSeconds = finiteOf(end.done.stepSeconds);
+      this.#host.onRan(end.seconds, this.#stepSeconds);
+    }
     return end;
   }
 

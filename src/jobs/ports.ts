@@ -3,6 +3,8 @@
 
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
 
@@ -239,6 +241,23 @@ export interface JobStore extends AsyncDisposable {
   readonly keys: KeyStore;
   /** Throws when the store does not answer. */
   ping(): Promise<void>;
+}
+
+/** What a node says of itself. */
+export interface NodeFacts {
+  readonly node: string;
+  readonly slots: readonly Slot[];
+  /** Undefined: no worker of its has said yet. */
+  readonly engine: { readonly name: string; readonly version: string; readonly capabilities: Capabilities } | undefined;
+}
+
+/** Who is in the fleet; beside the jobs, and nothing depends on it but what callers are shown and what they may ask for. */
+export interface NodeRegistry {
+  /** Says how this process's node is; forgotten after `ttlMs` unless said again. */
+  announce(facts: NodeFacts, ttlMs: number): Promise<void>;
+  withdraw(): Promise<void>;
+  /** The nodes of other processes, by name. */
+  others(): Promise<readonly NodeFacts[]>;
 }
 
 /** Facts about a stored blob. The key is the lower-case hex SHA-256 of its bytes. */

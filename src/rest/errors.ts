@@ -11,6 +11,7 @@ import {
   RequestInfoSchema,
   RetryInfoSchema,
 } from '../../gen/google/rpc/error_details_pb.js';
+import { JSON_TYPE } from './exchange.ts';
 import { createJsonWriter } from './json-writer.ts';
 
 /** One field that was refused: its path in proto names, and a sentence whose subject is the field. */
@@ -90,7 +91,7 @@ export function createErrorMapper(report: ReportError, registry?: Registry): Err
       error.metadata.forEach((value, key) => {
         headers[key] = value;
       });
-      headers['content-type'] = 'application/json';
+      headers['content-type'] = JSON_TYPE;
       const details: string[] = [];
       for (const detail of error.details) {
         try {

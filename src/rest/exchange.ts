@@ -4,6 +4,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ContextValues } from '@connectrpc/connect';
 import type { FastifyReply } from 'fastify';
 
+/** As Fastify would make it of `application/json`, so that it is the same either way. */
+export const JSON_TYPE = 'application/json; charset=utf-8';
+
 /** Names in lower case. */
 export type AnswerHeaders = Readonly<Record<string, number | string | string[] | undefined>>;
 
@@ -79,10 +82,12 @@ export class NodeExchange implements Exchange {
     const list: (number | string | string[])[] = [];
     push(list, this.headers);
     push(list, headers);
+    const length = Buffer.byteLength(body);
     // RFC 9110, 8.6: none with 204.
-    if (status !== 204) list.push('content-length', String(Buffer.byteLength(body)));
+    if (status !== 204) list.push('content-length', String(length));
     response.writeHead(status, list as string[]);
-    response.end(body);
+    // The bytes of ASCII are the same either way, and Node writes them with a third of the room.
+    response.end(body, length === body.length ? 'latin1' : 'utf8');
   }
 }
 

@@ -18,6 +18,7 @@ import { distance } from 'fastest-levenshtein';
 import type { FieldViolation } from './errors.ts';
 import { badRequest } from './errors.ts';
 import { shortEnumName } from './json-writer.ts';
+import { sizeLimit, tooLarge } from './limits.ts';
 
 export interface JsonReader {
   /**
@@ -116,21 +117,29 @@ export function createJsonReader(registry?: Registry): JsonReader {
 
   function ofField(field: DescField): Normalise | undefined {
     const element = ofElement(field);
+    const limit = sizeLimit(field);
+    const refuseTooLarge = (size: number, at: Path | undefined, pass: Pass): boolean => {
+      if (limit === undefined || size <= limit.max) return false;
+      refuse(pass, at, tooLarge(limit, size));
+      return true;
+    };
     if (field.fieldKind === 'list') {
-      if (!element) return nested((json) => json);
       return nested((json, at, pass) => {
         if (!Array.isArray(json)) return json;
+        if (refuseTooLarge(json.length, at, pass)) return [];
+        if (!element) return json;
         return json.map((item, i) => (item === null ? null : element(item, { parent: at, step: `[${i}]` }, pass)));
       });
     }
     if (field.fieldKind === 'map') {
-      if (!element) return nested((json) => json);
       return nested((json, at, pass) => {
         if (!isObject(json)) return json;
+        const names = Object.keys(json);
+        if (refuseTooLarge(names.length, at, pass)) return {};
+        if (!element) return json;
         // No prototype: a key may be "__proto__".
         const out = Object.create(null) as JsonObject;
-        for (const key of Object.keys(json))
-          out[key] = json[key] === null ? null : element(json[key]!, { parent: at, step: `["${key}"]` }, pass);
+        for (const key of names) out[key] = json[key] === null ? null : element(json[key]!, { parent: at, step: `["${key}"]` }, pass);
         return out;
       });
     }

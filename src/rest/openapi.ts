@@ -28,6 +28,8 @@ export interface OpenApiOptions {
   readonly text?: readonly string[];
   /** Bodies that would be taken as they are, by type name: what a page for trying things out begins with. */
   readonly examples?: Readonly<Record<string, Json>>;
+  /** Request headers that an implementation heeds, by the full name of its method. */
+  readonly headers?: Readonly<Record<string, readonly { readonly name: string; readonly description: string; readonly example: string }[]>>;
   /** How callers prove who they are: `components.securitySchemes`, and a requirement that any one of them is met, or none where `optional`. */
   readonly security?: { readonly schemes: Readonly<Record<string, Json>>; readonly optional?: boolean };
   /** Hand-written parts, merged in: operations by path and method, schemas by name. */
@@ -119,7 +121,9 @@ function describeRoute(
   }
   if (route.resume)
     parameters.push(header('Last-Event-ID', 'The id of the last event seen; also as the query parameter last_event_id', '41'));
-  const comment = options.comments?.[`${method.parent.typeName}.${method.name}`];
+  const fullName = `${method.parent.typeName}.${method.name}`;
+  for (const { name, description, example } of options.headers?.[fullName] ?? []) parameters.push(header(name, description, example));
+  const comment = options.comments?.[fullName];
   const operation: Json = {
     operationId: `${method.parent.name}_${method.name}`,
     tags: [method.parent.name],

@@ -6,7 +6,7 @@ import type { DescField, Message } from '@bufbuild/protobuf';
 import { Code } from '@connectrpc/connect';
 import { type Call, waitSeconds } from './call.ts';
 import { badRequest, HttpError } from './errors.ts';
-import type { AnswerHeaders, Exchange } from './exchange.ts';
+import { type AnswerHeaders, type Exchange, JSON_TYPE } from './exchange.ts';
 import type { JsonWriter } from './json-writer.ts';
 import { type Route, readField } from './routes.ts';
 import { expandTemplate } from './template.ts';
@@ -39,7 +39,7 @@ export function compileAnswer(route: Route, writer: JsonWriter): Answer {
     const body = write(message);
     if (location === undefined && !retryAfterSeconds && !route.preferWait) {
       const written = writtenHeaders(call);
-      exchange.send(successStatus, written ? { ...written, ...JSON_TYPE } : JSON_TYPE, body);
+      exchange.send(successStatus, written ? { ...written, ...JSON_HEADERS } : JSON_HEADERS, body);
       return;
     }
     const headers = { ...writtenHeaders(call) };
@@ -49,11 +49,11 @@ export function compileAnswer(route: Route, writer: JsonWriter): Answer {
       if (target) headers.location = target;
     }
     if (retryAfterSeconds && !applied) headers['retry-after'] ??= retryAfterSeconds;
-    exchange.send(applied ? 200 : successStatus, { ...headers, ...JSON_TYPE }, body);
+    exchange.send(applied ? 200 : successStatus, { ...headers, ...JSON_HEADERS }, body);
   };
 }
 
-const JSON_TYPE: AnswerHeaders = { 'content-type': 'application/json' };
+const JSON_HEADERS: AnswerHeaders = { 'content-type': JSON_TYPE };
 
 /**
  * A field's text, kept with the message that it holds: many callers ask for the same one, and a message that was answered with is never changed.

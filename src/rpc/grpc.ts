@@ -35,6 +35,8 @@ interface Method {
 export type Take = (request: IncomingMessage, response: ServerResponse, values: ContextValues, headers: AnswerHeaders) => boolean;
 
 const CONTENT_TYPE = /^application\/grpc(?:\+proto)?$/;
+/** As for REST's streams. */
+const HEADER_WAIT_MS = 100;
 const gzip = promisify(gzipNode);
 /** Smaller answers cost more to compress than to send. */
 const COMPRESS_FROM_BYTES = 16 << 10;
@@ -93,20 +95,23 @@ export function createGrpc(options: GrpcOptions): Take {
     }
 
     async function stream({ implementation, frame }: Method, call: Call, read: () => Promise<Message>): Promise<void> {
+      let wait: NodeJS.Timeout | undefined;
       const start = async () => {
         const messages = await callStream(implementation, options.interceptors, call, await read());
-        // A stream may be silent for long; its caller should know that it is open.
-        if (!response.headersSent) {
+        // The implementation may set headers until its first message; but a stream may be silent for long, and its caller should know that it is open.
+        wait = setTimeout(() => {
           open(call, undefined);
           response.flushHeaders();
-        }
+        }, HEADER_WAIT_MS);
         return messages;
       };
       const end = (error: unknown) => {
         open(call, undefined);
         close(call, error, undefined);
       };
-      await pump(start, call, { response, bytes: frame, open() {}, end, release() {} });
+      await pump(start, call, { response, bytes: frame, open: () => open(call, undefined), end, release: () => clearTimeout(wait) });
+      // Where the client left while the call began.
+      clearTimeout(wait);
     }
 
     function open({ writtenHeader }: Call, encoding: string | undefined): void {
@@ -125,8 +130,10 @@ export function createGrpc(options: GrpcOptions): Take {
       }
       if (last) response.end(last);
       else response.end();
-      // What is still being sent is not read any more.
-      if (!request.complete) (request as unknown as { stream: ServerHttp2Stream }).stream.close(constants.NGHTTP2_NO_ERROR);
+      if (request.complete) return;
+      // What is still being sent is not read any more; RFC 9113, 8.1. Not before the trailers have gone out.
+      const { stream } = request as unknown as { stream: ServerHttp2Stream };
+      stream.once('wantTrailers', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
     }
   };
 }

@@ -1,16 +1,21 @@
-// The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
+// The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> authorize -> validate ->
+// implementation.
 import type { DescMessage, Message } from '@bufbuild/protobuf';
 import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
+import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
+import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
 
 /** One call as the server sees it, from its first byte: made per HTTP request, filled by `observe`, counted once when the response ends. */
 export interface Call {
   readonly id: string;
   readonly log: Logger;
+  /** Whoever made it; undefined: nobody was asked, because what was called is for everybody. */
+  caller: Caller | undefined;
   /** `facefusion.jobs.v1.JobService/Get`; undefined until a method is found. */
   endpoint: string | undefined;
   /** gRPC code in lower snake case; undefined: the call ended before its method ran. */
@@ -24,9 +29,9 @@ export const callKey: ContextKey<Call | undefined> = createContextKey<Call | und
 /** Messages that the implementation validates itself, together with what only it can know, so that every violation comes at once. */
 export type SelfValidated = ReadonlySet<DescMessage>;
 
-/** The interceptors in order. */
-export function interceptors(selfValidated: SelfValidated): Interceptor[] {
-  return [observe, validate(selfValidated)];
+/** The interceptors in order; `authorize` says who may. */
+export function interceptors(authorize: Interceptor, selfValidated: SelfValidated): Interceptor[] {
+  return [observe, authorize, validate(selfValidated)];
 }
 
 const CODE_NAMES = new Map(
@@ -135,14 +140,21 @@ const validator = createValidator();
 
 /** What protovalidate's rules in the contract say of a message; fields are relative to it. */
 export function violationsOf(desc: DescMessage, message: Message): Violation[] {
+  // Rules that look at each element would keep everyone else waiting.
+  const tooLarge = findTooLarge(desc, message);
+  if (tooLarge.length > 0) return tooLarge.map(({ field, description, rule }) => ({ field, description, reason: reasonOf(rule) }));
   const result = validator.validate(desc, message);
   if (result.kind === 'valid') return [];
   if (result.kind === 'error') throw result.error;
   return result.violations.map((one) => ({
     field: pathToString(one.field),
     description: ofOneof(one.field) ?? one.message,
-    reason: one.ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase(),
+    reason: reasonOf(one.ruleId),
   }));
+}
+
+function reasonOf(ruleId: string): string {
+  return ruleId.replaceAll(/[^a-zA-Z0-9]+/g, '_').toUpperCase();
 }
 
 /** The rule on a oneof speaks of "exactly one field" and names none; the caller's request has no field of the oneof's name either. */

@@ -49,6 +49,7 @@ import { StoreClock } from './redis/clock.ts';
 import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from './redis/connection.ts';
 import { RedisKeys } from './redis/keys.ts';
 import { type Committed, type LeaseHost, RedisLease } from './redis/lease.ts';
+import { RedisNodes } from './redis/nodes.ts';
 import {
   applyStep,
   type Changed,
@@ -138,6 +139,7 @@ interface Waiter {
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
   readonly uploads: RedisUploads;
+  readonly nodes: RedisNodes;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -176,6 +178,7 @@ export class RedisJobStore implements JobStore {
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
+    this.nodes = new RedisNodes(redis, this.#instance, now);
     this.#watches = new JobWatches({
       redis,
       now,

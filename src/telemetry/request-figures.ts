@@ -68,9 +68,9 @@ export class RequestFigures {
       return [
         ...BUCKETS.map((le, i) => {
           below += buckets[i]!;
-          return { metricName: `${name}_bucket`, value: below, labels: { ...labels, le } };
+          return { metricName: `${name}_bucket`, value: below, labels: { le, ...labels } };
         }),
-        { metricName: `${name}_bucket`, value: count, labels: { ...labels, le: '+Inf' } },
+        { metricName: `${name}_bucket`, value: count, labels: { le: '+Inf', ...labels } },
         { metricName: `${name}_sum`, value: sum, labels },
         { metricName: `${name}_count`, value: count, labels },
       ];

@@ -51,7 +51,7 @@ export async function startService(settings: Readonly<Record<string, string>> = 
   const log = pino({ level: 'info' }, { write: (line: string) => void logs.push(JSON.parse(line) as Record<string, unknown>) });
   const start = async () => {
     const app = await startApp(config, { env: process.env, root: ROOT, version: '0.0.0-test', terminal: false, log, ...more });
-    await app.scheduler.ready;
+    await app.scheduler?.ready;
     return app;
   };
   let app = await start();

@@ -96,6 +96,8 @@ class Job(BaseModel):
     force_stop_at: datetime | None
     purged_at: datetime | None
     submitted_by: str | None
+    tenant: str | None
+    result_expire_time: datetime | None
     request: JobRequest | None
 
 

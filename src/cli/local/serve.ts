@@ -79,14 +79,16 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   }
 }
 
-async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string> {
+/** Python for the workers; undefined: there will be none. */
+async function ready({ terminal, env, root }: ServeContext, config: Config, signal: AbortSignal): Promise<string | undefined> {
+  if (config.role === 'api') return undefined;
   using phases = showPhases(terminal);
   const report = (phase: string) => phases.report(phase);
   return workerPython({ root, ...servicePython(config), env, dev: false, signal, report });
 }
 
 async function withConsole({ terminal, root }: ServeContext, config: Config, signal: AbortSignal): Promise<void> {
-  if (!config.console) return;
+  if (!config.console || config.role === 'worker') return;
   // Said in a line of its own: the line of phases is the Python environment's, which is made meanwhile.
   await prepareConsole({ root, report: (phase) => say(terminal, `${phase} ...`), warn: (problem) => say(terminal, problem), signal });
 }

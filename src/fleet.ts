@@ -1,0 +1,126 @@
+// The fleet as callers are shown it: this process's slots as they are, those of the other nodes as they last said, and the engines that there are.
+// Always true here: what is answered comes from memory; a job store that is away makes it old and not late.
+import type { Slot } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Scheduler } from './gpu/scheduler.ts';
+import { JobsError } from './jobs/errors.ts';
+import type { NodeFacts, NodeRegistry } from './jobs/ports.ts';
+import type { Engine } from './rpc/admission.ts';
+
+/** How often a node says how it is and asks how the others are; sooner when something changes. */
+const EVERY_MS = 2_000;
+const SOON_MS = 100;
+/** While no engine has been heard of, nothing can be taken. */
+const UNTIL_READY_MS = 250;
+/** A node that has said nothing for so long is not shown. */
+const TTL_MS = 10_000;
+
+export interface FleetOptions {
+  readonly node: string;
+  /** Undefined: there are no others. */
+  readonly nodes: NodeRegistry | undefined;
+  /** Told when the registry cannot be read or written; the next try follows by itself. */
+  readonly onError: (error: unknown) => void;
+}
+
+export class Fleet implements AsyncDisposable {
+  /** Called after each change that `slots` shows. */
+  onChange: () => void = () => {};
+  readonly #options: FleetOptions;
+  #local: Scheduler | undefined;
+  #others: readonly NodeFacts[] = [];
+  /** By name, as last heard of: an engine stays known while all of its workers are away. */
+  readonly #engines = new Map<string, Engine>();
+  #timer: NodeJS.Timeout | undefined;
+  #exchanging: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  /** The slots of this process. */
+  attach(local: Scheduler): void {
+    this.#local = local;
+    local.onChange(() => {
+      this.onChange();
+      this.#soon();
+    });
+    this.#soon();
+  }
+
+  /** Asks once how the others are, then goes on doing so. */
+  async start(): Promise<void> {
+    await this.#exchange();
+  }
+
+  slots(): Slot[] {
+    return [...(this.#local?.slots() ?? []), ...this.#others.flatMap((node) => node.slots)];
+  }
+
+  /** The engine of that name, or the one that most slots run; throws ENGINE_NOT_READY while there is none. */
+  engine(wanted?: string): Engine {
+    const local = this.localEngine();
+    if (local && (wanted === undefined || wanted === local.name)) return local;
+    const known = wanted === undefined ? undefined : this.#engines.get(wanted);
+    if (known) return known;
+    const slots = new Map<string, number>();
+    for (const { engine, slots: its } of this.#others) if (engine) slots.set(engine.name, (slots.get(engine.name) ?? 0) + its.length);
+    const [most] = [...slots].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1));
+    const engine = (most && this.#engines.get(most[0])) ?? this.#engines.values().next().value;
+    if (engine) return engine;
+    const problem = this.slots().find((slot) => slot.problem)?.problem;
+    throw new JobsError('unavailable', 'ENGINE_NOT_READY', `the engine is not ready yet${problem ? `: ${problem}` : ''}`, {
+      retryAfterSeconds: 1,
+    });
+  }
+
+  /** What this process's workers are; undefined: it has none, or none has said yet. */
+  localEngine(): Engine | undefined {
+    const facts = this.#local?.capabilities();
+    if (facts?.capabilities) this.#localKnown = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
+    return this.#localKnown;
+  }
+  #localKnown: Engine | undefined;
+
+  /** Some engine has been heard of. */
+  get isReady(): boolean {
+    return this.localEngine() !== undefined || this.#engines.size > 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await this.#exchanging;
+    if (this.#local) await this.#options.nodes?.withdraw().catch(this.#options.onError);
+  }
+
+  #soon(): void {
+    this.#arm(SOON_MS);
+  }
+
+  #arm(ms: number): void {
+    if (this.#closed || !this.#options.nodes) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => void this.#exchange(), ms);
+    this.#timer.unref();
+  }
+
+  #exchange(): Promise<void> {
+    this.#exchanging ??= this.#exchangeOnce()
+      .catch(this.#options.onError)
+      .finally(() => {
+        this.#exchanging = undefined;
+        this.#arm(this.isReady ? EVERY_MS : UNTIL_READY_MS);
+      });
+    return this.#exchanging;
+  }
+
+  async #exchangeOnce(): Promise<void> {
+    const { nodes, node } = this.#options;
+    if (!nodes) return;
+    if (this.#local) await nodes.announce({ node, slots: this.#local.slots(), engine: this.localEngine() }, TTL_MS);
+    this.#others = await nodes.others();
+    for (const { engine } of this.#others) if (engine) this.#engines.set(engine.name, engine);
+    this.onChange();
+  }
+}

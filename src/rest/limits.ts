@@ -1,0 +1,72 @@
+// How many elements a list or a map may hold, by the contract's own rules (https://protovalidate.com/reference/rules/). Always true: who asks here
+// first spends nothing on the elements of one that is too large; to look at each of them, and to say what is wrong with it, is what makes such a
+// request dear.
+import { type DescField, type DescMessage, getOption, hasOption, type Message } from '@bufbuild/protobuf';
+import * as validate from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
+import { readField } from './routes.ts';
+
+export interface SizeLimit {
+  readonly max: number;
+  /** As protovalidate names the rule. */
+  readonly rule: 'repeated.max_items' | 'map.max_pairs';
+}
+
+/** Undefined where the contract sets none. */
+export function sizeLimit(field: DescField): SizeLimit | undefined {
+  if (!hasOption(field, validate.field)) return undefined;
+  const { type } = getOption(field, validate.field);
+  if (type.case === 'repeated' && type.value.maxItems > 0n) return { max: Number(type.value.maxItems), rule: 'repeated.max_items' };
+  if (type.case === 'map' && type.value.maxPairs > 0n) return { max: Number(type.value.maxPairs), rule: 'map.max_pairs' };
+  return undefined;
+}
+
+export interface TooLarge {
+  /** Dotted path in proto names. */
+  readonly field: string;
+  readonly description: string;
+  readonly rule: SizeLimit['rule'];
+}
+
+/** For people; the field is the sentence's subject. */
+export function tooLarge({ max }: SizeLimit, size: number): string {
+  return `must hold at most ${max} elements, and holds ${size}`;
+}
+
+/** The lists and maps of a message that are too large, with those of the messages in it. */
+export function findTooLarge(desc: DescMessage, message: Message): TooLarge[] {
+  const found: TooLarge[] = [];
+  visit(desc, message, '', found);
+  return found;
+}
+
+function visit(desc: DescMessage, message: Message, path: string, found: TooLarge[]): void {
+  for (const field of bounded(desc)) {
+    const value = readField(message, [field]);
+    if (typeof value !== 'object' || value === null) continue;
+    const here = `${path}${field.name}`;
+    if (field.fieldKind === 'message') {
+      visit(field.message, value as Message, `${here}.`, found);
+      continue;
+    }
+    const limit = sizeLimit(field);
+    const elements: readonly unknown[] = Array.isArray(value) ? value : Object.keys(value);
+    if (limit && elements.length > limit.max) found.push({ field: here, description: tooLarge(limit, elements.length), rule: limit.rule });
+    else if (field.fieldKind === 'list' && field.listKind === 'message') {
+      for (const [i, one] of elements.entries()) visit(field.message, one as Message, `${here}[${i}].`, found);
+    }
+  }
+}
+
+const known = new Map<DescMessage, readonly DescField[]>();
+
+/** The fields that have a limit or lead to one. */
+function bounded(desc: DescMessage): readonly DescField[] {
+  const fields = known.get(desc);
+  if (fields) return fields;
+  known.set(desc, []); // a type that holds itself leads nowhere new
+  const found = desc.fields.filter(
+    (field) => sizeLimit(field) || (field.fieldKind !== 'map' && field.message && bounded(field.message).length > 0),
+  );
+  known.set(desc, found);
+  return found;
+}
