@@ -27,6 +27,7 @@ import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
@@ -138,6 +139,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     policies,
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
+    jobs: jobReferences((id) => store.get(id)),
     open: (name, one) => opened.last(name, one),
   });
   const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
@@ -284,8 +286,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       worker: processes.worker,
       workRoot,
       handOver: processes.isolation?.handOver,
-      prepare: (job, folder, signal, report) =>
-        prepare({ resolver: places.references(job.tenant), probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      prepare: (job, folder, signal, report, inputs) => {
+        const resolver = takingResults(places.references(job.tenant), inputs, blobs);
+        return prepare({ resolver, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal);
+      },
       storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,

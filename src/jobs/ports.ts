@@ -284,6 +284,11 @@ export interface BlobStore {
   stat(key: string): Promise<BlobStat | undefined>;
   /** Bytes from `start` to `end` inclusive. Unknown: throws `JobsError` NO_RESULT. */
   get(key: string, range?: { readonly start: number; readonly end: number }): AsyncIterable<Uint8Array>;
+  /**
+   * The whole blob as a file at `toPath`, which must not be there; leaves nothing behind when it throws. It may be a second name of the stored
+   * bytes, which nobody changes. Unknown: throws `JobsError` NO_RESULT.
+   */
+  fetch(key: string, toPath: string, signal: AbortSignal, progress?: (done: number, total: number) => void): Promise<void>;
   /** Unknown keys are fine. */
   delete(key: string): Promise<void>;
   /** An absolute or service-relative URL that gives this one object until `expiresMs`, under the file name given. */
