@@ -29,6 +29,7 @@ import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { FreeSpace } from './media/free-space.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
@@ -144,6 +145,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     policies,
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
+    jobs: jobReferences((id) => store.get(id)),
     open: (name, one) => opened.last(name, one),
   });
   const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
@@ -304,7 +306,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       handOver: processes.isolation?.handOver,
       gpuUtilization: (index) => gpus?.utilization(index),
       observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
-      async prepare(job, folder, signal, report) {
+      async prepare(job, folder, signal, report, inputs) {
         await room.wait(DISK, config.storePatienceMs, signal);
         let known = 0;
         const counting = (done: number, total: number) => {
@@ -312,13 +314,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
           known = done;
           report(done, total);
         };
-        return await prepare(
-          { resolver: places.references(job.tenant), probe, report: counting },
-          fleet.localEngine() ?? fleet.engine(),
-          job,
-          folder,
-          signal,
-        );
+        const resolver = takingResults(places.references(job.tenant), inputs, blobs);
+        const engine = fleet.localEngine() ?? fleet.engine();
+        return await prepare({ resolver, probe, report: counting }, engine, job, folder, signal);
       },
       storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
