@@ -3,6 +3,7 @@ import { after, before } from 'node:test';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 
@@ -33,4 +34,5 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 }
 
 describeJobStore('Redis', opened);
+describeChains('Redis', opened);
 describeTenantStore('Redis', opened);
