@@ -14,6 +14,7 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
@@ -24,6 +25,7 @@ import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
+import type { KeyAdmin } from './jobs/keys.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
@@ -102,6 +104,25 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
     throw error;
   }
 }
+
+/** The keys of a service that is not running, or whose job store may be shared. The error of one that is in use is a sentence. */
+export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
+  const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
+  await mkdir(config.dataDir, { recursive: true });
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
+  const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
+  opened.last('keys', keyring);
+  return {
+    create: (wanted) => keyring.create(wanted),
+    list: (tenant) => keyring.list(tenant),
+    revoke: (id) => keyring.revoke(id),
+    rotate: (id, times) => keyring.rotate(id, times),
+    [Symbol.asyncDispose]: () => opened.close(),
+  };
+}
+
+export { verifyAudit } from './access/audit-chain.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
