@@ -36,9 +36,9 @@ import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
-import { assertMay, authorize } from './rpc/authorize.ts';
+import { assertMay, authorize, noteRoutes } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
-import type { Report } from './rpc/errors.ts';
+import { type Report, toConnectError } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -285,9 +285,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
-      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
-      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
+      void app.register(async (ways) => {
+        noteRoutes(ways, guard, callerOf);
+        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
+        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+      });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
       else app.get('/', (_request, reply) => reply.redirect('docs'));
@@ -509,12 +512,16 @@ async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureCo
 }
 
 /** Of the ways to upload that are no rpc: whose the upload is. */
-function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller, report: Report): (request: FastifyRequest) => string {
   const rule = guard.ruleOf(UploadService.method.upload);
   return (request) => {
-    const caller = callerOf(request);
-    assertMay(caller, rule);
-    return caller.identity.tenant;
+    try {
+      const caller = callerOf(request);
+      assertMay(caller, rule);
+      return caller.identity.tenant;
+    } catch (error) {
+      throw toConnectError(error, report);
+    }
   };
 }
 
