@@ -17,6 +17,9 @@ const ENTRY = join(ROOT, 'src', 'main.ts');
 /** A picture of one pixel: what a job of the no-op engine works on. */
 const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');
 export const TARGET = 'pixel.png';
+/** The first bytes of a video, which is all that the no-op engine's jobs need. */
+const FIRST_BYTES = Buffer.from('000000186674797069736f6d0000020069736f6d69736f32', 'hex');
+export const CLIP = 'pixel.mp4';
 
 export interface ServiceOptions {
   readonly dataDir: string;
@@ -24,6 +27,8 @@ export interface ServiceOptions {
   readonly engine?: string;
   /** Settings by their names after FFJOBS_. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Further variables, by their whole names. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Arguments for Node itself, such as --cpu-prof. */
   readonly nodeArgs?: readonly string[];
 }
@@ -50,6 +55,7 @@ export class Service implements AsyncDisposable {
     const { dataDir } = options;
     mkdirSync(join(dataDir, 'input'), { recursive: true });
     writeFileSync(join(dataDir, 'input', TARGET), PIXEL);
+    writeFileSync(join(dataDir, 'input', CLIP), FIRST_BYTES);
     const ports = [await freePort(), await freePort()] as const;
     const logFile = join(dataDir, 'service.log');
     const log = openSync(logFile, 'a');
@@ -65,11 +71,12 @@ export class Service implements AsyncDisposable {
         FFJOBS_DATA_DIR: dataDir,
         FFJOBS_ENGINE: options.engine ?? 'noop:Noop',
         // The engines of the benches open nothing, and their inputs are few bytes.
-        FFJOBS_PROBE: options.engine === 'classical' ? 'on' : 'off',
+        FFJOBS_PROBE: options.engine === undefined || options.engine.includes(':') ? 'off' : 'on',
         FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
         FFJOBS_LOG_FORMAT: 'json',
         ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
         ...Object.fromEntries(Object.entries(options.settings ?? {}).map(([name, value]) => [`FFJOBS_${name}`, value])),
+        ...options.env,
       },
     });
     const base = `http://127.0.0.1:${ports[0]}`;

@@ -29,11 +29,16 @@ const SYSTEM_VARIABLES = [
   'ROCM_PATH',
 ];
 
+export interface ProcessSurroundings {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly root: string;
+  readonly workRoot: string;
+  /** Indices of the GPUs that this machine has. */
+  readonly gpus: readonly number[];
+}
+
 /** Throws where the workers cannot be separated as the configuration wants it; its message is for a person. */
-export async function engineProcesses(
-  config: Config,
-  { env, root, workRoot }: { readonly env: Readonly<Record<string, string | undefined>>; readonly root: string; readonly workRoot: string },
-): Promise<EngineProcesses> {
+export async function engineProcesses(config: Config, { env, root, workRoot, gpus }: ProcessSurroundings): Promise<EngineProcesses> {
   const { facefusion } = config;
   const isolation =
     config.workerUser === undefined
@@ -59,13 +64,20 @@ export async function engineProcesses(
       cancelGraceMs: config.cancelGraceMs,
       recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
     },
-    slots: Array.from({ length: config.slots }, (_, i) => ({
+    slots: gpuOfSlots(config, gpus).map((gpu, i) => ({
       name: `${i}`,
-      gpu: config.gpus.length > 0 ? config.gpus[i % config.gpus.length] : undefined,
+      gpu,
       variables: facefusion && slotVariables(config, facefusion, join(isolation?.home ?? config.dataDir, 'step-weights.json'), i),
     })),
     isolation,
   };
+}
+
+/** Which GPU each slot has. Those that are listed are given in turn; with `auto` each has a slot, and a machine without any has one. */
+function gpuOfSlots({ slots, gpus: listed }: Config, found: readonly number[]): (number | undefined)[] {
+  const gpus = listed.length > 0 ? listed : slots === 'auto' ? found : [];
+  const count = slots === 'auto' ? Math.max(1, gpus.length) : slots;
+  return Array.from({ length: count }, (_, i) => (gpus.length > 0 ? gpus[i % gpus.length] : undefined));
 }
 
 /** Python with the packages of the examination of media, and of the engine where that is not FaceFusion. */

@@ -29,10 +29,13 @@ import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
+import { type HeldInput, readInput } from './job-inputs.ts';
 
 export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
   readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
+  readonly checkRoom: () => Promise<void>;
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
@@ -44,6 +47,7 @@ export interface JobServiceOptions extends AdmissionRules {
   readonly resultUrlTtlMs: number;
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
+  readonly heldInput: HeldInput;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -124,6 +128,11 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
       const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    getInput: async function* ({ jobId, input }, context) {
+      const job = await existing(jobId, context);
+      yield* readInput((reference) => options.heldInput(reference, tenantOf(context)), job, input, context.signal);
     },
 
     async *watch({ jobId, afterSequence }, context) {
@@ -221,6 +230,7 @@ function submitter(options: JobServiceOptions) {
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    await options.checkRoom();
     return await store.submit(
       {
         jobId: newJobId(Date.now(), randomBytes(12)),
