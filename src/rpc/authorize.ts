@@ -177,10 +177,11 @@ function lasting<T>(
 }
 
 /** Notes what is done over routes that are no rpc: each request that changes something, when it has been answered. */
-export function noteRoutes(app: FastifyInstance, guard: Guard, callerOf: (request: FastifyRequest) => Caller): void {
+export function noteRoutes(app: FastifyInstance, guard: Guard, callerOf: (request: FastifyRequest) => Caller | undefined): void {
   app.addHook('onResponse', (request, reply, done) => {
-    if (request.method === 'POST' || request.method === 'DELETE') {
-      const { identity, address } = callerOf(request);
+    const caller = callerOf(request);
+    if (caller && (request.method === 'POST' || request.method === 'DELETE')) {
+      const { identity, address } = caller;
       const outcome = reply.statusCode < 400 ? 'ok' : `http_${reply.statusCode}`;
       const action = `${request.method} ${request.routeOptions.url ?? ''}`;
       const entry: AuditEntry = { action, tenant: identity.tenant, actor: identity.name, address, outcome, request_id: request.id };
