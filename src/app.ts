@@ -374,8 +374,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'the service listens',
   );
   void scheduler?.ready.then(() => {
-    const { name, version } = fleet.engine();
-    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+    const warm = fleet.localEngine();
+    if (warm) log.info({ engine: warm.name, version: warm.version }, `the engine ${warm.name} ${warm.version} is warm`);
   });
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
