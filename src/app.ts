@@ -39,7 +39,7 @@ import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
-import { assertMay, authorize, noteRoutes } from './rpc/authorize.ts';
+import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
 import { type Report, toConnectError } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
@@ -565,11 +565,15 @@ async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureCo
 }
 
 /** Of the ways to upload that are no rpc: whose the upload is. */
-function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller, report: Report): (request: FastifyRequest) => string {
+function uploaderOf(
+  guard: Guard,
+  callerOf: (request: FastifyRequest) => Caller | undefined,
+  report: Report,
+): (request: FastifyRequest) => string {
   const rule = guard.ruleOf(UploadService.method.upload);
   return (request) => {
     try {
-      const caller = callerOf(request);
+      const caller = mustKnow(callerOf(request));
       assertMay(caller, rule);
       return caller.identity.tenant;
     } catch (error) {

@@ -117,7 +117,8 @@ describe('tenants', () => {
       );
       // However the path is written.
       const spelled = way.replace('/api', '/%61pi');
-      assert.ok([401, 404].includes((await ask(service, undefined, spelled, { method: 'POST' })).status), spelled);
+      const answered = (await ask(service, undefined, spelled, { method: 'POST' })).status;
+      assert.ok([401, 404].includes(answered), `${spelled}: ${answered}`);
     }
   });
 

@@ -15,12 +15,12 @@ type Next = ReturnType<Interceptor>;
 
 /** The caller of a call. Throws where there is none, which is a defect of whoever let the call pass. */
 export function callerOf(context: Pick<HandlerContext, 'values'>): Caller {
-  return knownCaller(context.values.get(callKey));
+  return mustKnow(context.values.get(callKey)?.caller);
 }
 
-/** Likewise, of what the server knows of a request. */
-export function knownCaller(call: Call | undefined): Caller {
-  if (call?.caller) return call.caller;
+/** Throws UNAUTHENTICATED where there is no caller. */
+export function mustKnow(caller: Caller | undefined): Caller {
+  if (caller) return caller;
   throw new JobsError('unauthenticated', 'CREDENTIALS_MISSING', 'nobody knows who calls');
 }
 
@@ -41,7 +41,7 @@ export function authorize(guard: Guard): Interceptor {
     let caller: Caller;
     const call = request.contextValues.get(callKey);
     try {
-      caller = knownCaller(call);
+      caller = mustKnow(call?.caller);
       assertMay(caller, rule);
       if (rule.audited) guard.assertNotable();
     } catch (error) {

@@ -15,7 +15,6 @@ import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
-import { knownCaller } from './authorize.ts';
 import { createCors } from './cors.ts';
 import { createEntrance } from './entrance.ts';
 import { createGrpc } from './grpc.ts';
