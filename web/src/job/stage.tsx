@@ -46,9 +46,27 @@ export function Stage({ watch, job, status }: StageProps) {
       </section>
     );
   }
-  if (status === 'running' || status === 'queued')
-    return <Nothing icon={isVideo(job) ? 'video' : 'picture'} text={job.request?.previews ? w.job.noPreview : w.job.noPreviewOff} />;
+  if (!isVideo(job) && !job.purgedAt) return <InputPicture job={job} dim={status === 'canceled'} />;
+  if (status === 'running' || status === 'queued') {
+    return <Nothing icon="video" text={job.request?.previews ? w.job.noPreview : w.job.noPreviewOff} />;
+  }
   return <Nothing icon={isVideo(job) ? 'video' : 'picture'} text={w.job.noPicture} />;
+}
+
+/** What it works on, as long as there is nothing that it made. */
+function InputPicture({ job, dim }: { readonly job: Job; readonly dim: boolean }) {
+  const w = words.value.job;
+  const input = useInput(job);
+  const [failed, setFailed] = useState(false);
+  if (input.is !== 'there' || failed) return <Nothing icon="picture" text={input.is === 'loading' ? w.inputLoading : w.noPicture} />;
+  return (
+    <section class="panel clipped" aria-label={w.input}>
+      <div class={`stage${dim ? ' dim' : ''}`}>
+        <img src={input.url} alt={w.input} onError={() => setFailed(true)} />
+        <span class="cap l">{w.input}</span>
+      </div>
+    </section>
+  );
 }
 
 /** The preview, or the one that is held. A held one is kept as a copy: the watch lets go of what is no longer the last. */
