@@ -34,6 +34,8 @@ import { type HeldInput, readInput } from './job-inputs.ts';
 export interface JobServiceOptions extends AdmissionRules {
   readonly store: JobStore;
   readonly blobs: Pick<BlobStore, 'signedUrl'>;
+  /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
+  readonly checkRoom: () => Promise<void>;
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
@@ -228,6 +230,7 @@ function submitter(options: JobServiceOptions) {
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    await options.checkRoom();
     return await store.submit(
       {
         jobId: newJobId(Date.now(), randomBytes(12)),

@@ -5,8 +5,9 @@ import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf, WaitReason } from '../jobs/job.ts';
 import type {
   Claim,
   Expired,
@@ -29,9 +30,11 @@ import {
   checkUsage,
   dayOf,
   expired,
+  inputFailed,
   keyReused,
   purged,
   quotaExceeded,
+  ready,
   recovered,
   type Step,
   shuttingDown,
@@ -160,6 +163,9 @@ export class RedisJobStore implements JobStore {
   #tending: Promise<void> | undefined;
   #lastSweep = 0;
   #reclaiming: Promise<void> = Promise.resolve();
+  #paying: Promise<void> | undefined;
+  /** Something has come to be owed since it was last looked at. */
+  #owing = false;
   #closing: Promise<void> | undefined;
 
   constructor(redis: RedisConnection, clock: StoreClock, tokens: Tokens, options: RedisJobStoreOptions) {
@@ -370,6 +376,9 @@ export class RedisJobStore implements JobStore {
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
     const uploads = uploadsOf(request);
+    const seen = await this.#inputsOf(wanted);
+    // What waits says so from the first event on.
+    if ('waits' in seen && seen.waits) job.waitReason = WaitReason.ANOTHER_JOB;
     const reply = (await this.#redis.run('submit', [
       jobId,
       tenant,
@@ -392,6 +401,7 @@ export class RedisJobStore implements JobStore {
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
       nowMs,
       [...uploads.keys()].join('\n'),
+      'refusal' in seen ? 'refused' : seen.inputs,
       ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -406,6 +416,10 @@ export class RedisJobStore implements JobStore {
         const id = reply[1]!.toString();
         throw uploadRefused(id, uploads.get(id)!);
       }
+      case 'refused':
+        throw (seen as { refusal: JobsError }).refusal;
+      case 'moved':
+        return await this.#submit(wanted, limits);
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }
@@ -422,10 +436,26 @@ export class RedisJobStore implements JobStore {
       deadlineMs,
       blob: '',
       op: undefined,
+      owed: undefined,
     };
     this.#known.set(jobId, stored);
     if (deadlineMs !== undefined) this.#arm(deadlineMs - nowMs);
     return { job: present(stored, reply[2] as number), created: true };
+  }
+
+  /** The jobs whose results a new one takes, as submit.lua wants them, or why it may not. */
+  async #inputsOf({ request, tenant }: NewJob): Promise<{ inputs: string; waits: boolean } | { refusal: JobsError }> {
+    const ids = [...new Set(inputJobsOf(request).map(({ jobId }) => jobId))];
+    if (ids.length === 0) return { inputs: '', waits: false };
+    const found = new Map((await this.#views(ids)).map((viewed, i) => [ids[i]!, viewed?.stored.job]));
+    try {
+      checkInputJobs(request, tenant, (id) => found.get(id));
+    } catch (error) {
+      if (error instanceof JobsError) return { refusal: error };
+      throw error;
+    }
+    const blobs = ids.map((id) => found.get(id)!.result?.sha256 ?? '');
+    return { inputs: ids.map((id, i) => `${id} ${blobs[i]}`).join('\n'), waits: blobs.includes('') };
   }
 
   /** Works a step out from the newest record until it is made. `step` undefined: nothing is to be done. Unknown: undefined. */
@@ -453,6 +483,7 @@ export class RedisJobStore implements JobStore {
     switch (outcome) {
       case 'done':
         this.#known.set(before.job.jobId, { ...changed.next, ver: before.ver + 1, op: fence.op || before.op });
+        if ((reply[2] as number) > 0) this.#payOwed();
         if (typeof changed.queue === 'object') this.#arm(changed.queue.readyAtMs - nowMs);
         if (changed.lease === 'end' && changed.next.deadlineMs !== undefined) this.#arm(changed.next.deadlineMs - nowMs);
         return { outcome, position: reply[1] as number | null };
@@ -464,6 +495,38 @@ export class RedisJobStore implements JobStore {
         return { outcome };
     }
     throw new Error(`the record of ${before.job.jobId} is gone from the job store`);
+  }
+
+  /** Writes what the ends of jobs mean for others, soon. If this process dies before, the sweep of another one does. */
+  #payOwed(): void {
+    if (this.#closing) return;
+    this.#paying ??= this.#track(this.#payAll())
+      .catch((error) => this.#options.log?.warn({ err: error }, 'what is owed to waiting jobs could not be written; trying again'))
+      .finally(() => {
+        this.#paying = undefined;
+      });
+    this.#owing = true;
+  }
+
+  async #payAll(): Promise<void> {
+    // Paying one may owe another something: a chain.
+    do {
+      this.#owing = false;
+      const ids = (await this.#redis.run('owed', [SWEPT_AT_ONCE])) as Buffer[];
+      for (const id of ids) if (!this.#closing) await this.#pay(id.toString());
+      if (ids.length > 0) this.#owing = true;
+    } while (this.#owing && !this.#closing);
+  }
+
+  async #pay(id: JobId): Promise<void> {
+    const owed = (await this.#view(id))?.stored.owed;
+    if (owed === undefined) return;
+    const of = owed.startsWith('failed ') ? owed.slice('failed '.length) : undefined;
+    const job = of === undefined ? undefined : (await this.#view(of))?.stored.job;
+    await this.#change(id, (stored) => {
+      if (stored.owed !== owed) return undefined;
+      return of === undefined ? ready(stored) : inputFailed(stored, of, job);
+    });
   }
 
   async #list(query: JobQuery): Promise<JobPage> {
@@ -642,7 +705,7 @@ export class RedisJobStore implements JobStore {
     }
     const stored = this.#decode(reply[3]!);
     const rank = { flow: Number(reply[1]), score: Number(reply[2]), tenant: stored.tenant };
-    const lease = new RedisLease(this.#host, stored, rank, sent + this.#leaseMs);
+    const lease = new RedisLease(this.#host, stored, rank, pairsOf(reply[4]!), sent + this.#leaseMs);
     this.#leases.set(token, lease);
     this.#arm(this.#leaseMs / 3);
     if (stored.job.cancelRequestedAt) lease.end('cancel_requested');
@@ -687,7 +750,7 @@ export class RedisJobStore implements JobStore {
     const leases = [...this.#leases.values()];
     const sent = performance.now();
     const reply = await this.#redis.run('tend', [this.#leaseMs, SWEPT_AT_ONCE, ...leases.map(({ token }) => token)]);
-    const [now, due, states, expired, overdue] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[]];
+    const [now, due, states, expired, overdue, owed] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[], Buffer[]];
     this.#clock.learn(now, sent, performance.now());
     for (const [i, lease] of leases.entries()) {
       if (states[i] === 0) {
@@ -710,6 +773,7 @@ export class RedisJobStore implements JobStore {
         await this.#change(id, (stored) => (stored.token === token ? recovered(stored, NODE_LOST) : undefined));
     }
     for (const id of overdue) if (!this.#closing) await this.#change(id.toString(), startTimedOut);
+    if (owed.length > 0 && !this.#closing) this.#payOwed();
     if (expired.length + overdue.length >= SWEPT_AT_ONCE) this.#arm(0);
   }
 
@@ -774,6 +838,12 @@ const DEFAULT_PENALTY = 2;
 function classOf({ placement }: NewJob): string {
   if (!placement) return '|';
   return `${encodeURIComponent(placement.engine ?? '')}|${[...placement.models].sort().map(encodeURIComponent).join(',')}`;
+}
+
+/** A hash as Redis lists it. */
+function pairsOf(reply: Reply): ReadonlyMap<string, string> {
+  const list = reply as Buffer[];
+  return new Map(Array.from({ length: list.length / 2 }, (_, i) => [list[2 * i]!.toString(), list[2 * i + 1]!.toString()]));
 }
 
 function sameWant(a: Claim, b: Claim): boolean {
