@@ -108,6 +108,8 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
   const [failed, setFailed] = useState(false);
   const result = job.result!;
   const video = result.mediaType.startsWith('video/');
+  const { trim_frame_start: start } = job.request?.parameters ?? {};
+  const trimmed = typeof start === 'number' ? start : 0;
   const before = useRef<HTMLVideoElement>(null);
   const after = useRef<HTMLVideoElement>(null);
   const compared = input.is === 'there' && !failed;
@@ -161,7 +163,7 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
       </div>
       <div class="player">
         {video ? (
-          <Player result={after} input={before} frames={result.frames} seconds={result.durationSeconds} />
+          <Player result={after} input={before} frames={result.frames} seconds={result.durationSeconds} trimmed={trimmed} />
         ) : (
           <span class="quiet">{compared ? w.job.compare : input.is === 'loading' ? w.job.inputLoading : w.job.resultOnly}</span>
         )}
