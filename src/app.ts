@@ -15,6 +15,7 @@ import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_ser
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
@@ -26,6 +27,7 @@ import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
+import type { KeyAdmin } from './jobs/keys.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { FreeSpace } from './media/free-space.ts';
@@ -38,9 +40,9 @@ import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
-import { assertMay, authorize } from './rpc/authorize.ts';
+import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
-import type { Report } from './rpc/errors.ts';
+import { type Report, toConnectError } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -108,6 +110,25 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
     throw error;
   }
 }
+
+/** The keys of a service that is not running, or whose job store may be shared. The error of one that is in use is a sentence. */
+export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
+  const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
+  await mkdir(config.dataDir, { recursive: true });
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
+  const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
+  opened.last('keys', keyring);
+  return {
+    create: (wanted) => keyring.create(wanted),
+    list: (tenant) => keyring.list(tenant),
+    revoke: (id) => keyring.revoke(id),
+    rotate: (id, times) => keyring.rotate(id, times),
+    [Symbol.asyncDispose]: () => opened.close(),
+  };
+}
+
+export { verifyAudit } from './access/audit-chain.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
@@ -280,9 +301,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
-      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
-      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
+      void app.register(async (ways) => {
+        noteRoutes(ways, guard, callerOf);
+        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
+        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+      });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
       else app.get('/', (_request, reply) => reply.redirect('docs'));
@@ -542,12 +566,20 @@ async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureCo
 }
 
 /** Of the ways to upload that are no rpc: whose the upload is. */
-function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+function uploaderOf(
+  guard: Guard,
+  callerOf: (request: FastifyRequest) => Caller | undefined,
+  report: Report,
+): (request: FastifyRequest) => string {
   const rule = guard.ruleOf(UploadService.method.upload);
   return (request) => {
-    const caller = callerOf(request);
-    assertMay(caller, rule);
-    return caller.identity.tenant;
+    try {
+      const caller = mustKnow(callerOf(request));
+      assertMay(caller, rule);
+      return caller.identity.tenant;
+    } catch (error) {
+      throw toConnectError(error, report);
+    }
   };
 }
 
