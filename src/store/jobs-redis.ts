@@ -398,7 +398,7 @@ export class RedisJobStore implements JobStore {
       encodeFacts(facts),
       toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
       job.batchId ?? '',
-      this.#options.maxRunning?.(tenant) ?? '',
+      this.#options.maxRunning ? (this.#options.maxRunning(tenant) ?? '') : '-',
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
@@ -655,12 +655,12 @@ export class RedisJobStore implements JobStore {
 
   // --- claims -----------------------------------------------------------------------------------------------------------------------------
 
-  /** A job may be there for one of the claims that wait. */
+  /** There may be jobs for the claims that wait: two ask, and with each job that they find two more. */
   #onReady(): void {
     this.#news++;
     const asked: Claim[] = [];
     for (const waiter of this.#waiters) {
-      if (waiter.asking || asked.some((want) => sameWant(want, waiter.want))) continue;
+      if (waiter.asking || asked.filter((want) => sameWant(want, waiter.want)).length === 2) continue;
       asked.push(waiter.want);
       void this.#ask(waiter);
     }
