@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { limiterOf } from '../src/access/access.ts';
 import { noPolicies } from '../src/access/policies.ts';
 import { Rates } from '../src/access/rates.ts';
 import type { Caller } from '../src/jobs/caller.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 let server: RedisServer;
 before(async () => {
