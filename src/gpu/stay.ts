@@ -48,6 +48,7 @@ export interface StayOptions {
     folder: string,
     signal: AbortSignal,
     report: (done: number, total: number) => void,
+    inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
   readonly handOver?: ((folder: string) => Promise<void>) | undefined;
@@ -270,9 +271,9 @@ export class Stay {
     const started = performance.now();
     try {
       this.#host.folders.make(this.#folder);
-      const prepared = await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
-        this.#reporter.fetching(done, total),
-      );
+      const { job, inputs } = this.#lease;
+      const report = (done: number, total: number) => this.#reporter.fetching(done, total);
+      const prepared = await this.#options.prepare(job, this.#folder, this.#controller.signal, report, inputs);
       if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
       return prepared;
     } catch (error) {

@@ -6,6 +6,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { checkInputJobs, inputJobFailure, inputJobsOf, NEVER_MS } from '../jobs/chains.ts';
 import { JobsError } from '../jobs/errors.ts';
 import {
   type Change,
@@ -23,6 +24,7 @@ import {
 } from '../jobs/job.ts';
 import type { Done, Expired, JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
 import type { BlobReferences } from './blob-references.ts';
+import type { InputJobs } from './input-jobs.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
@@ -39,6 +41,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly inputs: InputJobs;
   readonly lifetimes: Lifetimes;
   readonly usage: TenantUsage;
   readonly uploads: UploadTable;
@@ -50,6 +53,8 @@ export interface JobStepsOptions {
   readonly maxStoredEvents: number;
 }
 
+const NONE: ReadonlyMap<JobId, string> = new Map();
+
 export class JobSteps {
   readonly #options: JobStepsOptions;
   readonly #findKey;
@@ -60,6 +65,8 @@ export class JobSteps {
   readonly #chargeFlow;
   /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
   readonly #claims = new Map<JobId, number>();
+  /** Ended in the running step, what follows for others still to be done; undefined: nothing is under way. */
+  #ended: StoredJob[] | undefined;
 
   constructor(options: JobStepsOptions) {
     this.#options = options;
@@ -78,7 +85,7 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, usage, uploads, now } = this.#options;
+    const { table, queue, figures, usage, uploads, inputs, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
@@ -98,17 +105,23 @@ export class JobSteps {
     }
     usage.check(tenant, limits, nowMs);
     uploads.check(request, tenant);
+    checkInputJobs(request, tenant, (id) => table.get(id)?.job);
+    const taken = new Map(inputJobsOf(request).map(({ jobId }) => [jobId, table.get(jobId)!.job.result?.sha256]));
+    const waits = [...taken.values()].includes(undefined);
     const { warnings, submittedBy } = wanted;
-    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy });
+    const wait = waits ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy, wait });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
       job,
       score: rankOf(nowMs, request.priority),
+      readyAtMs: waits ? NEVER_MS : 0,
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
     uploads.use(stored.num, request);
+    for (const [of, key] of taken) inputs.take(stored.num, of, key);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     if (key !== undefined) {
       // Two out for each one in: expired keys go without a scan and without a burst.
@@ -147,6 +160,11 @@ export class JobSteps {
     return { stored, rank: taken.rank };
   }
 
+  /** `Lease.inputs` */
+  inputsOf({ num, job }: StoredJob): ReadonlyMap<JobId, string> {
+    return inputJobsOf(job.request!).length > 0 ? this.#options.inputs.blobs(num) : NONE;
+  }
+
   begin(stored: StoredJob, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): StoredJob {
     return this.#step(stored, { type: 'begin', ...run }, { deadlineMs: undefined });
   }
@@ -177,7 +195,7 @@ export class JobSteps {
     if (deletion) return deletion;
     const next: StoredJob = { ...stored, blob: key };
     this.#record(stored, next);
-    references.moved(stored.num, stored.blob, key);
+    references.moved(stored.blob, key);
     return next;
   }
 
@@ -323,7 +341,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, usage, uploads, lifetimes, now } = this.#options;
+    const { table, figures, references, inputs, usage, uploads, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -332,7 +350,7 @@ export class JobSteps {
     const blob = node === undefined ? job.result?.sha256 : pinned;
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
     this.#record(stored, next);
-    references.moved(stored.num, stored.blob, blob);
+    references.moved(stored.blob, blob);
     usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) {
@@ -340,9 +358,42 @@ export class JobSteps {
       if (isTerminal(job.status)) {
         uploads.ended(stored.num);
         lifetimes.ended(stored.num, job);
+        if (inputJobsOf(job.request!).length > 0) inputs.ended(stored.num);
+        this.#settle(next);
       }
     }
     return next;
+  }
+
+  /** What the end of a job means for those that wait for it. Not by recursion: a chain may be long. */
+  #settle(ended: StoredJob): void {
+    if (this.#ended) {
+      this.#ended.push(ended);
+      return;
+    }
+    this.#ended = [ended];
+    try {
+      for (const { job } of this.#ended) {
+        for (const id of this.#options.inputs.waiters(job.jobId)) this.#inputEnded(this.#options.table.get(id)!, job);
+      }
+    } finally {
+      this.#ended = undefined;
+    }
+  }
+
+  /** A job that was waited for has ended. The blob is referred to by that job, so it is there. */
+  #inputEnded(waiter: StoredJob, of: Job): void {
+    const { inputs, queue, now } = this.#options;
+    const { jobId, result } = of;
+    if (!result) {
+      queue.remove(waiter.job.jobId);
+      this.#step(waiter, { type: 'fail', failure: inputJobFailure(jobId, of), timings: undefined });
+      return;
+    }
+    if (!inputs.met(waiter.num, jobId, result.sha256)) return;
+    queue.remove(waiter.job.jobId);
+    const next = this.#step(waiter, { type: 'wait', wait: WaitReason.SLOT }, { readyAtMs: 0 });
+    queue.add(this.#entry(next), now());
   }
 
   /** Writes a progress or log event; `visible`: it changes what a list shows of the job. */

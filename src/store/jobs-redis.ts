@@ -5,8 +5,9 @@ import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
 import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf } from '../jobs/job.ts';
+import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf, WaitReason } from '../jobs/job.ts';
 import type {
   Claim,
   Expired,
@@ -29,9 +30,11 @@ import {
   checkUsage,
   dayOf,
   expired,
+  inputFailed,
   keyReused,
   purged,
   quotaExceeded,
+  ready,
   recovered,
   type Step,
   shuttingDown,
@@ -135,6 +138,8 @@ interface Waiter {
 
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
+  /** Where counts that the fleet shares may lie: an `ioredis` client, and what their keys begin with. */
+  readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
   readonly #redis: RedisConnection;
@@ -160,6 +165,9 @@ export class RedisJobStore implements JobStore {
   #tending: Promise<void> | undefined;
   #lastSweep = 0;
   #reclaiming: Promise<void> = Promise.resolve();
+  #paying: Promise<void> | undefined;
+  /** Something has come to be owed since it was last looked at. */
+  #owing = false;
   #closing: Promise<void> | undefined;
 
   constructor(redis: RedisConnection, clock: StoreClock, tokens: Tokens, options: RedisJobStoreOptions) {
@@ -169,6 +177,7 @@ export class RedisJobStore implements JobStore {
     this.#options = options;
     this.#leaseMs = options.leaseMs ?? 30_000;
     this.#known = new Recent(options.cacheSize ?? 4096);
+    this.counters = { client: redis.client, prefix: `${redis.prefix}rate:` };
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
@@ -370,6 +379,9 @@ export class RedisJobStore implements JobStore {
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
     const uploads = uploadsOf(request);
+    const seen = await this.#inputsOf(wanted);
+    // What waits says so from the first event on.
+    if ('waits' in seen && seen.waits) job.waitReason = WaitReason.ANOTHER_JOB;
     const reply = (await this.#redis.run('submit', [
       jobId,
       tenant,
@@ -386,12 +398,13 @@ export class RedisJobStore implements JobStore {
       encodeFacts(facts),
       toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
       job.batchId ?? '',
-      this.#options.maxRunning?.(tenant) ?? '',
+      this.#options.maxRunning ? (this.#options.maxRunning(tenant) ?? '') : '-',
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
       nowMs,
       [...uploads.keys()].join('\n'),
+      'refusal' in seen ? 'refused' : seen.inputs,
       ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -406,6 +419,10 @@ export class RedisJobStore implements JobStore {
         const id = reply[1]!.toString();
         throw uploadRefused(id, uploads.get(id)!);
       }
+      case 'refused':
+        throw (seen as { refusal: JobsError }).refusal;
+      case 'moved':
+        return await this.#submit(wanted, limits);
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }
@@ -422,10 +439,26 @@ export class RedisJobStore implements JobStore {
       deadlineMs,
       blob: '',
       op: undefined,
+      owed: undefined,
     };
     this.#known.set(jobId, stored);
     if (deadlineMs !== undefined) this.#arm(deadlineMs - nowMs);
     return { job: present(stored, reply[2] as number), created: true };
+  }
+
+  /** The jobs whose results a new one takes, as submit.lua wants them, or why it may not. */
+  async #inputsOf({ request, tenant }: NewJob): Promise<{ inputs: string; waits: boolean } | { refusal: JobsError }> {
+    const ids = [...new Set(inputJobsOf(request).map(({ jobId }) => jobId))];
+    if (ids.length === 0) return { inputs: '', waits: false };
+    const found = new Map((await this.#views(ids)).map((viewed, i) => [ids[i]!, viewed?.stored.job]));
+    try {
+      checkInputJobs(request, tenant, (id) => found.get(id));
+    } catch (error) {
+      if (error instanceof JobsError) return { refusal: error };
+      throw error;
+    }
+    const blobs = ids.map((id) => found.get(id)!.result?.sha256 ?? '');
+    return { inputs: ids.map((id, i) => `${id} ${blobs[i]}`).join('\n'), waits: blobs.includes('') };
   }
 
   /** Works a step out from the newest record until it is made. `step` undefined: nothing is to be done. Unknown: undefined. */
@@ -453,6 +486,7 @@ export class RedisJobStore implements JobStore {
     switch (outcome) {
       case 'done':
         this.#known.set(before.job.jobId, { ...changed.next, ver: before.ver + 1, op: fence.op || before.op });
+        if ((reply[2] as number) > 0) this.#payOwed();
         if (typeof changed.queue === 'object') this.#arm(changed.queue.readyAtMs - nowMs);
         if (changed.lease === 'end' && changed.next.deadlineMs !== undefined) this.#arm(changed.next.deadlineMs - nowMs);
         return { outcome, position: reply[1] as number | null };
@@ -464,6 +498,38 @@ export class RedisJobStore implements JobStore {
         return { outcome };
     }
     throw new Error(`the record of ${before.job.jobId} is gone from the job store`);
+  }
+
+  /** Writes what the ends of jobs mean for others, soon. If this process dies before, the sweep of another one does. */
+  #payOwed(): void {
+    if (this.#closing) return;
+    this.#paying ??= this.#track(this.#payAll())
+      .catch((error) => this.#options.log?.warn({ err: error }, 'what is owed to waiting jobs could not be written; trying again'))
+      .finally(() => {
+        this.#paying = undefined;
+      });
+    this.#owing = true;
+  }
+
+  async #payAll(): Promise<void> {
+    // Paying one may owe another something: a chain.
+    do {
+      this.#owing = false;
+      const ids = (await this.#redis.run('owed', [SWEPT_AT_ONCE])) as Buffer[];
+      for (const id of ids) if (!this.#closing) await this.#pay(id.toString());
+      if (ids.length > 0) this.#owing = true;
+    } while (this.#owing && !this.#closing);
+  }
+
+  async #pay(id: JobId): Promise<void> {
+    const owed = (await this.#view(id))?.stored.owed;
+    if (owed === undefined) return;
+    const of = owed.startsWith('failed ') ? owed.slice('failed '.length) : undefined;
+    const job = of === undefined ? undefined : (await this.#view(of))?.stored.job;
+    await this.#change(id, (stored) => {
+      if (stored.owed !== owed) return undefined;
+      return of === undefined ? ready(stored) : inputFailed(stored, of, job);
+    });
   }
 
   async #list(query: JobQuery): Promise<JobPage> {
@@ -589,12 +655,12 @@ export class RedisJobStore implements JobStore {
 
   // --- claims -----------------------------------------------------------------------------------------------------------------------------
 
-  /** A job may be there for one of the claims that wait. */
+  /** There may be jobs for the claims that wait: two ask, and with each job that they find two more. */
   #onReady(): void {
     this.#news++;
     const asked: Claim[] = [];
     for (const waiter of this.#waiters) {
-      if (waiter.asking || asked.some((want) => sameWant(want, waiter.want))) continue;
+      if (waiter.asking || asked.filter((want) => sameWant(want, waiter.want)).length === 2) continue;
       asked.push(waiter.want);
       void this.#ask(waiter);
     }
@@ -642,7 +708,7 @@ export class RedisJobStore implements JobStore {
     }
     const stored = this.#decode(reply[3]!);
     const rank = { flow: Number(reply[1]), score: Number(reply[2]), tenant: stored.tenant };
-    const lease = new RedisLease(this.#host, stored, rank, sent + this.#leaseMs);
+    const lease = new RedisLease(this.#host, stored, rank, pairsOf(reply[4]!), sent + this.#leaseMs);
     this.#leases.set(token, lease);
     this.#arm(this.#leaseMs / 3);
     if (stored.job.cancelRequestedAt) lease.end('cancel_requested');
@@ -687,7 +753,7 @@ export class RedisJobStore implements JobStore {
     const leases = [...this.#leases.values()];
     const sent = performance.now();
     const reply = await this.#redis.run('tend', [this.#leaseMs, SWEPT_AT_ONCE, ...leases.map(({ token }) => token)]);
-    const [now, due, states, expired, overdue] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[]];
+    const [now, due, states, expired, overdue, owed] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[], Buffer[]];
     this.#clock.learn(now, sent, performance.now());
     for (const [i, lease] of leases.entries()) {
       if (states[i] === 0) {
@@ -710,6 +776,7 @@ export class RedisJobStore implements JobStore {
         await this.#change(id, (stored) => (stored.token === token ? recovered(stored, NODE_LOST) : undefined));
     }
     for (const id of overdue) if (!this.#closing) await this.#change(id.toString(), startTimedOut);
+    if (owed.length > 0 && !this.#closing) this.#payOwed();
     if (expired.length + overdue.length >= SWEPT_AT_ONCE) this.#arm(0);
   }
 
@@ -774,6 +841,12 @@ const DEFAULT_PENALTY = 2;
 function classOf({ placement }: NewJob): string {
   if (!placement) return '|';
   return `${encodeURIComponent(placement.engine ?? '')}|${[...placement.models].sort().map(encodeURIComponent).join(',')}`;
+}
+
+/** A hash as Redis lists it. */
+function pairsOf(reply: Reply): ReadonlyMap<string, string> {
+  const list = reply as Buffer[];
+  return new Map(Array.from({ length: list.length / 2 }, (_, i) => [list[2 * i]!.toString(), list[2 * i + 1]!.toString()]));
 }
 
 function sameWant(a: Claim, b: Claim): boolean {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
+import { pack } from './pack.ts';
 
 /** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
 export interface RedisPlace {
@@ -116,6 +117,8 @@ export interface ConnectionLog {
   error(facts: object, message: string): void;
 }
 
+/** Put before every script. */
+const LIBRARIES = ['lib', 'chains'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -132,6 +135,7 @@ const SCRIPTS = [
   'uploads',
   'due',
   'forget',
+  'owed',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */
@@ -169,7 +173,7 @@ export class RedisConnection {
     this.prefix = `{${fleet}}:`;
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
-    const library = readFileSync(join(FOLDER, 'lib.lua'), 'utf8');
+    const library = LIBRARIES.map((name) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8')).join('\n');
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
       const command = `ffjobs_${name}`;
@@ -186,6 +190,11 @@ export class RedisConnection {
     this.#listener.on('messageBuffer', (channel: Buffer, message: Buffer) => this.#listeners.get(channel.toString())?.(message));
   }
 
+  /** For others who keep something small beside the jobs, under keys that begin with `prefix`. */
+  get client(): unknown {
+    return this.#commands;
+  }
+
   /** Connects. Throws an `Error` whose message can be shown as it is. */
   async open(): Promise<void> {
     try {
@@ -199,7 +208,7 @@ export class RedisConnection {
 
   /** Runs a script. */
   run(name: ScriptName, args: readonly (string | number | Uint8Array)[]): Promise<Reply> {
-    return this.#answered(this.#scripts[name](this.prefix, ...args.map((arg) => (arg instanceof Uint8Array ? bufferOf(arg) : arg))));
+    return this.#answered(this.#scripts[name](this.prefix, pack(args)));
   }
 
   get(key: string): Promise<Buffer | null> {

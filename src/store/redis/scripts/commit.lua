@@ -1,13 +1,13 @@
 -- What a step has made of a job: the record, and all that follows from it in queue, lease, indexes, figures, blob references and events.
 -- The step was worked out from version `ver`: nothing happens if the record is at another one by now.
--- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', or the time it is delayed until),
+-- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is delayed until),
 --       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
 --       bytes and ms of engine time that its tenant has used more, day,
 --       number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
--- Answers {'done', position}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
+-- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
-local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'deadline')
+local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed')
 if not was[1] then return {'unknown'} end
 local tenant, class, place, score, created = was[4], was[5], was[6], was[7], was[9]
 
@@ -22,21 +22,14 @@ end
 local blob, before = ARGV[8], was[10] or ''
 if blob ~= before then
   if lease == 'pin' and tonumber(call('ZSCORE', P .. 'deleting', blob) or '0') > now() then return {'busy'} end
-  if blob ~= '' then
-    call('SADD', P .. 'refs:' .. blob, place)
-    call('SREM', P .. 'unreferenced', blob)
-  end
-  if before ~= '' then
-    call('SREM', P .. 'refs:' .. before, place)
-    if call('EXISTS', P .. 'refs:' .. before) == 0 then call('SADD', P .. 'unreferenced', before) end
-  end
+  if blob ~= '' then refer(blob, place) end
+  if before ~= '' then unrefer(before, place) end
 end
 
 local fields = tonumber(ARGV[16])
-call('HSET', key, 'ver', was[1] + 1, 'status', status, 'blob', blob, unpack(ARGV, 17, 16 + fields * 2))
+call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 17, 16 + fields * 2))
 -- From here on the state says that the job was claimed.
-call('HDEL', key, 'claimed')
-if op ~= '' then call('HSET', key, 'op', op) end
+if was[12] then call('HDEL', key, 'claimed') end
 
 local queued, was_queued = status == QUEUED and lease == 'end', was[8] == QUEUED and not was[2]
 if lease == 'end' and was[2] then
@@ -45,7 +38,7 @@ if lease == 'end' and was[2] then
   call('ZREM', P .. 'leases', was[2])
   call('HINCRBY', P .. 'running', tenant, -1)
   -- Jobs of its own may have waited for this one.
-  if call('HEXISTS', P .. 'most', tenant) == 1 then call('PUBLISH', P .. 'ready', '') end
+  if call('HEXISTS', P .. 'most', tenant) == 1 then wake() end
 end
 if was_queued and not queued then
   leave(tenant, class, place)
@@ -54,12 +47,16 @@ elseif queued and not was_queued then
   if queue == 'back' then
     give_back(tenant, class, score, place)
   else
-    call('HSET', key, 'ready', queue)
     call('ZADD', P .. 'delayed', queue, place)
-    call('PUBLISH', P .. 'ready', '')
+    wake()
   end
   local deadline = call('HGET', key, 'deadline')
   if deadline and deadline ~= '' then call('ZADD', P .. 'deadlines', deadline, place) end
+elseif queue == 'ready' then
+  paid(id, place)
+  leave(tenant, class, place)
+  call('HDEL', key, 'ready')
+  enter(tenant, class, score, place)
 end
 
 moved(tenant, place, created, was[8], status)
@@ -76,15 +73,17 @@ if terminal(status) then
 end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
-  call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1)
-  call('EXPIRE', hour, 34560000)
+  if call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1) == 1 then call('EXPIRE', hour, 34560000) end
 end
 
+local owed = 0
 -- When what has ended goes. Nothing but a purge follows an end.
 if terminal(was[8]) then
   call('ZREM', P .. 'expiring', place)
 elseif terminal(status) then
   local ends = call('HMGET', key, 'finished', 'expires')
+  inputs_ended(id, place)
+  owed = tell_waiters(id, blob)
   call('ZADD', P .. 'ended_jobs', ends[1], place)
   if ends[2] then call('ZADD', P .. 'expiring', ends[2], place) end
 end
@@ -107,5 +106,5 @@ if token == '' and lease == 'keep' and was[2] then
   local dot = string.find(was[2], '.', 1, true)
   call('PUBLISH', P .. 'holder:' .. string.sub(was[2], 1, dot - 1), was[2])
 end
-if queued then return {'done', shown_position(tenant, score, place)} end
-return {'done', status == QUEUED and 0}
+if queued then return {'done', shown_position(tenant, score, place), owed} end
+return {'done', status == QUEUED and 0, owed}
