@@ -1,4 +1,4 @@
-// `npm run demo:cluster [-- --jobs N]`: a fleet on this machine. Starts Redis, an S3-compatible server, two API replicas and three worker nodes, submits
+// `npm run demo:cluster [-- --jobs N --output FOLDER]`: a fleet on this machine. Starts Redis, an S3-compatible server, two API replicas and three worker nodes, submits
 // jobs to one replica and watches them through the other, kills a node while it runs a job, and shows that every job is done all the same. Ends with 0
 // only if each succeeded and its result is there; whatever was started is ended and tidied up in any case.
 import { randomBytes } from 'node:crypto';
@@ -21,7 +21,6 @@ import { startRedis } from './redis-server.ts';
 import { startMoto } from './s3-server.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const RESULTS = join(ROOT, 'data', 'demo-cluster');
 const CLIP = 'clip.mp4';
 const SAMPLES = ['eileen_collins.jpg', 'grace_hopper.jpg'] as const;
 /** Short, so that the demo need not wait half a minute for what the killed node had. */
@@ -161,7 +160,7 @@ async function watchToEnd(service: Service, jobId: string, ended: (job: Job) => 
   return { jobId, events, job: job! };
 }
 
-async function main(count: number): Promise<void> {
+async function main(count: number, results: string): Promise<void> {
   await using open = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-demo-cluster-'));
   open.defer(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
@@ -217,27 +216,29 @@ async function main(count: number): Promise<void> {
   const again = watched.find(({ jobId }) => jobId === killed.jobId)!;
   if (again.job.attempt < 2)
     throw new CliError(Exit.failed, `${killed.jobId} was on the killed node and succeeded in attempt ${again.job.attempt}`);
-  await rm(RESULTS, { recursive: true, force: true });
-  await mkdir(RESULTS, { recursive: true });
+  await rm(results, { recursive: true, force: true });
+  await mkdir(results, { recursive: true });
   for (const { jobId, job } of watched) {
     const extension = job.result?.mediaType === 'video/mp4' ? 'mp4' : 'jpg';
-    await download(second, jobId, join(RESULTS, `${jobId}.${extension}`), SILENT.line(''), leaving.signal);
+    await download(second, jobId, join(results, `${jobId}.${extension}`), SILENT.line(''), leaving.signal);
   }
   const events = watched.reduce((sum, one) => sum + one.events, 0);
   console.log(`
 All ${count} jobs succeeded, ${killed.jobId} in attempt ${again.job.attempt}, on another node than ${killed.node}.
 ${events} events seen through ${APIS[1]}, none missing, none twice.
-Results, fetched from S3 by their signed URLs: ${here(RESULTS)}
+Results, fetched from S3 by their signed URLs: ${here(results)}
 `);
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => leaving.abort());
 try {
-  const { values } = parseArgs({ options: { jobs: { type: 'string', default: '18' } } });
+  const { values } = parseArgs({
+    options: { jobs: { type: 'string', default: '18' }, output: { type: 'string', default: join(ROOT, 'data', 'demo-cluster') } },
+  });
   const jobs = Number(values.jobs);
   if (!Number.isInteger(jobs) || jobs < 1 || jobs > 1000)
     throw new CliError(Exit.invalid, `--jobs is '${values.jobs}'; it takes 1 to 1000`);
-  await main(jobs);
+  await main(jobs, values.output);
   process.exitCode = 0;
 } catch (error) {
   if (leaving.signal.aborted) {

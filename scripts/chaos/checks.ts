@@ -123,7 +123,8 @@ async function checkResult({ job_id, result, result_url }: JobWords, sha256: str
     throw new Violation(`the result of ${job_id} is answered ${response.status}, with the digest ${digest}`);
 }
 
-function checkHistory(jobId: string, where: string, events: readonly EventWords[], words: JobWords): void {
+/** Gapless, one terminal event and that the last, percent never falling. Throws a `Violation`. */
+export function checkHistory(jobId: string, where: string, events: readonly EventWords[], words: JobWords): void {
   const hole = events.findIndex(({ sequence }, i) => sequence !== i + 1);
   if (hole !== -1 || events.length !== words.sequence) {
     throw new Violation(
