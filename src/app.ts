@@ -503,7 +503,10 @@ async function openStore(
     };
   }
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
-  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, log, ...shares }));
+  const store = opened.last(
+    'job store',
+    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, log, ...shares }),
+  );
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
     log.warn({ blobs: config.blobsPath }, words);

@@ -1,4 +1,4 @@
-"""The scripted engine with a witness: what runs on a GPU is there for others to see, by a lock that the system takes back when the process ends.
+"""The scripted engine with a witness: what runs on a GPU is there for others to see, by a lock that ends with its process.
 
 Two runs at once on one GPU leave a file `doubled-...` in the folder that the job's parameter `ledger` names. Standard library only.
 """
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from facefusion_worker.engine import Capabilities, Job, Option, OptionType, Report, Result
 from scripted import Scripted
+
+from facefusion_worker.engine import Capabilities, Job, Option, OptionType, Report, Result
 
 
 class Ledger(Scripted):
