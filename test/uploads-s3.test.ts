@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import { openS3UploadBytes, type S3UploadBytesOptions } from '../src/media/upload-s3.ts';
 import { openUploads, type Uploads } from '../src/media/uploads.ts';
@@ -17,7 +18,6 @@ import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { type Service, startService } from './api/service.ts';
 import { errorAnswer, type FaultyWay, type S3Server, startProxy, startS3 } from './fixtures/media/s3-server.ts';
-import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;

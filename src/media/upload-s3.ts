@@ -299,5 +299,9 @@ async function settled(all: readonly Promise<unknown>[]): Promise<void> {
 }
 
 function overtaken(): JobsError {
-  return new JobsError('aborted', 'UPLOAD_CONFLICT', 'another request has gone on with this upload: ask how far it is, and go on from there');
+  return new JobsError(
+    'aborted',
+    'UPLOAD_CONFLICT',
+    'another request has gone on with this upload: ask how far it is, and go on from there',
+  );
 }
