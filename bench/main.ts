@@ -8,6 +8,7 @@ import { notRun, type Row } from './figures.ts';
 import { engine } from './groups/engine.ts';
 import { get } from './groups/get.ts';
 import { jobs } from './groups/jobs.ts';
+import { media } from './groups/media.ts';
 import { queue } from './groups/queue.ts';
 import { submit } from './groups/submit.ts';
 import { watch } from './groups/watch.ts';
@@ -15,7 +16,7 @@ import { CannotRun, ownProcesses } from './processes.ts';
 import { machine, table, writeJson } from './report.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, engine];
+const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, media, engine];
 
 const usage = () =>
   [

@@ -24,6 +24,8 @@ export interface ServiceOptions {
   readonly engine?: string;
   /** Settings by their names after FFJOBS_. */
   readonly settings?: Readonly<Record<string, string>>;
+  /** Further variables, by their whole names. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Arguments for Node itself, such as --cpu-prof. */
   readonly nodeArgs?: readonly string[];
 }
@@ -65,11 +67,12 @@ export class Service implements AsyncDisposable {
         FFJOBS_DATA_DIR: dataDir,
         FFJOBS_ENGINE: options.engine ?? 'noop:Noop',
         // The engines of the benches open nothing, and their inputs are few bytes.
-        FFJOBS_PROBE: options.engine === 'classical' ? 'on' : 'off',
+        FFJOBS_PROBE: options.engine === undefined || options.engine.includes(':') ? 'off' : 'on',
         FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
         FFJOBS_LOG_FORMAT: 'json',
         ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
         ...Object.fromEntries(Object.entries(options.settings ?? {}).map(([name, value]) => [`FFJOBS_${name}`, value])),
+        ...options.env,
       },
     });
     const base = `http://127.0.0.1:${ports[0]}`;

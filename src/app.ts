@@ -1,32 +1,40 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
-import { mkdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
+import type { SecureContextOptions, TlsOptions } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
 import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
+import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
+import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
+import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
-import { openHttp } from './media/http.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { openProbe, type Probe } from './media/probe.ts';
-import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
+import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
+import { openPlaces } from './places.ts';
+import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
+import { assertMay, authorize } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
 import type { Report } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
@@ -40,9 +48,9 @@ import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
-import { openLocalBlobStore } from './store/blobs-local.ts';
+import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
-import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
@@ -72,8 +80,6 @@ export interface App {
   close(): Promise<void>;
 }
 
-/** One tenant until callers have identities. */
-const TENANT = 'default';
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
@@ -102,9 +108,11 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const { store, nodes } = await openStore(config, log, opened);
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store, nodes } = await openStore(config, policies, log, opened);
+  const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
+  const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
-  const copies = await openOutputs(config, opened);
   const retention = opened.last(
     'retention',
     new Retention({
@@ -125,7 +133,13 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
     }),
   );
-  const references = mediaReferences(await resolvers(config, surroundings, opened, uploads.resolver));
+  const places = await openPlaces({
+    config,
+    policies,
+    given: surroundings.resolvers ?? [],
+    uploads: uploads.resolver,
+    open: (name, one) => opened.last(name, one),
+  });
   const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
 
   const fleet = opened.last(
@@ -147,16 +161,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     blobs,
     engine: (wanted) => fleet.engine(wanted),
-    checkReference: references.check,
-    limits: { maxQueued: config.maxQueued, idempotencyMs: IDEMPOTENCY_MS },
+    checkReference: (reference, field, tenant) => places.references(tenant).check(reference, field, tenant),
+    policyOf: policies.tenant,
+    idempotencyMs: IDEMPOTENCY_MS,
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
-    checkOutput: (uri) => copies.check(uri),
+    checkOutput: (uri, tenant) => places.outputs(tenant).check(uri),
     maxRetentionMs: config.maxRetentionMs,
     reclaim: () => retention.reclaim(),
     baseUrl,
-    tenant: TENANT,
     watched,
     sweepUploads: () => uploads.sweep(),
   };
@@ -165,15 +179,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     store,
     engine: () => fleet.engine(),
     slots: () => fleet.slots(),
-    referenceSchemes: references.schemes,
+    referenceSchemes: (tenant: string) => places.references(tenant).schemes,
+    policyOf: policies.tenant,
     watchers: () => watchers,
   };
   const health = new HealthRegistry();
   const ours = [
     { desc: JobService, implementation: createJobService(jobs) },
     { desc: ProcessService, implementation: createProcessService(jobs) },
-    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal), TENANT) },
+    { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
+    { desc: AccessService, implementation: createAccessService({ keys: access.keys, store, policyOf: policies.tenant }) },
   ];
   /** Of a process that has workers alone, only the health. */
   const served = config.role === 'worker' ? [] : ours;
@@ -202,11 +218,14 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const server = await createServer({
     services: [...services, ...reflectionServices(services.map((one) => one.desc))],
     restServices: served,
-    interceptors: interceptors(SELF_VALIDATED),
+    interceptors: interceptors(authorize(guard), SELF_VALIDATED),
+    guard,
+    // A signed URL is the right to one object, whoever has it.
+    openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
     maxBodyBytes: config.maxBodyBytes,
-    tls: config.tlsCert && config.tlsKey ? { cert: await readFile(config.tlsCert), key: await readFile(config.tlsKey) } : undefined,
+    tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
     grpc: config.grpc,
     version: surroundings.version,
@@ -242,10 +261,10 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       }
       return { ready: true, facts };
     },
-    routes(app) {
+    routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: () => TENANT, report: reportOf(log) };
+      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
       registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
       registerTus(app, { uploads, path: '/api/v1/tus', ...common });
       // Who opens the address in a browser wants to be shown something.
@@ -266,8 +285,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       workRoot,
       handOver: processes.isolation?.handOver,
       prepare: (job, folder, signal, report) =>
-        prepare({ resolver: references, probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
-      storeResult: (outputPath, context) => storeResult(blobs, copies, outputPath, context),
+        prepare({ resolver: places.references(job.tenant), probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
       runTimeoutMs: config.runTimeoutMs,
@@ -393,14 +412,16 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
 /** The job store, and who else is in its fleet. */
 async function openStore(
   config: Config,
+  policies: Policies,
   log: Logger,
   opened: Closing,
 ): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+  const shares = sharesOf(policies);
   if (config.storeRedis === undefined) {
-    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log })), nodes: undefined };
+    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })), nodes: undefined };
   }
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
-  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log }));
+  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
     log.warn({ blobs: config.blobsPath }, words);
@@ -429,44 +450,51 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
-/** The places that results may be copied to. Folders have to be there: one that is not is a disk that is not mounted, or a slip. */
-async function openOutputs({ outputRoots, outputBuckets, s3 }: Config, opened: Closing): Promise<Outputs> {
-  for (const root of outputRoots) {
-    const found = await stat(root).catch(() => undefined);
-    if (!found?.isDirectory()) throw new Error(`FFJOBS_OUTPUT_ROOTS names ${root}, which is not a folder: make it, or correct the setting`);
-  }
-  const folders = outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined;
-  if (outputBuckets.length === 0) return outputs({ folders, s3: undefined });
-  const { openS3Outputs } = await import('./store/outputs-s3.ts');
-  return outputs({ folders, s3: opened.last('copies on S3', openS3Outputs({ connection: s3, buckets: outputBuckets })) });
+/** What the job store has to know of tenants. */
+function sharesOf({ tenant, tenants }: Policies) {
+  return {
+    weights: tenants.size > 0 ? Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])) : undefined,
+    maxRunning: (name: string) => tenant(name).quotas.runningJobs,
+  };
 }
 
-/** By all schemes that are configured. Those that the surroundings bring take the place of ours. */
-async function resolvers(config: Config, { resolvers: given = [] }: Surroundings, opened: Closing, uploads: MediaResolver) {
-  const all = [localFiles(config.inputRoot), uploads, ...given];
-  const schemes = config.httpSchemes.filter((scheme) => !given.some((one) => one.schemes.includes(scheme)));
-  if (schemes.length > 0) {
-    const http = await openHttp({
-      dir: join(config.dataDir, 'downloads'),
-      hosts: { schemes, allow: config.httpAllow, ports: config.httpPorts },
-      cacheBytes: config.httpCacheBytes,
-      cacheMs: config.httpCacheTtlMs,
-      limits: { maxBytes: config.maxInputBytes, totalMs: config.fetchTimeoutMs },
-    });
-    all.push(opened.last('downloads', http));
-  }
-  if (config.s3Buckets.length > 0 && !given.some((one) => one.schemes.includes('s3'))) {
-    // The SDK is large; who does not use it does not load it.
-    const { openS3 } = await import('./media/s3.ts');
-    const s3 = openS3({
-      connection: config.s3,
-      buckets: config.s3Buckets,
-      maxBytes: config.maxInputBytes,
-      totalMs: config.fetchTimeoutMs,
-    });
-    all.push(opened.last('s3', s3));
-  }
-  return all;
+async function accessOf(config: Config, { version }: Surroundings, log: Logger, store: JobStore, policies: Policies): Promise<Access> {
+  return await openAccess({
+    keyStore: store.keys,
+    apiKeys: config.apiKeys,
+    tokens: config.jwt,
+    certificates: config.tlsClientCa !== undefined,
+    policies,
+    anonymous: config.anonymousScopes,
+    anonymousRate: config.anonymousRate,
+    countLocal: config.limitLoopback,
+    proxies: config.trustedProxies,
+    audit:
+      config.audit === undefined
+        ? undefined
+        : { to: config.audit === 'stdout' ? (text) => void process.stdout.write(text) : config.audit, maxBytes: config.auditMaxBytes },
+    version,
+    onProblem: (error, what) => log.error({ err: error }, what),
+  });
+}
+
+async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {
+  if (tlsCert === undefined || tlsKey === undefined) return undefined;
+  const [cert, key] = await Promise.all([readFile(tlsCert), readFile(tlsKey)]);
+  if (tlsClientCa === undefined) return { cert, key };
+  // Whose chain does not lead there, or has none, may still have a key or a token: the guard says who is let in.
+  const asking: TlsOptions = { cert, key, ca: await readFile(tlsClientCa), requestCert: true, rejectUnauthorized: false };
+  return asking;
+}
+
+/** Of the ways to upload that are no rpc: whose the upload is. */
+function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+  const rule = guard.ruleOf(UploadService.method.upload);
+  return (request) => {
+    const caller = callerOf(request);
+    assertMay(caller, rule);
+    return caller.identity.tenant;
+  };
 }
 
 /** What lies behind an error that its caller sees in other words. */

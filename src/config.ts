@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
+import { SCOPES, type Scope } from './jobs/caller.ts';
 import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import { placeOf, type S3Place } from './s3/names.ts';
@@ -63,6 +64,24 @@ export interface Config {
   readonly corsOrigins: readonly string[];
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
+  /** Authority of client certificates, PEM; undefined: none are asked for. */
+  readonly tlsClientCa: string | undefined;
+  readonly apiKeys: boolean;
+  readonly jwt: JwtConfig | undefined;
+  /** JSON file of tenants, tiers and certificates. */
+  readonly tenants: string | undefined;
+  /** Some way to have an identity is configured: there are tenants. */
+  readonly identities: boolean;
+  /** Scopes of a caller without a credential; undefined: there has to be one. */
+  readonly anonymousScopes: readonly Scope[] | undefined;
+  /** Submits of such a caller, by address; undefined: no limit. */
+  readonly anonymousRate: { readonly points: number; readonly seconds: number } | undefined;
+  readonly limitLoopback: boolean;
+  readonly trustedProxies: readonly string[];
+  /** Path, or stdout; undefined: no audit log. */
+  readonly audit: string | undefined;
+  readonly auditMaxBytes: number;
+  readonly attestation: boolean;
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
@@ -113,6 +132,18 @@ export interface Config {
   /** How long a result waits for a blob store that is full or away. */
   readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
+}
+
+export interface JwtConfig {
+  /** URL or path of a key set. */
+  readonly jwks: string | undefined;
+  readonly secretFile: string | undefined;
+  readonly issuer: string;
+  readonly audience: string;
+  /** Empty: all are of the default tenant. */
+  readonly tenantClaim: string;
+  readonly scopeClaim: string;
+  readonly scopePrefix: string;
 }
 
 /** What is wrong with the configuration, one sentence a problem. */
@@ -221,6 +252,17 @@ const offOr =
     value === 'off' ? 0 : parse(value);
 const user: Parse<string> = (value) =>
   /^[\w.-]+(:[\w.-]+)?$/.test(value) ? value : new Problem('a user, or user:group, by name or number');
+const block = (entry: string) =>
+  isHost(entry) && isIP(entry.split('/')[0]!) !== 0 ? undefined : 'addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
+const scope = (entry: string) => ((SCOPES as readonly string[]).includes(entry) ? undefined : `${SCOPES.join(', ')}, with commas between`);
+const rate: Parse<{ points: number; seconds: number } | undefined> = (value) => {
+  if (value === 'off') return undefined;
+  const [, count, time] = /^(\d{1,6})\/(.+)$/.exec(value) ?? [];
+  const ms = time === undefined ? new Problem('') : duration(1000, 86_400_000)(time);
+  return ms instanceof Problem || Number(count) === 0
+    ? new Problem('a count and a time such as 5/1m or 100/1h, or off')
+    : { points: Number(count), seconds: Math.ceil(ms / 1000) };
+};
 const host = (entry: string) =>
   isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
 const bucket = (entry: string) =>
@@ -236,7 +278,7 @@ const setting = <T>(parse: Parse<T>, fallback: string | undefined, help: string)
 
 /** Every setting by its name after `FFJOBS_`. */
 export const SETTINGS = {
-  HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs FFJOBS_ALLOW_ANONYMOUS'),
+  HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs identities, or FFJOBS_ALLOW_ANONYMOUS'),
   PORT: setting(integer(0, 65_535), '8000', 'the one port for gRPC, gRPC-Web, Connect and REST; 0 takes a free one'),
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
@@ -291,7 +333,36 @@ export const SETTINGS = {
   ),
   TLS_CERT: setting(text, undefined, 'certificate chain in PEM; with FFJOBS_TLS_KEY the port speaks TLS with ALPN'),
   TLS_KEY: setting(text, undefined, 'private key in PEM'),
-  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: listen on other addresses than loopback without identities'),
+  TLS_CLIENT_CA: setting(
+    text,
+    undefined,
+    'authority of client certificates in PEM: callers may have one, and FFJOBS_TENANTS says whose it is',
+  ),
+  API_KEYS: setting(oneOf('on', 'off'), 'off', 'on: callers have API keys, made by `ffjobs keys create`'),
+  JWT_JWKS: setting(text, undefined, 'callers have tokens (JWT): https URL or file of the key set of their issuer'),
+  JWT_SECRET_FILE: setting(text, undefined, 'likewise: file with the secret (at least 32 bytes) that tokens are signed with'),
+  JWT_ISSUER: setting(text, undefined, 'claim `iss` that tokens must have'),
+  JWT_AUDIENCE: setting(text, undefined, 'claim `aud` that tokens must have'),
+  JWT_TENANT_CLAIM: setting(text, 'tenant', 'claim, or JSON pointer such as /org/id, with the tenant; `none`: all are of one tenant'),
+  JWT_SCOPE_CLAIM: setting(text, 'scope', 'likewise: scopes, as a text with blanks between or a list'),
+  JWT_SCOPE_PREFIX: setting(text, '', 'what stands before each scope of this service in that claim, such as ffjobs:'),
+  TENANTS: setting(text, undefined, 'JSON file of tenants: tiers, quotas, roots, buckets, denied options, certificates'),
+  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: callers without a credential are let in, on other addresses than loopback too'),
+  ANONYMOUS_SCOPES: setting(
+    list(scope),
+    '',
+    'what they may: read, submit, admin; default: read,submit, and admin too where only this machine can call',
+  ),
+  ANONYMOUS_SUBMITS: setting(rate, '5/1m', 'how often each of their addresses may submit; `off` for no limit'),
+  LIMIT_LOOPBACK: setting(oneOf('yes', 'no'), 'no', 'yes: that limit is for callers on this machine too'),
+  TRUSTED_PROXIES: setting(list(block), '', 'addresses and CIDR blocks of proxies whose X-Forwarded-For is believed, with commas between'),
+  AUDIT: setting(
+    text,
+    'auto',
+    'audit log: a file, stdout or off; auto: DATA_DIR/audit/audit.jsonl, unless only this machine can call without identity',
+  ),
+  AUDIT_MAX_BYTES: setting(bytes, '100M', 'size from which the audit log begins a new file; none is ever deleted'),
+  ATTESTATION: setting(oneOf('optional', 'required'), 'optional', 'required: a job without a statement of consent is refused'),
   GRPC: setting(
     oneOf('own', 'connect'),
     'own',
@@ -409,12 +480,31 @@ export function readConfig(
   if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
     problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
-  if (v.HOST !== undefined && !isLoopback(v.HOST) && v.ALLOW_ANONYMOUS !== 'yes') {
+  const tokens = v.JWT_JWKS !== undefined || v.JWT_SECRET_FILE !== undefined;
+  const identities = v.API_KEYS === 'on' || tokens || v.TLS_CLIENT_CA !== undefined;
+  const local = v.HOST !== undefined && isLoopback(v.HOST);
+  if (v.HOST !== undefined && !local && !identities && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
       `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
-        'Listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
+        'Set FFJOBS_API_KEYS=on (or FFJOBS_JWT_JWKS, or FFJOBS_TLS_CLIENT_CA), listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
     );
   }
+  for (const name of ['JWT_ISSUER', 'JWT_AUDIENCE'] as const) {
+    if (tokens && v[name] === undefined)
+      problems.push(`FFJOBS_${name} is missing: without it tokens that were made for others would be taken`);
+  }
+  if (v.JWT_JWKS !== undefined && /^[a-z]+:\/\//i.test(v.JWT_JWKS) && !isSafeUrl(v.JWT_JWKS)) {
+    problems.push(`FFJOBS_JWT_JWKS is '${v.JWT_JWKS}'; allowed: an https URL (http on this machine alone), or the path of a file`);
+  }
+  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined)
+    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TLS_CERT and FFJOBS_TLS_KEY');
+  if (v.TLS_CLIENT_CA !== undefined && v.TENANTS === undefined) {
+    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TENANTS, which says for whom certificates stand');
+  }
+  if (identities && v.ALLOW_ANONYMOUS !== 'yes' && v.ANONYMOUS_SCOPES?.length) {
+    problems.push('FFJOBS_ANONYMOUS_SCOPES says what strangers may, and none are let in: set FFJOBS_ALLOW_ANONYMOUS=yes, or leave it out');
+  }
+  const anonymous = identities && v.ALLOW_ANONYMOUS !== 'yes' ? undefined : anonymousScopes(v.ANONYMOUS_SCOPES, local && !identities);
   if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
@@ -472,6 +562,28 @@ export function readConfig(
     corsOrigins: Object.freeze([...v.CORS_ORIGINS!]),
     tlsCert: path(v.TLS_CERT),
     tlsKey: path(v.TLS_KEY),
+    tlsClientCa: path(v.TLS_CLIENT_CA),
+    apiKeys: v.API_KEYS === 'on',
+    jwt: tokens
+      ? Object.freeze({
+          jwks: v.JWT_JWKS !== undefined && /^https?:/.test(v.JWT_JWKS) ? v.JWT_JWKS : path(v.JWT_JWKS),
+          secretFile: path(v.JWT_SECRET_FILE),
+          issuer: v.JWT_ISSUER!,
+          audience: v.JWT_AUDIENCE!,
+          tenantClaim: v.JWT_TENANT_CLAIM === 'none' ? '' : v.JWT_TENANT_CLAIM!,
+          scopeClaim: v.JWT_SCOPE_CLAIM!,
+          scopePrefix: v.JWT_SCOPE_PREFIX!,
+        })
+      : undefined,
+    tenants: path(v.TENANTS),
+    identities,
+    anonymousScopes: anonymous,
+    anonymousRate: v.ANONYMOUS_SUBMITS,
+    limitLoopback: v.LIMIT_LOOPBACK === 'yes',
+    trustedProxies: Object.freeze([...v.TRUSTED_PROXIES!]),
+    audit: auditOf(v.AUDIT!, dataDir, cwd, identities || !local),
+    auditMaxBytes: v.AUDIT_MAX_BYTES!,
+    attestation: v.ATTESTATION === 'required',
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
@@ -550,7 +662,25 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 }
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
-const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER']);
+const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
+
+/** Whoever can reach a service that only this machine can may do everything with it. */
+function anonymousScopes(given: readonly string[] | undefined, onlyLocal: boolean): readonly Scope[] {
+  if (given?.length) return Object.freeze([...given] as Scope[]);
+  return Object.freeze<Scope[]>(onlyLocal ? ['read', 'submit', 'admin'] : ['read', 'submit']);
+}
+
+function auditOf(given: string, dataDir: string, cwd: string, reachable: boolean): string | undefined {
+  if (given === 'off') return undefined;
+  if (given === 'auto') return reachable ? resolve(dataDir, 'audit', 'audit.jsonl') : undefined;
+  return given === 'stdout' ? given : resolve(cwd, given);
+}
+
+function isSafeUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname } = new URL(text);
+  return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')));
+}
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));

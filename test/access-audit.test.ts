@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { openAuditLog } from '../src/access/audit.ts';
-import { type AuditEntry, auditFiles, chained, START, verifyAudit } from '../src/access/audit-chain.ts';
+import { auditFiles, chained, START, verifyAudit } from '../src/access/audit-chain.ts';
+import type { AuditEntry } from '../src/jobs/guard.ts';
 
 const entry = (n: number): AuditEntry => ({ action: 'JobService/Submit', actor: 'key:abc', outcome: 'ok', job_id: `job_${n}` });
 

@@ -70,6 +70,22 @@ describe('submit', () => {
     assert.equal(service.submitted[0]!.target.case, 'targetVideo');
   });
 
+  test('a request that is wrong is told before a byte of a file is sent', async () => {
+    service.violations = [
+      { field: 'source_images[0]', reason: 'UPLOAD_NOT_FOUND', description: `there is no upload "upload://${'0'.repeat(32)}"` },
+      { field: 'parameters.fps', reason: 'OUT_OF_RANGE', description: 'fps is from 1 to 240' },
+    ];
+    assert.equal(await cli('submit', file('face.jpg'), file('target.jpg'), '--param', 'fps=1000'), 2);
+    assert.match(terminal.stderr, /parameters.fps: fps is from 1 to 240/);
+    // That the files are not there yet is no news.
+    assert.doesNotMatch(terminal.stderr, /source_images/);
+    assert.deepEqual([service.uploads, service.submitted], [[], []]);
+    service.violations = service.violations.slice(0, 1);
+    assert.equal(await cli('submit', file('face.jpg'), file('target.jpg')), 0);
+    assert.equal(service.validated.at(-1)!.target.case, 'targetImage');
+    assert.equal(service.uploads.length, 2);
+  });
+
   test('references are handed on as they are', async () => {
     assert.equal(await cli('submit', 's3://bucket/a.jpg', '--target', 'server:clips/b.mp4', 'job://job_1'), 0);
     assert.deepEqual(service.submitted[0]!.sourceImages, ['s3://bucket/a.jpg', 'job://job_1']);

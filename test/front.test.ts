@@ -9,8 +9,10 @@ import { createContextValues } from '@connectrpc/connect';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { createBridge } from '../src/rest/bridge.ts';
+import { authorize } from '../src/rpc/authorize.ts';
 import { interceptors } from '../src/rpc/interceptors.ts';
 import { createServer, type Server } from '../src/rpc/server.ts';
+import { openGuard } from './fixtures/access/open-guard.ts';
 import { bookstore, type Implementation } from './fixtures/rest/bookstore.ts';
 import { BookService } from './fixtures/rest/bookstore_pb.js';
 
@@ -102,7 +104,9 @@ describe('the one port', () => {
           throw signal.reason;
         },
       }),
-      interceptors: interceptors(new Set()),
+      interceptors: interceptors(authorize(openGuard), new Set()),
+      guard: openGuard,
+      openPaths: [],
       log: pino({ level: 'silent' }),
       count: ({ method, endpoint, code }) => void counted.push(`${method} ${endpoint} ${code}`),
       maxBodyBytes: 1024,

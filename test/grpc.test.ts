@@ -7,8 +7,10 @@ import { gunzipSync } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { pino } from 'pino';
+import { authorize } from '../src/rpc/authorize.ts';
 import { interceptors } from '../src/rpc/interceptors.ts';
 import { createServer, type Server } from '../src/rpc/server.ts';
+import { openGuard } from './fixtures/access/open-guard.ts';
 import { bookstore, type Implementation } from './fixtures/rest/bookstore.ts';
 import { type Book, BookSchema, BookService, GetBookRequestSchema, GetBookResponseSchema } from './fixtures/rest/bookstore_pb.js';
 
@@ -61,7 +63,9 @@ for (const grpc of ['own', 'connect'] as const) {
       server = await createServer({
         services: [{ desc: BookService, implementation }],
         restServices: [],
-        interceptors: interceptors(new Set()),
+        interceptors: interceptors(authorize(openGuard), new Set()),
+        guard: openGuard,
+        openPaths: [],
         log: pino({ level: 'silent' }),
         count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
         maxBodyBytes: LIMIT,

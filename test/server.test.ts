@@ -5,8 +5,10 @@ import { Code } from '@connectrpc/connect';
 import { pino } from 'pino';
 import { JobsError } from '../src/jobs/errors.ts';
 import { toConnectError } from '../src/rpc/errors.ts';
-import { interceptors } from '../src/rpc/interceptors.ts';
 import { createServer } from '../src/rpc/server.ts';
+
+/** Nothing here is asked for an identity. */
+const noOne = () => assert.fail('nobody was to be asked');
 
 test('a plain route that fails gives a reference and logs the cause; a path of nobody is told where to look', async () => {
   const lines: { err?: { message: string }; reference?: string }[] = [];
@@ -14,7 +16,9 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
   const server = await createServer({
     services: [],
     restServices: [],
-    interceptors: interceptors(new Set()),
+    interceptors: [],
+    guard: { identify: noOne, addressOf: noOne, noteRefusal: noOne, ruleOf: noOne },
+    openPaths: [],
     log: pino({}, { write: (line) => void lines.push(JSON.parse(line)) }),
     count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
     maxBodyBytes: 1024,

@@ -17,6 +17,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'config.ts',
     'engine-process.ts',
     'fleet.ts',
+    'places.ts',
     'rpc',
     'rest',
     'gpu',
@@ -28,6 +29,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'telemetry',
     'jobs',
   ],
+  'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
   'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.

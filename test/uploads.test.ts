@@ -197,6 +197,66 @@ for (const [name, openStore] of Object.entries(STORES)) {
       assert.equal(await world.uploads.resolver.check(second.uri, 'field', 'one'), undefined);
     });
 
+    it('are turned away before the disk is full, those that are still coming counted, and leave nothing when it is', async (t) => {
+      const { disk, receive, files, uploads } = await open(t, { minFreeBytes: 50_000 });
+      disk.free = 120_000;
+      let go = () => {};
+      const going = new Promise<void>((resolve) => {
+        go = resolve;
+      });
+      const slow = (async function* () {
+        yield JPEG.subarray(0, 10_000);
+        await going;
+        yield JPEG.subarray(10_000);
+      })();
+      const first = uploads.receive({ tenant: 'one', filename: 'a', bytes: JPEG.length }, slow, NEVER);
+      while ((await files()).length === 0) await new Promise(setImmediate);
+      const refused = await refusal(receive(JPEG, { bytes: 60_001 }));
+      assert.deepEqual([refused.kind, refused.reason, refused.retryAfterSeconds], ['exhausted', 'STORAGE_FULL', 30]);
+      go();
+      await first;
+      disk.free = 49_999;
+      assert.equal((await refusal(receive(JPEG))).reason, 'STORAGE_FULL');
+      assert.equal((await files()).length, 1);
+      disk.free = 1e9;
+      await receive(JPEG);
+    });
+
+    it('whose job was purged are gone at once, and a job that waits keeps its own', async (t) => {
+      const { receive, job, uploads, files, clock, dir } = await open(t);
+      const upload = await receive(JPEG);
+      const { cancel, purge } = await job(upload.uri);
+      clock.now += 2 * HOUR_MS;
+      await uploads.sweep();
+      const to = join(dir, '..', 'copy');
+      const digests: string[] = [];
+      const observer = { progress: () => {}, digested: (digest: string) => void digests.push(digest) };
+      assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER, observer), undefined);
+      assert.deepEqual([await readFile(to), digests], [JPEG, [sha256(JPEG)]]);
+      await cancel();
+      await purge();
+      await uploads.sweep();
+      assert.deepEqual(await files(), []);
+    });
+
+    it('in pieces go on after a restart, with the digest of all', async (t) => {
+      const world = await open(t);
+      const id = world.uploads.newId();
+      await world.uploads.create(id, { tenant: 'one', filename: 'a.jpg', bytes: JPEG.length, sha256: sha256(JPEG) }, '');
+      const broken = (async function* () {
+        yield JPEG.subarray(0, 5000);
+        throw new Error('the connection broke');
+      })();
+      await assert.rejects(world.uploads.append(id, 'one', 0, broken), /the connection broke/);
+      assert.equal((await world.uploads.find(id, 'one')).offset, 5000);
+      assert.equal((await refusal(world.uploads.append(id, 'two', 5000, chunked(JPEG)))).reason, 'UPLOAD_NOT_FOUND');
+      assert.equal((await refusal(world.uploads.append(id, 'one', 0, chunked(JPEG)))).reason, 'UPLOAD_CONFLICT');
+      await world.restart();
+      assert.equal((await world.uploads.resolver.check(`upload://${id}`, 'f', 'one'))?.reason, 'UPLOAD_INCOMPLETE');
+      assert.equal(await world.uploads.append(id, 'one', 5000, chunked(JPEG.subarray(5000))), JPEG.length);
+      assert.equal((await world.uploads.get(id, 'one'))?.sha256, sha256(JPEG));
+    });
+
     it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
       const { uploads, dir } = await open(t);
       const { resolver } = uploads;

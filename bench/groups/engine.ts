@@ -1,4 +1,5 @@
-// The classical engine through the whole service: what a picture and a clip take. Context, no target: the engine is plain on purpose.
+// The engines through the whole service: FaceFusion beside itself (facefusion.ts), and what a picture and a clip take with the classical one, which is
+// context and has no target: it is plain on purpose.
 import { execFile } from 'node:child_process';
 import { copyFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import type { Bench, Group } from '../bench.ts';
 import { median, type Row, rowOf } from '../figures.ts';
 import { CannotRun } from '../processes.ts';
 import { Service, workerEnvironment } from '../service.ts';
+import { facefusionRows } from './facefusion.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const SAMPLES = join(ROOT, 'samples');
@@ -18,10 +20,11 @@ const CLIP = 'clip.mp4';
 
 export const engine: Group = {
   name: 'engine',
-  about: 'the classical engine on the sample picture and clip, through the whole service',
+  about: 'FaceFusion through the service beside the program alone; the classical engine on the sample picture and clip',
 
   async *run(bench: Bench): AsyncIterable<Row> {
     if (bench.quick) throw new CannotRun('a quick run starts no real engine');
+    yield* facefusionRows(bench);
     const python = await workerEnvironment();
     const dataDir = bench.folder();
     const input = join(dataDir, 'input');

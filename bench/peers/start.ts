@@ -44,6 +44,16 @@ export async function startNodePeer(name: 'connect' | 'grpc-js' | 'fastify', ser
   return peerOf(peer, await peer.line((line) => (JSON.parse(line) as { port: number }).port));
 }
 
+/** A bare pipeline that streams, hashes and writes what it is sent, in `folder`. */
+export async function startMediaPeer(folder: string): Promise<Peer & { readonly h2: number }> {
+  const peer = new Process('media', process.execPath, [join(HERE, 'media.ts')], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, NODE_ENV: 'production', BENCH_FOLDER: folder },
+  });
+  const { port, h2 } = await peer.line((line) => JSON.parse(line) as { port: number; h2: number });
+  return { ...peerOf(peer, port), h2 };
+}
+
 /** uvicorn with uvloop and httptools, one process, its access log off: the fastest way that its documentation names. */
 export async function startFastapi(served: Served): Promise<Peer> {
   const { bin, env } = await environment('fastapi');

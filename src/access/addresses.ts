@@ -1,8 +1,8 @@
 // Where a call comes from. Always true: what a header says of it counts only as far as each proxy that could have written it is configured, so
 // that nobody chooses their own address.
-import type { IncomingHttpHeaders } from 'node:http';
 import ipaddr from 'ipaddr.js';
 
+type Headers = Readonly<Record<string, string | string[] | undefined>>;
 type Address = ipaddr.IPv4 | ipaddr.IPv6;
 
 export interface Origin {
@@ -13,7 +13,7 @@ export interface Origin {
 }
 
 /** `proxies`: addresses and CIDR blocks. Throws on one that is neither. */
-export function originOf(proxies: readonly string[]): (peer: string | undefined, headers: IncomingHttpHeaders) => Origin {
+export function originOf(proxies: readonly string[]): (peer: string | undefined, headers: Headers) => Origin {
   const blocks = proxies.map(parseBlock);
   const isProxy = (address: Address) => blocks.some(([base, bits]) => base.kind() === address.kind() && address.match(base, bits));
   return (peer, headers) => {

@@ -4,33 +4,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-
-/** One thing that somebody did, or was refused. Never media, secrets or signed URLs. */
-export interface AuditEntry {
-  /** `JobService/Submit`, `service.started` ... */
-  readonly action: string;
-  readonly tenant?: string;
-  /** As in `submitted_by`. */
-  readonly actor?: string;
-  readonly address?: string;
-  /** gRPC code in lower snake case. */
-  readonly outcome: string;
-  /** Of a refusal. */
-  readonly reason?: string;
-  readonly job_id?: string;
-  readonly batch_id?: string;
-  readonly upload_id?: string;
-  readonly key_id?: string;
-  readonly request_id?: string;
-  readonly attestation?: string;
-  /** Like refusals of the same caller before this one that have no line of their own. */
-  readonly suppressed?: number;
-  /** Entries that could not be written before this one. */
-  readonly lost?: number;
-  /** Bytes of an unfinished line that a crash had left. */
-  readonly torn_bytes?: number;
-  readonly version?: string;
-}
+import type { AuditEntry } from '../jobs/guard.ts';
 
 export interface Link {
   readonly seq: number;

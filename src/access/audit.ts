@@ -15,7 +15,8 @@ import {
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { JobsError } from '../jobs/errors.ts';
-import { type AuditEntry, auditFiles, chained, finishedPath, type Link, readLine, START } from './audit-chain.ts';
+import type { AuditEntry } from '../jobs/guard.ts';
+import { auditFiles, chained, finishedPath, type Link, readLine, START } from './audit-chain.ts';
 
 /** Where lines go. Throws where they cannot; nothing of them is there then. */
 interface Sink extends AsyncDisposable {
@@ -165,6 +166,8 @@ class FileSink implements Sink {
     clearInterval(this.#timer);
     await this.#sync();
     closeSync(this.#fd);
+    // Whatever comes now must not go to another file of that number.
+    this.#fd = -1;
   }
 
   #next(before: Link): void {

@@ -1,13 +1,14 @@
 // From what a request brings to who calls. Always true: a credential that is there is checked, and one that is not taken is refused, also where
 // nobody needs one; what was verified is remembered under its digest, for a short while, so that most calls cost one look-up.
 import { createHash } from 'node:crypto';
-import type { IncomingHttpHeaders } from 'node:http';
 import { DEFAULT_TENANT, type Identity, type Scope } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import type { CertifiedSocket } from './certificates.ts';
 import { KEY_PREFIX, type Keyring } from './keys.ts';
 import { Recent } from './recent.ts';
 import { LOOKS_LIKE_TOKEN, type Tokens } from './tokens.ts';
+
+type Headers = Readonly<Record<string, string | string[] | undefined>>;
 
 export interface IdentitiesOptions {
   readonly keys?: Keyring;
@@ -51,7 +52,7 @@ export class Identities {
   }
 
   /** Who calls; at once where that is known. Throws, or rejects with, UNAUTHENTICATED or UNAVAILABLE. */
-  identify(headers: IncomingHttpHeaders, socket: object): Identity | Promise<Identity> {
+  identify(headers: Headers, socket: object): Identity | Promise<Identity> {
     // Without identities a header of this name is somebody else's affair, a proxy's for example.
     if (!this.configured) return this.#anonymous ?? refuse(this.#ways());
     const credential = credentialOf(headers);
@@ -100,11 +101,11 @@ export class Identities {
 }
 
 /** The text after `Bearer`, or of `X-API-Key`. */
-function credentialOf(headers: IncomingHttpHeaders): string | undefined {
+function credentialOf(headers: Headers): string | undefined {
   const { authorization } = headers;
   const key = headers['x-api-key'];
   if (authorization === undefined) return key === undefined || key === '' ? undefined : String(key);
-  const [, scheme, credential] = /^([^ ]+) +(.*)$/.exec(authorization) ?? [];
+  const [, scheme, credential] = /^([^ ]+) +(.*)$/.exec(String(authorization)) ?? [];
   if (scheme?.toLowerCase() !== 'bearer' || credential === undefined) {
     refuse("the header Authorization is taken as 'Bearer ...' alone", 'CREDENTIALS_INVALID');
   }

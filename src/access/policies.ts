@@ -17,7 +17,9 @@ export interface Tenant extends TenantPolicy {
   readonly inputRoot: string | undefined;
   /** `bucket` or `bucket/prefix` that `s3://` inputs may name. */
   readonly inputBuckets: readonly string[];
-  /** Likewise for where results are copied. */
+  /** Folders that `output_uri` may name. */
+  readonly outputRoots: readonly string[];
+  /** Likewise buckets. */
   readonly outputBuckets: readonly string[];
 }
 
@@ -85,6 +87,7 @@ export function readPolicies(text: string, defaults: PolicyDefaults): Policies {
       attestation: part.flag('attestation') ?? base.attestation,
       inputRoot: inputRoot ?? base.inputRoot,
       inputBuckets: part.buckets('input_buckets') ?? base.inputBuckets,
+      outputRoots: part.folders('output_roots') ?? base.outputRoots,
       outputBuckets: part.buckets('output_buckets') ?? base.outputBuckets,
       // A tenant's own list comes on top of what nobody may use.
       denied: new Map([
@@ -102,12 +105,15 @@ export function readPolicies(text: string, defaults: PolicyDefaults): Policies {
     attestation: defaults.attestation,
     inputRoot: undefined,
     inputBuckets: [],
+    outputRoots: [],
     outputBuckets: [],
     denied: new Map(),
   };
   const everybody = file.part('everybody');
-  if (everybody?.has('input_root'))
-    everybody.fail('input_root', 'nothing here: a folder of all tenants would show each the files of the others');
+  for (const name of ['input_root', 'output_roots'] as const) {
+    if (everybody?.has(name)) everybody.fail(name, 'nothing here: a folder of all tenants would show each the files of the others');
+  }
+  if (everybody?.has('weight')) everybody.fail('weight', 'nothing here: it is a share against others, and theirs is 1');
   const base = everybody ? tenantOf(everybody, unlisted) : unlisted;
   const tenants = new Map<string, Tenant>();
   for (const [name, part] of file.parts('tenants')) {
@@ -200,6 +206,12 @@ class Part {
     if (value === undefined) return undefined;
     if (!Array.isArray(value) || !value.every((one) => typeof one === 'string' && one !== '')) this.fail(name, 'a list of texts');
     return value as string[];
+  }
+
+  folders(name: string): readonly string[] | undefined {
+    const paths = this.strings(name);
+    if (paths?.some((path) => !isAbsolute(path))) this.fail(name, 'a list of absolute paths');
+    return paths;
   }
 
   buckets(name: string): readonly string[] | undefined {

@@ -3,6 +3,7 @@
 import type { RateLimiterAbstract, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
+import type { Allowance } from '../jobs/guard.ts';
 import { limitKeyOf } from './addresses.ts';
 import type { Policies } from './policies.ts';
 
@@ -21,13 +22,6 @@ export interface RatesOptions {
   readonly policies: Policies;
   /** Told when the counter could not be asked; the call is let through then, since a limit is no lock. */
   readonly onProblem?: (error: unknown) => void;
-}
-
-/** What is left of a limit. */
-export interface Allowance {
-  readonly limit: number;
-  readonly remaining: number;
-  readonly resetSeconds: number;
 }
 
 const MINUTE = 60;

@@ -9,16 +9,7 @@ import { UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js
 import { Health } from '../../gen/grpc/health/v1/health_pb.js';
 import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.js';
-import type { Scope } from '../jobs/caller.ts';
-
-export interface Rule {
-  /** `public`: for everybody, and nobody is asked who they are. `any`: for whoever has an identity. */
-  readonly needs: Scope | 'public' | 'any';
-  /** Counts against the rate of submits: how many jobs the call asks for. */
-  readonly submits?: (message: unknown) => number;
-  /** Done, it goes into the audit log; a refusal does in any case. */
-  readonly audited: boolean;
-}
+import type { Rule } from '../jobs/guard.ts';
 
 const READ: Rule = { needs: 'read', audited: false };
 /** Hands out a result. */

@@ -42,28 +42,39 @@ class Stopped extends Error {
   }
 }
 
+export interface S3 extends MediaResolver, AsyncDisposable {
+  /** The same, over the same connections, of other places: for a tenant among others. */
+  within(places: Pick<S3Options, 'buckets' | 'mayRead'>): MediaResolver;
+}
+
 /** A resolver that holds connections until it is disposed. */
-export function openS3(options: S3Options): MediaResolver & AsyncDisposable {
+export function openS3(options: S3Options): S3 {
   const client = openClient(options.connection, options.idleMs ?? IDLE_MS);
-  const place = (reference: string) => allowedPlace(reference, options);
-  return {
+  const within = (places: Pick<S3Options, 'buckets' | 'mayRead'>): MediaResolver => ({
     schemes: ['s3'],
     async check(reference, field) {
-      const found = place(reference);
+      const found = allowedPlace(reference, places);
       return 'bucket' in found ? undefined : { field, ...found };
     },
     async fetch(reference, toPath, signal, observer) {
-      const found = place(reference);
+      const found = allowedPlace(reference, places);
       if (!('bucket' in found)) return { reason: found.reason, message: found.description, retryable: false };
       return await fetchObject(client, found, toPath, signal, options, observer);
     },
+  });
+  return {
+    ...within(options),
+    within,
     async [Symbol.asyncDispose]() {
       client.destroy();
     },
   };
 }
 
-function allowedPlace(reference: string, { buckets, mayRead }: S3Options): S3Place | Pick<Violation, 'reason' | 'description'> {
+function allowedPlace(
+  reference: string,
+  { buckets, mayRead }: Pick<S3Options, 'buckets' | 'mayRead'>,
+): S3Place | Pick<Violation, 'reason' | 'description'> {
   const place = placeOf(reference);
   const wrong = (description: string) => ({ reason: 'INVALID_S3_URI', description });
   if (typeof place === 'string') return wrong(place);

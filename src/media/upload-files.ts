@@ -41,7 +41,7 @@ export interface LocalUploadBytesOptions {
 }
 
 /** Collected before they are written: large writes cost less, and hashing goes on while one is under way. */
-const WRITE_BYTES = 1024 * 1024;
+const WRITE_BYTES = 256 * 1024;
 const READ_BYTES = 1024 * 1024;
 
 export async function openLocalUploadBytes(options: LocalUploadBytesOptions): Promise<UploadBytes> {

@@ -246,9 +246,15 @@ class StoredUploads implements Uploads {
         if (size > (length ?? maxBytes)) throw length === undefined ? tooLarge(maxBytes) : tooMany(length);
         if (size > checkedTo) {
           checkedTo = Math.max(size, checkedTo + STEP_BYTES);
-          expect((length ?? Math.min(checkedTo, maxBytes)) - (size - chunk.length));
+          const ahead = length ?? Math.min(checkedTo, maxBytes);
+          expect(ahead - (size - chunk.length));
           await bytes.checkRoom(this.#expected);
-          await records.reserve(id, length ?? checkedTo, limits);
+          await records.reserve(id, ahead, limits).catch(async (error: unknown) => {
+            if (length !== undefined || !isOverQuota(error)) throw error;
+            // Nobody knows how much more there is: as long as what has come fits, it goes on.
+            checkedTo = size;
+            await records.reserve(id, size, limits);
+          });
         }
         expect(Math.max(0, expected - chunk.length));
         if (seen) look(seen, chunk);
@@ -346,6 +352,10 @@ function acceptedType(head: Uint8Array): string {
   if (type !== undefined) return type;
   const description = `this is no kind of file that is taken; taken: ${UPLOAD_TYPES.join(', ')}`;
   throw JobsError.invalid([{ field: 'file', reason: 'UNSUPPORTED_MEDIA_TYPE', description }]);
+}
+
+function isOverQuota(error: unknown): boolean {
+  return error instanceof JobsError && error.reason === 'QUOTA_EXCEEDED';
 }
 
 function tooLarge(maxBytes: number): JobsError {

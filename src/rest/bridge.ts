@@ -6,7 +6,7 @@ import { createRegistry, type DescService, type Message } from '@bufbuild/protob
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Call, callUnary, type Implementation, LiveCalls, requestedTimeout } from './call.ts';
-import { createErrorMapper, HttpError, type ReportError } from './errors.ts';
+import { createErrorMapper, type ErrorAnswer, HttpError, type ReportError } from './errors.ts';
 import { type AnswerHeaders, type Exchange, FastifyExchange, NodeExchange } from './exchange.ts';
 import { createJsonReader } from './json-reader.ts';
 import { createJsonWriter } from './json-writer.ts';
@@ -57,6 +57,8 @@ export interface Bridge {
    * is left: Fastify's hooks then see nothing of the call, nor cost it anything. `headers` go out with the answer.
    */
   readonly take: (request: IncomingMessage, response: ServerResponse, values: ContextValues, headers: AnswerHeaders) => boolean;
+  /** What an error is answered with. */
+  readonly answerOf: (error: unknown) => ErrorAnswer;
   /** For Fastify's option of this name, which alone sees paths with malformed percent-encoding: they get the same JSON errors. */
   readonly frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) => void;
 }
@@ -229,7 +231,7 @@ export function createBridge(services: readonly Service[], interceptors: readonl
       app.all(`${prefix}/*`, handle);
     }
   };
-  return { routes, plugin, take, frameworkErrors };
+  return { routes, plugin, take, answerOf: (error) => errors.answer(error), frameworkErrors };
 }
 
 function bind(implementation: object, route: Route): Implementation {

@@ -7,6 +7,7 @@ import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import { resolveParameters, type TargetKind } from '../jobs/parameters.ts';
+import { deniedValues, type TenantPolicy } from '../jobs/tenants.ts';
 import { violationsOf } from './interceptors.ts';
 
 /** The engine behind the slots, as far as callers are concerned. */
@@ -21,9 +22,10 @@ export type CheckReference = (reference: string, field: string, tenant: string) 
 
 /** What the operator allows. */
 export interface AdmissionRules {
+  readonly policyOf: (tenant: string) => TenantPolicy;
   readonly checkReference: CheckReference;
   /** What is wrong with a place that a result is to be copied to; undefined: nothing. */
-  readonly checkOutput: (uri: string) => Pick<Violation, 'reason' | 'description'> | undefined;
+  readonly checkOutput: (uri: string, tenant: string) => Pick<Violation, 'reason' | 'description'> | undefined;
   /** Longest that a request may have its result kept. */
   readonly maxRetentionMs: number;
 }
@@ -36,15 +38,27 @@ export interface Admission {
   readonly target: TargetKind;
 }
 
+const ATTESTATION_REQUIRED: Violation = {
+  field: 'attestation',
+  reason: 'REQUIRED',
+  description: 'say here that the people who can be recognised agreed to this; the statement is kept with the job',
+};
+
 /** As the contract has it. */
 const MAX_SOURCES = 16;
 
-/** Checks a request against the contract, the references it names and the engine it will run on. Fields are relative to the request. */
+/**
+ * Checks a request against the contract, the references it names, the engine it will run on and what its tenant may use. Fields are relative to
+ * the request.
+ */
 export async function admit(request: JobRequest, tenant: string, engine: Engine, rules: AdmissionRules): Promise<Admission> {
+  const policy = rules.policyOf(tenant);
   const violations = violationsOf(JobRequestSchema, request);
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
   const warnings = [...resolved.warnings];
+  violations.push(...deniedValues({ ...resolved.parameters, processors: [...resolved.processors] }, policy.denied));
+  if (policy.attestation && !request.attestation?.trim()) violations.push(ATTESTATION_REQUIRED);
   violations.push(...resolved.violations, ...needs(request, resolved.processors, engine), ...format(request, target, engine));
   if (request.engine !== undefined && request.engine !== engine.name) {
     const description = `there is no engine '${request.engine}' here; allowed: ${engine.name}`;
@@ -63,7 +77,7 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
   );
   violations.push(...found.filter((one) => one !== undefined));
   if (request.outputUri) {
-    const wrong = rules.checkOutput(request.outputUri);
+    const wrong = rules.checkOutput(request.outputUri, tenant);
     if (wrong) violations.push({ field: 'output_uri', ...wrong });
   }
   if (request.retention && durationMs(request.retention) > rules.maxRetentionMs) {

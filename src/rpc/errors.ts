@@ -33,6 +33,8 @@ export function toConnectError(error: unknown, report: Report): ConnectError {
     // gRPC carries it percent-encoded, which half a character is not.
     const mapped = new ConnectError(error.message.toWellFormed(), CODES[error.kind], undefined, undefined, error);
     mapped.details = details(error);
+    if (error.kind === 'unauthenticated') mapped.metadata.set('www-authenticate', 'Bearer');
+    if (error.reason === 'RATE_LIMITED') setRateHeaders(mapped.metadata, error.metadata);
     return mapped;
   }
   if (error instanceof Error && error.name === 'AbortError') return new ConnectError('the call was canceled', Code.Canceled);
@@ -50,6 +52,16 @@ export function toHttpError(error: unknown, statuses: Readonly<Record<string, nu
   const mapped = toConnectError(error, report);
   const status = statuses[error.reason] ?? statuses[error.violations[0]?.reason ?? ''];
   return status === undefined ? mapped : Object.assign(mapped, { status });
+}
+
+/** What is left of a rate, in the headers that its clients look for (draft-ietf-httpapi-ratelimit-headers-06). */
+export function setRateHeaders(
+  headers: Headers,
+  left: { readonly limit?: unknown; readonly remaining?: unknown; readonly reset?: unknown },
+): void {
+  for (const name of ['limit', 'remaining', 'reset'] as const) {
+    if (left[name] !== undefined) headers.set(`ratelimit-${name}`, String(left[name]));
+  }
 }
 
 function details(error: JobsError): ConnectError['details'] {

@@ -1,9 +1,11 @@
-// The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> validate -> implementation.
+// The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> authorize -> validate ->
+// implementation.
 import type { DescMessage, Message } from '@bufbuild/protobuf';
 import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
 import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
+import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
@@ -12,6 +14,8 @@ import { toConnectError } from './errors.ts';
 export interface Call {
   readonly id: string;
   readonly log: Logger;
+  /** Whoever made it; undefined: nobody was asked, because what was called is for everybody. */
+  caller: Caller | undefined;
   /** `facefusion.jobs.v1.JobService/Get`; undefined until a method is found. */
   endpoint: string | undefined;
   /** gRPC code in lower snake case; undefined: the call ended before its method ran. */
@@ -25,9 +29,9 @@ export const callKey: ContextKey<Call | undefined> = createContextKey<Call | und
 /** Messages that the implementation validates itself, together with what only it can know, so that every violation comes at once. */
 export type SelfValidated = ReadonlySet<DescMessage>;
 
-/** The interceptors in order. */
-export function interceptors(selfValidated: SelfValidated): Interceptor[] {
-  return [observe, validate(selfValidated)];
+/** The interceptors in order; `authorize` says who may. */
+export function interceptors(authorize: Interceptor, selfValidated: SelfValidated): Interceptor[] {
+  return [observe, authorize, validate(selfValidated)];
 }
 
 const CODE_NAMES = new Map(

@@ -19,12 +19,15 @@ import {
   WatchResponseSchema,
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
+import type { Identity } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
 import { placementOf } from '../jobs/placement.ts';
 import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
+import type { Quotas } from '../jobs/tenants.ts';
 import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 
 export interface JobServiceOptions extends AdmissionRules {
@@ -34,13 +37,13 @@ export interface JobServiceOptions extends AdmissionRules {
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
   readonly engine: (wanted?: string) => Engine;
-  readonly limits: Limits;
+  /** How long an idempotency key is kept, in milliseconds. */
+  readonly idempotencyMs: number;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
   readonly resultUrlTtlMs: number;
   /** Base of URLs handed out. */
   readonly baseUrl: () => string;
-  readonly tenant: string;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -64,9 +67,10 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
   const present = presenter(options);
   const submit = submitter(options);
 
-  const existing = async (id: string): Promise<Job> => {
+  /** The caller's job of that id. Another tenant's is not there, as far as a caller can tell. */
+  const existing = async (id: string, context: HandlerContext): Promise<Job> => {
     const job = await store.get(id);
-    if (!job) throw JobsError.jobNotFound(id);
+    if (!job || job.tenant !== tenantOf(context)) throw JobsError.jobNotFound(id);
     return job;
   };
 
@@ -77,28 +81,29 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     watchBatch: notYet('batches') as ServiceImpl<typeof JobService>['watchBatch'],
     cancelBatch: notYet('batches'),
 
-    async validate({ job }) {
-      const admission = await admit(job ?? create(JobRequestSchema), options.tenant, engine(job?.engine), options);
+    async validate({ job }, context) {
+      const tenant = tenantOf(context);
+      const admission = await admit(job ?? create(JobRequestSchema), tenant, engine(job?.engine), options);
       return create(ValidateResponseSchema, {
         valid: admission.violations.length === 0,
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
         warnings: [...admission.warnings],
         resolvedParameters: admission.parameters,
-        estimate: await estimate(store, options.tenant, admission),
+        estimate: await estimate(store, tenant, admission),
       });
     },
 
-    async get({ jobId }) {
+    async get({ jobId }, context) {
       // Asked for more often than all the rest: no promise more than it needs.
       const job = await store.get(jobId);
-      if (!job) throw JobsError.jobNotFound(jobId);
+      if (!job || job.tenant !== tenantOf(context)) throw JobsError.jobNotFound(jobId);
       const view = present(job);
       return { job: view instanceof Promise ? await view : view };
     },
-    getStatus: async ({ jobId }) => ({ state: stateOf(await existing(jobId)) }),
+    getStatus: async ({ jobId }, context) => ({ state: stateOf(await existing(jobId, context)) }),
 
-    async getResult({ jobId }) {
-      const job = await existing(jobId);
+    async getResult({ jobId }, context) {
+      const job = await existing(jobId, context);
       if (hasExpired(job)) {
         const when = timestampDate(job.resultExpireTime!).toISOString();
         throw new JobsError(
@@ -121,7 +126,9 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
     },
 
-    async *watch({ jobId, afterSequence }, { signal }) {
+    async *watch({ jobId, afterSequence }, context) {
+      const { signal } = context;
+      await existing(jobId, context);
       options.watched.enter();
       try {
         for await (const event of store.watch(jobId, afterSequence, signal)) {
@@ -132,8 +139,9 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
     },
 
-    async *watchJobs(request, { signal }) {
-      const filter = filterOf(request, options.tenant);
+    async *watchJobs(request, context) {
+      const { signal } = context;
+      const filter = filterOf(request, tenantOf(context));
       options.watched.enter();
       try {
         for await (const change of store.watchJobs(filter, request.watchToken || undefined, signal)) {
@@ -149,9 +157,9 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
     },
 
-    async list(request) {
+    async list(request, context) {
       const page = await store.list({
-        ...filterOf(request, options.tenant),
+        ...filterOf(request, tenantOf(context)),
         createdAfterMs: request.createdAfter && timestampMs(request.createdAfter),
         createdBeforeMs: request.createdBefore && timestampMs(request.createdBefore),
         pageSize: request.pageSize || 50,
@@ -164,13 +172,15 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       });
     },
 
-    async cancel({ jobId }) {
+    async cancel({ jobId }, context) {
+      await existing(jobId, context);
       const job = await store.cancel(jobId, options.cancelGraceMs);
       if (!job) throw JobsError.jobNotFound(jobId);
       return { job: await present(job) };
     },
 
-    async purge({ jobId }) {
+    async purge({ jobId }, context) {
+      await existing(jobId, context);
       const job = await store.purge(jobId);
       if (!job) throw JobsError.jobNotFound(jobId);
       // Deleted for good is what is durable: a blob store that is away or slow is not waited for.
@@ -192,13 +202,14 @@ export function createProcessService(options: JobServiceOptions): ServiceImpl<ty
 
 /** Admission, then one atomic step of the store; with `Prefer: wait`, until the job has ended or the time is up. */
 function submitter(options: JobServiceOptions) {
-  const { store, engine, limits, tenant } = options;
+  const { store, engine } = options;
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
     refuseUnimplemented(request);
-    const { job, created } = await admitted(request).catch(async (error: unknown) => {
-      const job = await repeated(request);
+    const { identity } = callerOf(context);
+    const { job, created } = await admitted(request, identity).catch(async (error: unknown) => {
+      const job = await repeated(request, identity.tenant);
       if (!job) throw error;
       return { job, created: false };
     });
@@ -206,7 +217,7 @@ function submitter(options: JobServiceOptions) {
     return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
   };
 
-  async function admitted(request: JobRequest): Promise<Submitted> {
+  async function admitted(request: JobRequest, { kind, name, tenant }: Identity): Promise<Submitted> {
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
@@ -217,16 +228,17 @@ function submitter(options: JobServiceOptions) {
         request,
         requestDigest: request.idempotencyKey === undefined ? '' : requestDigest(request),
         warnings: admission.warnings,
+        submittedBy: kind === 'anonymous' ? undefined : name,
         maxAttempts: request.maxAttempts ?? options.maxAttempts,
         startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
         placement: placementOf(wanted.name, admission.parameters, admission.processors),
       },
-      limits,
+      limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs),
     );
   }
 
   /** A repeat is answered as the first call was, whatever has changed since: an upload that has expired, an engine that is not up. */
-  async function repeated(request: JobRequest): Promise<Job | undefined> {
+  async function repeated(request: JobRequest, tenant: string): Promise<Job | undefined> {
     if (request.idempotencyKey === undefined || violationsOf(JobRequestSchema, request).length > 0) return undefined;
     return await store.submitted(tenant, request.idempotencyKey, requestDigest(request));
   }
@@ -240,6 +252,14 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   const now = (await store.get(job.jobId)) ?? job;
   if (isTerminal(now.status)) context.responseHeader.set('preference-applied', `wait=${seconds}`);
   return now;
+}
+
+function tenantOf(context: HandlerContext): string {
+  return callerOf(context).identity.tenant;
+}
+
+function limitsOf({ queuedJobs, gpuSecondsPerDay, storedBytes }: Quotas, idempotencyMs: number): Limits {
+  return { maxQueued: queuedJobs ?? Number.MAX_SAFE_INTEGER, idempotencyMs, gpuSecondsPerDay, storedBytes };
 }
 
 /** How long a purge waits until the bytes are gone too. */

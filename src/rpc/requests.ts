@@ -54,6 +54,7 @@ export function createRequests({ log, count, cors }: RequestsOptions): Requests 
       const call: RequestCall = {
         id: typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`,
         log,
+        caller: undefined,
         endpoint: undefined,
         code: undefined,
         failed: false,

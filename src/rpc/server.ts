@@ -9,11 +9,15 @@ import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
 import type { Logger } from 'pino';
 import comments from '../../gen/comments.json' with { type: 'json' };
+import type { Caller } from '../jobs/caller.ts';
+import type { Guard } from '../jobs/guard.ts';
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
+import { knownCaller } from './authorize.ts';
 import { createCors } from './cors.ts';
+import { createEntrance } from './entrance.ts';
 import { createGrpc } from './grpc.ts';
 import { callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
@@ -25,6 +29,10 @@ export interface ServerOptions {
   /** Those of them with a REST form, in the order in which documents list them. */
   readonly restServices: readonly Service[];
   readonly interceptors: readonly Interceptor[];
+  /** Finds out who calls, before a call is read. */
+  readonly guard: Pick<Guard, 'identify' | 'addressOf' | 'noteRefusal' | 'ruleOf'>;
+  /** Paths of the routes below that are for everybody; one that ends with a slash stands for all below it. */
+  readonly openPaths: readonly string[];
   readonly log: Logger;
   /** Called once for each request. */
   readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
@@ -47,8 +55,8 @@ export interface ServerOptions {
   readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
   readonly ready: () => Promise<{ ready: boolean; facts: object }>;
-  /** Routes that are no rpc: blobs and what else is listed in the design. */
-  readonly routes: (app: FastifyInstance) => void;
+  /** Routes that are no rpc: blobs and what else is listed in the design. `callerOf` throws UNAUTHENTICATED where nobody is known to call. */
+  readonly routes: (app: FastifyInstance, callerOf: (request: FastifyRequest) => Caller) => void;
 }
 
 export interface Server {
@@ -90,19 +98,30 @@ export async function createServer(options: ServerOptions): Promise<Server> {
           report: (cause) => options.log.error({ err: cause }, 'internal error'),
         })
       : undefined;
+  const enter = createEntrance({
+    guard: options.guard,
+    services: options.services.map((one) => one.desc),
+    prefix: REST_PREFIX,
+    openPaths: [`${REST_PREFIX}/openapi.json`, ...options.openPaths],
+    answerOf: bridge.answerOf,
+    log: options.log,
+  });
   const app = fastify({
     serverFactory: (handler) =>
       listener.serverFactory((request, response) => {
         const call = requests.begin(request, response);
         if (call === undefined) return;
-        if (!shutdown.signal.aborted) {
-          const values = createContextValues().set(callKey, call);
-          const headers = { 'x-request-id': call.id };
-          if (take?.(request, response, values, headers) || bridge.take(request, response, values, headers)) return;
-        }
-        passedOn.set(request, call);
-        response.setHeader('x-request-id', call.id);
-        handler(request, response);
+        const serve = () => {
+          if (!shutdown.signal.aborted) {
+            const values = createContextValues().set(callKey, call);
+            const headers = { 'x-request-id': call.id };
+            if (take?.(request, response, values, headers) || bridge.take(request, response, values, headers)) return;
+          }
+          passedOn.set(request, call);
+          response.setHeader('x-request-id', call.id);
+          handler(request, response);
+        };
+        enter(request, response, call, serve);
       }),
     forceCloseConnections: 'idle',
     frameworkErrors: bridge.frameworkErrors,
@@ -183,7 +202,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     const { ready, facts } = await options.ready();
     return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', ...facts });
   });
-  options.routes(app);
+  options.routes(app, ({ raw }) => knownCaller(passedOn.get(raw)));
   app.addHook('preClose', async () => await listener.close());
   let closing: Promise<void> | undefined;
   return {

@@ -15,23 +15,28 @@ import {
 import { JobStatus } from '../jobs/job.ts';
 import { ALIASES, parametersSchema } from '../jobs/parameters.ts';
 import type { JobStore } from '../jobs/ports.ts';
+import { allowedCapabilities, type TenantPolicy } from '../jobs/tenants.ts';
 import type { Engine } from './admission.ts';
+import { callerOf } from './authorize.ts';
 
 export interface SystemServiceOptions {
   readonly version: string;
   readonly store: JobStore;
   readonly engine: () => Engine;
   readonly slots: () => Slot[];
-  readonly referenceSchemes: readonly string[];
+  readonly referenceSchemes: (tenant: string) => readonly string[];
   readonly watchers: () => number;
+  readonly policyOf: (tenant: string) => TenantPolicy;
 }
 
 const HOUR_MS = 3_600_000;
 
 export function createSystemService(options: SystemServiceOptions): ServiceImpl<typeof SystemService> {
   return {
-    getCapabilities() {
-      const { name, version, capabilities } = options.engine();
+    getCapabilities(_request, context) {
+      const { tenant } = callerOf(context).identity;
+      const { name, version, capabilities: all } = options.engine();
+      const capabilities = allowedCapabilities(all, options.policyOf(tenant).denied);
       return create(GetCapabilitiesResponseSchema, {
         serviceVersion: options.version,
         engine: { name, version },
@@ -46,39 +51,56 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
         ignoredOptions: capabilities.ignoredOptions,
         imageFormats: capabilities.imageFormats,
         videoFormats: capabilities.videoFormats,
-        referenceSchemes: [...options.referenceSchemes],
+        referenceSchemes: [...options.referenceSchemes(tenant)],
         parametersSchema: parametersSchema(name, capabilities),
       });
     },
 
-    listSlots: () => create(ListSlotsResponseSchema, { slots: options.slots() }),
+    async listSlots(_request, context) {
+      const { seesAll, tenant } = callerOf(context).identity;
+      const slots = options.slots();
+      if (seesAll) return create(ListSlotsResponseSchema, { slots });
+      return create(ListSlotsResponseSchema, { slots: await Promise.all(slots.map((slot) => ownView(slot, tenant))) });
+    },
 
-    async getOverview({ window }) {
+    async getOverview({ window }, context) {
+      const { seesAll, tenant } = callerOf(context).identity;
       const overview = await options.store.overview(window ? durationMs(window) : HOUR_MS);
       const total = (status: JobStatus) => overview.totals.get(status) ?? 0;
       const slots = options.slots();
       return create(GetOverviewResponseSchema, {
-        totals: {
-          queued: total(JobStatus.QUEUED),
-          processing: total(JobStatus.PROCESSING),
-          succeeded: total(JobStatus.SUCCEEDED),
-          failed: total(JobStatus.FAILED),
-          canceled: total(JobStatus.CANCELED),
-          refused: total(JobStatus.REFUSED),
-        },
-        queueByTenant: overview.queueByTenant.map((one) => ({ ...one })),
-        throughput: overview.throughput.map(({ startMs, ended }) => ({
-          time: timestampFromMs(startMs),
-          seconds: overview.stepSeconds,
-          succeeded: ended.get(JobStatus.SUCCEEDED) ?? 0,
-          failed: ended.get(JobStatus.FAILED) ?? 0,
-          canceled: ended.get(JobStatus.CANCELED) ?? 0,
-          refused: ended.get(JobStatus.REFUSED) ?? 0,
-        })),
+        // Of all tenants, and so for those who may see all.
+        totals: !seesAll
+          ? undefined
+          : {
+              queued: total(JobStatus.QUEUED),
+              processing: total(JobStatus.PROCESSING),
+              succeeded: total(JobStatus.SUCCEEDED),
+              failed: total(JobStatus.FAILED),
+              canceled: total(JobStatus.CANCELED),
+              refused: total(JobStatus.REFUSED),
+            },
+        queueByTenant: overview.queueByTenant.filter((one) => seesAll || one.tenant === tenant).map((one) => ({ ...one })),
+        throughput: !seesAll
+          ? []
+          : overview.throughput.map(({ startMs, ended }) => ({
+              time: timestampFromMs(startMs),
+              seconds: overview.stepSeconds,
+              succeeded: ended.get(JobStatus.SUCCEEDED) ?? 0,
+              failed: ended.get(JobStatus.FAILED) ?? 0,
+              canceled: ended.get(JobStatus.CANCELED) ?? 0,
+              refused: ended.get(JobStatus.REFUSED) ?? 0,
+            })),
         slots: slots.length,
         slotsBusy: slots.filter((slot) => slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING).length,
-        watchers: options.watchers(),
+        watchers: seesAll ? options.watchers() : 0,
       });
     },
   };
+
+  /** A slot without what is another tenant's, or the operator's. */
+  async function ownView({ jobId, pid, problem, ...slot }: Slot, tenant: string): Promise<Slot> {
+    const own = jobId !== undefined && (await options.store.get(jobId))?.tenant === tenant;
+    return { ...slot, jobId: own ? jobId : undefined, problem: problem && 'the worker is not up' };
+  }
 }

@@ -40,13 +40,14 @@ export function webBody(raw: Readable): ReadableStream<Uint8Array> {
 
 /** To be called before the body is read. */
 export function leaveRest({ raw }: FastifyRequest, reply: FastifyReply): void {
+  const { stream } = raw as typeof raw & { stream?: ServerHttp2Stream };
+  if (stream) {
+    // RFC 9113, section 8.1: the answer is whole, and the rest is not wanted.
+    stream.once('finish', () => raw.readableEnded || stream.close(constants.NGHTTP2_NO_ERROR));
+    return;
+  }
   reply.raw.once('finish', () => {
     if (raw.readableEnded || raw.destroyed) return;
-    const { stream } = raw as typeof raw & { stream?: ServerHttp2Stream };
-    if (stream) {
-      stream.close(constants.NGHTTP2_NO_ERROR);
-      return;
-    }
     const { socket } = raw;
     const cut = () => socket.destroy();
     const timer = setTimeout(cut, LINGER_MS).unref();

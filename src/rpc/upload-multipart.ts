@@ -29,8 +29,6 @@ export interface MultipartOptions {
 /** A job has at most 16 sources, a target and sound. */
 const LIMITS = { files: 20, fields: 20, parts: 40, fieldSize: 64 * 1024, headerPairs: 32, headerSize: 16 * 1024 };
 const STATUSES = { UPLOAD_TOO_LARGE: 413, UNSUPPORTED_MEDIA_TYPE: 415 };
-/** Bytes of a file that wait to be written; more of them make fewer turns. */
-const FILE_BUFFER_BYTES = 512 * 1024;
 
 /** Adds the route, and one that says what an upload is. */
 export function registerMultipartUploads(app: FastifyInstance, { uploads, path, tenantOf, report }: MultipartOptions): void {
@@ -150,7 +148,7 @@ function parserOf(request: FastifyRequest) {
     });
   }
   try {
-    return new Busboy({ headers: request.headers as BusboyHeaders, limits: LIMITS, fileHwm: FILE_BUFFER_BYTES });
+    return new Busboy({ headers: request.headers as BusboyHeaders, limits: LIMITS });
   } catch {
     throw malformed('the Content-Type has no usable boundary: let your HTTP library write this header');
   }

@@ -5,10 +5,13 @@ import type { ServiceImpl } from '@connectrpc/connect';
 import { type UploadRequest, UploadResponseSchema, type UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import type { ReceiveUpload } from '../jobs/ports.ts';
+import { callerOf } from './authorize.ts';
 
-export function createUploadService(receive: ReceiveUpload, tenant: string): ServiceImpl<typeof UploadService> {
+export function createUploadService(receive: ReceiveUpload): ServiceImpl<typeof UploadService> {
   return {
-    async upload(requests, { signal }) {
+    async upload(requests, context) {
+      const { signal } = context;
+      const { tenant } = callerOf(context).identity;
       const parts = requests[Symbol.asyncIterator]();
       try {
         const first = await parts.next();

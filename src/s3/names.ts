@@ -30,3 +30,11 @@ export function placeOf(uri: string): S3Place | string {
 export function isListed(bucket: string, buckets: readonly string[]): boolean {
   return buckets.includes('*') || buckets.includes(bucket);
 }
+
+/** Whether an object is in one of the places listed, each `bucket` or `bucket/prefix`. */
+export function isWithin(bucket: string, key: string, places: readonly string[]): boolean {
+  return places.some((place) => {
+    const slash = place.indexOf('/');
+    return slash < 0 ? bucket === place : bucket === place.slice(0, slash) && key.startsWith(place.slice(slash + 1));
+  });
+}

@@ -24,15 +24,22 @@ export interface S3OutputsOptions {
 const IDLE_MS = 60_000;
 const READ_BYTES = 1024 * 1024;
 
-export function openS3Outputs(options: S3OutputsOptions): Outputs & AsyncDisposable {
+type Places = Pick<S3OutputsOptions, 'buckets' | 'mayWrite'>;
+
+export interface S3Outputs extends Outputs, AsyncDisposable {
+  /** The same, over the same connections, to other places: for a tenant among others. */
+  within(places: Places): Outputs;
+}
+
+export function openS3Outputs(options: S3OutputsOptions): S3Outputs {
   const client = openClient(options.connection, options.idleMs ?? IDLE_MS);
-  return {
+  const within = (places: Places): Outputs => ({
     check: (uri) => {
-      const place = allowedPlace(uri, 'name', options);
+      const place = allowedPlace(uri, 'name', places);
       return 'bucket' in place ? undefined : place;
     },
     async deliver(uri, copy, delivery) {
-      const place = allowedPlace(uri, copy.filename, options);
+      const place = allowedPlace(uri, copy.filename, places);
       if (!('bucket' in place)) return failureOf(place);
       const failure = await write(client, place, copy, delivery, options).catch((error: unknown) => {
         delivery.signal.throwIfAborted();
@@ -40,13 +47,17 @@ export function openS3Outputs(options: S3OutputsOptions): Outputs & AsyncDisposa
       });
       return failure ?? { uri: `s3://${place.bucket}/${place.key}` };
     },
+  });
+  return {
+    ...within(options),
+    within,
     async [Symbol.asyncDispose]() {
       client.destroy();
     },
   };
 }
 
-function allowedPlace(uri: string, filename: string, { buckets, mayWrite }: S3OutputsOptions): S3Place | Refusal {
+function allowedPlace(uri: string, filename: string, { buckets, mayWrite }: Places): S3Place | Refusal {
   const named = placeOf(uri);
   if (typeof named === 'string') return { reason: 'INVALID_S3_URI', description: named };
   const { bucket } = named;

@@ -3,7 +3,7 @@
 // connect-web as a browser would use them.
 import { type DescMessage, fromBinary, fromJson, type JsonObject, toBinary, toJson } from '@bufbuild/protobuf';
 import { type FileDescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
-import { Code, type Client as ConnectClient, ConnectError, createClient, type Transport } from '@connectrpc/connect';
+import { Code, type Client as ConnectClient, ConnectError, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-web';
 import grpc from '@grpc/grpc-js';
@@ -73,8 +73,15 @@ function withKind(event: Json): Json & { kind: string } {
 }
 
 /** The service seen through Connect's own browser transports, or its gRPC one. */
-export function connectClient(name: 'connect' | 'grpc-web', baseUrl: string): Client {
-  const transport = name === 'connect' ? createConnectTransport({ baseUrl }) : createGrpcWebTransport({ baseUrl });
+export function connectClient(name: 'connect' | 'grpc-web', baseUrl: string, credential?: string): Client {
+  const interceptors: Interceptor[] = [
+    (next) => (request) => {
+      if (credential !== undefined) request.header.set('authorization', `Bearer ${credential}`);
+      return next(request);
+    },
+  ];
+  const transport =
+    name === 'connect' ? createConnectTransport({ baseUrl, interceptors }) : createGrpcWebTransport({ baseUrl, interceptors });
   return overConnect(name, transport);
 }
 
@@ -146,12 +153,13 @@ function fromConnect(error: unknown): CallError {
 }
 
 /** REST with nothing but fetch. */
-export function restClient(baseUrl: string): Client {
+export function restClient(baseUrl: string, credential?: string): Client {
+  const identity: Record<string, string> = credential === undefined ? {} : { 'x-api-key': credential };
   const call = async (method: string, path: string, body?: Json): Promise<Json> => {
     const response = await fetch(new URL(path, baseUrl), {
       method,
       redirect: 'manual',
-      headers: body ? { 'content-type': 'application/json' } : {},
+      headers: { ...identity, ...(body ? { 'content-type': 'application/json' } : {}) },
       body: body ? JSON.stringify(body) : undefined,
     });
     if (response.status === 302) return { url: response.headers.get('location') };
@@ -182,7 +190,7 @@ export function restClient(baseUrl: string): Client {
     submitBatch: () => call('POST', '/api/v1/jobs:batch', { jobs: [{ job: { target_image: 'x.png' } }] }),
     async *watch(id, after, signal) {
       const response = await fetch(new URL(`/api/v1/jobs/${id}/events`, baseUrl), {
-        headers: { accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': String(after) }) },
+        headers: { ...identity, accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': String(after) }) },
         signal,
       });
       if (response.status === 204) return;
@@ -228,7 +236,7 @@ function fromRest(json: Json, headers: Headers): CallError {
 }
 
 /** grpc-js on descriptors from the service's own reflection. */
-export async function grpcClient(baseUrl: string): Promise<Client> {
+export async function grpcClient(baseUrl: string, credential?: string): Promise<Client> {
   const definition = protoLoader.loadFileDescriptorSetFromBuffer(Buffer.from(await descriptorSet(baseUrl)), {
     keepCase: true,
     enums: String,
@@ -240,7 +248,15 @@ export async function grpcClient(baseUrl: string): Promise<Client> {
     facefusion: { jobs: { v1: Record<string, grpc.ServiceClientConstructor> } };
   };
   const address = new URL(baseUrl).host;
-  const stub = (name: string) => new services.facefusion.jobs.v1[name]!(address, grpc.credentials.createInsecure());
+  const identified: grpc.Interceptor = (options, next) =>
+    new grpc.InterceptingCall(next(options), {
+      start(metadata, listener, start) {
+        if (credential !== undefined) metadata.set('authorization', `Bearer ${credential}`);
+        start(metadata, listener);
+      },
+    });
+  const stub = (name: string) =>
+    new services.facefusion.jobs.v1[name]!(address, grpc.credentials.createInsecure(), { interceptors: [identified] });
   const jobs = stub('JobService');
   const process = stub('ProcessService');
   const system = stub('SystemService');

@@ -22,6 +22,9 @@ export class FakeService implements AsyncDisposable {
   readonly jobs = new Map<string, Job>();
   readonly uploads: { filename: string; bytes: Buffer }[] = [];
   readonly submitted: JobRequest[] = [];
+  readonly validated: JobRequest[] = [];
+  /** What Validate finds. */
+  violations: { field: string; description: string; reason: string }[] = [];
   /** `after_sequence` of each Watch call. */
   readonly resumes: (number | undefined)[] = [];
   /** Told of each call by the name of its method. */
@@ -144,6 +147,11 @@ export class FakeService implements AsyncDisposable {
         self.#called('submit');
         self.submitted.push(job!);
         return { job: self.#job(self.addJob({ request: job })), created: true };
+      },
+      validate: ({ job }) => {
+        self.#called('validate');
+        self.validated.push(job!);
+        return { valid: self.violations.length === 0, violations: self.violations };
       },
       get: ({ jobId }) => {
         self.#called('get');

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { toJson } from '@bufbuild/protobuf';
 import { timestampDate, ValueSchema } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { type Command, Option } from 'commander';
 import { type Job, JobSchema, JobStatus, JobStatusSchema, JobStepSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { SubmitResponseSchema } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
@@ -12,6 +13,7 @@ import {
   OptionTypeSchema,
 } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Backoff, isTerminal } from '../../client/watch.ts';
 import { connect, type Service } from './client.ts';
 import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
@@ -28,6 +30,7 @@ import {
   type RequestInit,
   roles,
   targetField,
+  targetFieldOfFile,
   wholeNumber,
 } from './request.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
@@ -218,6 +221,8 @@ async function submit(service: Service, context: RemoteContext, files: string[],
   const capabilities = params.length > 0 ? await service.system.getCapabilities({}) : undefined;
   request.parameters = parameters({ processors, params, base }, capabilities);
 
+  await validate(service, request, target!, others, options.audio !== undefined);
+
   const sent = new Map<string, Promise<UploadResponse>>();
   using progress = options.json ? SILENT : showProgress(terminal);
   const giving = new AbortController();
@@ -261,6 +266,33 @@ async function submit(service: Service, context: RemoteContext, files: string[],
     preview: options.preview === true ? undefined : options.preview,
     backoff: context.backoff,
   });
+}
+
+type GivenMedia = Awaited<ReturnType<typeof media>>;
+
+/** Stands for an upload that is not there yet. */
+const TO_BE_UPLOADED = `upload://${'0'.repeat(32)}`;
+
+/**
+ * Has the service look at everything but the files, before the first byte of one is sent. A target whose name does not tell whether it is a picture or
+ * a video is left to submit.
+ */
+async function validate(service: Service, request: RequestInit, target: GivenMedia, others: readonly GivenMedia[], hasAudio: boolean) {
+  const all = [target, ...others];
+  if (all.every(({ kind }) => kind === 'reference')) return;
+  const field = target.kind === 'reference' ? targetField(target.reference, undefined) : targetFieldOfFile(target.path);
+  if (field === undefined) return;
+  const references = others.map((one) => (one.kind === 'reference' ? one.reference : TO_BE_UPLOADED));
+  const sourceAudio = hasAudio ? references.pop() : undefined;
+  const value = target.kind === 'reference' ? target.reference : TO_BE_UPLOADED;
+  const job = { ...request, sourceImages: references, sourceAudio, target: { case: field, value } };
+  const { violations } = await service.jobs.validate({ job });
+  const wrong = violations.filter(({ reason, description }) => !(reason === 'UPLOAD_NOT_FOUND' && description.includes(TO_BE_UPLOADED)));
+  if (wrong.length === 0) return;
+  const fieldViolations = wrong.map(({ field: path, description, reason }) => ({ field: path, description, reason }));
+  throw new ConnectError('the request was not taken; nothing was uploaded', Code.InvalidArgument, undefined, [
+    { desc: BadRequestSchema, value: { fieldViolations } },
+  ]);
 }
 
 async function paramsBase(word: string | undefined) {

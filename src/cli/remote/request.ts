@@ -53,6 +53,14 @@ const VIDEO_EXTENSIONS: ReadonlySet<string> = new Set([
   '.gif',
 ]);
 
+const IMAGE_EXTENSIONS: ReadonlySet<string> = new Set(['.jpg', '.jpeg', '.png', '.webp']);
+
+/** What a file that is still to be uploaded is to be worked on as, where its name says so. */
+export function targetFieldOfFile(path: string): 'targetVideo' | 'targetImage' | undefined {
+  const extension = extname(path).toLowerCase();
+  return VIDEO_EXTENSIONS.has(extension) ? 'targetVideo' : IMAGE_EXTENSIONS.has(extension) ? 'targetImage' : undefined;
+}
+
 /** Which member of the target oneof a reference is for. `mediaType` is the service's word for an upload; else the extension has to do. */
 export function targetField(reference: string, mediaType: string | undefined): 'targetVideo' | 'targetImage' {
   if (mediaType !== undefined) return mediaType.startsWith('video/') || mediaType === 'image/gif' ? 'targetVideo' : 'targetImage';

@@ -310,6 +310,8 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
   warmModels: string[];
 
   /**
+   * Unset when it is another tenant's, unless the caller has the scope `admin`.
+   *
    * @generated from field: optional string job_id = 7;
    */
   jobId?: string | undefined;
@@ -390,17 +392,21 @@ export declare const GetOverviewRequestSchema: GenMessage<GetOverviewRequest>;
  */
 export declare type GetOverviewResponse = Message<"facefusion.jobs.v1.GetOverviewResponse"> & {
   /**
+   * Of all tenants; unset for callers of one tenant among others, who see GetUsage.
+   *
    * @generated from field: facefusion.jobs.v1.GetOverviewResponse.Totals totals = 1;
    */
   totals?: GetOverviewResponse_Totals | undefined;
 
   /**
+   * The caller's own; all of them with the scope `admin`.
+   *
    * @generated from field: repeated facefusion.jobs.v1.GetOverviewResponse.TenantQueue queue_by_tenant = 2;
    */
   queueByTenant: GetOverviewResponse_TenantQueue[];
 
   /**
-   * Equal steps of time, oldest first.
+   * Equal steps of time, oldest first. Of all tenants, likewise.
    *
    * @generated from field: repeated facefusion.jobs.v1.GetOverviewResponse.Throughput throughput = 3;
    */

@@ -56,7 +56,8 @@ end
 
 if call('SREM', P .. 'uploads:deleting', id) == 1 then
   local was = call('HMGET', key, 'tenant', 'bytes')
-  call('HINCRBY', P .. 'uploads:bytes', was[1], -tonumber(was[2]))
+  -- Not a minus sign: that of nothing is '-0', which Redis does not take.
+  call('HINCRBY', P .. 'uploads:bytes', was[1], 0 - tonumber(was[2]))
   if call('HINCRBY', P .. 'uploads:count', was[1], -1) == 0 then
     call('HDEL', P .. 'uploads:count', was[1])
     call('HDEL', P .. 'uploads:bytes', was[1])

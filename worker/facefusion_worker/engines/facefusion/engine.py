@@ -62,6 +62,9 @@ class Facefusion:
         if not self._warmed:
             self._warmed = True
             self._load_defaults()
+            # What is there now stays: looking for garbage after each run then costs a millisecond, and not a tenth of a second.
+            gc.collect()
+            gc.freeze()
         return self._models.warm_names()
 
     def _load_defaults(self) -> None:

@@ -1,0 +1,261 @@
+// The real FaceFusion three ways, in turns within one run: its command line for each job, the program called directly in one warm process, and the
+// service. Models are made for tests, so that what is measured is everything but inference. And two slots beside one.
+import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface, type Interface } from 'node:readline';
+import { create, type JsonObject } from '@bufbuild/protobuf';
+import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type Job, JobRequestSchema, JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { checkouts, HOW, makePicture, makeTestHome, makeVideo, type TestHome } from '../../test/fixtures/facefusion/checkout.ts';
+import type { Bench } from '../bench.ts';
+import { interleaved, median, notRun, type Row, rowOf } from '../figures.ts';
+import { Process } from '../processes.ts';
+import { Service, TARGET } from '../service.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const SOURCE = 'eileen_collins.jpg';
+const PICTURE = 'picture.jpg';
+const CLIP = 'clip.mp4';
+const CLIP_SECONDS = 5;
+const LIKE_JOBS = 5;
+
+/** A run of one job; answers its seconds by the clock. */
+type Contestant = (target: string) => Promise<number>;
+
+export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
+  yield* imitated(bench);
+  const [checkout] = checkouts();
+  if (!checkout) {
+    yield notRun('engine', 'FaceFusion: a picture and a video', HOW.replace('machine: ', ''));
+    return;
+  }
+  using home = makeTestHome(checkout);
+  const dataDir = bench.folder();
+  const input = join(dataDir, 'input');
+  mkdirSync(input, { recursive: true });
+  copyFileSync(join(ROOT, 'samples', SOURCE), join(input, SOURCE));
+  makePicture(join(input, PICTURE));
+  makeVideo(join(input, CLIP), CLIP_SECONDS);
+
+  await using direct = await Direct.start(home, input, bench.folder());
+  const commandLine = commandLineOf(home, input, bench.folder());
+  {
+    await using service = await start(home, dataDir, 1);
+    const through: Contestant = async (target) => secondsOf(await submit(service, target));
+    bench.say('a picture: the service, the program directly, its command line');
+    for (const contestant of [through, direct.run]) for (let i = 0; i < 3; i++) await contestant(PICTURE);
+    const pictures = await interleaved(12, { service: () => through(PICTURE), direct: () => direct.run(PICTURE) });
+    const commands = await interleaved(3, { command: () => commandLine(PICTURE), service: () => through(PICTURE) });
+    const [ours, theirs, command] = [median(pictures.service), median(pictures.direct), median(commands.command)];
+    yield rowOf('engine', {
+      name: 'FaceFusion, a warm picture',
+      figure: median(commands.service),
+      unit: 's',
+      peer: { name: 'its command line', figure: command },
+      target: { kind: 'at most times peer', value: 0.2 },
+      note: `at least 5 times faster is asked; ${(command / median(commands.service)).toFixed(1)} times`,
+    });
+    yield rowOf('engine', {
+      name: 'FaceFusion, a warm picture: what the service adds',
+      figure: (ours - theirs) * 1000,
+      unit: 'ms',
+      target: { kind: 'at most', value: 30 },
+      note: `${(ours * 1000).toFixed(0)} ms from submit to succeeded, ${(theirs * 1000).toFixed(0)} ms for the program called directly`,
+    });
+
+    bench.say('a video of 5 s: the service, the program directly, its command line');
+    for (const contestant of [through, direct.run]) await contestant(CLIP);
+    const videos = await interleaved(LIKE_JOBS - 1, { service: () => through(CLIP), direct: () => direct.run(CLIP) });
+    const once = await commandLine(CLIP);
+    yield rowOf('engine', {
+      name: 'FaceFusion, a video of 5 s (640x360)',
+      figure: median(videos.service),
+      unit: 's',
+      peer: { name: 'the program directly', figure: median(videos.direct) },
+      target: { kind: 'at most times peer', value: 1.05 },
+      note: `its command line: ${once.toFixed(1)} s`,
+    });
+    const errors = [...(await percentErrors(service)), ...(await percentErrors(service))];
+    yield rowOf('engine', {
+      name: 'FaceFusion, error of percent after five like videos',
+      figure: errors.reduce((sum, one) => sum + one, 0) / errors.length,
+      unit: 'points',
+      target: { kind: 'at most', value: 5 },
+      note: 'mean distance of percent from the share of the time that had passed',
+    });
+  }
+
+  bench.say('two videos at once: one slot, two slots');
+  const alone = await pair(home, bench, dataDir, 1);
+  const both = await pair(home, bench, dataDir, 2);
+  yield rowOf('engine', {
+    name: 'FaceFusion, two videos on two slots of one machine',
+    figure: both,
+    unit: 's',
+    peer: { name: 'one slot', figure: alone },
+    note: 'on the processor alone, which both share',
+  });
+}
+
+/** Where the GPU is the only thing that takes time, two of them take half of it. */
+async function* imitated(bench: Bench): AsyncIterable<Row> {
+  bench.say('two videos on two imitated GPUs');
+  const seconds = async (slots: number) => {
+    await using service = await Service.start({ dataDir: bench.folder(), engine: 'waiting:Waiting', settings: { SLOTS: `${slots}` } });
+    return await together(service, TARGET, { frames: 125, frame_seconds: 0.03 });
+  };
+  const times = await interleaved(3, { one: () => seconds(1), two: () => seconds(2) });
+  yield rowOf('engine', {
+    name: 'two videos on two slots, the GPU imitated by waiting',
+    figure: median(times.two),
+    unit: 's',
+    peer: { name: 'one slot', figure: median(times.one) },
+    target: { kind: 'at most times peer', value: 0.55 },
+  });
+}
+
+function start(home: TestHome, dataDir: string, slots: number): Promise<Service> {
+  const { FACEFUSION_HOME, FACEFUSION_PYTHON, TEST_SYNTHETIC_MODELS } = home.settings as Record<string, string>;
+  return Service.start({
+    dataDir,
+    engine: 'facefusion',
+    settings: { TEST_SYNTHETIC_MODELS: TEST_SYNTHETIC_MODELS!, SLOTS: `${slots}` },
+    env: { FACEFUSION_HOME: FACEFUSION_HOME!, FACEFUSION_PYTHON: FACEFUSION_PYTHON!, FACEFUSION_EXECUTION_PROVIDERS: 'cpu' },
+  });
+}
+
+async function submit(service: Service, target: string, parameters: JsonObject = {}): Promise<Job> {
+  const { jobs } = service.clients();
+  const sourceImages = target === TARGET ? [] : [SOURCE];
+  const kind = target === PICTURE || target === TARGET ? 'targetImage' : 'targetVideo';
+  const request = create(JobRequestSchema, { sourceImages, target: { case: kind, value: target }, parameters });
+  const { job } = await jobs.submit({ job: request });
+  for await (const { event } of jobs.watch({ jobId: job!.jobId })) void event;
+  const ended = (await jobs.get({ jobId: job!.jobId })).job!;
+  if (ended.status !== JobStatus.SUCCEEDED) throw new Error(`${target}: ${ended.errorMessage}`);
+  return ended;
+}
+
+const ms = (time: Timestamp | undefined) => timestampMs(time!);
+
+function secondsOf(job: Job): number {
+  return (ms(job.finishedAt) - ms(job.createdAt)) / 1000;
+}
+
+/** Seconds from the first of two jobs' submission to the end of the last. */
+async function together(service: Service, target: string, parameters: JsonObject = {}): Promise<number> {
+  const settled = await Promise.allSettled([submit(service, target, parameters), submit(service, target, parameters)]);
+  const jobs = settled.map((one) => {
+    if (one.status === 'rejected') throw one.reason;
+    return one.value;
+  });
+  return (Math.max(...jobs.map((job) => ms(job.finishedAt))) - Math.min(...jobs.map((job) => ms(job.createdAt)))) / 1000;
+}
+
+async function pair(home: TestHome, bench: Bench, inputs: string, slots: number): Promise<number> {
+  const dataDir = bench.folder();
+  mkdirSync(join(dataDir, 'input'), { recursive: true });
+  for (const name of [SOURCE, CLIP]) copyFileSync(join(inputs, 'input', name), join(dataDir, 'input', name));
+  await using service = await start(home, dataDir, slots);
+  await together(service, CLIP);
+  return await together(service, CLIP);
+}
+
+/** Of each progress event of a video: how far its percent is from the share of the run's time that had passed. */
+async function percentErrors(service: Service): Promise<number[]> {
+  const { jobs } = service.clients();
+  const request = create(JobRequestSchema, { sourceImages: [SOURCE], target: { case: 'targetVideo', value: CLIP } });
+  const { job } = await jobs.submit({ job: request });
+  const said: { at: number; percent: number }[] = [];
+  for await (const { event } of jobs.watch({ jobId: job!.jobId })) {
+    if (event?.event.case === 'progress' && event.event.value.percent > 0)
+      said.push({ at: ms(event.time), percent: event.event.value.percent });
+  }
+  const ended = (await jobs.get({ jobId: job!.jobId })).job!;
+  const began = ms(ended.startedAt);
+  const whole = ended.timings!.runSeconds * 1000;
+  return said.map(({ at, percent }) => Math.abs(percent - Math.min(100, (100 * (at - began)) / whole)));
+}
+
+/** `facefusion.py headless-run` (4: `run`), as a person would type it. */
+function commandLineOf(home: TestHome, input: string, folder: string): Contestant {
+  let count = 0;
+  return async (target) => {
+    const work = join(folder, `${++count}`);
+    mkdirSync(work);
+    const output = join(work, target);
+    const files = ['-s', join(input, SOURCE), '-t', join(input, target), '-o', output];
+    const places = ['--temp-path', work, '--jobs-path', join(work, 'jobs')];
+    const choices = ['--output-audio-encoder', 'aac', '--execution-providers', 'cpu', '--download-providers', 'github'];
+    const began = performance.now();
+    const child = new Process('FaceFusion', home.python, ['facefusion.py', home.command, ...files, ...places, ...choices], {
+      cwd: home.path,
+      stdio: 'ignore',
+    });
+    await new Promise((resolve) => child.child.once('close', resolve));
+    if (child.child.exitCode !== 0) throw new Error(`FaceFusion's command line ended with ${child.child.exitCode}`);
+    const seconds = (performance.now() - began) / 1000;
+    rmSync(work, { recursive: true, force: true });
+    return seconds;
+  };
+}
+
+/** The program in one warm process of its own: `peers/facefusion/direct.py`. */
+class Direct implements AsyncDisposable {
+  readonly #process: Process;
+  readonly #lines: Interface;
+  readonly #input: string;
+  readonly #folder: string;
+  #count = 0;
+
+  private constructor(process: Process, lines: Interface, input: string, folder: string) {
+    this.#process = process;
+    this.#lines = lines;
+    this.#input = input;
+    this.#folder = folder;
+  }
+
+  static async start(home: TestHome, input: string, folder: string): Promise<Direct> {
+    const process = new Process('FaceFusion', home.python, [join(ROOT, 'bench', 'peers', 'facefusion', 'direct.py')], {
+      cwd: home.path,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
+    const direct = new Direct(process, createInterface({ input: process.child.stdout! }), input, folder);
+    await direct.#next();
+    return direct;
+  }
+
+  readonly run: Contestant = async (target) => {
+    const work = join(this.#folder, `${++this.#count}`);
+    mkdirSync(work);
+    for (const name of [SOURCE, target]) copyFileSync(join(this.#input, name), join(work, name));
+    const job = {
+      source: join(work, SOURCE),
+      target: join(work, target),
+      output: join(work, `out-${target}`),
+      temp: work,
+      provider: 'cpu',
+    };
+    this.#process.child.stdin!.write(`${JSON.stringify(job)}\n`);
+    const { code, seconds } = JSON.parse(await this.#next()) as { code: number; seconds: number };
+    if (code !== 0) throw new Error(`FaceFusion called directly answers ${code}`);
+    rmSync(work, { recursive: true, force: true });
+    return seconds;
+  };
+
+  #next(): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const ended = (code: number | null) => reject(new Error(`FaceFusion called directly ended with ${code}`));
+      this.#process.child.once('exit', ended);
+      this.#lines.once('line', (line) => {
+        this.#process.child.off('exit', ended);
+        resolve(line);
+      });
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#lines.close();
+    await this.#process.stop();
+  }
+}
