@@ -21,6 +21,8 @@ export interface NewBatch {
   readonly tenant: string;
   /** As they were asked for, each with `batchId`. None has an idempotency key. */
   readonly jobs: readonly NewJob[];
+  /** Their places in the order in which they come in: each after those whose results it takes. */
+  readonly order: readonly number[];
   /** Of each job; empty where it has none. */
   readonly refs: readonly string[];
   readonly idempotencyKey: string | undefined;

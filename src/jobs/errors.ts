@@ -29,6 +29,7 @@ export type ErrorReason =
   | 'KEY_ENDED'
   | 'AUDIT_UNAVAILABLE'
   | 'JOB_NOT_FOUND'
+  | 'BATCH_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'

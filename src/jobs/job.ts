@@ -106,7 +106,7 @@ export function newJob(
   jobId: string,
   request: JobRequest,
   nowMs: number,
-  facts: { tenant: string; warnings?: readonly string[]; submittedBy?: string },
+  facts: { tenant: string; batchId?: string | undefined; warnings?: readonly string[]; submittedBy?: string },
 ): Job {
   const now = timestampFromMs(nowMs);
   return create(JobSchema, {
@@ -119,6 +119,7 @@ export function newJob(
     warnings: [...(facts.warnings ?? [])],
     submittedBy: facts.submittedBy,
     tenant: facts.tenant,
+    batchId: facts.batchId,
     request,
   });
 }

@@ -132,6 +132,8 @@ const SCRIPTS = [
   'uploads',
   'due',
   'forget',
+  'submit_batch',
+  'batches',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */
