@@ -2,9 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
-import { describeJobStore } from './contract/job-store.ts';
+import { describeBatchStore } from './contract/batch-store.ts';
+import { describeJobStore, type JobStoreSettings } from './contract/job-store.ts';
 
-describeJobStore('SQLite', async (settings) => {
+async function opened(settings: JobStoreSettings = {}) {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
   const open = () => openSqliteJobStore({ path: join(dir, 'jobs.db'), ...settings });
   let store = await open();
@@ -20,4 +21,7 @@ describeJobStore('SQLite', async (settings) => {
       await rm(dir, { recursive: true });
     },
   };
-});
+}
+
+describeJobStore('SQLite', opened);
+describeBatchStore('SQLite', opened);

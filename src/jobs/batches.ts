@@ -99,7 +99,10 @@ export interface Sibling {
  * Turns the references between siblings into references to jobs, in the requests given. Answers the places of the jobs in an order in which each
  * comes after those whose results it takes, else as they were, and what is wrong: a name twice, a name like a job's id, jobs that wait for one another.
  */
-export function linkSiblings(siblings: readonly Sibling[]): { readonly order: readonly number[]; readonly violations: readonly Violation[] } {
+export function linkSiblings(siblings: readonly Sibling[]): {
+  readonly order: readonly number[];
+  readonly violations: readonly Violation[];
+} {
   const violations: Violation[] = [];
   const byRef = new Map<string, number>();
   for (const [i, { ref }] of siblings.entries()) {
@@ -107,9 +110,17 @@ export function linkSiblings(siblings: readonly Sibling[]): { readonly order: re
     const field = `jobs[${i}].ref`;
     const other = byRef.get(ref);
     if (ref.startsWith('job_')) {
-      violations.push({ field, reason: 'NOT_A_REF', description: `'${ref}' could be the id of another job: give it a name of another kind` });
+      violations.push({
+        field,
+        reason: 'NOT_A_REF',
+        description: `'${ref}' could be the id of another job: give it a name of another kind`,
+      });
     } else if (other !== undefined) {
-      violations.push({ field, reason: 'REF_TWICE', description: `'${ref}' is the name of jobs[${other}] already: each needs one of its own` });
+      violations.push({
+        field,
+        reason: 'REF_TWICE',
+        description: `'${ref}' is the name of jobs[${other}] already: each needs one of its own`,
+      });
     } else byRef.set(ref, i);
   }
   const needs = siblings.map(({ request }) => {

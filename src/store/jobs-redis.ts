@@ -604,7 +604,12 @@ export class RedisJobStore implements JobStore {
     if (!found) return 0;
     if (found.result) await this.#change(id, expired);
     const { idempotencyKey } = found.request!;
-    const forgotten = (await this.#redis.run('forget', [id, idempotencyKey ?? '', found.batchId ?? '', ...labelsOf(found.request!)])) as number;
+    const forgotten = (await this.#redis.run('forget', [
+      id,
+      idempotencyKey ?? '',
+      found.batchId ?? '',
+      ...labelsOf(found.request!),
+    ])) as number;
     this.#known.delete(id);
     return forgotten;
   }
