@@ -2,7 +2,6 @@
 // number of its jobs; a batch has finished when none of them is queued or processing, and nothing is added to it later. Pure.
 import { JobsError, type Violation } from './errors.ts';
 import { isTerminal, type Job, type JobRequest, JobStatus, newJobId } from './job.ts';
-import type { JobId, NewJob } from './ports.ts';
 
 export const MAX_BATCH = 1000;
 
@@ -15,22 +14,6 @@ export const COUNTED = [
   JobStatus.CANCELED,
   JobStatus.REFUSED,
 ] as const;
-
-export interface NewBatch {
-  readonly batchId: string;
-  readonly tenant: string;
-  /** As they were asked for, each with `batchId`. None has an idempotency key. */
-  readonly jobs: readonly NewJob[];
-  /** Their places in the order in which they come in: each after those whose results it takes. */
-  readonly order: readonly number[];
-  /** Of each job; empty where it has none. */
-  readonly refs: readonly string[];
-  readonly idempotencyKey: string | undefined;
-  /** As `NewJob.requestDigest`, of the whole batch. */
-  readonly requestDigest: string;
-  /** A failed job cancels the rest; running ones have so many milliseconds to stop. Undefined: it does not. */
-  readonly stopGraceMs: number | undefined;
-}
 
 export interface Batch {
   readonly batchId: string;
@@ -49,11 +32,11 @@ export interface Batch {
 }
 
 export interface BatchMember {
-  readonly jobId: JobId;
+  readonly jobId: string;
   readonly ref: string;
 }
 
-export function membersOf({ jobs, refs }: NewBatch): BatchMember[] {
+export function membersOf({ jobs, refs }: { readonly jobs: readonly { readonly jobId: string }[]; readonly refs: readonly string[] }): BatchMember[] {
   return jobs.map(({ jobId }, i) => ({ jobId, ref: refs[i] ?? '' }));
 }
 
@@ -90,7 +73,7 @@ const SCHEME = 'job://';
 
 export interface Sibling {
   readonly ref: string;
-  readonly jobId: JobId;
+  readonly jobId: string;
   /** `job://REF` of a sibling becomes `job://ID` in it. */
   readonly request: JobRequest;
 }

@@ -5,7 +5,7 @@ import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
-import type { Batch, NewBatch } from './batches.ts';
+import type { Batch } from './batches.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
 
@@ -62,6 +62,22 @@ export interface Submitted {
   readonly job: Job;
   /** False: the key was known. */
   readonly created: boolean;
+}
+
+export interface NewBatch {
+  readonly batchId: string;
+  readonly tenant: string;
+  /** As they were asked for, each with `batchId`. None has an idempotency key. */
+  readonly jobs: readonly NewJob[];
+  /** Their places in the order in which they come in: each after those whose results it takes. */
+  readonly order: readonly number[];
+  /** Of each job; empty where it has none. */
+  readonly refs: readonly string[];
+  readonly idempotencyKey: string | undefined;
+  /** As `NewJob.requestDigest`, of the whole batch. */
+  readonly requestDigest: string;
+  /** A failed job cancels the rest; running ones have so many milliseconds to stop. Undefined: it does not. */
+  readonly stopGraceMs: number | undefined;
 }
 
 export interface SubmittedBatch {

@@ -1,9 +1,9 @@
 // Batches as rows. Always true here, inside the steps that call: the counts of a batch are those of its jobs after each step, a batch that is
 // finished stays so, and one whose last job is forgotten is forgotten with it.
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { type Batch, type BatchMember, type BatchMove, COUNTED, membersOf, type NewBatch } from '../jobs/batches.ts';
+import { type Batch, type BatchMember, type BatchMove, COUNTED, membersOf } from '../jobs/batches.ts';
 import { isTerminal, JobStatus } from '../jobs/job.ts';
-import type { JobId } from '../jobs/ports.ts';
+import type { JobId, NewBatch } from '../jobs/ports.ts';
 import { Recent } from './recent.ts';
 
 /** Whose jobs are to be canceled, running ones within `graceMs`. */

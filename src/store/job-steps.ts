@@ -6,7 +6,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { type Batch, batchMove, type NewBatch } from '../jobs/batches.ts';
+import { type Batch, batchMove } from '../jobs/batches.ts';
 import { JobsError } from '../jobs/errors.ts';
 import {
   type Change,
@@ -22,7 +22,7 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Done, Expired, JobId, Limits, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, JobId, Limits, NewBatch, NewJob, Rank } from '../jobs/ports.ts';
 import { keyReused, quotaExceeded } from '../jobs/steps.ts';
 import { uploadsOf } from '../jobs/uploads.ts';
 import type { BatchTable } from './batch-table.ts';

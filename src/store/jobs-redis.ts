@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { type Batch, membersOf, type NewBatch } from '../jobs/batches.ts';
+import { type Batch, membersOf } from '../jobs/batches.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf } from '../jobs/job.ts';
 import type {
@@ -19,6 +19,7 @@ import type {
   JobStore,
   Lease,
   Limits,
+  NewBatch,
   NewJob,
   Overview,
   Sequence,

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import type { Batch, NewBatch } from '../jobs/batches.ts';
+import type { Batch } from '../jobs/batches.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
@@ -23,6 +23,7 @@ import {
   type Lease,
   LeaseEnded,
   type Limits,
+  type NewBatch,
   type NewJob,
   type Overview,
   type Rank,

@@ -5,10 +5,10 @@ import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { type Batch, COUNTED, type NewBatch, newBatchId } from '../../src/jobs/batches.ts';
+import { type Batch, COUNTED, newBatchId } from '../../src/jobs/batches.ts';
 import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, JobStatus, JobStep } from '../../src/jobs/job.ts';
-import type { JobChange, JobStore, Lease, Limits, NewJob } from '../../src/jobs/ports.ts';
+import type { JobChange, JobStore, Lease, Limits, NewBatch, NewJob } from '../../src/jobs/ports.ts';
 import { type JobStoreFactory, wantedJob } from './job-store.ts';
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
