@@ -17,6 +17,9 @@ const ENTRY = join(ROOT, 'src', 'main.ts');
 /** A picture of one pixel: what a job of the no-op engine works on. */
 const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');
 export const TARGET = 'pixel.png';
+/** The first bytes of a video, which is all that the no-op engine's jobs need. */
+const FIRST_BYTES = Buffer.from('000000186674797069736f6d0000020069736f6d69736f32', 'hex');
+export const CLIP = 'pixel.mp4';
 
 export interface ServiceOptions {
   readonly dataDir: string;
@@ -52,6 +55,7 @@ export class Service implements AsyncDisposable {
     const { dataDir } = options;
     mkdirSync(join(dataDir, 'input'), { recursive: true });
     writeFileSync(join(dataDir, 'input', TARGET), PIXEL);
+    writeFileSync(join(dataDir, 'input', CLIP), FIRST_BYTES);
     const ports = [await freePort(), await freePort()] as const;
     const logFile = join(dataDir, 'service.log');
     const log = openSync(logFile, 'a');

@@ -7,26 +7,31 @@ import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
-import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
+import { GpuWatch, readGpus } from './gpu/devices.ts';
 import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
+import type { KeyAdmin } from './jobs/keys.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
+import { FreeSpace } from './media/free-space.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openLocalUploadBytes } from './media/upload-files.ts';
@@ -34,9 +39,9 @@ import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
-import { assertMay, authorize } from './rpc/authorize.ts';
+import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
-import type { Report } from './rpc/errors.ts';
+import { type Report, toConnectError } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -52,6 +57,7 @@ import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
 import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
+import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
 
@@ -82,6 +88,7 @@ export interface App {
 
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const DISK = 'the disk of the data folder';
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 const PROBES_AT_ONCE = 2;
 const PROBE_MEMORY_BYTES = 1536 * 1024 * 1024;
@@ -103,6 +110,25 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
   }
 }
 
+/** The keys of a service that is not running, or whose job store may be shared. The error of one that is in use is a sentence. */
+export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
+  const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
+  await mkdir(config.dataDir, { recursive: true });
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
+  const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
+  opened.last('keys', keyring);
+  return {
+    create: (wanted) => keyring.create(wanted),
+    list: (tenant) => keyring.list(tenant),
+    revoke: (id) => keyring.revoke(id),
+    rotate: (id, times) => keyring.rotate(id, times),
+    [Symbol.asyncDispose]: () => opened.close(),
+  };
+}
+
+export { verifyAudit } from './access/audit-chain.ts';
+
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
   let address = '';
@@ -113,6 +139,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
   const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
+  const room = new FreeSpace({ dir: config.dataDir, minFreeBytes: config.minFreeBytes });
+  const resultRoom = config.blobsS3 ? undefined : new FreeSpace({ dir: config.blobsPath, minFreeBytes: config.minFreeBytes });
   const retention = opened.last(
     'retention',
     new Retention({
@@ -138,6 +166,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     policies,
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
+    jobs: jobReferences((id) => store.get(id)),
     open: (name, one) => opened.last(name, one),
   });
   const probe = config.probe && config.role !== 'api' ? opened.last('probe', examiner(config, surroundings, log)) : undefined;
@@ -164,10 +193,15 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     checkReference: (reference, field, tenant) => places.references(tenant).check(reference, field, tenant),
     policyOf: policies.tenant,
     idempotencyMs: IDEMPOTENCY_MS,
+    heldInput: async (reference, tenant) => await places.references(tenant).held?.(reference),
     maxAttempts: config.maxAttempts,
     cancelGraceMs: config.cancelGraceMs,
     resultUrlTtlMs: config.resultUrlTtlMs,
     checkOutput: (uri, tenant) => places.outputs(tenant).check(uri),
+    checkRoom: async () => {
+      await room.check(0, DISK);
+      await resultRoom?.check(0, 'the disk for results');
+    },
     maxRetentionMs: config.maxRetentionMs,
     reclaim: () => retention.reclaim(),
     baseUrl,
@@ -197,12 +231,14 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 
   let scheduler: Scheduler | undefined;
   const ownSlots = () => scheduler?.slots() ?? [];
+  const gpus = config.role === 'api' ? undefined : opened.last('gpus', await GpuWatch.open(() => readGpus(surroundings.env)));
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
     slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
     watchers: () => watchers,
     workerRestarts: () => ownSlots().reduce((sum, slot) => sum + slot.restarts, 0),
+    gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
     const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
@@ -264,9 +300,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
-      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
-      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
+      void app.register(async (ways) => {
+        noteRoutes(ways, guard, callerOf);
+        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
+        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+      });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
       else app.get('/', (_request, reply) => reply.redirect('docs'));
@@ -275,7 +314,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
   if (config.role !== 'api') {
     const workRoot = join(config.dataDir, 'work');
-    const processes = await engineProcesses(config, { env: surroundings.env, root: surroundings.root, workRoot });
+    const processes = await engineProcesses(config, {
+      env: surroundings.env,
+      root: surroundings.root,
+      workRoot,
+      gpus: gpus?.all.map(({ index }) => index) ?? [],
+    });
     // Opened after the port, so that it ends first: while jobs finish, callers can still see them do it.
     scheduler = await Scheduler.open({
       node: config.node,
@@ -284,8 +328,20 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       worker: processes.worker,
       workRoot,
       handOver: processes.isolation?.handOver,
-      prepare: (job, folder, signal, report) =>
-        prepare({ resolver: places.references(job.tenant), probe, report }, fleet.localEngine() ?? fleet.engine(), job, folder, signal),
+      gpuUtilization: (index) => gpus?.utilization(index),
+      observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      async prepare(job, folder, signal, report, inputs) {
+        await room.wait(DISK, config.storePatienceMs, signal);
+        let known = 0;
+        const counting = (done: number, total: number) => {
+          metrics.jobs.fetched(Math.max(0, done - known));
+          known = done;
+          report(done, total);
+        };
+        const resolver = takingResults(places.references(job.tenant), inputs, blobs);
+        const engine = fleet.localEngine() ?? fleet.engine();
+        return await prepare({ resolver, probe, report: counting }, engine, job, folder, signal);
+      },
       storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
@@ -318,10 +374,31 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'the service listens',
   );
   void scheduler?.ready.then(() => {
-    const { name, version } = fleet.engine();
-    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+    const warm = fleet.localEngine();
+    if (warm) log.info({ engine: warm.name, version: warm.version }, `the engine ${warm.name} ${warm.version} is warm`);
   });
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
+}
+
+/** What the metrics count of a job that has ended or is put back. */
+function figuresOf(
+  { status, error, request, cached, result }: Job,
+  { slot, timings }: { readonly slot: string | undefined; readonly timings: Timings },
+): EndedJob {
+  const processors = request?.parameters?.processors;
+  return {
+    status: JobStatus[status].toLowerCase(),
+    reason: error?.reason ?? '',
+    processors: Array.isArray(processors) ? processors.map(String) : [],
+    cached,
+    queuedSeconds: timings.queuedSeconds,
+    prepareSeconds: timings.prepareSeconds,
+    runSeconds: timings.runSeconds,
+    storeSeconds: timings.storeSeconds,
+    slotSeconds: timings.gpuSeconds,
+    slot: slot ?? '',
+    resultBytes: Number(result?.bytes ?? 0),
+  };
 }
 
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
@@ -488,12 +565,20 @@ async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureCo
 }
 
 /** Of the ways to upload that are no rpc: whose the upload is. */
-function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+function uploaderOf(
+  guard: Guard,
+  callerOf: (request: FastifyRequest) => Caller | undefined,
+  report: Report,
+): (request: FastifyRequest) => string {
   const rule = guard.ruleOf(UploadService.method.upload);
   return (request) => {
-    const caller = callerOf(request);
-    assertMay(caller, rule);
-    return caller.identity.tenant;
+    try {
+      const caller = mustKnow(callerOf(request));
+      assertMay(caller, rule);
+      return caller.identity.tenant;
+    } catch (error) {
+      throw toConnectError(error, report);
+    }
   };
 }
 

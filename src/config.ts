@@ -47,7 +47,8 @@ export interface Config {
   readonly workerMemoryBytes: number;
   /** Of one file that a worker writes; 0: no limit. */
   readonly workerFileBytes: number;
-  readonly slots: number;
+  /** `auto`: one for each GPU. */
+  readonly slots: number | 'auto';
   /** Device of each slot in turn; empty: no GPU is assigned. */
   readonly gpus: readonly number[];
   /** Who serves unary calls and server streams over gRPC. */
@@ -322,7 +323,11 @@ export const SETTINGS = {
     'all',
     'all: API and workers in one process; api: no workers; worker: no API, only health and metrics. Both need a Redis store',
   ),
-  SLOTS: setting(integer(1, 256), '1', 'jobs that run at once, each in a worker process of its own'),
+  SLOTS: setting(
+    (value) => (value === 'auto' ? value : integer(1, 256)(value)),
+    '1',
+    'jobs that run at once, each in a worker process of its own; auto: one for each NVIDIA GPU of this machine, or of FFJOBS_GPUS',
+  ),
   GPUS: setting(numbers, '', 'device indices, given to the slots in turn, such as 0,1; empty: none is assigned'),
   PYTHON: setting(text, undefined, 'Python of the workers; default: the environment that `npm start` makes in .venv'),
   PUBLIC_URL: setting(text, undefined, 'base of the URLs that the service hands out; default: the address it listens on'),
@@ -380,7 +385,11 @@ export const SETTINGS = {
   ),
   MAX_UPLOADS: setting(integer(1, 10_000_000), '10000', 'uploads of one tenant that are kept at once'),
   UPLOAD_QUOTA: setting(bytes, '200G', 'bytes of all uploads of one tenant'),
-  MIN_FREE_BYTES: setting((value) => (value === '0' ? 0 : bytes(value)), '1G', 'room that uploads leave on the disk; 0: they may fill it'),
+  MIN_FREE_BYTES: setting(
+    (value) => (value === '0' ? 0 : bytes(value)),
+    '1G',
+    'room that is left on the disk: with less, no upload and no job is taken; 0: they may fill it',
+  ),
   MAX_INPUT_BYTES: setting(bytes, '20G', 'largest input that is fetched by http or s3'),
   HTTP_INPUTS: setting(
     oneOf('on', 'https', 'off'),
@@ -482,7 +491,8 @@ export function readConfig(
   }
   const tokens = v.JWT_JWKS !== undefined || v.JWT_SECRET_FILE !== undefined;
   const identities = v.API_KEYS === 'on' || tokens || v.TLS_CLIENT_CA !== undefined;
-  const local = v.HOST !== undefined && isLoopback(v.HOST);
+  // A worker's port tells its health and serves nothing.
+  const local = v.ROLE === 'worker' || (v.HOST !== undefined && isLoopback(v.HOST));
   if (v.HOST !== undefined && !local && !identities && v.ALLOW_ANONYMOUS !== 'yes') {
     problems.push(
       `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
@@ -662,7 +672,7 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 }
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
-const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
+export const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
 
 /** Whoever can reach a service that only this machine can may do everything with it. */
 function anonymousScopes(given: readonly string[] | undefined, onlyLocal: boolean): readonly Scope[] {

@@ -16,6 +16,7 @@ export interface PlacesOptions {
   /** Resolvers that take the place of ours. */
   readonly given: readonly MediaResolver[];
   readonly uploads: MediaResolver;
+  readonly jobs: MediaResolver;
   /** Told of each thing that has to be closed. */
   readonly open: <T extends AsyncDisposable>(name: string, disposable: T) => T;
 }
@@ -64,8 +65,8 @@ function remembered<T>(make: (tenant: string) => T): (tenant: string) => T {
 }
 
 /** By all schemes that are configured. */
-async function openReferences({ config, given, uploads, open }: PlacesOptions, tenants: readonly Listed[]) {
-  const shared = [uploads, ...given];
+async function openReferences({ config, given, uploads, jobs, open }: PlacesOptions, tenants: readonly Listed[]) {
+  const shared = [uploads, jobs, ...given];
   const isGiven = (scheme: string) => given.some((one) => one.schemes.includes(scheme));
   const schemes = config.httpSchemes.filter((scheme) => !isGiven(scheme));
   if (schemes.length > 0) shared.push(open('downloads', await openDownloads(config, schemes)));

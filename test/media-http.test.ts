@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpOptions, openHttp } from '../src/media/http.ts';
 import {
   bomb,
@@ -582,6 +583,15 @@ describe('what was downloaded before', { concurrency: 4 }, () => {
       well(() => b),
     );
     assert.equal(origin.requests.at(-1)!.headers['if-none-match'], undefined);
+  });
+
+  it('goes when no job has used it for its time, and its folder is made again when somebody removed it', async (t) => {
+    const { from, dir } = await place(t, { cacheMs: 30 });
+    const serve = well(() => BYTES);
+    assert.deepEqual((await from('/a.jpg', serve)).bytes, BYTES);
+    while ((await readdir(join(dir, 'downloads'))).length > 0) await sleep(10);
+    await rm(join(dir, 'downloads'), { recursive: true });
+    assert.deepEqual((await from('/b.jpg', serve)).bytes, BYTES);
   });
 
   it('is not kept at all where there is no room', async (t) => {

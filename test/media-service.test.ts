@@ -32,6 +32,8 @@ test('a job whose media are URLs fetches, examines, tells how far it is, and suc
   const events = await untilTerminal(client, job.job_id as string);
   const fetching = events.filter((event) => event.kind === 'progress' && (event.progress as Json).step === 'fetching_inputs');
   assert.ok(fetching.length > 0, JSON.stringify(events));
+  const { bytes_done, bytes_total } = fetching.at(-1)!.progress as Json;
+  assert.deepEqual([bytes_done, bytes_total], [String(face.length + target.length), String(face.length + target.length)]);
   const done = await client.get(job.job_id as string);
   assert.equal(done.status, 'succeeded', JSON.stringify(done.error));
   // By content, not by the name in the URL.

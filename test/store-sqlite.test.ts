@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
-import { describeJobStore, type JobStoreSettings } from './contract/job-store.ts';
+import { describeChains } from './contract/chains.ts';
+import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
 
-async function opened(settings: JobStoreSettings = {}) {
+const opened: JobStoreFactory = async (settings) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
   const open = () => openSqliteJobStore({ path: join(dir, 'jobs.db'), ...settings });
   let store = await open();
@@ -21,7 +22,8 @@ async function opened(settings: JobStoreSettings = {}) {
       await rm(dir, { recursive: true });
     },
   };
-}
+};
 
 describeJobStore('SQLite', opened);
 describeBatchStore('SQLite', opened);
+describeChains('SQLite', opened);

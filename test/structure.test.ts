@@ -38,7 +38,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // What others import to call a service: the contract and nothing else.
   client: [],
   'cli/remote': ['client'],
-  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'jobs', 's3'],
+  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
   rpc: ['rest', 'jobs'],
   rest: [],

@@ -33,6 +33,7 @@ const result = fc.constant(create(MediaResultSchema, { sha256: 'aa', bytes: 1n }
 const changes: { readonly [T in ChangeType]: fc.Arbitrary<Change & { type: T }> } = {
   claim: fc.record({ type: fc.constant('claim') }),
   release: fc.record({ type: fc.constant('release'), wait }),
+  wait: fc.record({ type: fc.constant('wait'), wait }),
   begin: fc.record({ type: fc.constant('begin'), slot: fc.constantFrom('0', '1'), engine: fc.constant(undefined) }),
   progress: fc.record({
     type: fc.constant('progress'),
@@ -53,6 +54,7 @@ const changes: { readonly [T in ChangeType]: fc.Arbitrary<Change & { type: T }> 
 const going: fc.Arbitrary<Change> = fc.oneof(
   changes.claim,
   changes.release,
+  changes.wait,
   changes.begin,
   changes.progress,
   changes.warn,

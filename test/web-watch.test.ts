@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Console, reached, submit, webTest } from './web/browser.ts';
+import { type Console, holds, reached, submit, webTest } from './web/browser.ts';
 
 const text = (value: string) => `text=${value}`;
 
@@ -28,7 +28,7 @@ webTest('a job page lives through a restart of the service and tells the whole r
   // A second look, by somebody who was not there, shows the same.
   await page.reload();
   await page.locator('.chip.succeeded').waitFor();
-  await page.waitForFunction(`document.querySelectorAll('.log li').length === ${lines.length}`);
+  await holds(page, `document.querySelectorAll('.log li').length === ${lines.length}`);
 });
 
 webTest('the list follows jobs over one stream, and newer ones wait to be asked for', {}, async ({ service, open }) => {
@@ -117,14 +117,14 @@ webTest('keys move, open, search and begin a new job', {}, async ({ service, ope
   await page.locator('tbody .name').nth(2).waitFor();
   await page.keyboard.press('j');
   await page.keyboard.press('j');
-  await page.waitForFunction(`document.activeElement?.textContent === 'b.png'`);
+  await holds(page, `document.activeElement?.textContent === 'b.png'`);
   await page.keyboard.press('Enter');
   await page.locator('h1', { hasText: 'b.png' }).waitFor();
   await page.goBack();
   await page.locator('tbody .name').nth(2).waitFor();
   await page.keyboard.press('/');
   await page.keyboard.type('c.p');
-  await page.waitForFunction(`document.querySelectorAll('tbody .name').length === 1`);
+  await holds(page, `document.querySelectorAll('tbody .name').length === 1`);
   await page.locator('h1').click();
   await page.keyboard.press('n');
   await page.locator('h1', { hasText: 'New job' }).waitFor();

@@ -32,6 +32,7 @@ const jobs: Record<keyof typeof JobService.method, Rule> = {
   getStatus: READ,
   getResult: FETCH,
   getBatchResults: FETCH,
+  getInput: FETCH,
   watch: READ,
   watchJobs: READ,
   list: READ,

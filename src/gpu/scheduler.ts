@@ -32,6 +32,8 @@ export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'n
   readonly cancelGraceMs?: number;
   /** Milliseconds since 1970, the store's clock. */
   readonly now?: () => number;
+  /** How busy a GPU is, 0..1, where its driver tells. */
+  readonly gpuUtilization?: (gpu: number) => number | undefined;
 }
 
 export interface SlotPlan {
@@ -140,6 +142,7 @@ export class Scheduler implements AsyncDisposable {
         slot: name,
         node: this.#options.node,
         gpu: worker.gpu,
+        gpuUtilization: worker.gpu === undefined ? undefined : this.#options.gpuUtilization?.(worker.gpu),
         state: worker.state,
         engine: worker.ready && { name: worker.ready.engine, version: worker.ready.engineVersion },
         warmModels: [...facts.warmModels],

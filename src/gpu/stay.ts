@@ -48,6 +48,7 @@ export interface StayOptions {
     folder: string,
     signal: AbortSignal,
     report: (done: number, total: number) => void,
+    inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
   readonly handOver?: ((folder: string) => Promise<void>) | undefined;
@@ -64,6 +65,8 @@ export interface StayOptions {
   readonly storePatienceMs?: number;
   /** Before a job's end that the store did not take is written again; thrice that after each further try, up to twenty times. */
   readonly writeRetryMs?: number;
+  /** Told of each job that this node has ended or put back, as its caller now sees it, with the times of this attempt alone. */
+  readonly observe?: (job: Job, attempt: { readonly slot: string | undefined; readonly timings: Timings }) => void;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -117,6 +120,7 @@ export class Stay {
   #stepSeconds: Record<string, number> = {};
   #phase: 'preparing' | 'waiting' | 'on_slot' | 'storing' | 'over' = 'preparing';
   #prepared: Prepared | undefined;
+  #slot: string | undefined;
   #stopped: Stop | undefined;
   #wait: WaitReason = WaitReason.SLOT;
   #run: RunHandle | undefined;
@@ -160,6 +164,7 @@ export class Stay {
   /** Gives it a slot. Answers the slot's task, which settles only when the slot is free again. */
   granted(slot: string, worker: Worker): () => Promise<void> {
     this.#phase = 'on_slot';
+    this.#slot = slot;
     return () => this.#runOn(slot, worker).then(this.#turn.resolve, this.#turn.reject);
   }
 
@@ -266,9 +271,9 @@ export class Stay {
     const started = performance.now();
     try {
       this.#host.folders.make(this.#folder);
-      const prepared = await this.#options.prepare(this.#lease.job, this.#folder, this.#controller.signal, (done, total) =>
-        this.#reporter.fetching(done, total),
-      );
+      const { job, inputs } = this.#lease;
+      const report = (done: number, total: number) => this.#reporter.fetching(done, total);
+      const prepared = await this.#options.prepare(job, this.#folder, this.#controller.signal, report, inputs);
       if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
       return prepared;
     } catch (error) {
@@ -432,8 +437,10 @@ export class Stay {
   }
 
   /** What an operator reads of a job: how it ended, or why it is tried again. One that is merely put back is not worth a line. */
-  #tell({ jobId, status, attempt, slot, error }: Job): void {
-    const { logger } = this.#options;
+  #tell(job: Job): void {
+    const { logger, observe } = this.#options;
+    const { jobId, status, attempt, slot, error } = job;
+    observe?.(job, { slot: this.#slot, timings: this.#attemptTimings() });
     const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
     if (status === JobStatus.FAILED) logger.warn(facts, `${jobId} failed`);
     else if (status !== JobStatus.QUEUED) logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);

@@ -36,7 +36,13 @@ export interface BatchMember {
   readonly ref: string;
 }
 
-export function membersOf({ jobs, refs }: { readonly jobs: readonly { readonly jobId: string }[]; readonly refs: readonly string[] }): BatchMember[] {
+export function membersOf({
+  jobs,
+  refs,
+}: {
+  readonly jobs: readonly { readonly jobId: string }[];
+  readonly refs: readonly string[];
+}): BatchMember[] {
   return jobs.map(({ jobId }, i) => ({ jobId, ref: refs[i] ?? '' }));
 }
 

@@ -34,6 +34,8 @@ export type ErrorReason =
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'
   | 'NO_RESULT'
+  | 'INPUT_NOT_HELD'
+  | 'INPUT_NOT_SHOWN'
   | 'JOB_NOT_TERMINAL'
   | 'IDEMPOTENCY_KEY_REUSED'
   | 'QUOTA_EXCEEDED'
@@ -106,6 +108,21 @@ export class JobsError extends Error {
   static jobNotFound(id: string): JobsError {
     return new JobsError('not_found', 'JOB_NOT_FOUND', `there is no job '${id}'`, { metadata: { job_id: id } });
   }
+}
+
+/** Has a refusal say which job of a batch it is about. */
+export function inItem<T>(index: number, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof JobsError) || error.violations.length === 0) throw error;
+    throw JobsError.invalid(error.violations.map((one) => ({ ...one, field: fieldInItem(index, one.field) })));
+  }
+}
+
+/** Path in a batch of what is `field` in the request of one of its jobs. */
+export function fieldInItem(index: number, field: string): string {
+  return field === '' ? `jobs[${index}].job` : `jobs[${index}].job.${field}`;
 }
 
 /** Reasons that the service itself gives to a failed job; engines bring their own, in the same form. */

@@ -30,6 +30,8 @@ export type Change =
   | { readonly type: 'claim' }
   /** Given back unbegun: it waits as before, at its rank. */
   | { readonly type: 'release'; readonly wait: WaitReason }
+  /** What a queued job waits for is another thing now. */
+  | { readonly type: 'wait'; readonly wait: WaitReason }
   /** The engine starts: one attempt more. */
   | { readonly type: 'begin'; readonly slot: string; readonly engine: EngineInfo | undefined }
   | { readonly type: 'progress'; readonly step: JobStep; readonly percent: number; readonly estimatedFinish: Timestamp | undefined }
@@ -64,6 +66,7 @@ export const TRANSITIONS: Readonly<Record<JobStatus, Readonly<Partial<Record<Cha
   [QUEUED]: {
     claim: QUEUED,
     release: QUEUED,
+    wait: QUEUED,
     begin: PROCESSING,
     progress: QUEUED,
     warn: QUEUED,
@@ -106,14 +109,20 @@ export function newJob(
   jobId: string,
   request: JobRequest,
   nowMs: number,
-  facts: { tenant: string; batchId?: string | undefined; warnings?: readonly string[]; submittedBy?: string },
+  facts: {
+    tenant: string;
+    batchId?: string | undefined;
+    warnings?: readonly string[];
+    submittedBy?: string;
+    wait?: WaitReason;
+  },
 ): Job {
   const now = timestampFromMs(nowMs);
   return create(JobSchema, {
     jobId,
     status: QUEUED,
     step: JobStep.QUEUED,
-    waitReason: WaitReason.SLOT,
+    waitReason: facts.wait ?? WaitReason.SLOT,
     createdAt: now,
     updatedAt: now,
     warnings: [...(facts.warnings ?? [])],
@@ -135,6 +144,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
       next.step = JobStep.FETCHING_INPUTS;
       return next;
     case 'release':
+    case 'wait':
       next.step = JobStep.QUEUED;
       next.waitReason = change.wait;
       return next;

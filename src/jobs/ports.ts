@@ -176,6 +176,8 @@ export interface Lease extends AsyncDisposable {
   readonly maxAttempts: number;
   /** Milliseconds (the store's clock) by which the engine must run. */
   readonly startDeadlineMs: number | undefined;
+  /** Blobs by the jobs that they are results of, which the request names as `job://ID`; this job refers to them until it has ended. */
+  readonly inputs: ReadonlyMap<JobId, string>;
   readonly signal: AbortSignal;
   /** The engine is about to run on `slot`: spends an attempt. */
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job>;
@@ -218,7 +220,10 @@ export interface Overview {
 }
 
 export interface JobStore extends AsyncDisposable {
-  /** Idempotency first, then quota, then record, queue and first event; durable when it answers. */
+  /**
+   * Idempotency first, then quota, then record, queue and first event; durable when it answers. Jobs that the request names as `job://ID` must be
+   * the tenant's and have a result or not have ended; until they have, the job waits, and fails with INPUT_JOB_FAILED when one ends without.
+   */
   submit(job: NewJob, limits: Limits): Promise<Submitted>;
   /** The job that an idempotency key stands for now, undefined: none. For another request than that job's: `JobsError` IDEMPOTENCY_KEY_REUSED. */
   submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined>;
@@ -314,6 +319,11 @@ export interface BlobStore {
   stat(key: string): Promise<BlobStat | undefined>;
   /** Bytes from `start` to `end` inclusive. Unknown: throws `JobsError` NO_RESULT. */
   get(key: string, range?: { readonly start: number; readonly end: number }): AsyncIterable<Uint8Array>;
+  /**
+   * The whole blob as a file at `toPath`, which must not be there; leaves nothing behind when it throws. It may be a second name of the stored
+   * bytes, which nobody changes. Unknown: throws `JobsError` NO_RESULT.
+   */
+  fetch(key: string, toPath: string, signal: AbortSignal, progress?: (done: number, total: number) => void): Promise<void>;
   /** Unknown keys are fine. */
   delete(key: string): Promise<void>;
   /** An absolute or service-relative URL that gives this one object until `expiresMs`, under the file name given. */

@@ -2,9 +2,10 @@
 // afterwards. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { inputJobFailure } from './chains.ts';
 import { JobsError } from './errors.ts';
 import { type Change, type Failure, isTerminal, type Job, JobStatus, POISON_KILLS, retryDelayMs, WaitReason } from './job.ts';
-import type { Limits, Usage } from './ports.ts';
+import type { JobId, Limits, Usage } from './ports.ts';
 
 /** What a step depends on. */
 export interface Subject {
@@ -28,8 +29,8 @@ export interface Step {
   readonly lease: 'keep' | 'end';
   /** What a purge leaves to the caller. */
   readonly keepsUploads?: boolean;
-  /** Where a job goes that is queued and held by nobody: back to its place, its tenant not charged, or to wait until a time. */
-  readonly queue?: 'back' | { readonly readyAtMs: number };
+  /** Where a job goes that is queued and held by nobody: back to its place, its tenant not charged, or to wait until a time; `ready`: it waited for other jobs. */
+  readonly queue?: 'back' | 'ready' | { readonly readyAtMs: number };
 }
 
 /** The lease has a result. A cancel that was asked for before wins. */
@@ -127,6 +128,18 @@ export function purged({ job }: Subject): Step | undefined {
 export function expired(subject: Subject): Step | undefined {
   const step = purged(subject);
   return step && { ...step, keepsUploads: true };
+}
+
+/** A job that waited for others is ready. */
+export function ready({ job }: Subject): Step | undefined {
+  if (isTerminal(job.status)) return undefined;
+  return { change: { type: 'wait', wait: WaitReason.SLOT }, lease: 'end', queue: 'ready' };
+}
+
+/** A job that waited for `of` will have nothing from it; `job` is that one, undefined where it is forgotten. */
+export function inputFailed(subject: Subject, of: JobId, job: Job | undefined): Step | undefined {
+  if (isTerminal(subject.job.status)) return undefined;
+  return { change: { type: 'fail', failure: inputJobFailure(of, job), timings: undefined }, lease: 'end' };
 }
 
 /** Whether a transition writes a state event: a claim and its release do not (the job stays queued), nor a purge (nothing follows the terminal event). */

@@ -20,6 +20,7 @@ import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
+import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
 
 /** Takes references of some schemes. `file` stands for references without a scheme. */
 export interface MediaResolver {
@@ -31,6 +32,16 @@ export interface MediaResolver {
    * throws when it is ours, or with the signal's reason. Leaves nothing behind then.
    */
   fetch(reference: string, toPath: string, signal: AbortSignal, observer?: FetchObserver): Promise<Failure | undefined>;
+  /** The file of a job's reference, for showing it; undefined: it is gone. Only of schemes whose files are held here. */
+  held?(reference: string): Promise<HeldFile | undefined>;
+}
+
+export interface HeldFile {
+  readonly bytes: number;
+  /** Told by its content. */
+  readonly mediaType: string;
+  /** From the first byte on; what it holds is let go when the reader leaves. */
+  read(): AsyncIterable<Uint8Array>;
 }
 
 /** Told what a fetch learns on its way. */
@@ -77,6 +88,7 @@ export function mediaReferences(resolvers: readonly MediaResolver[]): MediaResol
       if (resolver) return await resolver.fetch(reference, toPath, signal, observer);
       return { reason: 'INPUT_NOT_READABLE', message: unsupported(reference), retryable: false };
     },
+    held: async (reference) => await resolverOf(reference)?.held?.(reference),
   };
 }
 
@@ -103,7 +115,28 @@ export function localFiles(root: string): MediaResolver {
         retryable: false,
       };
     },
+    async held(reference) {
+      const opened = openUnder(root, reference);
+      if (typeof opened !== 'number') return undefined;
+      try {
+        const head = Buffer.alloc(SNIFF_BYTES);
+        const mediaType = mediaTypeOf(head.subarray(0, readSync(opened, head, 0, head.length, 0))) ?? 'application/octet-stream';
+        const { size: bytes } = fstatSync(opened);
+        return { bytes, mediaType, read: () => readUnder(root, reference, bytes) };
+      } finally {
+        closeSync(opened);
+      }
+    },
   };
+}
+
+const READ_BYTES = 256 * 1024;
+
+/** Judged again when it is opened; never more of it than was told. */
+async function* readUnder(root: string, reference: string, bytes: number): AsyncGenerator<Uint8Array> {
+  const fd = openUnder(root, reference);
+  if (typeof fd !== 'number' || bytes === 0) return;
+  yield* createReadStream('', { fd, start: 0, end: bytes - 1, highWaterMark: READ_BYTES }) as AsyncIterable<Uint8Array>;
 }
 
 /** Files up to this size are copied by one read and one write. */

@@ -2,10 +2,10 @@
 // is on the disk, so that the length of the file is how far its sender has come, whatever breaks.
 
 import { createReadStream, openSync } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { JobsError } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
+import { FreeSpace, type FreeSpaceOptions } from './free-space.ts';
 import { copyOpened, type FetchObserver, storageFull } from './references.ts';
 
 /** Where the bytes of uploads lie. For one id, one call at a time. */
@@ -31,14 +31,8 @@ export interface UploadBytes extends AsyncDisposable {
   ids(): AsyncIterable<string>;
 }
 
-export interface LocalUploadBytesOptions {
-  /** Made when it is not there; this process alone uses it. */
-  readonly dir: string;
-  /** Room that is left to others. */
-  readonly minFreeBytes: number;
-  /** Bytes that its volume has left for this user. */
-  readonly freeBytes?: (dir: string) => Promise<number>;
-}
+/** `dir` is made when it is not there; this process alone uses it. */
+export type LocalUploadBytesOptions = FreeSpaceOptions;
 
 /** Collected before they are written: large writes cost less, and hashing goes on while one is under way. */
 const WRITE_BYTES = 256 * 1024;
@@ -51,22 +45,16 @@ export async function openLocalUploadBytes(options: LocalUploadBytesOptions): Pr
 
 class LocalUploadBytes implements UploadBytes {
   readonly #dir: string;
-  readonly #minFree: number;
-  readonly #freeBytes: (dir: string) => Promise<number>;
+  readonly #space: FreeSpace;
 
-  constructor({ dir, minFreeBytes, freeBytes = freeOf }: LocalUploadBytesOptions) {
-    this.#dir = dir;
-    this.#minFree = minFreeBytes;
-    this.#freeBytes = freeBytes;
+  constructor(options: LocalUploadBytesOptions) {
+    this.#dir = options.dir;
+    this.#space = new FreeSpace(options);
   }
 
   async checkRoom(bytes: number): Promise<void> {
-    const free = await this.#freeBytes(this.#dir);
-    if (free - bytes >= this.#minFree) return;
-    throw new JobsError('exhausted', 'STORAGE_FULL', `the disk for uploads is nearly full: ${free} bytes are left; try again later`, {
-      retryAfterSeconds: 30,
-      metadata: { free_bytes: String(free), kept_free_bytes: String(this.#minFree) },
-    });
+    // One that has not said its size is checked as well, and as one that brings bytes.
+    await this.#space.check(Math.max(1, bytes), 'the disk for uploads');
   }
 
   async create(id: string): Promise<void> {
@@ -207,9 +195,4 @@ async function full<T>(run: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw storageFull(error, 'the disk for uploads is full; try again later');
   }
-}
-
-async function freeOf(dir: string): Promise<number> {
-  const { bavail, bsize } = await statfs(dir);
-  return bavail * bsize;
 }

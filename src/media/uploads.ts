@@ -94,6 +94,12 @@ class StoredUploads implements Uploads {
         if (!failure) observer?.digested(record.whole.sha256);
         return failure;
       },
+      held: async (reference) => {
+        const record = await this.#record(reference);
+        if (!record?.whole) return undefined;
+        const { bytes, mediaType } = record.whole;
+        return { bytes, mediaType, read: () => options.bytes.read(record.id) };
+      },
     };
     this.#timer = setInterval(() => void this.sweep().catch((error) => options.onSweepError?.(error)), SWEEP_MS);
     this.#timer.unref();

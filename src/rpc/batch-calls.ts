@@ -15,7 +15,7 @@ import {
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { type Batch, batchNotFound, linkSiblings, MAX_BATCH, newBatchId } from '../jobs/batches.ts';
 import type { Identity } from '../jobs/caller.ts';
-import { JobsError, type Violation } from '../jobs/errors.ts';
+import { fieldInItem, JobsError, type Violation } from '../jobs/errors.ts';
 import { type Job, type JobRequest, JobStatus, newJobId } from '../jobs/job.ts';
 import type { JobStore, NewJob, SubmittedBatch } from '../jobs/ports.ts';
 import { type AdmissionRules, admit, batchDigest, type CheckReference, type Engine, refuseUnimplemented } from './admission.ts';
@@ -27,6 +27,8 @@ import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
 export interface BatchCallsOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
   readonly engine: (wanted?: string) => Engine;
+  /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
+  readonly checkRoom: () => Promise<void>;
   readonly idempotencyMs: number;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
@@ -127,10 +129,11 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
       if (!job) continue;
       const engine = options.engine(job.engine);
       const admission = await admit(job, tenant, engine, rules);
-      violations.push(...admission.violations.map((one) => ({ ...one, field: inItem(i, one.field) })), ...ownKey(job, i));
+      violations.push(...admission.violations.map((one) => ({ ...one, field: fieldInItem(i, one.field) })), ...ownKey(job, i));
       jobs.push(newJobFrom(job, { identity, engine, admission, digest: '', maxAttempts: options.maxAttempts, jobId: jobIds[i]!, batchId }));
     }
     if (violations.length > 0) throw JobsError.invalid(violations);
+    await options.checkRoom();
     return await store.submitBatch(
       {
         batchId,
@@ -152,10 +155,6 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
   }
 }
 
-function inItem(index: number, field: string): string {
-  return field === '' ? `jobs[${index}].job` : `jobs[${index}].job.${field}`;
-}
-
 /** What the contract says of the batch itself; of its jobs it is asked with all that else is said of them. */
 function ofTheBatch(request: SubmitBatchRequest): Violation[] {
   return violationsOf(SubmitBatchRequestSchema, request).filter(({ field }) => !/^jobs\[\d+\]\.job\./.test(field));
@@ -164,7 +163,7 @@ function ofTheBatch(request: SubmitBatchRequest): Violation[] {
 function ownKey({ idempotencyKey }: JobRequest, index: number): Violation[] {
   if (idempotencyKey === undefined) return [];
   const description = 'a job of a batch has no key of its own: give the batch one';
-  return [{ field: inItem(index, 'idempotency_key'), reason: 'NOT_ALLOWED', description }];
+  return [{ field: fieldInItem(index, 'idempotency_key'), reason: 'NOT_ALLOWED', description }];
 }
 
 /** Looks at each reference once, however many jobs name it, and takes what the jobs of the batch will be for what is there. */

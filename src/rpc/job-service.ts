@@ -27,11 +27,14 @@ import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplem
 import { callerOf } from './authorize.ts';
 import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';
+import { type HeldInput, readInput } from './job-inputs.ts';
 import { hasExpired, presenter, type ResultUrls, signedUrl, urlExpiry } from './result-urls.ts';
 import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
 
 export interface JobServiceOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
+  /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
+  readonly checkRoom: () => Promise<void>;
   /** Deletes the blobs that no job refers to; never rejects. */
   readonly reclaim: () => Promise<void>;
   /** Throws UNAVAILABLE while no worker has said yet what it can do. */
@@ -40,6 +43,7 @@ export interface JobServiceOptions extends AdmissionRules, ResultUrls {
   readonly idempotencyMs: number;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
+  readonly heldInput: HeldInput;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
   /** Deletes the uploads that no job needs any more. */
@@ -114,6 +118,11 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
       }
       const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    getInput: async function* ({ jobId, input }, context) {
+      const job = await existing(jobId, context);
+      yield* readInput((reference) => options.heldInput(reference, tenantOf(context)), job, input, context.signal);
     },
 
     async *watch({ jobId, afterSequence }, context) {
@@ -212,6 +221,7 @@ function submitter(options: JobServiceOptions) {
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    await options.checkRoom();
     const digest = request.idempotencyKey === undefined ? '' : requestDigest(request);
     const job = newJobFrom(request, { identity, engine: wanted, admission, digest, maxAttempts: options.maxAttempts });
     return await store.submit(job, limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs));

@@ -1,4 +1,4 @@
-// Which blobs no job refers to any more. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
+// Which blobs nobody refers to any more: no job by its result, and none by its inputs. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
 // mark goes when the blob has been deleted or a job refers to it again; no job is given a reference to a blob that is being deleted; and a blob that a
 // run of this process holds is not deleted, marked or not.
 import type { DatabaseSync } from 'node:sqlite';
@@ -15,7 +15,7 @@ export class BlobReferences {
   readonly #unmark;
   readonly #isMarked;
   readonly #marked;
-  readonly #isShared;
+  readonly #isReferred;
   /** Deletions that are on their way, by key; they settle, and never reject, when they are over. */
   readonly #deletions = new Map<string, Promise<void>>();
   /** How many runs hold a blob in memory alone. */
@@ -27,14 +27,14 @@ export class BlobReferences {
     this.#unmark = db.prepare('DELETE FROM unreferenced_blobs WHERE key = ?');
     this.#isMarked = db.prepare('SELECT 1 FROM unreferenced_blobs WHERE key = ?');
     this.#marked = db.prepare('SELECT key FROM unreferenced_blobs');
-    this.#isShared = db.prepare('SELECT 1 FROM jobs WHERE result_key = ? AND num <> ? LIMIT 1');
+    this.#isReferred = db.prepare('SELECT 1 FROM jobs WHERE result_key = :key UNION ALL SELECT 1 FROM job_inputs WHERE key = :key LIMIT 1');
   }
 
-  /** Inside a step: the job `num` referred to `from` and refers to `to` now. */
-  moved(num: number, from: string | undefined, to: string | undefined): void {
+  /** Inside a step, once it is written: somebody referred to `from` and refers to `to` now. */
+  moved(from: string | undefined, to: string | undefined): void {
     if (from === to) return;
     if (to !== undefined) this.#unmark.run(to);
-    if (from !== undefined && !this.#isShared.get(from, num)) this.#mark.run(from);
+    if (from !== undefined && !this.#isReferred.get({ key: from })) this.#mark.run(from);
   }
 
   /** A reference that lives in memory, for a blob that is there: when the process ends, a mark or another reference still stands. Answers how to let go. */

@@ -128,6 +128,21 @@ class LocalBlobs implements LocalBlobStore {
     yield* createReadStream(join(this.dir, this.pathOf(key)), range);
   }
 
+  async fetch(key: string, toPath: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const path = join(this.dir, KEY.test(key) ? this.pathOf(key) : '');
+    try {
+      await link(path, toPath).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'EEXIST' || isMissing(error)) throw error;
+        // Another disk, or one that has no second names.
+        return copyFile(path, toPath, fs.COPYFILE_EXCL | fs.COPYFILE_FICLONE);
+      });
+    } catch (error) {
+      if (!KEY.test(key) || isMissing(error)) throw new JobsError('not_found', 'NO_RESULT', `there is no blob ${key}`);
+      throw error;
+    }
+  }
+
   async delete(key: string): Promise<void> {
     if (!KEY.test(key)) return;
     const path = join(this.dir, this.pathOf(key));
@@ -293,10 +308,10 @@ function isMissing(error: unknown): boolean {
 }
 
 /** What to throw where a file could not be written. */
-export function diskFull(error: unknown): unknown {
+export function diskFull(error: unknown, disk = 'the disk of the blob store'): unknown {
   const { code } = error as NodeJS.ErrnoException;
   if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
-  return new JobsError('exhausted', 'STORAGE_FULL', 'the disk of the blob store is full; free some space and try again', {
+  return new JobsError('exhausted', 'STORAGE_FULL', `${disk} is full; free some space and try again`, {
     retryAfterSeconds: 30,
     cause: error,
   });

@@ -1,10 +1,11 @@
 // Results as objects of S3 or of a server that speaks its protocol, named by the SHA-256 of their bytes below a prefix that is this store's alone.
 // Always true here: an object under its key is whole and has its media type; parts of what was not finished are taken back, those of a dead process
 // a day later; nothing is deleted but by key. URLs are the store's own, presigned: the bytes do not pass through this process.
-import { randomBytes } from 'node:crypto';
-import { createReadStream, existsSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream, createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { JobsError } from '../jobs/errors.ts';
@@ -132,6 +133,32 @@ class S3Blobs implements BlobStore, AsyncDisposable {
   }
 
   /** A transfer that breaks goes on where it was. */
+  async fetch(key: string, toPath: string, signal: AbortSignal, progress?: (done: number, total: number) => void): Promise<void> {
+    const found = await this.stat(key);
+    if (!found) throw noBlob(key);
+    const hash = createHash('sha256');
+    let done = 0;
+    const counted = async function* (bytes: AsyncIterable<Uint8Array>) {
+      for await (const chunk of bytes) {
+        hash.update(chunk);
+        done += chunk.length;
+        progress?.(done, found.bytes);
+        yield chunk;
+      }
+    };
+    const output = createWriteStream(toPath, { flags: 'wx' });
+    try {
+      await pipeline(this.get(key), counted, output, { signal });
+      // Engines are given what the key says, whatever lies there.
+      if (hash.digest('hex') !== key)
+        throw new JobsError('unavailable', 'RESULT_CHANGED', `the bytes of the blob ${key} are not what they were`);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') await rm(toPath, { force: true });
+      signal.throwIfAborted();
+      throw diskFull(error, 'the disk of the work folder');
+    }
+  }
+
   async *get(key: string, range?: { readonly start: number; readonly end: number }): AsyncGenerator<Uint8Array> {
     if (!KEY.test(key)) throw noBlob(key);
     let at = range?.start ?? 0;

@@ -7,7 +7,8 @@ import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, batchMove } from '../jobs/batches.ts';
-import { JobsError } from '../jobs/errors.ts';
+import { checkBatchInputs, checkInputJobs, inputJobFailure, inputJobsOf, NEVER_MS } from '../jobs/chains.ts';
+import { inItem, JobsError } from '../jobs/errors.ts';
 import {
   type Change,
   type Failure,
@@ -27,6 +28,7 @@ import { keyReused, quotaExceeded } from '../jobs/steps.ts';
 import { uploadsOf } from '../jobs/uploads.ts';
 import type { BatchTable } from './batch-table.ts';
 import type { BlobReferences } from './blob-references.ts';
+import type { InputJobs } from './input-jobs.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
@@ -43,6 +45,7 @@ export interface JobStepsOptions {
   readonly figures: JobFigures;
   readonly events: JobEvents;
   readonly references: BlobReferences;
+  readonly inputs: InputJobs;
   readonly lifetimes: Lifetimes;
   readonly usage: TenantUsage;
   readonly uploads: UploadTable;
@@ -57,6 +60,8 @@ export interface JobStepsOptions {
   readonly maxStoredEvents: number;
 }
 
+const NONE: ReadonlyMap<JobId, string> = new Map();
+
 export class JobSteps {
   readonly #options: JobStepsOptions;
   readonly #findKey;
@@ -67,6 +72,8 @@ export class JobSteps {
   readonly #chargeFlow;
   /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
   readonly #claims = new Map<JobId, number>();
+  /** Ended in the running step, what follows for others still to be done; undefined: nothing is under way. */
+  #ended: StoredJob[] | undefined;
 
   constructor(options: JobStepsOptions) {
     this.#options = options;
@@ -95,13 +102,14 @@ export class JobSteps {
     if (queued >= limits.maxQueued) throw quotaExceeded(queued, limits.maxQueued);
     usage.check(tenant, limits, nowMs);
     uploads.check(request, tenant);
+    checkInputJobs(request, tenant, (id) => this.#options.table.get(id)?.job);
     const stored = this.#add(wanted, nowMs);
     if (key !== undefined) this.#know(tenant, key, wanted.requestDigest, wanted.jobId, limits, nowMs);
     return { stored, created: true };
   }
 
   submitBatch(wanted: NewBatch, limits: Limits): { readonly batch: Batch; readonly created: boolean } {
-    const { figures, usage, uploads, batches, now } = this.#options;
+    const { table, figures, usage, uploads, batches, now } = this.#options;
     const nowMs = now();
     const { tenant, idempotencyKey: key, jobs } = wanted;
     const known = key === undefined ? undefined : this.submittedBatch(tenant, key, wanted.requestDigest, nowMs);
@@ -112,26 +120,32 @@ export class JobSteps {
     for (const [i, { request }] of jobs.entries()) {
       if (uploadsOf(request).size > 0) inItem(i, () => uploads.check(request, tenant));
     }
+    checkBatchInputs(wanted, (id) => table.get(id)?.job);
     batches.insert(wanted, nowMs);
     for (const i of wanted.order) this.#add(jobs[i]!, nowMs);
     if (key !== undefined) this.#know(tenant, key, wanted.requestDigest, wanted.batchId, limits, nowMs);
     return { batch: batches.get(wanted.batchId)!, created: true };
   }
 
-  /** A job that may come in: record, queue and first event. */
+  /** A job that may come in: record, queue and first event. The jobs whose results it takes are there. */
   #add(wanted: NewJob, nowMs: number): StoredJob {
-    const { table, queue, figures, uploads } = this.#options;
+    const { table, queue, figures, uploads, inputs } = this.#options;
     const { tenant, request, batchId, warnings, submittedBy } = wanted;
-    const job = newJob(wanted.jobId, request, nowMs, { tenant, batchId, warnings, submittedBy });
+    const taken = new Map(inputJobsOf(request).map(({ jobId }) => [jobId, table.get(jobId)!.job.result?.sha256]));
+    const waits = [...taken.values()].includes(undefined);
+    const wait = waits ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
       job,
       score: rankOf(nowMs, request.priority),
+      readyAtMs: waits ? NEVER_MS : 0,
       maxAttempts: wanted.maxAttempts,
       deadlineMs: wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs,
     });
     uploads.use(stored.num, request);
+    for (const [of, key] of taken) inputs.take(stored.num, of, key);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
     figures.moved(tenant, undefined, job.status, nowMs);
     queue.add(this.#entry(stored), nowMs);
@@ -180,6 +194,11 @@ export class JobSteps {
     return { stored, rank: taken.rank };
   }
 
+  /** `Lease.inputs` */
+  inputsOf({ num, job }: StoredJob): ReadonlyMap<JobId, string> {
+    return inputJobsOf(job.request!).length > 0 ? this.#options.inputs.blobs(num) : NONE;
+  }
+
   begin(stored: StoredJob, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): StoredJob {
     return this.#step(stored, { type: 'begin', ...run }, { deadlineMs: undefined });
   }
@@ -210,7 +229,7 @@ export class JobSteps {
     if (deletion) return deletion;
     const next: StoredJob = { ...stored, blob: key };
     this.#record(stored, next);
-    references.moved(stored.num, stored.blob, key);
+    references.moved(stored.blob, key);
     return next;
   }
 
@@ -358,7 +377,7 @@ export class JobSteps {
     patch: Partial<StoredJob> = {},
     { silent = false }: { readonly silent?: boolean } = {},
   ): StoredJob {
-    const { table, figures, references, usage, uploads, lifetimes, now } = this.#options;
+    const { table, figures, references, inputs, usage, uploads, lifetimes, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -368,7 +387,7 @@ export class JobSteps {
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
     this.#record(stored, next);
     this.#moveBatch(stored.job, job, nowMs);
-    references.moved(stored.num, stored.blob, blob);
+    references.moved(stored.blob, blob);
     usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
     if (job.status !== stored.job.status) {
@@ -376,9 +395,42 @@ export class JobSteps {
       if (isTerminal(job.status)) {
         uploads.ended(stored.num);
         lifetimes.ended(stored.num, job);
+        if (inputJobsOf(job.request!).length > 0) inputs.ended(stored.num);
+        this.#settle(next);
       }
     }
     return next;
+  }
+
+  /** What the end of a job means for those that wait for it. Not by recursion: a chain may be long. */
+  #settle(ended: StoredJob): void {
+    if (this.#ended) {
+      this.#ended.push(ended);
+      return;
+    }
+    this.#ended = [ended];
+    try {
+      for (const { job } of this.#ended) {
+        for (const id of this.#options.inputs.waiters(job.jobId)) this.#inputEnded(this.#options.table.get(id)!, job);
+      }
+    } finally {
+      this.#ended = undefined;
+    }
+  }
+
+  /** A job that was waited for has ended. The blob is referred to by that job, so it is there. */
+  #inputEnded(waiter: StoredJob, of: Job): void {
+    const { inputs, queue, now } = this.#options;
+    const { jobId, result } = of;
+    if (!result) {
+      queue.remove(waiter.job.jobId);
+      this.#step(waiter, { type: 'fail', failure: inputJobFailure(jobId, of), timings: undefined });
+      return;
+    }
+    if (!inputs.met(waiter.num, jobId, result.sha256)) return;
+    queue.remove(waiter.job.jobId);
+    const next = this.#step(waiter, { type: 'wait', wait: WaitReason.SLOT }, { readyAtMs: 0 });
+    queue.add(this.#entry(next), now());
   }
 
   /** Writes a progress or log event; `visible`: it changes what a list shows of the job. */
@@ -429,15 +481,5 @@ export class JobSteps {
 
   #entry({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob) {
     return { num, jobId: job.jobId, tenant, score, readyAtMs, deadlineMs };
-  }
-}
-
-/** Has a refusal say which of several jobs it is about. */
-function inItem(index: number, check: () => void): void {
-  try {
-    check();
-  } catch (error) {
-    if (!(error instanceof JobsError) || error.violations.length === 0) throw error;
-    throw JobsError.invalid(error.violations.map((one) => ({ ...one, field: `jobs[${index}].job.${one.field}` })));
   }
 }

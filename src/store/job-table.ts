@@ -96,7 +96,7 @@ export class JobTable {
     this.#insertJob = db.prepare(
       `INSERT INTO jobs (num, job_id, tenant, status, created_ms, score, ready_ms, deadline_ms, max_attempts, spent, kills, batch_id, change_no,
          trimmed_to, state, request)
-       VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, 0, 0, ?, ?, 0, ?, ?)`,
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, ?, ?)`,
     );
     this.#insertEvent = db.prepare('INSERT INTO events (num, sequence, kind, event) VALUES (?, ?, ?, ?)');
     this.#insertLabel = db.prepare('INSERT INTO labels (label, created_ms, num) VALUES (?, ?, ?)');
@@ -141,7 +141,7 @@ export class JobTable {
   }
 
   /** Adds a new job and its labels. `num` and `change` are given here. */
-  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'blob' | 'spent' | 'kills' | 'readyAtMs'>): StoredJob {
+  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'blob' | 'spent' | 'kills'>): StoredJob {
     const stored: StoredJob = {
       ...facts,
       num: this.#nextNum++,
@@ -151,7 +151,6 @@ export class JobTable {
       blob: undefined,
       spent: 0,
       kills: 0,
-      readyAtMs: 0,
     };
     const { job } = stored;
     const created = timestampMs(job.createdAt!);
@@ -162,6 +161,7 @@ export class JobTable {
       job.status,
       created,
       stored.score,
+      stored.readyAtMs,
       stored.deadlineMs ?? null,
       stored.maxAttempts,
       job.batchId ?? null,

@@ -6,8 +6,9 @@ import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, membersOf } from '../jobs/batches.ts';
-import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf } from '../jobs/job.ts';
+import { checkBatchInputs, checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
+import { fieldInItem, JobsError } from '../jobs/errors.ts';
+import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf, WaitReason } from '../jobs/job.ts';
 import type {
   Claim,
   Expired,
@@ -32,9 +33,11 @@ import {
   checkUsage,
   dayOf,
   expired,
+  inputFailed,
   keyReused,
   purged,
   quotaExceeded,
+  ready,
   recovered,
   type Step,
   shuttingDown,
@@ -165,6 +168,9 @@ export class RedisJobStore implements JobStore {
   #tending: Promise<void> | undefined;
   #lastSweep = 0;
   #reclaiming: Promise<void> = Promise.resolve();
+  #paying: Promise<void> | undefined;
+  /** Something has come to be owed since it was last looked at. */
+  #owing = false;
   #closing: Promise<void> | undefined;
 
   constructor(redis: RedisConnection, clock: StoreClock, tokens: Tokens, options: RedisJobStoreOptions) {
@@ -413,6 +419,9 @@ export class RedisJobStore implements JobStore {
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
     const uploads = uploadsOf(request);
+    const seen = await this.#inputsOf(wanted);
+    // What waits says so from the first event on.
+    if ('waits' in seen && seen.waits) job.waitReason = WaitReason.ANOTHER_JOB;
     const reply = (await this.#redis.run('submit', [
       jobId,
       tenant,
@@ -435,6 +444,7 @@ export class RedisJobStore implements JobStore {
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
       nowMs,
       [...uploads.keys()].join('\n'),
+      'refusal' in seen ? 'refused' : seen.inputs,
       ...labelsOf(request),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -449,6 +459,10 @@ export class RedisJobStore implements JobStore {
         const id = reply[1]!.toString();
         throw uploadRefused(id, uploads.get(id)!);
       }
+      case 'refused':
+        throw (seen as { refusal: JobsError }).refusal;
+      case 'moved':
+        return await this.#submit(wanted, limits);
       case 'known':
         return { job: present(this.#decode(reply[2]!), reply[1] as number | null), created: false };
     }
@@ -465,6 +479,7 @@ export class RedisJobStore implements JobStore {
       deadlineMs,
       blob: '',
       op: undefined,
+      owed: undefined,
     };
     this.#known.set(jobId, stored);
     if (deadlineMs !== undefined) this.#arm(deadlineMs - nowMs);
@@ -474,6 +489,10 @@ export class RedisJobStore implements JobStore {
   async #submitBatch(wanted: NewBatch, limits: Limits): Promise<SubmittedBatch> {
     const { batchId, tenant, idempotencyKey: key, jobs } = wanted;
     const nowMs = this.#now();
+    const siblings = new Set(jobs.map(({ jobId }) => jobId));
+    const ids = jobs.flatMap(({ request }) => inputJobsOf(request).map(({ jobId }) => jobId));
+    const seen = await this.#lookAt([...new Set(ids)].filter((id) => !siblings.has(id)));
+    const refusal = refusalOf(() => checkBatchInputs(wanted, (id) => seen.get(id)));
     const reply = (await this.#redis.run('submit_batch', [
       batchId,
       tenant,
@@ -490,7 +509,8 @@ export class RedisJobStore implements JobStore {
       wanted.stopGraceMs ?? '',
       encodeMembers(membersOf(wanted)),
       jobs.length,
-      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, nowMs)),
+      refusal ? 'refused' : '',
+      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs)),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -503,13 +523,29 @@ export class RedisJobStore implements JobStore {
       case 'upload': {
         const [jobId, upload] = [reply[1]!.toString(), reply[2]!.toString()];
         const index = jobs.findIndex((one) => one.jobId === jobId);
-        throw uploadRefused(upload, `jobs[${index}].job.${uploadsOf(jobs[index]!.request).get(upload)}`);
+        throw uploadRefused(upload, fieldInItem(index, uploadsOf(jobs[index]!.request).get(upload)!));
       }
+      case 'refused':
+        throw refusal;
+      case 'moved':
+        return await this.#submitBatch(wanted, limits);
       case 'known':
         return { batch: (await this.#batches.get(reply[1]!.toString()))!, created: false };
     }
     for (const one of jobs) if (one.startTimeoutMs !== undefined) this.#arm(one.startTimeoutMs);
     return { batch: (await this.#batches.get(batchId))!, created: true };
+  }
+
+  /** The jobs whose results a new one takes, as submit.lua wants them, or why it may not. */
+  async #inputsOf({ request, tenant }: NewJob): Promise<{ inputs: string; waits: boolean } | { refusal: JobsError }> {
+    const found = await this.#lookAt([...new Set(inputJobsOf(request).map(({ jobId }) => jobId))]);
+    const refusal = refusalOf(() => checkInputJobs(request, tenant, (id) => found.get(id)));
+    return refusal ? { refusal } : takenFrom(found.values());
+  }
+
+  async #lookAt(ids: readonly JobId[]): Promise<ReadonlyMap<JobId, Job>> {
+    const views = await this.#views(ids);
+    return new Map(views.flatMap((viewed, i) => (viewed ? [[ids[i]!, viewed.stored.job]] : [])));
   }
 
   /** Works a step out from the newest record until it is made. `step` undefined: nothing is to be done. Unknown: undefined. */
@@ -537,6 +573,7 @@ export class RedisJobStore implements JobStore {
     switch (outcome) {
       case 'done':
         this.#known.set(before.job.jobId, { ...changed.next, ver: before.ver + 1, op: fence.op || before.op });
+        if ((reply[2] as number) > 0) this.#payOwed();
         if (changed.next.job.status === JobStatus.FAILED && changed.next.job.batchId !== undefined) this.#batches.stopMarked();
         if (typeof changed.queue === 'object') this.#arm(changed.queue.readyAtMs - nowMs);
         if (changed.lease === 'end' && changed.next.deadlineMs !== undefined) this.#arm(changed.next.deadlineMs - nowMs);
@@ -549,6 +586,38 @@ export class RedisJobStore implements JobStore {
         return { outcome };
     }
     throw new Error(`the record of ${before.job.jobId} is gone from the job store`);
+  }
+
+  /** Writes what the ends of jobs mean for others, soon. If this process dies before, the sweep of another one does. */
+  #payOwed(): void {
+    if (this.#closing) return;
+    this.#paying ??= this.#track(this.#payAll())
+      .catch((error) => this.#options.log?.warn({ err: error }, 'what is owed to waiting jobs could not be written; trying again'))
+      .finally(() => {
+        this.#paying = undefined;
+      });
+    this.#owing = true;
+  }
+
+  async #payAll(): Promise<void> {
+    // Paying one may owe another something: a chain.
+    do {
+      this.#owing = false;
+      const ids = (await this.#redis.run('owed', [SWEPT_AT_ONCE])) as Buffer[];
+      for (const id of ids) if (!this.#closing) await this.#pay(id.toString());
+      if (ids.length > 0) this.#owing = true;
+    } while (this.#owing && !this.#closing);
+  }
+
+  async #pay(id: JobId): Promise<void> {
+    const owed = (await this.#view(id))?.stored.owed;
+    if (owed === undefined) return;
+    const of = owed.startsWith('failed ') ? owed.slice('failed '.length) : undefined;
+    const job = of === undefined ? undefined : (await this.#view(of))?.stored.job;
+    await this.#change(id, (stored) => {
+      if (stored.owed !== owed) return undefined;
+      return of === undefined ? ready(stored) : inputFailed(stored, of, job);
+    });
   }
 
   async #list(query: JobQuery): Promise<JobPage> {
@@ -731,7 +800,7 @@ export class RedisJobStore implements JobStore {
     }
     const stored = this.#decode(reply[3]!);
     const rank = { flow: Number(reply[1]), score: Number(reply[2]), tenant: stored.tenant };
-    const lease = new RedisLease(this.#host, stored, rank, sent + this.#leaseMs);
+    const lease = new RedisLease(this.#host, stored, rank, pairsOf(reply[4]!), sent + this.#leaseMs);
     this.#leases.set(token, lease);
     this.#arm(this.#leaseMs / 3);
     if (stored.job.cancelRequestedAt) lease.end('cancel_requested');
@@ -776,7 +845,7 @@ export class RedisJobStore implements JobStore {
     const leases = [...this.#leases.values()];
     const sent = performance.now();
     const reply = await this.#redis.run('tend', [this.#leaseMs, SWEPT_AT_ONCE, ...leases.map(({ token }) => token)]);
-    const [now, due, states, expired, overdue] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[]];
+    const [now, due, states, expired, overdue, owed] = reply as [number, Buffer | null, number[], (Buffer | null)[], Buffer[], Buffer[]];
     this.#clock.learn(now, sent, performance.now());
     for (const [i, lease] of leases.entries()) {
       if (states[i] === 0) {
@@ -800,6 +869,7 @@ export class RedisJobStore implements JobStore {
         await this.#change(id, (stored) => (stored.token === token ? recovered(stored, NODE_LOST) : undefined));
     }
     for (const id of overdue) if (!this.#closing) await this.#change(id.toString(), startTimedOut);
+    if (owed.length > 0 && !this.#closing) this.#payOwed();
     if (expired.length + overdue.length >= SWEPT_AT_ONCE) this.#arm(0);
   }
 
@@ -865,10 +935,14 @@ function deadlineOf({ startTimeoutMs }: NewJob, nowMs: number): number | undefin
   return startTimeoutMs === undefined ? undefined : nowMs + startTimeoutMs;
 }
 
-/** A job among the arguments of submit_batch.lua. */
-function batchedJob(wanted: NewJob, nowMs: number): (string | number | Uint8Array)[] {
+/** A job among the arguments of submit_batch.lua. `seen`: jobs outside of the batch whose results are taken. */
+function batchedJob(wanted: NewJob, seen: ReadonlyMap<JobId, Job>, nowMs: number): (string | number | Uint8Array)[] {
   const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts } = wanted;
-  const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy });
+  const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
+  const outside = takenFrom(ids.flatMap((id) => seen.get(id) ?? []));
+  const siblings = ids.filter((id) => !seen.has(id)).map((id) => `${id} `);
+  const wait = outside.waits || siblings.length > 0 ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
+  const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
   job.sequence = 1;
   const labels = labelsOf(request);
   return [
@@ -881,9 +955,27 @@ function batchedJob(wanted: NewJob, nowMs: number): (string | number | Uint8Arra
     encodeFacts({ maxAttempts, spent: 0, kills: 0, trimmedTo: 0 }),
     toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
     [...uploadsOf(request).keys()].join('\n'),
+    outside.inputs,
+    siblings.join('\n'),
     labels.length,
     ...labels,
   ];
+}
+
+/** Jobs whose results a new one takes, as submit.lua wants them, and whether one of them has not ended. */
+function takenFrom(jobs: Iterable<Job>): { readonly inputs: string; readonly waits: boolean } {
+  const blobs = [...jobs].map(({ jobId, result }) => [jobId, result?.sha256 ?? ''] as const);
+  return { inputs: blobs.map(([id, blob]) => `${id} ${blob}`).join('\n'), waits: blobs.some(([, blob]) => blob === '') };
+}
+
+function refusalOf(check: () => void): JobsError | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    if (error instanceof JobsError) return error;
+    throw error;
+  }
 }
 
 /** Each label twice, as they are looked for. */
@@ -895,6 +987,12 @@ function labelsOf({ labels }: NewJob['request']): string[] {
 function classOf({ placement }: NewJob): string {
   if (!placement) return '|';
   return `${encodeURIComponent(placement.engine ?? '')}|${[...placement.models].sort().map(encodeURIComponent).join(',')}`;
+}
+
+/** A hash as Redis lists it. */
+function pairsOf(reply: Reply): ReadonlyMap<string, string> {
+  const list = reply as Buffer[];
+  return new Map(Array.from({ length: list.length / 2 }, (_, i) => [list[2 * i]!.toString(), list[2 * i + 1]!.toString()]));
 }
 
 function sameWant(a: Claim, b: Claim): boolean {

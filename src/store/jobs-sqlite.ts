@@ -34,6 +34,7 @@ import {
 } from '../jobs/ports.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
+import { InputJobs } from './input-jobs.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
@@ -190,6 +191,7 @@ class SqliteJobStore implements JobStore {
       figures: this.#figures,
       events: this.#events,
       references: this.#references,
+      inputs: new InputJobs(db, this.#references),
       uploads,
       batches: this.#batches,
       stopBatches: () => this.#stopBatches(),
@@ -467,7 +469,7 @@ class SqliteJobStore implements JobStore {
       if (!claimed) continue;
       const { stored, rank } = claimed;
       const { jobId } = stored.job;
-      const lease = new SqliteLease(this, stored, rank);
+      const lease = new SqliteLease(this, stored, rank, this.#steps.inputsOf(stored));
       this.#leases.set(jobId, lease);
       this.#waiters.delete(waiter);
       this.#writer.undo(() => {
@@ -597,6 +599,7 @@ class SqliteLease implements Lease {
   readonly rank: Rank;
   readonly maxAttempts: number;
   readonly startDeadlineMs: number | undefined;
+  readonly inputs: ReadonlyMap<JobId, string>;
   readonly #store: SqliteJobStore;
   readonly #abort = new AbortController();
   /** Blobs held in memory, and how to let each go. */
@@ -604,8 +607,9 @@ class SqliteLease implements Lease {
   /** Highest percent of the attempt. */
   #percent = 0;
 
-  constructor(store: SqliteJobStore, stored: StoredJob, rank: Rank) {
+  constructor(store: SqliteJobStore, stored: StoredJob, rank: Rank, inputs: ReadonlyMap<JobId, string>) {
     this.#store = store;
+    this.inputs = inputs;
     this.job = stored.job;
     this.rank = rank;
     this.maxAttempts = stored.maxAttempts;

@@ -1,6 +1,7 @@
 // Prometheus metrics and the port that shows them. Every request is counted once, REST and RPC alike, one that fails before it is parsed too.
 import { createServer, type Server } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import { JobMetrics } from './job-metrics.ts';
 import { type RequestFacts, RequestFigures } from './request-figures.ts';
 
 /** Read when the metrics are scraped. */
@@ -9,10 +10,20 @@ export interface Gauges {
   readonly slotsByState: () => Iterable<readonly [state: string, count: number]>;
   readonly watchers: () => number;
   readonly workerRestarts: () => number;
+  readonly gpus: () => readonly GpuGauge[];
+}
+
+export interface GpuGauge {
+  readonly index: number;
+  readonly memoryBytes: number;
+  readonly memoryUsedBytes: number;
+  /** 0..1 */
+  readonly utilization: number | undefined;
 }
 
 export interface Metrics {
   request(facts: RequestFacts): void;
+  readonly jobs: JobMetrics;
   bind(gauges: Gauges): void;
   /** The exposition text and its content type. */
   scrape(): Promise<{ text: string; contentType: string }>;
@@ -25,6 +36,7 @@ export function createMetrics(): Metrics {
   const requests = new RequestFigures(registry);
   return {
     request: (facts) => requests.count(facts),
+    jobs: new JobMetrics(registry),
     bind(gauges) {
       new Gauge({
         name: 'jobs',
@@ -70,10 +82,31 @@ export function createMetrics(): Metrics {
           this.inc(gauges.workerRestarts());
         },
       });
+      for (const [name, help, value] of GPU_GAUGES) {
+        new Gauge({
+          name,
+          help,
+          labelNames: ['gpu'],
+          registers,
+          collect() {
+            this.reset();
+            for (const gpu of gauges.gpus()) {
+              const said = value(gpu);
+              if (said !== undefined) this.set({ gpu: String(gpu.index) }, said);
+            }
+          },
+        });
+      }
     },
     scrape: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
   };
 }
+
+const GPU_GAUGES: readonly (readonly [name: string, help: string, value: (gpu: GpuGauge) => number | undefined])[] = [
+  ['gpu_memory_bytes', 'Memory of each GPU', (gpu) => gpu.memoryBytes],
+  ['gpu_memory_used_bytes', 'Memory of each GPU that is in use, by whomever', (gpu) => gpu.memoryUsedBytes],
+  ['gpu_utilization_ratio', 'Share of the last moments in which each GPU worked, where its driver tells', (gpu) => gpu.utilization],
+];
 
 /** Serves `/metrics` and nothing else. Rejects when the port cannot be had. */
 export function serveMetrics(metrics: Metrics, host: string, port: number): Promise<Server> {

@@ -435,6 +435,22 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   ],
   [
+    'jobs of a batch take the results of one another by their names',
+    async ({ client }) => {
+      const batch = await client.submitBatch({
+        jobs: [
+          { ref: 'last', job: { ...picture(), target_image: 'job://first' } },
+          { ref: 'first', job: picture({ output: '\u0089PNG\r\n\u001a\n' }) },
+        ],
+      });
+      for await (const change of client.watchBatch(batch.batch_id as string)) void change;
+      const [last, first] = await Promise.all((batch.job_ids as string[]).map((id) => client.get(id)));
+      assert.equal((last!.request as Json).target_image, `job://${first!.job_id}`);
+      assert.equal(first!.status, 'succeeded');
+      assert.equal(last!.status, 'succeeded', JSON.stringify(last!.error));
+    },
+  ],
+  [
     'a batch can be canceled, and one that was told to stops at a failure',
     async ({ client, dir }) => {
       const held = gate(dir);

@@ -4,10 +4,10 @@ import { randomBytes } from 'node:crypto';
 import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, COUNTED, newBatchId } from '../../src/jobs/batches.ts';
 import { JobsError } from '../../src/jobs/errors.ts';
-import { isTerminal, JobStatus, JobStep } from '../../src/jobs/job.ts';
+import { isTerminal, JobStatus, JobStep, WaitReason } from '../../src/jobs/job.ts';
 import type { JobChange, JobStore, Lease, Limits, NewBatch, NewJob } from '../../src/jobs/ports.ts';
 import { type JobStoreFactory, wantedJob } from './job-store.ts';
 
@@ -259,6 +259,71 @@ export function describeBatchStore(name: string, factory: JobStoreFactory): void
       const next = watch.next();
       left.abort();
       assert.equal((await next).done, true);
+    });
+
+    it('has jobs that take the results of others of it, and of jobs outside, and cancels them with it', async (t) => {
+      const { store } = await open(t);
+      const outside = (await store.submit(wantedJob(), LIMITS)).job.jobId;
+      const chained = () => {
+        const jobs = [wantedJob(), wantedJob(), wantedJob()];
+        const taking = (id: string, target: string) => ({
+          request: create(JobRequestSchema, {
+            sourceImages: [`job://${id}`],
+            target: { case: 'targetImage', value: target },
+            parameters: { processors: ['face_swapper'] },
+          }),
+        });
+        // Each takes the result of the one behind it, and the first one more from outside.
+        return wantedBatch({
+          order: [2, 1, 0],
+          job: (i) =>
+            [
+              { ...jobs[0]!, ...taking(jobs[1]!.jobId, `job://${outside}`) },
+              { ...jobs[1]!, ...taking(jobs[2]!.jobId, 'target.jpg') },
+              jobs[2]!,
+            ][i]!,
+        });
+      };
+      const wanted = chained();
+      const [last, middle, first] = wanted.jobs.map(({ jobId }) => jobId) as [string, string, string];
+      const { batchId } = (await store.submitBatch(wanted, LIMITS)).batch;
+      assert.equal((await store.get(middle))!.waitReason, WaitReason.ANOTHER_JOB);
+      const second = (await store.submitBatch(chained(), LIMITS)).batch;
+      const stopped = await store.cancelBatch(second.batchId, GRACE_MS);
+      assert.deepEqual(counts(stopped), { CANCELED: 3 });
+      for (const id of [outside, first, middle, last]) {
+        const lease = await claim(store);
+        assert.equal(lease.job.jobId, id);
+        await lease.begin(RUN);
+        await lease.complete(done());
+      }
+      assert.deepEqual(counts(await store.batch(batchId)), { SUCCEEDED: 3 });
+      const broken = chained();
+      await store.submitBatch(broken, LIMITS);
+      const lease = await claim(store);
+      await lease.begin(RUN);
+      const watch = store.watchBatch(broken.batchId, undefined, NEVER);
+      await lease.fail(BROKEN);
+      for await (const change of watch) void change;
+      assert.deepEqual(counts(await store.batch(broken.batchId)), { FAILED: 3 });
+      assert.equal((await store.get(broken.jobs[0]!.jobId))!.error?.reason, 'INPUT_JOB_FAILED');
+      const unknown = wantedBatch({
+        count: 2,
+        job: (i) =>
+          i === 1
+            ? {
+                request: create(JobRequestSchema, {
+                  sourceImages: ['job://job_20250101_aaaaaaaaaaaa'],
+                  target: { case: 'targetImage', value: 'x' },
+                }),
+              }
+            : {},
+      });
+      const error = await refusal(store.submitBatch(unknown, LIMITS));
+      assert.deepEqual(
+        error.violations.map(({ field, reason }) => [field, reason]),
+        [['jobs[1].job.source_images[0]', 'JOB_NOT_FOUND']],
+      );
     });
 
     it('is forgotten with its last job, and its key with it', async (t) => {

@@ -1,9 +1,9 @@
 // What every blob store must do, as the comments of the port say. Knows no backend: a store calls `describeBlobStore` with a factory.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { JobsError } from '../../src/jobs/errors.ts';
 import type { BlobStore } from '../../src/jobs/ports.ts';
@@ -46,6 +46,25 @@ export function describeBlobStore(name: string, factory: BlobStoreFactory): void
   };
 
   describe(`${name}: blobs`, { concurrency: 4 }, () => {
+    it('are fetched into a file, which is not there before and not there after a failure', async (t) => {
+      const { blobs } = await open(t);
+      const bytes = randomBytes(123_456);
+      const { key } = await blobs.put(chunked(bytes), 'image/png');
+      const folder = dirname(await fileOf(t, randomBytes(3)));
+      const { signal } = new AbortController();
+      await blobs.fetch(key, join(folder, 'one'), signal);
+      assert.deepEqual(await readFile(join(folder, 'one')), bytes);
+      await assert.rejects(blobs.fetch(key, join(folder, 'source'), signal), { code: 'EEXIST' });
+      assert.equal((await readFile(join(folder, 'source'))).length, 3);
+      for (const unknown of ['a'.repeat(64), '../../etc/passwd', '']) {
+        await assert.rejects(blobs.fetch(unknown, join(folder, 'none'), signal), { reason: 'NO_RESULT' });
+      }
+      await assert.rejects(blobs.fetch(key, join(folder, 'none'), AbortSignal.abort(new Error('left'))), { message: 'left' });
+      assert.deepEqual((await readdir(folder)).sort(), ['one', 'source']);
+      await blobs.delete(key);
+      assert.deepEqual(await readFile(join(folder, 'one')), bytes);
+    });
+
     for (const from of ['stream', 'file'] as const) {
       it(`from a ${from} are found by their digest, over a restart too`, async (t) => {
         const { blobs, reopen } = await open(t);

@@ -37,7 +37,7 @@ const FLAKY = { reason: 'ENGINE_ERROR', message: 'something went wrong', retryab
 const BROKEN = { reason: 'NO_FACE_IN_SOURCE', message: 'there is no face', retryable: false, killedWorker: false };
 const NEVER = new AbortController().signal;
 
-type Wanted = Partial<Omit<NewJob, 'request'>> & { readonly request?: MessageInitShape<typeof JobRequestSchema> };
+export type Wanted = Partial<Omit<NewJob, 'request'>> & { readonly request?: MessageInitShape<typeof JobRequestSchema> };
 
 export function wantedJob({ request, ...facts }: Wanted = {}): NewJob {
   return {

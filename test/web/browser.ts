@@ -5,6 +5,7 @@ import { accessSync, constants } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import axe from 'axe-core';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { prepareConsole } from '../../src/cli/local/console.ts';
@@ -113,6 +114,14 @@ function freePort(): Promise<number> {
       server.close(() => resolve(port));
     });
   });
+}
+
+/** Waits until an expression holds on the page. Asked from outside, because the page's policy allows no evaluation inside. */
+export async function holds(page: Page, expression: string): Promise<void> {
+  for (const end = performance.now() + 30_000; performance.now() < end; await sleep(50)) {
+    if (await page.evaluate(expression)) return;
+  }
+  assert.fail(`${expression} did not come true`);
 }
 
 /** Serious findings of axe-core, WCAG 2.2 A and AA and best practice, one line each. */

@@ -10,6 +10,7 @@ import { ConnectError } from '@connectrpc/connect';
 import { ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Config, ConfigError } from '../../config.ts';
 import type { FacefusionConfig } from '../../config-facefusion.ts';
+import { readGpus } from '../../gpu/devices.ts';
 import type { S3Place } from '../../s3/names.ts';
 import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
@@ -64,7 +65,7 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
     yield {
       check: 'settings',
       state: 'ok',
-      detail: `engine ${engineInWords(config)}, ${config.slots} slot${config.slots === 1 ? '' : 's'}`,
+      detail: `engine ${engineInWords(config)}, ${config.slots === 'auto' ? 'a slot for each GPU' : `${config.slots} slot${config.slots === 1 ? '' : 's'}`}`,
     };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -193,14 +194,9 @@ async function* facefusion(config: FacefusionConfig, env: Environment, root: str
 }
 
 async function gpu(config: Config, env: Environment): Promise<Finding> {
-  const { code, stdout } = await run(
-    'nvidia-smi',
-    ['--query-gpu=index,name,memory.total', '--format=csv,noheader'],
-    env,
-    AbortSignal.timeout(10_000),
-  ).catch(() => ({ code: 1, stdout: '' }));
-  const found = code === 0 ? stdout.trim().split('\n').filter(Boolean) : [];
-  const unknown = config.gpus.filter((index) => !found.some((line) => line.startsWith(`${index},`)));
+  const gpus = await readGpus(env);
+  const found = gpus.map(({ index, name, memoryBytes }) => `${index}, ${name}, ${Math.round(memoryBytes / 2 ** 20)} MiB`);
+  const unknown = config.gpus.filter((index) => !gpus.some((one) => one.index === index));
   if (unknown.length > 0) {
     return {
       check: 'gpu',

@@ -116,6 +116,8 @@ export interface ConnectionLog {
   error(facts: object, message: string): void;
 }
 
+/** Put before every script. */
+const LIBRARIES = ['lib', 'chains', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -132,6 +134,7 @@ const SCRIPTS = [
   'uploads',
   'due',
   'forget',
+  'owed',
   'submit_batch',
   'batches',
 ] as const;
@@ -171,7 +174,7 @@ export class RedisConnection {
     this.prefix = `{${fleet}}:`;
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
-    const library = readFileSync(join(FOLDER, 'lib.lua'), 'utf8');
+    const library = LIBRARIES.map((name) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8')).join('\n');
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
       const command = `ffjobs_${name}`;

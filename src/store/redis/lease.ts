@@ -54,6 +54,7 @@ export class RedisLease implements Lease {
   readonly rank: Rank;
   readonly maxAttempts: number;
   readonly startDeadlineMs: number | undefined;
+  readonly inputs: ReadonlyMap<JobId, string>;
   /** Monotonic time up to which the store surely has not given the job to another. */
   validUntil: number;
   job: Job;
@@ -70,7 +71,8 @@ export class RedisLease implements Lease {
   /** It has ended by its own word, or is known to be lost. */
   #over = false;
 
-  constructor(host: LeaseHost, stored: RedisJob, rank: Rank, validUntil: number) {
+  constructor(host: LeaseHost, stored: RedisJob, rank: Rank, inputs: ReadonlyMap<JobId, string>, validUntil: number) {
+    this.inputs = inputs;
     this.#host = host;
     this.#stored = stored;
     this.token = stored.token!;

@@ -24,6 +24,8 @@ export interface RedisJob extends Subject {
   readonly trimmedTo: number;
   /** The last write made by a lease. */
   readonly op: string | undefined;
+  /** What another job's end means for it and is still to be written: see chains.lua. */
+  readonly owed: string | undefined;
 }
 
 /** In the order of RECORD in lib.lua. */
@@ -43,10 +45,11 @@ type Fields = [
   ready: Buffer | null,
   deadline: Buffer | null,
   op: Buffer | null,
+  owed: Buffer | null,
 ];
 
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
-  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op] = record as Fields;
+  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op, owed] = record as Fields;
   let job = fromBinary(JobSchema, state);
   job.tenant = tenant.toString();
   job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);
@@ -68,6 +71,7 @@ export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
     blob: blob?.toString() ?? '',
     trimmedTo,
     op: op?.toString(),
+    owed: owed?.toString(),
   };
 }
 
@@ -107,6 +111,7 @@ export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Pa
     spent: spent ?? before.spent,
     kills: kills ?? before.kills,
     job,
+    owed: queue === 'ready' ? undefined : before.owed,
     held: before.held && lease === 'keep',
     token: lease === 'keep' ? before.token : undefined,
     // What a run has pinned is let go with its lease, unless it has become the result.
@@ -146,7 +151,7 @@ export function encodeCommit(
     fence.op,
     `${job.status}`,
     lease,
-    queue === undefined ? '' : queue === 'back' ? 'back' : `${queue.readyAtMs}`,
+    queue === undefined ? '' : typeof queue === 'string' ? queue : `${queue.readyAtMs}`,
     next.blob,
     job.error?.reason ?? '',
     visible ? '1' : '',

@@ -144,10 +144,17 @@ export function RequestPanel({ job }: { readonly job: Job }) {
         </span>
       </header>
       <div class="pad stack">
-        {!hidden && request.sourceImages.map((reference) => <Input key={reference} reference={reference} what={w.job.source} />)}
-        {!hidden && request.sourceAudio !== undefined && <Input reference={request.sourceAudio} what={w.job.audio} icon="sound" />}
+        {!hidden &&
+          request.sourceImages.map((reference, i) => (
+            <Input key={reference} job={job} input={`source_images[${i}]`} reference={reference} what={w.job.source} />
+          ))}
+        {!hidden && request.sourceAudio !== undefined && (
+          <Input job={job} reference={request.sourceAudio} what={w.job.audio} icon="sound" />
+        )}
         {!hidden && request.target.value !== undefined && (
           <Input
+            job={job}
+            input="target"
             reference={request.target.value}
             what={w.job.target}
             name={request.target.value.startsWith('upload://') ? nameOf(job) : undefined}
@@ -163,6 +170,9 @@ export function RequestPanel({ job }: { readonly job: Job }) {
 }
 
 interface InputProps {
+  readonly job: Job;
+  /** As the service names it; none: it has no picture. */
+  readonly input?: string;
   readonly reference: string;
   readonly what: string;
   readonly name?: string | undefined;
@@ -170,8 +180,8 @@ interface InputProps {
   readonly icon?: 'picture' | 'video' | 'sound';
 }
 
-function Input({ reference, what, name, wide, icon = 'picture' }: InputProps) {
-  const thumbnail = useThumbnail(reference);
+function Input({ job, input, reference, what, name, wide, icon = 'picture' }: InputProps) {
+  const thumbnail = useThumbnail(job, input ?? '');
   return (
     <div class="inputs">
       {thumbnail ? (

@@ -92,7 +92,7 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
   const video = result.mediaType.startsWith('video/');
   const before = useRef<HTMLVideoElement>(null);
   const after = useRef<HTMLVideoElement>(null);
-  const compared = input !== undefined && !failed;
+  const compared = input.is === 'there' && !failed;
   const shape = { aspectRatio: result.width > 0 ? `${result.width} / ${result.height}` : undefined };
   const size = zoom === 'full' ? { width: `${result.width / devicePixelRatio}px`, height: `${result.height / devicePixelRatio}px` } : {};
   return (
@@ -102,9 +102,17 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
         <div class="stage" ref={stage} style={{ ...shape, ...size, '--pos': compared ? at : 0 }}>
           {compared &&
             (video ? (
-              <video ref={before} src={input} muted playsInline preload="auto" aria-label={w.job.input} onError={() => setFailed(true)} />
+              <video
+                ref={before}
+                src={input.url}
+                muted
+                playsInline
+                preload="auto"
+                aria-label={w.job.input}
+                onError={() => setFailed(true)}
+              />
             ) : (
-              <img src={input} alt={w.job.input} onError={() => setFailed(true)} />
+              <img src={input.url} alt={w.job.input} onError={() => setFailed(true)} />
             ))}
           {video ? (
             <video ref={after} class="after" src={url} playsInline preload="auto" aria-label={w.job.result} />
@@ -137,7 +145,7 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
         {video ? (
           <Player result={after} input={before} frames={result.frames} seconds={result.durationSeconds} />
         ) : (
-          <span class="quiet">{compared ? w.job.compare : w.job.resultOnly}</span>
+          <span class="quiet">{compared ? w.job.compare : input.is === 'loading' ? w.job.inputLoading : w.job.resultOnly}</span>
         )}
         <fieldset class="seg push" aria-label={w.job.zoom}>
           {(['fit', 'full'] as const).map((one) => (

@@ -1,42 +1,51 @@
-// Source over target, small: what goes into what. Pictures are those that were chosen in this browser, or the ones that the service can show;
-// refused content is never shown.
+// Source over target, small: what goes into what. Refused content is never shown.
 import { useEffect, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { isVideo, shownStatus } from '../jobs/status.ts';
-import { thumbnailOf } from '../service/thumbnails.ts';
+import { jobThumbnail } from '../service/thumbnails.ts';
 import { Icon } from './icons.tsx';
 
+const STAYS_MS = 150;
+
 export function Pair({ job }: { readonly job: Job }) {
-  const refused = shownStatus(job) === 'refused';
-  const target = useThumbnail(refused ? undefined : job.request?.target.value);
-  const source = useThumbnail(refused ? undefined : job.request?.sourceImages[0]);
+  const target = useThumbnail(job, 'target');
+  const source = useThumbnail(job, 'source_images[0]');
   return (
     <span class="pair">
       {target ? (
-        <img class="t" src={target} alt="" loading="lazy" />
+        <img class="t" src={target} alt="" />
       ) : (
         <span class="blank">
-          <Icon name={refused ? 'shield' : isVideo(job) ? 'video' : 'picture'} />
+          <Icon name={shownStatus(job) === 'refused' ? 'shield' : isVideo(job) ? 'video' : 'picture'} />
         </span>
       )}
-      {source && <img class="s" src={source} alt="" loading="lazy" />}
+      {source && <img class="s" src={source} alt="" />}
     </span>
   );
 }
 
-export function useThumbnail(reference: string | undefined): string | undefined {
+/** `input` as the service names it: `target`, `source_images[0]`. */
+export function useThumbnail(job: Job, input: string): string | undefined {
   const [url, setUrl] = useState<string | undefined>(undefined);
+  const index = /\[(\d+)\]/.exec(input)?.[1];
+  const reference =
+    input === 'target' ? job.request?.target.value : index === undefined ? undefined : job.request?.sourceImages[Number(index)];
+  const shown = shownStatus(job) !== 'refused' && !job.purgedAt ? reference : undefined;
+  const { jobId } = job;
   useEffect(() => {
-    let current = true;
     setUrl(undefined);
-    if (reference !== undefined) {
-      void thumbnailOf(reference).then((found) => {
-        if (current) setUrl(found);
+    if (shown === undefined) return;
+    const stop = new AbortController();
+    // A row that flies by asks for nothing.
+    const timer = setTimeout(() => {
+      void jobThumbnail(jobId, input, shown, stop.signal).then((found) => {
+        if (!stop.signal.aborted) setUrl(found);
       });
-    }
+    }, STAYS_MS);
     return () => {
-      current = false;
+      clearTimeout(timer);
+      stop.abort();
     };
-  }, [reference]);
+  }, [jobId, input, shown]);
   return url;
 }

@@ -1,30 +1,75 @@
-// Small pictures of what was uploaded from this browser, by reference, in the browser's own database. Always true: they are for this browser alone,
+// Small pictures of jobs' inputs, in the browser's own database. Always true: they are for this browser alone,
 // and losing them costs nothing but the picture.
+import { fetchInput } from './inputs.ts';
+
 const DATABASE = 'ffjobs';
 const STORE = 'thumbnails';
 const MOST = 2000;
 const SIDE = 320;
+/** A larger picture is not fetched to be shown small. */
+const MOST_BYTES = 8 * 1024 * 1024;
 
 let opened: Promise<IDBDatabase | undefined> | undefined;
-/** Object URLs by reference; they live as long as the page. */
+/** Object URLs by name; they live as long as the page. */
 const urls = new Map<string, Promise<string | undefined>>();
 
-export function thumbnailOf(reference: string): Promise<string | undefined> {
-  if (!reference.startsWith('upload://')) return Promise.resolve(undefined);
-  let url = urls.get(reference);
+/** Names of what has no picture. */
+const without = new Set<string>();
+
+/** An upload never changes; a file under the input root may, so its picture is one job's. */
+function nameOf(reference: string, jobId: string): string {
+  return reference.startsWith('upload://') ? reference : `${jobId} ${reference}`;
+}
+
+/** Of what was uploaded from this browser; undefined where there is none. */
+export function thumbnailOf(reference: string, jobId = ''): Promise<string | undefined> {
+  const name = nameOf(reference, jobId);
+  let url = urls.get(name);
   if (!url) {
-    url = read(reference).then((blob) => blob && URL.createObjectURL(blob));
-    urls.set(reference, url);
+    url = read(name).then((blob) => blob && URL.createObjectURL(blob));
+    urls.set(name, url);
   }
   return url;
 }
 
-export async function keepThumbnail(reference: string, picture: Blob): Promise<void> {
-  urls.set(reference, Promise.resolve(URL.createObjectURL(picture)));
+/** The same, asking the service where there is none. It waits for its turn, so that a list that is scrolled asks for what is in sight. */
+export async function jobThumbnail(jobId: string, input: string, reference: string, signal: AbortSignal): Promise<string | undefined> {
+  const name = nameOf(reference, jobId);
+  const known = await thumbnailOf(reference, jobId);
+  if (known !== undefined || without.has(name) || /^(https?|s3|job):/i.test(reference)) return known;
+  return await inTurn(async () => {
+    const file = signal.aborted ? undefined : await fetchInput(jobId, input, MOST_BYTES, signal);
+    if (signal.aborted) return undefined;
+    const picture = file?.type.startsWith('image/') ? await drawThumbnail(file) : undefined;
+    // What cannot be shown is not asked for again.
+    if (picture) await keepThumbnail(name, picture);
+    else without.add(name);
+    return picture && (await thumbnailOf(reference, jobId));
+  });
+}
+
+const AT_ONCE = 2;
+let running = 0;
+const queue: (() => void)[] = [];
+
+/** The last to come is first: it is what somebody looks at now. */
+async function inTurn<T>(run: () => Promise<T>): Promise<T> {
+  if (running >= AT_ONCE) await new Promise<void>((resolve) => queue.push(resolve));
+  running++;
+  try {
+    return await run();
+  } finally {
+    running--;
+    queue.pop()?.();
+  }
+}
+
+export async function keepThumbnail(name: string, picture: Blob): Promise<void> {
+  urls.set(name, Promise.resolve(URL.createObjectURL(picture)));
   const database = await open();
   if (!database) return;
   const store = database.transaction(STORE, 'readwrite').objectStore(STORE);
-  store.put({ picture, at: Date.now() }, reference);
+  store.put({ picture, at: Date.now() }, name);
   const count = store.count();
   count.onsuccess = () => {
     if (count.result <= MOST) return;
@@ -80,11 +125,11 @@ function videoFrame(url: string): Promise<HTMLVideoElement> {
   });
 }
 
-async function read(reference: string): Promise<Blob | undefined> {
+async function read(name: string): Promise<Blob | undefined> {
   const database = await open();
   if (!database) return undefined;
   return await new Promise((resolve) => {
-    const request = database.transaction(STORE).objectStore(STORE).get(reference);
+    const request = database.transaction(STORE).objectStore(STORE).get(name);
     request.onsuccess = () => resolve((request.result as { picture: Blob } | undefined)?.picture);
     request.onerror = () => resolve(undefined);
   });

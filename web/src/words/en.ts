@@ -193,6 +193,7 @@ export const en = {
     compare: 'Input and result',
     input: 'Input',
     result: 'Result',
+    inputLoading: 'Fetching the input',
     resultOnly: 'The input cannot be shown here',
     divider: 'Divider between input and result',
     dividerText: (a: number, b: number) => `${a} % input, ${b} % result`,

@@ -191,6 +191,7 @@ export const zh: Words = {
     compare: '输入与结果',
     input: '输入',
     result: '结果',
+    inputLoading: '正在获取输入',
     resultOnly: '此处无法显示输入',
     divider: '输入与结果之间的分隔线',
     dividerText: (a, b) => `输入 ${a} %，结果 ${b} %`,

@@ -277,6 +277,80 @@ export declare type GetResultResponse = Message<"facefusion.jobs.v1.GetResultRes
 export declare const GetResultResponseSchema: GenMessage<GetResultResponse>;
 
 /**
+ * @generated from message facefusion.jobs.v1.GetInputRequest
+ */
+export declare type GetInputRequest = Message<"facefusion.jobs.v1.GetInputRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * As violations name it: `source_images[0]`, `source_audio`; empty: the target.
+   *
+   * @generated from field: string input = 2;
+   */
+  input: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetInputRequest.
+ * Use `create(GetInputRequestSchema)` to create a new message.
+ */
+export declare const GetInputRequestSchema: GenMessage<GetInputRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.GetInputResponse
+ */
+export declare type GetInputResponse = Message<"facefusion.jobs.v1.GetInputResponse"> & {
+  /**
+   * @generated from oneof facefusion.jobs.v1.GetInputResponse.part
+   */
+  part: {
+    /**
+     * @generated from field: facefusion.jobs.v1.InputFacts facts = 1;
+     */
+    value: InputFacts;
+    case: "facts";
+  } | {
+    /**
+     * @generated from field: bytes chunk = 2;
+     */
+    value: Uint8Array;
+    case: "chunk";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetInputResponse.
+ * Use `create(GetInputResponseSchema)` to create a new message.
+ */
+export declare const GetInputResponseSchema: GenMessage<GetInputResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.InputFacts
+ */
+export declare type InputFacts = Message<"facefusion.jobs.v1.InputFacts"> & {
+  /**
+   * Told by the content.
+   *
+   * @generated from field: string media_type = 1;
+   */
+  mediaType: string;
+
+  /**
+   * @generated from field: uint64 bytes = 2;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.InputFacts.
+ * Use `create(InputFactsSchema)` to create a new message.
+ */
+export declare const InputFactsSchema: GenMessage<InputFacts>;
+
+/**
  * @generated from message facefusion.jobs.v1.WatchRequest
  */
 export declare type WatchRequest = Message<"facefusion.jobs.v1.WatchRequest"> & {
@@ -1031,6 +1105,17 @@ export declare const JobService: GenService<{
     methodKind: "unary";
     input: typeof GetResultRequestSchema;
     output: typeof GetResultResponseSchema;
+  },
+  /**
+   * One of a job's inputs, for showing it beside the result: first what it is, then its bytes. Only of what the service holds itself, uploads and
+   * files under its input root; where another one is, its reference says. What was refused is not shown. gRPC, gRPC-Web and Connect alone.
+   *
+   * @generated from rpc facefusion.jobs.v1.JobService.GetInput
+   */
+  getInput: {
+    methodKind: "server_streaming";
+    input: typeof GetInputRequestSchema;
+    output: typeof GetInputResponseSchema;
   },
   /**
    * A snapshot, then every event, last the terminal state; then the stream ends.

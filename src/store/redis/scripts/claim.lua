@@ -2,7 +2,7 @@
 -- ARGV: token, node, lease in ms, penalty of cold models in turns, above: flow or '', score, tenant, engines (one a line) or '*', warm models (one a line)
 -- A class is `ENGINE|MODEL,MODEL`, either part may be empty. A node whose models are cold for a class takes it a few turns later than its own turn:
 -- the penalty is finite in virtual time between tenants and in times passed over within one, so nothing starves.
--- Answers {'job', flow, score, record} or {'none', when the next delayed job is due or false}.
+-- Answers {'job', flow, score, record, blobs of the jobs whose results it takes (id, blob ...)} or {'none', when the next delayed job is due or false}.
 local token, node = ARGV[1], ARGV[2]
 local penalty, above = tonumber(ARGV[4]), ARGV[5] ~= '' and tonumber(ARGV[5])
 local engines, warm = '\n' .. ARGV[8] .. '\n', '\n' .. ARGV[9] .. '\n'
@@ -12,7 +12,7 @@ local at = now()
 local held = call('HGET', P .. 'held', token)
 if held then
   local record = record_of(key_of(held))
-  return {'job', exact(call('HGET', key_of(held), 'flow')), record[7], record}
+  return {'job', exact(call('HGET', key_of(held), 'flow')), record[7], record, call('HGETALL', P .. 'inputs:' .. held)}
 end
 promote(at)
 
@@ -98,4 +98,4 @@ call('HSET', P .. 'held', token, id)
 call('HINCRBY', P .. 'running', tenant, 1)
 call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)
 changed(place)
-return {'job', exact(key), exact(job[2]), record_of(record)}
+return {'job', exact(key), exact(job[2]), record_of(record), call('HGETALL', P .. 'inputs:' .. id)}

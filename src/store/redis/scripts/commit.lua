@@ -1,10 +1,10 @@
 -- What a step has made of a job: the record, and all that follows from it in queue, lease, indexes, figures, blob references and events.
 -- The step was worked out from version `ver`: nothing happens if the record is at another one by now.
--- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', or the time it is delayed until),
+-- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is delayed until),
 --       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
 --       bytes and ms of engine time that its tenant has used more, day,
 --       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
--- Answers {'done', position}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
+-- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
 local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'deadline')
@@ -22,14 +22,8 @@ end
 local blob, before = ARGV[8], was[10] or ''
 if blob ~= before then
   if lease == 'pin' and tonumber(call('ZSCORE', P .. 'deleting', blob) or '0') > now() then return {'busy'} end
-  if blob ~= '' then
-    call('SADD', P .. 'refs:' .. blob, place)
-    call('SREM', P .. 'unreferenced', blob)
-  end
-  if before ~= '' then
-    call('SREM', P .. 'refs:' .. before, place)
-    if call('EXISTS', P .. 'refs:' .. before) == 0 then call('SADD', P .. 'unreferenced', before) end
-  end
+  if blob ~= '' then refer(blob, place) end
+  if before ~= '' then unrefer(before, place) end
 end
 
 local fields = tonumber(ARGV[17])
@@ -60,6 +54,11 @@ elseif queued and not was_queued then
   end
   local deadline = call('HGET', key, 'deadline')
   if deadline and deadline ~= '' then call('ZADD', P .. 'deadlines', deadline, place) end
+elseif queue == 'ready' then
+  paid(id, place)
+  leave(tenant, class, place)
+  call('HDEL', key, 'ready')
+  enter(tenant, class, score, place)
 end
 
 moved(tenant, place, created, was[8], status)
@@ -80,11 +79,14 @@ if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   call('EXPIRE', hour, 34560000)
 end
 
+local owed = 0
 -- When what has ended goes. Nothing but a purge follows an end.
 if terminal(was[8]) then
   call('ZREM', P .. 'expiring', place)
 elseif terminal(status) then
   local ends = call('HMGET', key, 'finished', 'expires')
+  inputs_ended(id, place)
+  owed = tell_waiters(id, blob)
   call('ZADD', P .. 'ended_jobs', ends[1], place)
   if ends[2] then call('ZADD', P .. 'expiring', ends[2], place) end
 end
@@ -109,5 +111,5 @@ if token == '' and lease == 'keep' and was[2] then
   local dot = string.find(was[2], '.', 1, true)
   call('PUBLISH', P .. 'holder:' .. string.sub(was[2], 1, dot - 1), was[2])
 end
-if queued then return {'done', shown_position(tenant, score, place)} end
-return {'done', status == QUEUED and 0}
+if queued then return {'done', shown_position(tenant, score, place), owed} end
+return {'done', status == QUEUED and 0, owed}

@@ -23,10 +23,7 @@ for i = 4, #ARGV do call('ZREM', P .. 'label:' .. ARGV[i], place) end
 call('ZREM', P .. 'ended_jobs', place)
 call('ZREM', P .. 'expiring', place)
 call('ZREM', P .. 'changes', place)
-if blob ~= '' then
-  call('SREM', P .. 'refs:' .. blob, place)
-  if call('EXISTS', P .. 'refs:' .. blob) == 0 then call('SADD', P .. 'unreferenced', blob) end
-end
+if blob ~= '' then unrefer(blob, place) end
 known_no_more(tenant, ARGV[2], id)
 uploads_forgotten(id, place)
 call('DEL', key, P .. 'events:' .. id)

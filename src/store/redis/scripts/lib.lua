@@ -11,6 +11,7 @@
 --   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
 --   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
+--   inputs:ID, waiters:ID, owed: see chains.lua
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
@@ -18,7 +19,7 @@ local P = KEYS[1]
 local call = redis.call
 
 local QUEUED, PROCESSING, FAILED = '1', '2', '4'
-local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'ready', 'deadline', 'op'}
+local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'ready', 'deadline', 'op', 'owed'}
 
 local function now()
   local t = call('TIME')
@@ -213,67 +214,4 @@ local function position_of(record)
   if record[8] ~= QUEUED then return false end
   if record[9] then return 0 end
   return shown_position(record[5], record[7], record[6])
-end
-
--- What a tenant has used, where that is too much for another job.
-local function over_usage(tenant, day, most_bytes, most_ms)
-  local usage = call('HMGET', P .. 'usage:' .. tenant, 'bytes', 'day', 'gpu')
-  local bytes, spent = tonumber(usage[1] or '0'), usage[2] == day and tonumber(usage[3]) or 0
-  if (most_bytes ~= '' and bytes >= tonumber(most_bytes)) or (most_ms ~= '' and spent >= tonumber(most_ms)) then return {'used', bytes, spent} end
-end
-
--- The first upload (one a line) that no job of the tenant may name.
-local function missing_upload(uploads, tenant, at)
-  for upload in string.gmatch(uploads, '[^\n]+') do
-    local found = call('HMGET', P .. 'upload:' .. upload, 'tenant', 'state', 'expires')
-    if found[1] ~= tenant or found[2] ~= 'whole' or tonumber(found[3]) <= tonumber(at) then return upload end
-  end
-end
-
--- A job that may come in: record, queue and first event. Answers its place.
-local function insert(job)
-  local key = key_of(job.id)
-  local place = string.format('%014d', call('INCR', P .. 'number')) .. job.id
-  call('HSET', key, 'ver', 1, 'state', job.state, 'request', job.request, 'facts', job.facts, 'tenant', job.tenant, 'class', job.class, 'place', place,
-    'score', job.score, 'status', QUEUED, 'created', job.created, 'deadline', job.deadline)
-  call('XADD', P .. 'events:' .. job.id, '1-0', 'k', 'state', 'e', job.event)
-  for upload in string.gmatch(job.uploads, '[^\n]+') do
-    call('SADD', P .. 'names:' .. job.id, upload)
-    call('SADD', P .. 'needs:' .. upload, place)
-    call('SADD', P .. 'uses:' .. upload, place)
-  end
-  call('SADD', P .. 'tenants', job.tenant)
-  moved(job.tenant, place, job.created, nil, QUEUED)
-  if job.batch ~= '' then call('ZADD', P .. 'batch:' .. job.batch, job.created, place) end
-  for _, label in ipairs(job.labels) do call('ZADD', P .. 'label:' .. label, job.created, place) end
-  if job.deadline ~= '' then call('ZADD', P .. 'deadlines', job.deadline, place) end
-  enter(job.tenant, job.class, job.score, place)
-  changed(place)
-  return place
-end
-
--- What is left of a batch is to be canceled, running jobs within so many ms. False: nothing is left.
-local function stop_batch(batch, grace, at)
-  local key = P .. 'batches:' .. batch
-  if call('EXISTS', key) == 0 or call('HEXISTS', key, 'finished') == 1 then return false end
-  call('HSETNX', key, 'cancel', at)
-  call('HSET', P .. 'stopping', batch, grace)
-  return true
-end
-
--- A job of a batch has gone on. One that failed stops the rest where that was asked for.
-local function batch_moved(batch, from, to, done, at)
-  local key = P .. 'batches:' .. batch
-  if done ~= 0 then call('HINCRBY', key, 'done', done) end
-  if from == to then return end
-  call('HINCRBY', key, from, -1)
-  call('HINCRBY', key, to, 1)
-  if not terminal(to) then return end
-  local counts = call('HMGET', key, QUEUED, PROCESSING, 'grace')
-  if tonumber(counts[1] or '0') + tonumber(counts[2] or '0') == 0 then
-    call('HSET', key, 'finished', at)
-    call('HDEL', P .. 'stopping', batch)
-  elseif to == FAILED and counts[3] and counts[3] ~= '' then
-    stop_batch(batch, counts[3], at)
-  end
 end

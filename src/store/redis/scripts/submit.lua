@@ -1,8 +1,10 @@
 -- One job in, or the job that its idempotency key stands for.
 -- ARGV: id, tenant, class, score, created, deadline or '', idempotency key or '', its digest, how long it is kept, the tenant's limit,
 --       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held or '', day, and of the tenant's usage the most
---       bytes or '' and the most ms of engine time that day or '', now, uploads that it names (one a line), labels...
--- Answers {'created', place, position}, {'known', position, record}, {'reused', id}, {'full', queued}, {'used', bytes, ms} or {'upload', id}.
+--       bytes or '' and the most ms of engine time that day or '', now, uploads that it names (one a line), jobs whose
+--       results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended) or 'refused', labels...
+-- Answers {'created', place, position}, {'known', position, record}, {'reused', id}, {'full', queued}, {'used', bytes, ms}, {'upload', id}, {'refused'} or {'moved'}: the
+-- jobs whose results it takes are not as they were seen.
 local id, tenant, class, score, created, deadline = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local idempotency = ARGV[7] ~= '' and P .. 'idempotency:' .. #tenant .. ':' .. tenant .. ':' .. ARGV[7]
 local key = key_of(id)
@@ -29,11 +31,13 @@ local used = over_usage(tenant, ARGV[17], ARGV[18], ARGV[19])
 if used then return used end
 local upload = missing_upload(ARGV[21], tenant, ARGV[20])
 if upload then return {'upload', upload} end
+if ARGV[22] == 'refused' then return {'refused'} end
+if not inputs_stand(tenant, ARGV[22]) then return {'moved'} end
 if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) else call('HSET', P .. 'most', tenant, ARGV[16]) end
 
 place = insert({
   id = id, tenant = tenant, class = class, score = score, created = created, deadline = deadline, state = ARGV[11], request = ARGV[12], facts = ARGV[13],
-  event = ARGV[14], batch = ARGV[15], uploads = ARGV[21], labels = {unpack(ARGV, 22)},
+  event = ARGV[14], batch = ARGV[15], uploads = ARGV[21], inputs = ARGV[22], labels = {unpack(ARGV, 23)},
 })
 if idempotency and tonumber(ARGV[9]) > 0 then call('SET', idempotency, ARGV[8] .. ' ' .. id, 'PX', ARGV[9]) end
 return {'created', place, shown_position(tenant, score, place)}

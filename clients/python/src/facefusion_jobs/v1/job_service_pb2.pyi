@@ -105,6 +105,30 @@ class GetResultResponse(_message.Message):
     result: _job_pb2.MediaResult
     def __init__(self, url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[_job_pb2.MediaResult, _Mapping]] = ...) -> None: ...
 
+class GetInputRequest(_message.Message):
+    __slots__ = ("job_id", "input")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    input: str
+    def __init__(self, job_id: _Optional[str] = ..., input: _Optional[str] = ...) -> None: ...
+
+class GetInputResponse(_message.Message):
+    __slots__ = ("facts", "chunk")
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    facts: InputFacts
+    chunk: bytes
+    def __init__(self, facts: _Optional[_Union[InputFacts, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class InputFacts(_message.Message):
+    __slots__ = ("media_type", "bytes")
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    media_type: str
+    bytes: int
+    def __init__(self, media_type: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
 class WatchRequest(_message.Message):
     __slots__ = ("job_id", "after_sequence")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

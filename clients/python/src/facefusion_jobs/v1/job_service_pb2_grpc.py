@@ -84,6 +84,11 @@ class JobServiceStub(object):
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.GetInput = channel.unary_stream(
+                '/facefusion.jobs.v1.JobService/GetInput',
+                request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputRequest.SerializeToString,
+                response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/facefusion.jobs.v1.JobService/Watch',
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchRequest.SerializeToString,
@@ -174,6 +179,12 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetInput(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -256,6 +267,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.FromString,
                     response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.SerializeToString,
+            ),
+            'GetInput': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetInput,
+                    request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputRequest.FromString,
+                    response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -553,6 +569,33 @@ class JobService(object):
             '/facefusion.jobs.v1.JobService/GetResult',
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.SerializeToString,
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/facefusion.jobs.v1.JobService/GetInput',
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputRequest.SerializeToString,
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputResponse.FromString,
             options,
             channel_credentials,
             insecure,

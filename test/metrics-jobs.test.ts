@@ -1,0 +1,99 @@
+// What operators see of jobs and GPUs at the metrics port.
+import assert from 'node:assert/strict';
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { connectJobs } from '../src/client/node.ts';
+import { readConfig } from '../src/config.ts';
+import { engineProcesses } from '../src/engine-process.ts';
+import { GpuWatch, readGpus } from '../src/gpu/devices.ts';
+import { createMetrics } from '../src/telemetry/metrics.ts';
+import { ROOT, startService } from './api/service.ts';
+
+const NONE = { jobsByStatus: async () => [], slotsByState: () => [], watchers: () => 0, workerRestarts: () => 0, gpus: () => [] };
+
+test('jobs are counted by how they ended, with their times and bytes', async () => {
+  await using service = await startService({ METRICS_PORT: '39481' });
+  using client = connectJobs(service.baseUrl);
+  const request = { sourceImages: ['face.jpg'], target: { case: 'targetImage' as const, value: 'target.png' } };
+  await client.submitAndWait({ ...request, parameters: { output: 'twelve bytes' } });
+  await assert.rejects(client.submitAndWait({ ...request, parameters: { fail: 'NO_SOURCE_FACE' } }));
+  await assert.rejects(client.submitAndWait({ ...request, parameters: { refuse: 'no' } }));
+  await client.submitAndWait({ ...request, parameters: { fail: 'SHAKY', retryable: true, fail_attempts: 1, output: 'again' } });
+  const text = await (await fetch('http://127.0.0.1:39481/metrics')).text();
+  const value = (series: string) =>
+    Number(
+      text
+        .split('\n')
+        .find((line) => line.startsWith(`${series} `))
+        ?.split(' ')[1],
+    );
+  assert.equal(value('jobs_ended_total{status="succeeded",reason="",cached="false"}'), 2);
+  assert.equal(value('jobs_ended_total{status="failed",reason="NO_SOURCE_FACE",cached="false"}'), 1);
+  assert.equal(value('job_retries_total{reason="SHAKY"}'), 1);
+  assert.match(text, /jobs_ended_total\{status="refused",reason="[A-Z_]+",cached="false"\} 1/);
+  assert.equal(value('media_bytes_total{direction="out"}'), 'twelve bytes'.length + 'again'.length);
+  assert.equal(value('job_queue_wait_seconds_count'), 4);
+  assert.ok(value('slot_busy_seconds_total{slot="0"}') > 0);
+});
+
+test('the values of a label are bounded', async () => {
+  const metrics = createMetrics();
+  metrics.bind(NONE);
+  const job = {
+    status: 'failed',
+    processors: [],
+    cached: false,
+    queuedSeconds: 0,
+    prepareSeconds: 0,
+    runSeconds: 0,
+    storeSeconds: 0,
+    slotSeconds: 0,
+    slot: '0',
+    resultBytes: 0,
+  };
+  for (let i = 0; i < 1000; i++) metrics.jobs.ended({ ...job, reason: `R${i}` });
+  const { text } = await metrics.scrape();
+  const series = text.split('\n').filter((line) => line.startsWith('jobs_ended_total{'));
+  assert.ok(series.length < 100, `${series.length} series`);
+  assert.match(text, /reason="other",cached="false"\} 9\d\d/);
+});
+
+test('GPUs are what their driver says, and a driver that says nothing is no GPU', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'gpus-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const driver = async (...lines: string[]) => {
+    await writeFile(join(folder, 'nvidia-smi'), `#!/bin/sh\nprintf '%s\\n' ${lines.map((line) => `'${line}'`).join(' ')}\n`);
+    await chmod(join(folder, 'nvidia-smi'), 0o755);
+  };
+  assert.deepEqual(await readGpus({ PATH: folder }), []);
+  await driver('0, NVIDIA L4, 23034, 1024, 37', '1, NVIDIA L4, 23034, 0, [N/A]');
+  const gpus = await readGpus({ PATH: folder });
+  assert.deepEqual(gpus[0], { index: 0, name: 'NVIDIA L4', memoryBytes: 23034 * 2 ** 20, memoryUsedBytes: 2 ** 30, utilization: 0.37 });
+  assert.equal(gpus[1]?.utilization, undefined);
+
+  await using watch = await GpuWatch.open(() => readGpus({ PATH: folder }));
+  assert.equal(watch.utilization(0), 0.37);
+  const metrics = createMetrics();
+  metrics.bind({ ...NONE, gpus: () => watch.all });
+  const { text } = await metrics.scrape();
+  assert.match(text, /gpu_utilization_ratio\{gpu="0"\} 0\.37/);
+  assert.doesNotMatch(text, /gpu_utilization_ratio\{gpu="1"\}/);
+  assert.match(text, /gpu_memory_used_bytes\{gpu="0"\} 1073741824/);
+  await driver('No devices were found');
+  assert.deepEqual(await readGpus({ PATH: folder }), []);
+});
+
+test('FFJOBS_SLOTS=auto makes a slot for each GPU, and one where there is none', async () => {
+  const slots = async (settings: Record<string, string>, gpus: number[]) => {
+    const config = readConfig({ FFJOBS_ENGINE: 'classical', FFJOBS_PYTHON: 'python3', ...settings }, ROOT);
+    return (await engineProcesses(config, { env: {}, root: ROOT, workRoot: '/tmp/none', gpus })).slots.map((slot) => slot.gpu);
+  };
+  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto' }, [0, 1]), [0, 1]);
+  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto' }, []), [undefined]);
+  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto', FFJOBS_GPUS: '1' }, [0, 1]), [1]);
+  assert.deepEqual(await slots({ FFJOBS_SLOTS: '4', FFJOBS_GPUS: '0,1' }, [0, 1]), [0, 1, 0, 1]);
+  assert.deepEqual(await slots({ FFJOBS_SLOTS: '2' }, [0]), [undefined, undefined]);
+  assert.throws(() => readConfig({ FFJOBS_SLOTS: 'many' }, ROOT), /FFJOBS_SLOTS/);
+});

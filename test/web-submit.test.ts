@@ -1,0 +1,203 @@
+// From a person's files to a result, in the browser, with the plain engine doing the real work: uploads over tus, the check as one types, the
+// form made of what the engine says, and the result beside its input.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { Page } from 'playwright-core';
+import { ROOT } from './api/service.ts';
+import { holds, webTest } from './web/browser.ts';
+
+const CLASSICAL = { ENGINE: 'classical', ENGINE_PATH: '' };
+const FACE = join(ROOT, 'samples', 'eileen_collins.jpg');
+const TARGET = join(ROOT, 'samples', 'grace_hopper.jpg');
+
+const choose = (page: Page, place: string, ...files: string[]) =>
+  page.locator(`input[type=file][data-place=${place}]`).setInputFiles(files);
+const ready = (page: Page) => page.locator('.ready', { hasText: 'Ready to submit' }).waitFor();
+const submitButton = (page: Page) => page.getByRole('button', { name: 'Submit job' }).first();
+
+webTest(
+  'two pictures are uploaded, swapped and compared, and the job is submitted again with a change',
+  CLASSICAL,
+  async ({ service, open }) => {
+    const page = await open('/new');
+    await page.locator('.opt').first().waitFor();
+    await choose(page, 'source', FACE);
+    await choose(page, 'target', TARGET);
+    await ready(page);
+    await page.locator('.face img').waitFor();
+    await submitButton(page).click();
+    await page.locator('h1', { hasText: 'grace_hopper.jpg' }).waitFor();
+    await page.locator('.chip.succeeded').waitFor();
+    await page.locator('.stage img.after').waitFor();
+    const sizes = await page.evaluate(`Promise.all([...document.querySelectorAll('.stage img')].map(async (img) => {
+    await img.decode();
+    return img.naturalWidth + ' ' + img.naturalHeight;
+  }))`);
+    assert.deepEqual(sizes, ['512 600', '512 600']);
+    // The divider is a native range: the keyboard moves it.
+    const divider = page.getByRole('slider', { name: 'Divider between input and result' });
+    await divider.focus();
+    await page.keyboard.press('ArrowRight');
+    assert.equal(await divider.getAttribute('aria-valuetext'), '51 % input, 49 % result');
+    assert.equal(await page.evaluate(`document.querySelector('.stage').style.getPropertyValue('--pos')`), '51');
+
+    // The result is the one that the service has, byte for byte.
+    const downloading = page.waitForEvent('download');
+    await page.getByRole('button', { name: /^Download/ }).click();
+    const saved = await readFile(await (await downloading).path());
+    const id = page.url().split('/').at(-1)!;
+    const told = Buffer.from(await (await fetch(`${service.baseUrl}/api/v1/jobs/${id}/result`)).arrayBuffer());
+    assert.ok(saved.equals(told));
+
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('h1', { hasText: 'New job' }).waitFor();
+    await ready(page);
+    await page.getByLabel('Add a processor').selectOption('face_enhancer');
+    await page.locator('.pipe .proc').nth(1).waitFor();
+    await page.getByRole('button', { name: 'Move Enhance face earlier' }).click();
+    await page
+      .locator('.pipe + [role=status], .panel [role=status]', { hasText: 'Enhance face is now 1 of 2' })
+      .waitFor({ state: 'attached' });
+    await ready(page);
+    await submitButton(page).click();
+    await page.locator('.chip.succeeded').waitFor();
+    const { request } = (await (await fetch(`${service.baseUrl}/api/v1/jobs/${page.url().split('/').at(-1)}`)).json()) as {
+      request: { parameters: { processors: string[] }; labels: Record<string, string> };
+    };
+    assert.deepEqual(request.parameters.processors, ['face_enhancer', 'face_swapper']);
+    assert.equal(request.labels.name, 'grace_hopper.jpg');
+  },
+);
+
+webTest('what is wrong is said as one types, where it is mended, and pressing goes there', CLASSICAL, async ({ open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  const panel = page.locator('.side');
+  await panel.locator('text=2 things to fix before this can run').waitFor();
+  // It says that it is not ready, and can be pressed.
+  await submitButton(page).click({ force: true });
+  assert.equal(await page.evaluate('document.activeElement.id'), 'source-add');
+  await page.getByLabel('Reference for: Source faces').fill('not-here.jpg');
+  await page.keyboard.press('Enter');
+  await page
+    .locator('.pad .err', { hasText: /^Source face 1: there is no such file/ })
+    .first()
+    .waitFor();
+  await page.getByLabel('Reference for: Target').fill('ftp://example.com/a.mp4');
+  await page.keyboard.press('Enter');
+  await panel.locator('.problems li', { hasText: /ftp:\/\/ is not taken here/ }).waitFor();
+  const weight = page.getByLabel('Weight, number');
+  await weight.fill('7');
+  await page.locator('#e-face_swapper_weight', { hasText: '7 is out of range; allowed: 0 to 1' }).waitFor();
+  assert.equal(await weight.getAttribute('aria-invalid'), 'true');
+  await panel.locator('.code mark', { hasText: '"face_swapper_weight": 7' }).waitFor();
+  await page.locator('.groups .flag', { hasText: '1' }).waitFor();
+  await panel.locator('text=3 things to fix before this can run').waitFor();
+  await page.getByRole('button', { name: 'Back to the default: Weight' }).click();
+  await panel.locator('text=2 things to fix before this can run').waitFor();
+  assert.equal(await weight.inputValue(), '0.5');
+});
+
+webTest('options are found by any of their words, kept over a reload, and saved as a preset', CLASSICAL, async ({ open }) => {
+  const page = await open('/new');
+  await page.getByRole('searchbox', { name: /Search all \d+ options/ }).fill('encoder');
+  await page.locator('.opt .key', { hasText: 'output_video_encoder' }).waitFor();
+  assert.deepEqual(await page.locator('.opt .key').allTextContents(), ['output_video_encoder', 'output_audio_encoder']);
+  await page.locator('#f-output_video_encoder').selectOption('libx265');
+  await page.getByRole('searchbox').fill('nothing that exists');
+  await page.locator('text=No option matches').waitFor();
+  await page.reload();
+  await page.getByRole('button', { name: 'Changed 1' }).click();
+  assert.equal(await page.locator('#f-output_video_encoder').inputValue(), 'libx265');
+  await page.getByRole('button', { name: 'Save as preset' }).click();
+  await page.getByLabel('Name of the preset').fill('Small files');
+  await page.getByRole('button', { name: 'Save', exact: true }).click();
+  await page.getByRole('button', { name: 'Start over' }).click();
+  await page.getByRole('button', { name: 'Changed', exact: true }).waitFor();
+  await page.getByLabel('Preset', { exact: true }).selectOption('Small files');
+  await page.getByRole('button', { name: 'Changed 1' }).waitFor();
+});
+
+webTest(
+  'an upload goes on after the connection broke, and a file that is none is refused in words',
+  CLASSICAL,
+  async ({ service, open }) => {
+    const page = await open('/new');
+    await page.locator('.opt').first().waitFor();
+    let broken = 0;
+    await page.route('**/api/v1/tus/*', async (route) => {
+      if (route.request().method() === 'PATCH' && broken++ < 2) await route.abort('connectionreset');
+      else await route.continue();
+    });
+    await choose(page, 'source', FACE);
+    await choose(page, 'target', TARGET);
+    await ready(page);
+    await holds(page, `document.querySelectorAll('.media [role=progressbar]').length === 0`);
+    assert.equal(broken, 4);
+    const uploads = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: unknown[] };
+    assert.deepEqual(uploads.jobs, []);
+    await page
+      .locator('input[type=file][data-place=target]')
+      .setInputFiles({ name: 'fake.jpg', mimeType: 'image/jpeg', buffer: Buffer.from('this is no picture at all') });
+    await page
+      .locator('.err', { hasText: /fake\.jpg: .*no kind of file that is taken/ })
+      .first()
+      .waitFor();
+    await page
+      .locator('input[type=file][data-place=target]')
+      .setInputFiles({ name: 'letter.txt', mimeType: 'text/plain', buffer: Buffer.from('dear') });
+    await page.locator('.note.bad', { hasText: 'letter.txt is no picture' }).waitFor();
+  },
+);
+
+webTest('files are dropped and references pasted anywhere on the page', CLASSICAL, async ({ open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  const [face, target] = await Promise.all([FACE, TARGET].map(async (path) => (await readFile(path)).toString('base64')));
+  await page.evaluate(`(() => {
+    const file = (text, name) => new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type: 'image/jpeg' });
+    const data = new DataTransfer();
+    data.items.add(file('${face}', 'a.jpg'));
+    data.items.add(file('${target}', 'b.jpg'));
+    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
+  })()`);
+  await page.locator('.face', { hasText: 'a.jpg' }).waitFor();
+  await page.locator('.target', { hasText: 'b.jpg' }).waitFor();
+  await ready(page);
+  await page.evaluate(`(() => {
+    const data = new DataTransfer();
+    data.setData('text/plain', 's3://bucket/holiday/clip.mp4');
+    document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));
+  })()`);
+  await page.locator('.target', { hasText: 'clip.mp4' }).waitFor();
+  await page.locator('.problems', { hasText: 's3:// is not taken here' }).waitFor();
+});
+
+webTest('the code that the form shows does what the form would do', CLASSICAL, async ({ service, open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  await choose(page, 'source', FACE);
+  await choose(page, 'target', TARGET);
+  await page.getByLabel('Weight, number').fill('0.65');
+  await page.locator('summary').click();
+  await page.getByLabel('Labels').fill("who=it's me");
+  await ready(page);
+  const run = promisify(execFile);
+  const code = async (tab: string) => {
+    await page.getByRole('tab', { name: tab }).click();
+    return (await page.locator('.side .code').textContent())!;
+  };
+  await run('sh', ['-c', await code('curl')]);
+  await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')]);
+  await run('python3', ['-c', await code('Python')]);
+  const { jobs } = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: { request: object }[] };
+  assert.equal(jobs.length, 3);
+  for (const { request } of jobs) {
+    assert.deepEqual(request, jobs[0]!.request);
+    const { parameters, labels, previews } = request as { parameters: object; labels: object; previews: boolean };
+    assert.deepEqual([parameters, labels, previews], [{ face_swapper_weight: 0.65 }, { who: "it's me", name: 'grace_hopper.jpg' }, true]);
+  }
+});
