@@ -919,11 +919,11 @@ export class RedisJobStore implements JobStore {
     // What was asked for before is still done and answered.
     await Promise.allSettled([...this.#pending]);
     await this.#tending;
-    await this.#batches.settled();
     const held = [...this.#leases.values()];
     for (const lease of held) lease.end('closed');
     // Nobody has to wait until they run out.
     await Promise.allSettled(held.map((lease) => lease.release((stored) => recovered(stored, RESTARTED))));
+    await this.#batches.settled();
     this.#redis.disconnect();
   }
 }

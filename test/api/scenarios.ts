@@ -440,7 +440,7 @@ export const SCENARIOS: readonly Scenario[] = [
       const batch = await client.submitBatch({
         jobs: [
           { ref: 'last', job: { ...picture(), target_image: 'job://first' } },
-          { ref: 'first', job: picture({ output: '\u0089PNG\r\n\u001a\n' }) },
+          { ref: 'first', job: picture({ output: 'RIFF0000WEBPVP8 ' }) },
         ],
       });
       for await (const change of client.watchBatch(batch.batch_id as string)) void change;
