@@ -1,5 +1,6 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
+import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
@@ -248,7 +249,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     config.console && config.role !== 'worker'
       ? await openConsole({
           dir: join(surroundings.root, 'web', 'dist'),
-          mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+          mediaOrigins: await resultOrigins(config, blobs),
         })
       : undefined;
   const server = await createServer({
@@ -585,6 +586,13 @@ function uploaderOf(
 /** What lies behind an error that its caller sees in other words. */
 function reportOf(log: Logger): Report {
   return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
+}
+
+/** Where pages fetch results from besides the service itself, which their policy has to allow: told by a URL as it is signed for callers. */
+async function resultOrigins({ publicUrl }: Config, blobs: Pick<BlobStore, 'signedUrl'>): Promise<string[]> {
+  const key = createHash('sha256').digest('hex');
+  const signed = await blobs.signedUrl(key, { expiresMs: Date.now() + 60_000, filename: 'x', mediaType: 'image/png' });
+  return [publicUrl, signed].filter((url) => url !== undefined && URL.canParse(url)).map((url) => new URL(url!).origin);
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

@@ -5,6 +5,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import type { JobStore, UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
@@ -13,7 +14,6 @@ import { openUploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { wantedJob } from './contract/job-store.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;

@@ -438,7 +438,7 @@ export class RedisJobStore implements JobStore {
       encodeFacts(facts),
       toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
       job.batchId ?? '',
-      this.#options.maxRunning?.(tenant) ?? '',
+      this.#mostRunning(tenant),
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
@@ -486,6 +486,11 @@ export class RedisJobStore implements JobStore {
     return { job: present(stored, reply[2] as number), created: true };
   }
 
+  /** As the submit scripts want it: '' for any number, '-' as before. */
+  #mostRunning(tenant: string): number | '' | '-' {
+    return this.#options.maxRunning ? (this.#options.maxRunning(tenant) ?? '') : '-';
+  }
+
   async #submitBatch(wanted: NewBatch, limits: Limits): Promise<SubmittedBatch> {
     const { batchId, tenant, idempotencyKey: key, jobs } = wanted;
     const nowMs = this.#now();
@@ -501,7 +506,7 @@ export class RedisJobStore implements JobStore {
       wanted.requestDigest,
       limits.idempotencyMs,
       limits.maxQueued,
-      this.#options.maxRunning?.(tenant) ?? '',
+      this.#mostRunning(tenant),
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
@@ -747,12 +752,12 @@ export class RedisJobStore implements JobStore {
 
   // --- claims -----------------------------------------------------------------------------------------------------------------------------
 
-  /** A job may be there for one of the claims that wait. */
+  /** There may be jobs for the claims that wait: two ask, and with each job that they find two more. */
   #onReady(): void {
     this.#news++;
     const asked: Claim[] = [];
     for (const waiter of this.#waiters) {
-      if (waiter.asking || asked.some((want) => sameWant(want, waiter.want))) continue;
+      if (waiter.asking || asked.filter((want) => sameWant(want, waiter.want)).length === 2) continue;
       asked.push(waiter.want);
       void this.#ask(waiter);
     }

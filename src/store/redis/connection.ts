@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
+import { pack } from './pack.ts';
 
 /** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
 export interface RedisPlace {
@@ -204,7 +205,7 @@ export class RedisConnection {
 
   /** Runs a script. */
   run(name: ScriptName, args: readonly (string | number | Uint8Array)[]): Promise<Reply> {
-    return this.#answered(this.#scripts[name](this.prefix, ...args.map((arg) => (arg instanceof Uint8Array ? bufferOf(arg) : arg))));
+    return this.#answered(this.#scripts[name](this.prefix, pack(args)));
   }
 
   get(key: string): Promise<Buffer | null> {

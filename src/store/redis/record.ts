@@ -42,14 +42,13 @@ type Fields = [
   node: Buffer | null,
   blob: Buffer | null,
   claimed: Buffer | null,
-  ready: Buffer | null,
   deadline: Buffer | null,
   op: Buffer | null,
   owed: Buffer | null,
 ];
 
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
-  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op, owed] = record as Fields;
+  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed] = record as Fields;
   let job = fromBinary(JobSchema, state);
   job.tenant = tenant.toString();
   job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);

@@ -38,6 +38,7 @@ export function FleetPage() {
     ).catch(() => {});
     return () => stop.abort();
   }, [chosen]);
+  const busy = (slots.value ?? []).map(({ jobId }) => jobId).join(' ');
   useEffect(() => {
     const stop = new AbortController();
     void poll(
@@ -52,7 +53,7 @@ export function FleetPage() {
       stop.signal,
     ).catch(() => {});
     return () => stop.abort();
-  }, []);
+  }, [busy]);
 
   const all = slots.value;
   const overview = lastHour.value;
@@ -215,6 +216,10 @@ function SlotRow({ slot }: { readonly slot: Slot }) {
               <Bar job={job} stopping={shownStatus(job) === 'stopping'} />
             </div>
           </div>
+        ) : slot.jobId !== undefined ? (
+          <a class="mono" href={href(`jobs/${slot.jobId}`)}>
+            {slot.jobId}
+          </a>
         ) : (
           <span class={slot.problem ? 'why' : 'quiet'}>
             {slot.problem ?? (slot.state === WorkerState.IDLE && !slot.draining ? w.noJob : '')}

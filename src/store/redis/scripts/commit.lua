@@ -7,7 +7,7 @@
 -- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
-local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'deadline')
+local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed')
 if not was[1] then return {'unknown'} end
 local tenant, class, place, score, created = was[4], was[5], was[6], was[7], was[9]
 
@@ -27,10 +27,9 @@ if blob ~= before then
 end
 
 local fields = tonumber(ARGV[17])
-call('HSET', key, 'ver', was[1] + 1, 'status', status, 'blob', blob, unpack(ARGV, 18, 17 + fields * 2))
+call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 18, 17 + fields * 2))
 -- From here on the state says that the job was claimed.
-call('HDEL', key, 'claimed')
-if op ~= '' then call('HSET', key, 'op', op) end
+if was[12] then call('HDEL', key, 'claimed') end
 
 local queued, was_queued = status == QUEUED and lease == 'end', was[8] == QUEUED and not was[2]
 if lease == 'end' and was[2] then
@@ -39,7 +38,7 @@ if lease == 'end' and was[2] then
   call('ZREM', P .. 'leases', was[2])
   call('HINCRBY', P .. 'running', tenant, -1)
   -- Jobs of its own may have waited for this one.
-  if call('HEXISTS', P .. 'most', tenant) == 1 then call('PUBLISH', P .. 'ready', '') end
+  if call('HEXISTS', P .. 'most', tenant) == 1 then wake() end
 end
 if was_queued and not queued then
   leave(tenant, class, place)
@@ -48,9 +47,8 @@ elseif queued and not was_queued then
   if queue == 'back' then
     give_back(tenant, class, score, place)
   else
-    call('HSET', key, 'ready', queue)
     call('ZADD', P .. 'delayed', queue, place)
-    call('PUBLISH', P .. 'ready', '')
+    wake()
   end
   local deadline = call('HGET', key, 'deadline')
   if deadline and deadline ~= '' then call('ZADD', P .. 'deadlines', deadline, place) end
@@ -75,8 +73,7 @@ if terminal(status) then
 end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
-  call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1)
-  call('EXPIRE', hour, 34560000)
+  if call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1) == 1 then call('EXPIRE', hour, 34560000) end
 end
 
 local owed = 0

@@ -16,10 +16,12 @@
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
 local P = KEYS[1]
+-- All arguments come packed as one.
+local ARGV = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
 local QUEUED, PROCESSING, FAILED = '1', '2', '4'
-local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'ready', 'deadline', 'op', 'owed'}
+local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed'}
 
 local function now()
   local t = call('TIME')
@@ -124,6 +126,11 @@ local function set_start(tenant, start, active)
   end
 end
 
+-- Tells the claims that wait for a job, where there are any: the last one that found none has left its mark.
+local function wake()
+  if call('DEL', P .. 'waiting') == 1 then call('PUBLISH', P .. 'ready', '') end
+end
+
 -- Makes a job ready, its tenant at virtual `start` if it had none.
 local function enter(tenant, class, score, place, start)
   if call('EXISTS', P .. 'ready:' .. tenant) == 0 then
@@ -132,7 +139,7 @@ local function enter(tenant, class, score, place, start)
   end
   call('ZADD', P .. 'ready:' .. tenant, score, place)
   if call('ZADD', P .. 'class:' .. tenant .. ':' .. class, score, place) == 1 then call('SADD', P .. 'classes:' .. tenant, class) end
-  call('PUBLISH', P .. 'ready', place)
+  wake()
 end
 
 -- Takes a job out of the queue, ready or not.

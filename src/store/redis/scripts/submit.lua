@@ -1,6 +1,6 @@
 -- One job in, or the job that its idempotency key stands for.
 -- ARGV: id, tenant, class, score, created, deadline or '', idempotency key or '', its digest, how long it is kept, the tenant's limit,
---       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held or '', day, and of the tenant's usage the most
+--       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held, '' for any number, '-' as before, day, and of the tenant's usage the most
 --       bytes or '' and the most ms of engine time that day or '', now, uploads that it names (one a line), jobs whose
 --       results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended) or 'refused', labels...
 -- Answers {'created', place, position}, {'known', position, record}, {'reused', id}, {'full', queued}, {'used', bytes, ms}, {'upload', id}, {'refused'} or {'moved'}: the
@@ -33,7 +33,7 @@ local upload = missing_upload(ARGV[21], tenant, ARGV[20])
 if upload then return {'upload', upload} end
 if ARGV[22] == 'refused' then return {'refused'} end
 if not inputs_stand(tenant, ARGV[22]) then return {'moved'} end
-if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) else call('HSET', P .. 'most', tenant, ARGV[16]) end
+if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[16] ~= '-' then call('HSET', P .. 'most', tenant, ARGV[16]) end
 
 place = insert({
   id = id, tenant = tenant, class = class, score = score, created = created, deadline = deadline, state = ARGV[11], request = ARGV[12], facts = ARGV[13],

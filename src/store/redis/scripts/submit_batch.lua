@@ -1,6 +1,6 @@
 -- All jobs of a batch in, or none, or the batch that its idempotency key stands for.
 -- ARGV: batch, tenant, created, idempotency key or '', its digest, how long it is kept, the tenant's limit, how many of the tenant's jobs may be held
---       or '', day, and of the tenant's usage the most bytes or '' and the most ms of engine time that day or '', now, ms that a failure leaves the
+--       as in submit.lua, day, and of the tenant's usage the most bytes or '' and the most ms of engine time that day or '', now, ms that a failure leaves the
 --       running rest or '', members, number of jobs, 'refused' where results are taken that may not be or '', then of each job, in the order in which they come in: id, class, score, deadline or '', state,
 --       request, facts, first event, uploads that it names (one a line), jobs whose results it takes as in submit.lua, those among them that are of
 --       the batch, number of labels, labels...
@@ -47,7 +47,7 @@ for _, job in ipairs(jobs) do
   if not inputs_stand(tenant, job.outside) then return {'moved'} end
 end
 
-if ARGV[8] == '' then call('HDEL', P .. 'most', tenant) else call('HSET', P .. 'most', tenant, ARGV[8]) end
+if ARGV[8] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[8] ~= '-' then call('HSET', P .. 'most', tenant, ARGV[8]) end
 call('HSET', key, 'tenant', tenant, 'created', created, 'jobs', #jobs, QUEUED, #jobs, 'grace', ARGV[13], 'key', ARGV[4])
 call('SET', P .. 'members:' .. batch, ARGV[14])
 for _, job in ipairs(jobs) do insert(job) end
