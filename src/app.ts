@@ -14,7 +14,7 @@ import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js'
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
-import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
 import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
@@ -136,8 +136,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const baseUrl = () => config.publicUrl ?? address;
 
   const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
-  const { store, nodes } = await openStore(config, policies, log, opened);
-  const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
+  const { store, nodes, counters } = await openStore(config, policies, log, opened);
+  const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
   const room = new FreeSpace({ dir: config.dataDir, minFreeBytes: config.minFreeBytes });
@@ -493,10 +493,14 @@ async function openStore(
   policies: Policies,
   log: Logger,
   opened: Closing,
-): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
   const shares = sharesOf(policies);
   if (config.storeRedis === undefined) {
-    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })), nodes: undefined };
+    return {
+      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })),
+      nodes: undefined,
+      counters: undefined,
+    };
   }
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
   const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
@@ -504,7 +508,7 @@ async function openStore(
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
     log.warn({ blobs: config.blobsPath }, words);
   }
-  return { store, nodes: store.nodes };
+  return { store, nodes: store.nodes, counters: store.counters };
 }
 
 /** The store of results, and the routes that its URLs lead to, where they lead to this service. */
@@ -536,9 +540,16 @@ function sharesOf({ tenant, tenants }: Policies) {
   };
 }
 
-async function accessOf(config: Config, { version }: Surroundings, log: Logger, store: JobStore, policies: Policies): Promise<Access> {
+async function accessOf(
+  config: Config,
+  { version }: Surroundings,
+  log: Logger,
+  { store, counters }: { readonly store: JobStore; readonly counters: AccessOptions['counters'] },
+  policies: Policies,
+): Promise<Access> {
   return await openAccess({
     keyStore: store.keys,
+    counters,
     apiKeys: config.apiKeys,
     tokens: config.jwt,
     certificates: config.tlsClientCa !== undefined,

@@ -142,6 +142,8 @@ interface Waiter {
 
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
+  /** Where counts that the fleet shares may lie: an `ioredis` client, and what their keys begin with. */
+  readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
   readonly #redis: RedisConnection;
@@ -180,6 +182,7 @@ export class RedisJobStore implements JobStore {
     this.#options = options;
     this.#leaseMs = options.leaseMs ?? 30_000;
     this.#known = new Recent(options.cacheSize ?? 4096);
+    this.counters = { client: redis.client, prefix: `${redis.prefix}rate:` };
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);

@@ -192,6 +192,11 @@ export class RedisConnection {
     this.#listener.on('messageBuffer', (channel: Buffer, message: Buffer) => this.#listeners.get(channel.toString())?.(message));
   }
 
+  /** For others who keep something small beside the jobs, under keys that begin with `prefix`. */
+  get client(): unknown {
+    return this.#commands;
+  }
+
   /** Connects. Throws an `Error` whose message can be shown as it is. */
   async open(): Promise<void> {
     try {
