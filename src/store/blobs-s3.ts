@@ -2,7 +2,7 @@
 // Always true here: an object under its key is whole and has its media type; parts of what was not finished are taken back, those of a dead process
 // a day later; nothing is deleted but by key. URLs are the store's own, presigned: the bytes do not pass through this process.
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { createWriteStream, existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -14,7 +14,7 @@ import { problemOfPlace } from '../s3/check.ts';
 import { openClient, type S3Connection } from '../s3/client.ts';
 import { problemOf } from '../s3/problems.ts';
 import { abortAbandoned, putObject } from '../s3/put.ts';
-import { digestFile, diskFull, KEY, type Taken, takeStream } from './blobs-local.ts';
+import { digestFile, diskFull, fileChunks, KEY, type Taken, takeStream } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
 
 export interface S3BlobStoreOptions {
@@ -72,7 +72,7 @@ class S3Blobs implements BlobStore, AsyncDisposable {
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin, progress }: PutOptions = {}): Promise<BlobStat> {
     if (typeof source === 'string') {
       const taken = await digestFile(source, signal);
-      return await this.#store(taken, mediaType, () => createReadStream(source, { highWaterMark: READ_BYTES }), { signal, pin, progress });
+      return await this.#store(taken, mediaType, () => fileChunks(source), { signal, pin, progress });
     }
     const { scratch } = this.#options;
     const temporary = join(scratch, randomBytes(12).toString('hex'));
@@ -82,7 +82,7 @@ class S3Blobs implements BlobStore, AsyncDisposable {
       const taken = await takeStream(source, temporary, signal).catch((error: unknown) => {
         throw diskFull(error);
       });
-      return await this.#store(taken, mediaType, () => createReadStream(temporary, { highWaterMark: READ_BYTES }), {
+      return await this.#store(taken, mediaType, () => fileChunks(temporary), {
         signal,
         pin,
         progress,
@@ -235,8 +235,6 @@ class S3Blobs implements BlobStore, AsyncDisposable {
     throw new JobsError('unavailable', 'STORE_UNAVAILABLE', words, { retryAfterSeconds: 5, cause: error });
   }
 }
-
-const READ_BYTES = 1024 * 1024;
 
 function noBlob(key: string): JobsError {
   return new JobsError('not_found', 'NO_RESULT', `there is no blob ${key}`);
