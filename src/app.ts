@@ -270,7 +270,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
-      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+      [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
         `${method.parent.typeName}.${method.name}`,
         [IDEMPOTENCY_HEADER],
       ]),
