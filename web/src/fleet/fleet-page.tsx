@@ -7,11 +7,11 @@ import { bytes, msOf, number, percent, roughly } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon, type IconName } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
-import { AfterAMoment, Bar, Meter, now } from '../parts/small.tsx';
+import { AfterAMoment, Bar, Meter, Note, now } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { jobService, systemService } from '../service/clients.ts';
 import { poll } from '../service/link.ts';
-import { lastHour, slots } from '../service/overview.ts';
+import { lastHour, overviewProblem, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { Throughput } from './throughput.tsx';
 
@@ -64,6 +64,11 @@ export function FleetPage() {
         <h1>{w.fleet}</h1>
         {all && <span class="meta">{w.fleetPage.sub(nodes.size, all.length)}</span>}
       </div>
+      {overviewProblem.value !== undefined && (
+        <Note kind="warn" role="status">
+          {overviewProblem.value}
+        </Note>
+      )}
       {!all || !overview ? (
         <AfterAMoment>
           <section class="panel pad" aria-busy="true" aria-label={w.fleetPage.loading}>
