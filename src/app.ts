@@ -268,6 +268,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
+    hostNames: config.hostNames && new Set(config.hostNames),
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
       [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [

@@ -75,6 +75,8 @@ export interface Config {
   readonly tenants: string | undefined;
   /** Some way to have an identity is configured: there are tenants. */
   readonly identities: boolean;
+  /** Names that callers may use for the service; undefined: any. Only where everybody on this machine may call. */
+  readonly hostNames: readonly string[] | undefined;
   /** Scopes of a caller without a credential; undefined: there has to be one. */
   readonly anonymousScopes: readonly Scope[] | undefined;
   /** Submits of such a caller, by address; undefined: no limit. */
@@ -595,6 +597,7 @@ export function readConfig(
       : undefined,
     tenants: path(v.TENANTS),
     identities,
+    hostNames: identities || v.ALLOW_ANONYMOUS === 'yes' || !isLoopback(v.HOST!) ? undefined : ownNames(v.HOST!, v.PUBLIC_URL),
     anonymousScopes: anonymous,
     anonymousRate: v.ANONYMOUS_SUBMITS,
     limitLoopback: v.LIMIT_LOOPBACK === 'yes',
@@ -698,6 +701,13 @@ function isSafeUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
   const { protocol, hostname } = new URL(text);
   return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')));
+}
+
+/** What a service on loopback is called by those who mean it. */
+function ownNames(host: string, publicUrl: string | undefined): readonly string[] {
+  const names = ['localhost', '127.0.0.1', '[::1]', host.includes(':') ? `[${host}]` : host];
+  if (publicUrl !== undefined) names.push(new URL(publicUrl).hostname);
+  return Object.freeze(names.map((name) => name.toLowerCase()));
 }
 
 function isLoopback(host: string): boolean {
