@@ -26,6 +26,7 @@ const EXPECTED: Readonly<Record<string, readonly [needs: Needs, about?: 'job']>>
   'JobService/SubmitBatch': ['submit'],
   'JobService/GetBatch': ['read'],
   'JobService/WatchBatch': ['read'],
+  'JobService/GetBatchResults': ['read'],
   'JobService/CancelBatch': ['submit'],
   'JobService/Validate': ['submit'],
   'JobService/Get': ['read', 'job'],

@@ -3,6 +3,7 @@ import { after, before } from 'node:test';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
@@ -34,5 +35,6 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 }
 
 describeJobStore('Redis', opened);
+describeBatchStore('Redis', opened);
 describeChains('Redis', opened);
 describeTenantStore('Redis', opened);

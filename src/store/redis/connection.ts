@@ -118,7 +118,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains'];
+const LIBRARIES = ['lib', 'chains', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -136,6 +136,8 @@ const SCRIPTS = [
   'due',
   'forget',
   'owed',
+  'submit_batch',
+  'batches',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */

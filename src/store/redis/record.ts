@@ -4,6 +4,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { batchMove } from '../../jobs/batches.ts';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
 import { dayOf, isSilent, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
 import type { Recent } from '../recent.ts';
@@ -158,11 +159,18 @@ export function encodeCommit(
     `${used.bytes}`,
     `${used.gpuMs}`,
     `${dayOf(nowMs)}`,
+    encodeEffects(before.job, job, nowMs),
     `${fields.length / 2}`,
     ...fields,
   ];
   for (const event of events) args.push(`${event.sequence}`, event.event.case!, toBinary(JobEventSchema, event));
   return args;
+}
+
+/** What a step does beside the job itself. */
+function encodeEffects(before: Job, after: Job, nowMs: number): string {
+  const move = batchMove(before, after);
+  return move ? JSON.stringify({ at: nowMs, batch: move.batchId, done: move.done }) : '';
 }
 
 /** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */

@@ -3,7 +3,7 @@
 -- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is delayed until),
 --       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
 --       bytes and ms of engine time that its tenant has used more, day,
---       number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
+--       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
 -- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
@@ -26,8 +26,8 @@ if blob ~= before then
   if before ~= '' then unrefer(before, place) end
 end
 
-local fields = tonumber(ARGV[16])
-call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 17, 16 + fields * 2))
+local fields = tonumber(ARGV[17])
+call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 18, 17 + fields * 2))
 -- From here on the state says that the job was claimed.
 if was[12] then call('HDEL', key, 'claimed') end
 
@@ -95,12 +95,14 @@ if ARGV[13] ~= '0' or ARGV[14] ~= '0' then
   call('HINCRBY', usage, 'gpu', ARGV[14])
 end
 
-for i = 17 + fields * 2, #ARGV, 3 do
+for i = 18 + fields * 2, #ARGV, 3 do
   call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])
   call('PUBLISH', P .. 'watch:' .. id, ARGV[i] .. ' ' .. ARGV[i + 2])
 end
 if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
 if ARGV[10] == '1' then changed(place) end
+local effects = ARGV[16] ~= '' and cjson.decode(ARGV[16]) or {}
+if effects.batch then batch_moved(effects.batch, was[8], status, effects.done, effects.at) end
 -- The holder is told at once; if this is lost, its next renewal says it.
 if token == '' and lease == 'keep' and was[2] then
   local dot = string.find(was[2], '.', 1, true)

@@ -7,6 +7,7 @@
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
 --   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
 --   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
+--   batches:BATCH  hash: counts by status, done, tenant, grace ...     members:BATCH  its jobs, as JSON     stopping  hash batch -> ms, to be canceled
 --   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
 --   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
@@ -19,7 +20,7 @@ local P = KEYS[1]
 local ARGV = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
-local QUEUED, PROCESSING = '1', '2'
+local QUEUED, PROCESSING, FAILED = '1', '2', '4'
 local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed'}
 
 local function now()
