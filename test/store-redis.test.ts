@@ -4,6 +4,7 @@ import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
+import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
@@ -35,4 +36,5 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 
 describeJobStore('Redis', opened);
 describeChains('Redis', opened);
+describeSharedRuns('Redis', opened);
 describeTenantStore('Redis', opened);

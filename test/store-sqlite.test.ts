@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
+import { describeSharedRuns } from './contract/shared-runs.ts';
 
 const opened: JobStoreFactory = async (settings) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
@@ -25,3 +26,4 @@ const opened: JobStoreFactory = async (settings) => {
 
 describeJobStore('SQLite', opened);
 describeChains('SQLite', opened);
+describeSharedRuns('SQLite', opened);

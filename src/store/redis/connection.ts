@@ -117,7 +117,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains'];
+const LIBRARIES = ['lib', 'chains', 'flights'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -135,6 +135,7 @@ const SCRIPTS = [
   'due',
   'forget',
   'owed',
+  'share',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */

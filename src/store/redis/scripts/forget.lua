@@ -1,8 +1,8 @@
 -- A job that has ended has never been. ARGV: id, idempotency key or '', batch or '', labels... Answers 1, or 0 where it is no such job.
 local id = ARGV[1]
 local key = key_of(id)
-local was = call('HMGET', key, 'tenant', 'place', 'status', 'error', 'blob')
-if not was[1] or not terminal(was[3]) then return 0 end
+local was = call('HMGET', key, 'tenant', 'place', 'status', 'error', 'blob', 'token')
+if not was[1] or not terminal(was[3]) or was[6] then return 0 end
 local tenant, place, reason, blob = was[1], was[2], was[4] or '', was[5] or ''
 call('ZREM', P .. 'jobs:' .. tenant .. ':' .. was[3], place)
 if reason ~= '' then call('ZREM', P .. 'error:' .. reason, place) end
