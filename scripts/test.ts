@@ -3,7 +3,7 @@
 // so that nothing falls out silently. Words choose the suites whose names contain one of them. `--list` writes the list anew.
 // `npm run test:engine` is `--engine`: the suites with the real FaceFusion alone, and all of them, on one checkout or two.
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run as runNodeTests } from 'node:test';
@@ -132,6 +132,7 @@ const CHECKS: readonly Check[] = [
     },
   },
   { name: 'buf-lint', run: bufLint },
+  { name: 'buf-breaking', run: bufBreaking },
   byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.', '../clients/python'], join(ROOT, 'worker')),
   byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.', '../clients/python'], join(ROOT, 'worker')),
 ];
@@ -141,31 +142,53 @@ const CHECKS: readonly Check[] = [
  * are the sources' is the check `generated-code`.
  */
 async function bufLint(): Promise<string | undefined> {
+  return withFolder(tmpdir(), async (folder) => {
+    const image = await writeImage(join(ROOT, 'gen'), join(folder, 'image.binpb'));
+    const { code, output } = await command(bin('buf')(), ['lint', image, '--config', 'buf.yaml', ...OUR_PATHS]);
+    return code === 0 ? undefined : output.trim();
+  });
+}
+
+/** The contract only grows: it is held against that of the last tagged release. Before the first one there is nothing to break. */
+async function bufBreaking(): Promise<string | undefined> {
+  const tag = (await command('git', ['describe', '--tags', '--abbrev=0', '--match', 'v*'])).output.trim();
+  if (!/^v\d/.test(tag)) return undefined;
+  // In the repository, so that what the release's code imports is found.
+  return withFolder(join(ROOT, '.cache'), async (folder) => {
+    const archive = join(folder, 'gen.tar');
+    const packed = await command('git', ['archive', '--output', archive, tag, 'gen']);
+    const unpacked = packed.code === 0 ? await command('tar', ['-xf', archive, '-C', folder]) : packed;
+    if (unpacked.code !== 0) return unpacked.output.trim();
+    const before = await writeImage(join(folder, 'gen'), join(folder, 'before.binpb'));
+    const now = await writeImage(join(ROOT, 'gen'), join(folder, 'now.binpb'));
+    const { code, output } = await command(bin('buf')(), ['breaking', now, '--against', before, '--config', 'buf.yaml', ...OUR_PATHS]);
+    return code === 0 ? undefined : `the contract breaks callers of ${tag}:\n${output.trim()}`;
+  });
+}
+
+const OUR_PATHS = ['--path', 'facefusion', '--path', 'restbridge'];
+
+/** The descriptors of the contract that a `gen` folder carries, and of all that they import, as one image. */
+async function writeImage(gen: string, image: string): Promise<string> {
   const files = new Map<string, FileDescriptorProto>();
   const add = (file: DescFile) => {
     if (files.has(file.proto.name)) return;
     file.dependencies.forEach(add);
     files.set(file.proto.name, file.proto);
   };
-  for (const path of globSync('gen/{facefusion,restbridge}/**/*_pb.js', { cwd: ROOT })) {
-    const module = (await import(join(ROOT, path))) as Record<string, unknown>;
+  for (const path of globSync('{facefusion,restbridge}/**/*_pb.js', { cwd: gen })) {
+    const module = (await import(join(gen, path))) as Record<string, unknown>;
     for (const [name, value] of Object.entries(module)) if (name.startsWith('file_')) add(value as DescFile);
   }
-  const folder = mkdtempSync(join(tmpdir(), 'lint-'));
+  writeFileSync(image, toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
+  return image;
+}
+
+async function withFolder<T>(parent: string, work: (folder: string) => Promise<T>): Promise<T> {
+  mkdirSync(parent, { recursive: true });
+  const folder = mkdtempSync(join(parent, 'contract-'));
   try {
-    const image = join(folder, 'image.binpb');
-    writeFileSync(image, toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
-    const { code, output } = await command(bin('buf')(), [
-      'lint',
-      image,
-      '--config',
-      'buf.yaml',
-      '--path',
-      'facefusion',
-      '--path',
-      'restbridge',
-    ]);
-    return code === 0 ? undefined : output.trim();
+    return await work(folder);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

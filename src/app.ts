@@ -1,5 +1,6 @@
 // Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, workers, metrics, the port.
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
+import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
@@ -13,7 +14,8 @@ import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js'
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
-import { type Access, loadPolicies, openAccess } from './access/access.ts';
+import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
+import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
@@ -26,6 +28,7 @@ import { JobsError } from './jobs/errors.ts';
 import { fingerprintOf, type RunFacts } from './jobs/fingerprint.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
+import type { KeyAdmin } from './jobs/keys.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { FreeSpace } from './media/free-space.ts';
@@ -33,14 +36,14 @@ import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.
 import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
-import { openLocalUploadBytes } from './media/upload-files.ts';
+import { openLocalUploadBytes, type UploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
-import { assertMay, authorize } from './rpc/authorize.ts';
+import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
 import { openConsole } from './rpc/console.ts';
-import type { Report } from './rpc/errors.ts';
+import { type Report, toConnectError } from './rpc/errors.ts';
 import { eventLine } from './rpc/event-text.ts';
 import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
@@ -109,14 +112,33 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
   }
 }
 
+/** The keys of a service that is not running, or whose job store may be shared. The error of one that is in use is a sentence. */
+export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
+  const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
+  await mkdir(config.dataDir, { recursive: true });
+  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
+  const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
+  opened.last('keys', keyring);
+  return {
+    create: (wanted) => keyring.create(wanted),
+    list: (tenant) => keyring.list(tenant),
+    revoke: (id) => keyring.revoke(id),
+    rotate: (id, times) => keyring.rotate(id, times),
+    [Symbol.asyncDispose]: () => opened.close(),
+  };
+}
+
+export { verifyAudit } from './access/audit-chain.ts';
+
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
   const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
-  const { store, nodes } = await openStore(config, policies, log, opened);
-  const access = opened.last('access', await accessOf(config, surroundings, log, store, policies));
+  const { store, nodes, counters } = await openStore(config, policies, log, opened);
+  const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, opened);
   const room = new FreeSpace({ dir: config.dataDir, minFreeBytes: config.minFreeBytes });
@@ -135,7 +157,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'uploads',
     await openUploads({
       records: store.uploads,
-      bytes: await openLocalUploadBytes({ dir: join(config.dataDir, 'uploads'), minFreeBytes: config.minFreeBytes }),
+      bytes: await openUploadBytes(config),
       maxBytes: config.maxUploadBytes,
       limits: { maxUploads: config.maxUploads, maxBytes: config.uploadQuotaBytes, ttlMs: config.uploadTtlMs },
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
@@ -228,7 +250,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     config.console && config.role !== 'worker'
       ? await openConsole({
           dir: join(surroundings.root, 'web', 'dist'),
-          mediaOrigins: config.publicUrl ? [new URL(config.publicUrl).origin] : [],
+          mediaOrigins: await resultOrigins(config, blobs),
         })
       : undefined;
   const server = await createServer({
@@ -249,7 +271,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     corsOrigins: config.corsOrigins,
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
-      [JobService.method.submit, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
+      [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
         `${method.parent.typeName}.${method.name}`,
         [IDEMPOTENCY_HEADER],
       ]),
@@ -280,9 +302,12 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
-      const common = { tenantOf: uploaderOf(guard, callerOf), report: reportOf(log) };
-      registerMultipartUploads(app, { uploads, path: '/api/v1/uploads', ...common });
-      registerTus(app, { uploads, path: '/api/v1/tus', ...common });
+      const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
+      void app.register(async (ways) => {
+        noteRoutes(ways, guard, callerOf);
+        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
+        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+      });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
       else app.get('/', (_request, reply) => reply.redirect('docs'));
@@ -358,8 +383,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'the service listens',
   );
   void scheduler?.ready.then(() => {
-    const { name, version } = fleet.engine();
-    log.info({ engine: name, version }, `the engine ${name} ${version} is warm`);
+    const warm = fleet.localEngine();
+    if (warm) log.info({ engine: warm.name, version: warm.version }, `the engine ${warm.name} ${warm.version} is warm`);
   });
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
@@ -495,10 +520,14 @@ async function openStore(
   policies: Policies,
   log: Logger,
   opened: Closing,
-): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined }> {
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
   const shares = sharesOf(policies);
   if (config.storeRedis === undefined) {
-    return { store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })), nodes: undefined };
+    return {
+      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })),
+      nodes: undefined,
+      counters: undefined,
+    };
   }
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
   const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
@@ -506,7 +535,7 @@ async function openStore(
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
     log.warn({ blobs: config.blobsPath }, words);
   }
-  return { store, nodes: store.nodes };
+  return { store, nodes: store.nodes, counters: store.counters };
 }
 
 /** The store of results, and the routes that its URLs lead to, where they lead to this service. */
@@ -530,6 +559,13 @@ async function openBlobs(
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
 }
 
+/** Where the bytes of uploads lie: where results do, so that every process of a fleet has them. */
+async function openUploadBytes({ blobsS3, s3, dataDir, minFreeBytes }: Config): Promise<UploadBytes> {
+  if (blobsS3 === undefined) return await openLocalUploadBytes({ dir: join(dataDir, 'uploads'), minFreeBytes });
+  const { openS3UploadBytes } = await import('./media/upload-s3.ts');
+  return openS3UploadBytes({ connection: s3, bucket: blobsS3.bucket, prefix: `${blobsS3.key}uploads/` });
+}
+
 /** What the job store has to know of tenants. */
 function sharesOf({ tenant, tenants }: Policies) {
   return {
@@ -538,9 +574,16 @@ function sharesOf({ tenant, tenants }: Policies) {
   };
 }
 
-async function accessOf(config: Config, { version }: Surroundings, log: Logger, store: JobStore, policies: Policies): Promise<Access> {
+async function accessOf(
+  config: Config,
+  { version }: Surroundings,
+  log: Logger,
+  { store, counters }: { readonly store: JobStore; readonly counters: AccessOptions['counters'] },
+  policies: Policies,
+): Promise<Access> {
   return await openAccess({
     keyStore: store.keys,
+    counters,
     apiKeys: config.apiKeys,
     tokens: config.jwt,
     certificates: config.tlsClientCa !== undefined,
@@ -568,18 +611,33 @@ async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureCo
 }
 
 /** Of the ways to upload that are no rpc: whose the upload is. */
-function uploaderOf(guard: Guard, callerOf: (request: FastifyRequest) => Caller): (request: FastifyRequest) => string {
+function uploaderOf(
+  guard: Guard,
+  callerOf: (request: FastifyRequest) => Caller | undefined,
+  report: Report,
+): (request: FastifyRequest) => string {
   const rule = guard.ruleOf(UploadService.method.upload);
   return (request) => {
-    const caller = callerOf(request);
-    assertMay(caller, rule);
-    return caller.identity.tenant;
+    try {
+      const caller = mustKnow(callerOf(request));
+      assertMay(caller, rule);
+      return caller.identity.tenant;
+    } catch (error) {
+      throw toConnectError(error, report);
+    }
   };
 }
 
 /** What lies behind an error that its caller sees in other words. */
 function reportOf(log: Logger): Report {
   return (err, reference) => log.error({ err, reference }, reference === undefined ? 'a call could not be served' : 'internal error');
+}
+
+/** Where pages fetch results from besides the service itself, which their policy has to allow: told by a URL as it is signed for callers. */
+async function resultOrigins({ publicUrl }: Config, blobs: Pick<BlobStore, 'signedUrl'>): Promise<string[]> {
+  const key = createHash('sha256').digest('hex');
+  const signed = await blobs.signedUrl(key, { expiresMs: Date.now() + 60_000, filename: 'x', mediaType: 'image/png' });
+  return [publicUrl, signed].filter((url) => url !== undefined && URL.canParse(url)).map((url) => new URL(url!).origin);
 }
 
 function countBy(names: readonly string[]): Map<string, number> {

@@ -1,5 +1,6 @@
 // What the workers run: from the configuration to a program, its arguments and its variables, slot by slot. Always true here: a worker is given what
 // its engine needs and nothing else of the service's environment; every path that it is given is absolute.
+import { readdir } from 'node:fs/promises';
 import { delimiter, join, resolve } from 'node:path';
 import type { Config } from './config.ts';
 import type { FacefusionConfig } from './config-facefusion.ts';
@@ -29,6 +30,9 @@ const SYSTEM_VARIABLES = [
   'ROCM_PATH',
 ];
 
+/** Below the data folder. */
+const OPEN_TO_WORKERS = ['worker-home', 'engines'];
+
 export interface ProcessSurroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly root: string;
@@ -46,7 +50,7 @@ export async function engineProcesses(config: Config, { env, root, workRoot, gpu
       : await isolate(config.workerUser, {
           reachable: [workRoot, join(root, 'worker'), ...(facefusion ? [facefusion.home] : [])],
           home: join(config.dataDir, 'worker-home'),
-          closed: [config.storePath, config.blobsPath, join(config.dataDir, 'uploads'), join(config.dataDir, 'downloads')],
+          closed: [config.storePath, config.blobsPath, config.inputRoot, ...(await closedIn(config.dataDir, workRoot))],
         });
   return {
     worker: {
@@ -73,6 +77,12 @@ export async function engineProcesses(config: Config, { env, root, workRoot, gpu
   };
 }
 
+/** Everything in the data folder that is not for the workers, whatever part of the service has put it there. */
+async function closedIn(dataDir: string, workRoot: string): Promise<string[]> {
+  const open = new Set([workRoot, ...OPEN_TO_WORKERS.map((name) => join(dataDir, name))]);
+  return (await readdir(dataDir)).map((name) => join(dataDir, name)).filter((path) => !open.has(path));
+}
+
 /** Which GPU each slot has. Those that are listed are given in turn; with `auto` each has a slot, and a machine without any has one. */
 function gpuOfSlots({ slots, gpus: listed }: Config, found: readonly number[]): (number | undefined)[] {
   const gpus = listed.length > 0 ? listed : slots === 'auto' ? found : [];
@@ -81,9 +91,10 @@ function gpuOfSlots({ slots, gpus: listed }: Config, found: readonly number[]): 
 }
 
 /** Python with the packages of the examination of media, and of the engine where that is not FaceFusion. */
-export function probePython({ python }: Config): string {
-  if (python === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
-  return python;
+export function probePython({ python, facefusion }: Config): string {
+  const found = python ?? facefusion?.python;
+  if (found === undefined) throw new Error('no Python for the workers; `ffjobs serve` prepares one, or set FFJOBS_PYTHON');
+  return found;
 }
 
 function pythonOf(config: Config): string {

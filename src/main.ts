@@ -71,5 +71,9 @@ const code = await runCommandLine(process.argv.slice(2), {
   // Loaded when needed: the commands that only talk to a service start without it.
   startApp: async (config) =>
     (await import('./app.ts')).startApp(config, { env: process.env, root, version, terminal: Boolean(process.stdout.isTTY) }),
+  access: {
+    openKeys: async (config) => (await import('./app.ts')).openKeys(config),
+    verifyAudit: async (path, noted) => (await import('./app.ts')).verifyAudit(path, noted),
+  },
 });
 process.stdout.write('', () => process.exit(code));

@@ -1,9 +1,9 @@
 // What every caller is promised, with the jobs in Redis: one process that is all, and a replica of the API whose jobs run on another node.
 import { after, before, describe, test } from 'node:test';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { type Client, grpcClient, restClient } from './api/clients.ts';
 import { SCENARIOS } from './api/scenarios.ts';
 import { type Service, startService } from './api/service.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 let redis: RedisServer;
 before(async () => {

@@ -52,7 +52,7 @@ describe('workers as another user', { skip }, () => {
       writeFileSync(kept, 'download');
       const workRoot = join(folder, 'work');
       const isolation = await isolate(OTHER, { reachable: [workRoot], home: join(folder, 'home'), closed: [secret, join(folder, 'none')] });
-      assert.equal(statSync(secret).mode & 0o077, 0);
+      assert.equal(statSync(secret).mode & 0o007, 0);
       const uid = uidOf(OTHER);
       assert.deepEqual(isolation.owner.uid, uid);
       let seen = '';

@@ -405,8 +405,8 @@ describe('a page of another origin', () => {
   });
 });
 
-test('the address itself leads to the documentation, whose example is a job', async () => {
-  await using service = await startService();
+test('without the console the address itself leads to the documentation, whose example is a job', async () => {
+  await using service = await startService({ CONSOLE: 'off' });
   const page = await fetch(service.baseUrl);
   assert.equal(new URL(page.url).pathname, '/docs');
   const document = (await (await fetch(new URL('/api/v1/openapi.json', service.baseUrl))).json()) as {

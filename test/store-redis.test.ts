@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { after, before } from 'node:test';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 let server: RedisServer;
 before(async () => {
@@ -35,6 +36,7 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 }
 
 describeJobStore('Redis', opened);
+describeBatchStore('Redis', opened);
 describeChains('Redis', opened);
 describeSharedRuns('Redis', opened);
 describeTenantStore('Redis', opened);

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
+import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
@@ -25,5 +26,6 @@ const opened: JobStoreFactory = async (settings) => {
 };
 
 describeJobStore('SQLite', opened);
+describeBatchStore('SQLite', opened);
 describeChains('SQLite', opened);
 describeSharedRuns('SQLite', opened);

@@ -3,11 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before } from 'node:test';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeUploadRecords } from './contract/upload-records.ts';
-import { type RedisServer, startRedis } from './fixtures/redis/server.ts';
 
 let redis: RedisServer;
 before(async () => {

@@ -2,12 +2,12 @@
 // form made of what the engine says, and the result beside its input.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Page } from 'playwright-core';
 import { ROOT } from './api/service.ts';
-import { holds, webTest } from './web/browser.ts';
+import { holds, submit, webTest } from './web/browser.ts';
 
 const CLASSICAL = { ENGINE: 'classical', ENGINE_PATH: '' };
 const FACE = join(ROOT, 'samples', 'eileen_collins.jpg');
@@ -200,4 +200,32 @@ webTest('the code that the form shows does what the form would do', CLASSICAL, a
     const { parameters, labels, previews } = request as { parameters: object; labels: object; previews: boolean };
     assert.deepEqual([parameters, labels, previews], [{ face_swapper_weight: 0.65 }, { who: "it's me", name: 'grace_hopper.jpg' }, true]);
   }
+});
+
+webTest('a video is swapped, and compared with its input in step', CLASSICAL, async ({ service, open }) => {
+  await promisify(execFile)(service.config.python!, ['-m', 'facefusion_worker.samples', service.inputDir], {
+    env: { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' },
+  });
+  await copyFile(FACE, join(service.inputDir, 'face.jpg'));
+  const id = await submit(service, {
+    target_image: undefined,
+    target_video: 'clip.mp4',
+    parameters: { trim_frame_start: 20, trim_frame_end: 50 },
+  });
+  const page = await open(`/jobs/${id}`);
+  await page.locator('.chip.succeeded').waitFor({ timeout: 90_000 });
+  await page.locator('.stage video').nth(1).waitFor();
+  const times = 'Array.from(document.querySelectorAll(".stage video"), (video) => video.seeking ? -1 : video.currentTime)';
+  await holds(page, 'Array.from(document.querySelectorAll(".stage video")).every((video) => video.readyState >= 2)');
+  const next = page.getByRole('button', { name: 'One frame on' });
+  for (const frame of [2, 3, 4]) {
+    await next.click();
+    await page.locator('.player', { hasText: `frame ${frame} of 30` }).waitFor();
+    await holds(
+      page,
+      `((times) => Math.floor(times[0] * 25) === ${20 + frame - 1} && Math.floor(times[1] * 25) === ${frame - 1})(${times})`,
+    );
+  }
+  await page.getByRole('button', { name: 'One frame back' }).click();
+  await page.locator('.player', { hasText: 'frame 3 of 30' }).waitFor();
 });

@@ -2,6 +2,7 @@
 // Usage: bare.ts in URL FILE | hash FILE | out FILE URL | get URL... | serve FILE (says its port)
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { createServer, get, type IncomingMessage, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Transform } from 'node:stream';
@@ -36,6 +37,10 @@ switch (mode) {
     const hash = createHash('sha256');
     for await (const chunk of createReadStream(first)) hash.update(chunk as Buffer);
     hash.digest('hex');
+    // As the store does before it says that it has it.
+    const file = await open(first, 'r+');
+    await file.sync();
+    await file.close();
     break;
   }
   case 'out': {

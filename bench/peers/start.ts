@@ -115,3 +115,24 @@ async function environment(name: string): Promise<{ bin: string; env: NodeJS.Pro
   }
   return { bin, env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` } };
 }
+
+/** Where BullMQ and its client are installed; once. */
+export async function bullmqHome(): Promise<string> {
+  const manifest = readFileSync(join(HERE, 'bullmq', 'package.json'));
+  const home = join(HERE, '..', '..', '.cache', 'bench-peers', 'bullmq');
+  const stamp = join(home, 'installed.sha256');
+  const digest = createHash('sha256').update(manifest).digest('hex');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === digest) return home;
+  process.stderr.write('installing the peer bullmq (once)\n');
+  rmSync(home, { recursive: true, force: true });
+  mkdirSync(home, { recursive: true });
+  writeFileSync(join(home, 'package.json'), manifest);
+  try {
+    await run('npm', ['install', '--no-package-lock', '--no-audit', '--no-fund'], { cwd: home });
+  } catch (error) {
+    const words = String((error as { stderr?: string }).stderr || (error as Error).message).trim();
+    throw new CannotRun(`the peer bullmq could not be installed: ${words.split('\n').at(-1)}`);
+  }
+  writeFileSync(stamp, digest);
+  return home;
+}

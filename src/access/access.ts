@@ -1,6 +1,6 @@
 // Puts the parts of this folder together as they are configured, and takes them down again: the guard of the port, the keys, the audit log.
 import { readFile } from 'node:fs/promises';
-import { type RateLimiterAbstract, RateLimiterMemory } from 'rate-limiter-flexible';
+import { type RateLimiterAbstract, RateLimiterMemory, RateLimiterRedis } from 'rate-limiter-flexible';
 import type { Scope } from '../jobs/caller.ts';
 import type { Guard } from '../jobs/guard.ts';
 import type { KeyAdmin, KeyStore } from '../jobs/keys.ts';
@@ -42,8 +42,8 @@ export interface AccessOptions {
   readonly proxies: readonly string[];
   /** Undefined: no audit log. */
   readonly audit: { readonly to: string | ((text: string) => void); readonly maxBytes: number } | undefined;
-  /** Counts submits; default: in this process. */
-  readonly limiter?: (name: string, rate: Rate) => RateLimiterAbstract;
+  /** An `ioredis` client and what keys begin with there, where nodes share the counts of submits; default: each process has its own. */
+  readonly counters?: { readonly client: unknown; readonly prefix: string } | undefined;
   readonly version: string;
   /** Told, in words, of what went wrong and was gone on from. */
   readonly onProblem: (error: unknown, what: string) => void;
@@ -97,7 +97,7 @@ export async function openAccess(options: AccessOptions): Promise<Access> {
     identities,
     lifetimes,
     rates: new Rates({
-      limiter: options.limiter ?? ((name, { points, seconds }) => new RateLimiterMemory({ keyPrefix: name, points, duration: seconds })),
+      limiter: limiterOf(options.counters),
       anonymous: options.anonymousRate,
       countLocal: options.countLocal,
       policies,
@@ -116,6 +116,15 @@ export async function openAccess(options: AccessOptions): Promise<Access> {
       await guard.note({ action: 'service.stopped', outcome: 'ok' });
       await audit?.[Symbol.asyncDispose]();
     },
+  };
+}
+
+/** A counter of each rate. One that Redis does not answer says so at once: a limit is not worth a call that hangs. */
+export function limiterOf(counters: AccessOptions['counters']): (name: string, rate: Rate) => RateLimiterAbstract {
+  return (name, { points, seconds }) => {
+    if (!counters) return new RateLimiterMemory({ keyPrefix: name, points, duration: seconds });
+    const keyPrefix = `${counters.prefix}${name}`;
+    return new RateLimiterRedis({ storeClient: counters.client, keyPrefix, points, duration: seconds, rejectIfRedisNotReady: true });
   };
 }
 

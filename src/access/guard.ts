@@ -1,5 +1,5 @@
-// Identities, rules, rates and the audit log as one guard of the port. Always true: what it is asked about a call it answers by its parts alone; it
-// owns their ends.
+// Identities, rules, rates and the audit log as one guard of the port. Always true: what it is asked about a call it answers by its parts alone, and
+// refusals fill no disk: a caller who is refused without end gets thirty lines a minute, then a count.
 import type { DescMethod } from '@bufbuild/protobuf';
 import type { Caller, Identity } from '../jobs/caller.ts';
 import type { JobsError } from '../jobs/errors.ts';

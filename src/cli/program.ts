@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import type { Backoff } from '../client/watch.ts';
 import { ConfigError } from '../config.ts';
+import { type AccessTools, addAccessCommands } from './local/access.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
 import { SetupProblem } from './local/python.ts';
@@ -18,6 +19,7 @@ export interface Surroundings {
   readonly root: string;
   readonly version: string;
   readonly startApp: StartApp;
+  readonly access: AccessTools;
   readonly backoff?: Backoff;
 }
 
@@ -53,7 +55,9 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .description('look at what the service needs on this machine, and say what to mend')
     .action(async () => finish(await doctor(surroundings, program.opts())));
   addEngineCommands(program, { ...surroundings, finish });
-  addRemoteCommands(program, { terminal, finish, backoff: surroundings.backoff });
+  const token = env.FFJOBS_TOKEN || undefined;
+  addAccessCommands(program, { ...surroundings, token, finish });
+  addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });
 
   try {
     await program.parseAsync(args, { from: 'user' });

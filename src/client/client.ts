@@ -2,6 +2,7 @@
 // knows the contract and nothing else of this repository; what differs between Node and browsers (transport, upload) comes in.
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Client, Code, ConnectError, createClient, type Transport } from '@connectrpc/connect';
+import { AccessService } from '../../gen/facefusion/jobs/v1/access_service_pb.js';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, type JobRequestSchema, JobStatus, type MediaResult } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
@@ -63,12 +64,13 @@ export interface JobsClientOptions<Source> {
   readonly close?: () => void;
 }
 
-/** Every rpc is in `jobs`, `process`, `system` and `uploads` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
+/** Every rpc is in `jobs`, `process`, `system`, `uploads` and `access` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
 export class JobsClient<Source> implements Disposable {
   readonly jobs: Client<typeof JobService>;
   readonly process: Client<typeof ProcessService>;
   readonly system: Client<typeof SystemService>;
   readonly uploads: Client<typeof UploadService>;
+  readonly access: Client<typeof AccessService>;
   /** Where the service is. */
   readonly url: string;
   readonly #options: JobsClientOptions<Source>;
@@ -80,6 +82,7 @@ export class JobsClient<Source> implements Disposable {
     this.process = createClient(ProcessService, options.transport);
     this.system = createClient(SystemService, options.transport);
     this.uploads = createClient(UploadService, options.transport);
+    this.access = createClient(AccessService, options.transport);
   }
 
   /** Accepted jobs are not lost, and one request is one job: it is given an idempotency key, so that it can be sent again safely. */

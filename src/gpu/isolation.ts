@@ -29,9 +29,11 @@ export async function isolate(user: string, { reachable, home, closed }: Surroun
   const owner = await ownerOf(user);
   const own = process.getuid?.();
   if (own !== 0 && own !== owner.uid) throw unfit(`FFJOBS_WORKER_USER is '${user}', and only root may run workers as another user`);
+  // What is made later too.
+  process.umask(process.umask() | 0o007);
   for (const path of closed) {
     // SQLite's own files lie beside the database.
-    for (const one of [path, `${path}-wal`, `${path}-shm`]) await closeToOthers(one);
+    for (const one of [path, `${path}-wal`, `${path}-shm`]) await closeTo(owner, one);
   }
   const [workRoot] = reachable;
   await mkdir(workRoot!, { recursive: true });
@@ -66,9 +68,9 @@ async function groupOf(name: string): Promise<number> {
   return Number(stdout.split(':')[2]);
 }
 
-async function closeToOthers(path: string): Promise<void> {
+async function closeTo(owner: Owner, path: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
-  if (found) await chmod(path, found.mode & 0o700);
+  if (found) await chmod(path, found.mode & (found.gid === owner.gid ? 0o700 : 0o770));
 }
 
 /** Whether a user may enter a folder, as its mode says; a list of further rights (ACL) is not looked at. */

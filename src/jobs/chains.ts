@@ -1,8 +1,8 @@
 // `job://ID`: a job that takes another one's result as its input. Always true: a job waits for each job that it names until that has ended, holds a
 // reference of its own to the bytes from then on, and fails with one reason when there will be none. Pure, and the one definition for every store.
-import { JobsError, type Violation } from './errors.ts';
-import { type Failure, isTerminal, type Job, type JobRequest, JobStatus } from './job.ts';
-import type { JobId } from './ports.ts';
+import { fieldInItem, JobsError, type Violation } from './errors.ts';
+import { type Failure, isTerminal, type Job, type JobRequest, JobStatus, newJob } from './job.ts';
+import type { JobId, NewBatch } from './ports.ts';
 
 const SCHEME = 'job://';
 const ID = /^job_\d{8}_[a-z2-7]{12}$/;
@@ -63,6 +63,18 @@ export function noSuchJob(id: string): string {
 /** Refuses a request for the jobs that it names. `find` gives a job of any tenant. */
 export function checkInputJobs(request: JobRequest, tenant: string, find: (id: JobId) => Job | undefined): void {
   const violations = inputJobsOf(request).flatMap((input) => inputJobProblem(input, find(input.jobId), tenant) ?? []);
+  if (violations.length > 0) throw JobsError.invalid(violations);
+}
+
+/** The same of all jobs of a batch, whose results they may take of one another. `find`: of the jobs that are there. */
+export function checkBatchInputs({ jobs, tenant }: NewBatch, find: (id: JobId) => Job | undefined): void {
+  const siblings = new Map(jobs.map(({ jobId, request }) => [jobId, newJob(jobId, request, 0, { tenant })]));
+  const violations = jobs.flatMap(({ request }, i) =>
+    inputJobsOf(request).flatMap((input) => {
+      const problem = inputJobProblem(input, siblings.get(input.jobId) ?? find(input.jobId), tenant);
+      return problem ? [{ ...problem, field: fieldInItem(i, problem.field) }] : [];
+    }),
+  );
   if (violations.length > 0) throw JobsError.invalid(violations);
 }
 

@@ -29,6 +29,7 @@ export type ErrorReason =
   | 'KEY_ENDED'
   | 'AUDIT_UNAVAILABLE'
   | 'JOB_NOT_FOUND'
+  | 'BATCH_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'
@@ -47,6 +48,7 @@ export type ErrorReason =
   | 'UPLOAD_TOO_LARGE'
   | 'UPLOAD_CORRUPT'
   | 'UPLOAD_CONFLICT'
+  | 'UPLOAD_TOO_MANY_PIECES'
   | 'RESULT_NOT_A_FILE'
   | 'STORE_UNAVAILABLE'
   | 'STORAGE_FULL'
@@ -107,6 +109,21 @@ export class JobsError extends Error {
   static jobNotFound(id: string): JobsError {
     return new JobsError('not_found', 'JOB_NOT_FOUND', `there is no job '${id}'`, { metadata: { job_id: id } });
   }
+}
+
+/** Has a refusal say which job of a batch it is about. */
+export function inItem<T>(index: number, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof JobsError) || error.violations.length === 0) throw error;
+    throw JobsError.invalid(error.violations.map((one) => ({ ...one, field: fieldInItem(index, one.field) })));
+  }
+}
+
+/** Path in a batch of what is `field` in the request of one of its jobs. */
+export function fieldInItem(index: number, field: string): string {
+  return field === '' ? `jobs[${index}].job` : `jobs[${index}].job.${field}`;
 }
 
 /** Reasons that the service itself gives to a failed job; engines bring their own, in the same form. */

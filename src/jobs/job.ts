@@ -110,7 +110,13 @@ export function newJob(
   jobId: string,
   request: JobRequest,
   nowMs: number,
-  facts: { tenant: string; warnings?: readonly string[]; submittedBy?: string; wait?: WaitReason },
+  facts: {
+    tenant: string;
+    batchId?: string | undefined;
+    warnings?: readonly string[];
+    submittedBy?: string;
+    wait?: WaitReason;
+  },
 ): Job {
   const now = timestampFromMs(nowMs);
   return create(JobSchema, {
@@ -123,6 +129,7 @@ export function newJob(
     warnings: [...(facts.warnings ?? [])],
     submittedBy: facts.submittedBy,
     tenant: facts.tenant,
+    batchId: facts.batchId,
     request,
   });
 }

@@ -5,6 +5,7 @@ import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
+import type { Batch } from './batches.ts';
 import type { Fingerprint } from './fingerprint.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
@@ -16,6 +17,8 @@ export type Sequence = number;
 export interface NewJob {
   readonly jobId: JobId;
   readonly tenant: string;
+  /** The batch that it is submitted with. */
+  readonly batchId?: string;
   readonly request: JobRequest;
   /** SHA-256 of what the caller asked for, in a canonical form: tells a repeated submit from another one under the same key. */
   readonly requestDigest: string;
@@ -58,6 +61,28 @@ export interface Usage {
 
 export interface Submitted {
   readonly job: Job;
+  /** False: the key was known. */
+  readonly created: boolean;
+}
+
+export interface NewBatch {
+  readonly batchId: string;
+  readonly tenant: string;
+  /** As they were asked for, each with `batchId`. None has an idempotency key. */
+  readonly jobs: readonly NewJob[];
+  /** Their places in the order in which they come in: each after those whose results it takes. */
+  readonly order: readonly number[];
+  /** Of each job; empty where it has none. */
+  readonly refs: readonly string[];
+  readonly idempotencyKey: string | undefined;
+  /** As `NewJob.requestDigest`, of the whole batch. */
+  readonly requestDigest: string;
+  /** A failed job cancels the rest; running ones have so many milliseconds to stop. Undefined: it does not. */
+  readonly stopGraceMs: number | undefined;
+}
+
+export interface SubmittedBatch {
+  readonly batch: Batch;
   /** False: the key was known. */
   readonly created: boolean;
 }
@@ -262,6 +287,16 @@ export interface JobStore extends AsyncDisposable {
   expire(limits: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired>;
   /** The next job in order, as soon as there is one; undefined when `signal` aborts first. */
   claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined>;
+  /** All of its jobs in one step, or none: idempotency first, then quota for all, then each as `submit` has it. Durable when it answers. */
+  submitBatch(batch: NewBatch, limits: Limits): Promise<SubmittedBatch>;
+  /** As `submitted`, of a batch. */
+  submittedBatch(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Batch | undefined>;
+  /** How far its jobs are, kept with their steps; there as long as one of its jobs is. */
+  batch(id: string): Promise<Batch | undefined>;
+  /** As `cancel`, of each of its jobs that has not ended. Durable before the first of them is touched; over a restart it goes on. Unknown: undefined. */
+  cancelBatch(id: string, graceMs: number): Promise<Batch | undefined>;
+  /** As `watchJobs`, of its jobs; ends when the batch has finished and all is told. */
+  watchBatch(id: string, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   /**
    * A job's events. `after` undefined: a snapshot at N, then N+1 and on. Set: what follows it, or a snapshot marked `reset` where that cannot be
    * had. Ends after the terminal event, or when `signal` aborts. Every watcher is given the same immutable event objects. Unknown job: throws.

@@ -185,8 +185,9 @@ export function isSilent({ type }: Change): boolean {
 }
 
 /** Refusals that every store gives in the same words. */
-export function quotaExceeded(queued: number, limit: number): JobsError {
-  return new JobsError('exhausted', 'QUOTA_EXCEEDED', `${queued} jobs are queued, and ${limit} may be: wait for some to start`, {
+export function quotaExceeded(queued: number, limit: number, more = 1): JobsError {
+  const what = more > 1 ? `, and with these ${more} they would be more than the ${limit} that may be` : `, and ${limit} may be`;
+  return new JobsError('exhausted', 'QUOTA_EXCEEDED', `${queued} jobs are queued${what}: wait for some to start`, {
     retryAfterSeconds: 5,
     metadata: { limit: String(limit) },
   });

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { clone, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type SubmitBatchRequest, SubmitBatchRequestSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import { resolveParameters, type TargetKind } from '../jobs/parameters.ts';
@@ -122,12 +123,23 @@ function format(request: JobRequest, target: TargetKind, engine: Engine): Violat
   return [{ field: 'output_format', reason: 'NOT_A_CHOICE', description }];
 }
 
-/** SHA-256 of a request without its idempotency key, over its ProtoJSON with sorted names: equal for equal requests in whatever order. */
+/** SHA-256 of a request without its idempotency key: equal for equal requests in whatever order their names are. */
 export function requestDigest(request: JobRequest): string {
   const bare = clone(JobRequestSchema, request);
   bare.idempotencyKey = undefined;
+  return digestOf(toJson(JobRequestSchema, bare));
+}
+
+/** The same of a batch; never that of a job. */
+export function batchDigest(request: SubmitBatchRequest): string {
+  const bare = clone(SubmitBatchRequestSchema, request);
+  bare.idempotencyKey = undefined;
+  return digestOf({ batch: toJson(SubmitBatchRequestSchema, bare) });
+}
+
+function digestOf(request: JsonValue): string {
   return createHash('sha256')
-    .update(JSON.stringify(sorted(toJson(JobRequestSchema, bare))))
+    .update(JSON.stringify(sorted(request)))
     .digest('hex');
 }
 

@@ -1,6 +1,7 @@
 // Who may make a call, before it runs, and what is noted of it after. Always true: a call whose caller was not found out when it came in is not
 // served, unless its method is for everybody; a stream ends with the credential that opened it; what is audited is noted before it is answered.
 import { Code, ConnectError, type HandlerContext, type Interceptor, type StreamResponse } from '@connectrpc/connect';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import type { AuditEntry, Guard, Rule } from '../jobs/guard.ts';
@@ -14,12 +15,12 @@ type Next = ReturnType<Interceptor>;
 
 /** The caller of a call. Throws where there is none, which is a defect of whoever let the call pass. */
 export function callerOf(context: Pick<HandlerContext, 'values'>): Caller {
-  return knownCaller(context.values.get(callKey));
+  return mustKnow(context.values.get(callKey)?.caller);
 }
 
-/** Likewise, of what the server knows of a request. */
-export function knownCaller(call: Call | undefined): Caller {
-  if (call?.caller) return call.caller;
+/** Throws UNAUTHENTICATED where there is no caller. */
+export function mustKnow(caller: Caller | undefined): Caller {
+  if (caller) return caller;
   throw new JobsError('unauthenticated', 'CREDENTIALS_MISSING', 'nobody knows who calls');
 }
 
@@ -40,7 +41,7 @@ export function authorize(guard: Guard): Interceptor {
     let caller: Caller;
     const call = request.contextValues.get(callKey);
     try {
-      caller = knownCaller(call);
+      caller = mustKnow(call?.caller);
       assertMay(caller, rule);
       if (rule.audited) guard.assertNotable();
     } catch (error) {
@@ -91,7 +92,13 @@ async function stream(
   const forgets = caller.identity.kind === 'anonymous';
   try {
     // A copy of the request costs more than all the rest here; whose identity does not end needs none.
-    const passed = forgets ? request : { ...request, signal: AbortSignal.any([request.signal, ending.signal]) };
+    const passed = forgets
+      ? request
+      : {
+          ...request,
+          signal: AbortSignal.any([request.signal, ending.signal]),
+          message: until(request.message as AsyncIterable<unknown>, ending.signal),
+        };
     const response = (await next(passed as AnyRequest)) as StreamResponse;
     return withMessages(response, lasting(response.message, ending.signal, release, note));
   } catch (error) {
@@ -99,6 +106,28 @@ async function stream(
     const told = ending.signal.aborted ? ending.signal.reason : error;
     await note(told);
     throw told;
+  }
+}
+
+/** What a caller sends, while it may: also one that sends nothing is told when its credential ends. */
+async function* until<T>(messages: AsyncIterable<T>, ending: AbortSignal): AsyncGenerator<T> {
+  const { promise: ended, reject } = Promise.withResolvers<never>();
+  ended.catch(() => {});
+  const end = () => reject(ending.reason);
+  ending.addEventListener('abort', end, { once: true });
+  const inner = messages[Symbol.asyncIterator]();
+  let over = false;
+  try {
+    for (;;) {
+      const result = await Promise.race([inner.next(), ended]);
+      over = result.done === true;
+      if (result.done) return;
+      yield result.value;
+    }
+  } finally {
+    ending.removeEventListener('abort', end);
+    // Not waited for: it may be waiting for bytes that never come.
+    if (!over) inner.return?.()?.then(undefined, () => {});
   }
 }
 
@@ -145,6 +174,22 @@ function lasting<T>(
       };
     },
   };
+}
+
+/** Notes what is done over routes that are no rpc: each request that changes something, when it has been answered. */
+export function noteRoutes(app: FastifyInstance, guard: Guard, callerOf: (request: FastifyRequest) => Caller | undefined): void {
+  app.addHook('onResponse', (request, reply, done) => {
+    const caller = callerOf(request);
+    if (caller && (request.method === 'POST' || request.method === 'DELETE')) {
+      const { identity, address } = caller;
+      const outcome = reply.statusCode < 400 ? 'ok' : `http_${reply.statusCode}`;
+      const action = `${request.method} ${request.routeOptions.url ?? ''}`;
+      const entry: AuditEntry = { action, tenant: identity.tenant, actor: identity.name, address, outcome, request_id: request.id };
+      if (reply.statusCode < 400) void guard.note(entry);
+      else guard.noteRefusal(entry, identity.kind === 'anonymous' ? address : identity.name);
+    }
+    done();
+  });
 }
 
 type Facts = { -readonly [K in 'job_id' | 'batch_id' | 'upload_id' | 'key_id' | 'attestation']?: string };

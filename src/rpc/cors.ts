@@ -12,6 +12,7 @@ const REQUEST_HEADERS = [
   'Last-Event-ID',
   'Prefer',
   'Range',
+  'X-API-Key',
   'X-Request-Id',
   ...TUS_REQUEST_HEADERS,
 ].join(', ');
@@ -20,7 +21,11 @@ const RESPONSE_HEADERS = [
   'Content-Range',
   'Location',
   'Preference-Applied',
+  'RateLimit-Limit',
+  'RateLimit-Remaining',
+  'RateLimit-Reset',
   'Retry-After',
+  'WWW-Authenticate',
   'X-Request-Id',
   ...TUS_RESPONSE_HEADERS,
 ].join(', ');

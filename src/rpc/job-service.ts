@@ -1,9 +1,8 @@
 // JobService and ProcessService over the job store. A call here is thin: admit, one step of the store, present. What a job may become is
 // the domain's affair, how a call looks on the wire the server's.
-import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { create, type DescMessage } from '@bufbuild/protobuf';
-import { durationMs, timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
@@ -21,19 +20,19 @@ import {
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import type { Identity } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
-import { isTerminal, type Job, JobStatus, newJobId, stateOf } from '../jobs/job.ts';
-import { placementOf } from '../jobs/placement.ts';
-import type { BlobStore, JobFilter, JobStore, Limits, Submitted } from '../jobs/ports.ts';
-import type { Quotas } from '../jobs/tenants.ts';
+import { isTerminal, type Job, JobStatus, stateOf } from '../jobs/job.ts';
+import type { JobFilter, JobStore, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
 import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
+import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';
 import { type HeldInput, readInput } from './job-inputs.ts';
+import { hasExpired, presenter, type ResultUrls, signedUrl, urlExpiry } from './result-urls.ts';
+import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
 
-export interface JobServiceOptions extends AdmissionRules {
+export interface JobServiceOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
-  readonly blobs: Pick<BlobStore, 'signedUrl'>;
   /** Throws RESOURCE_EXHAUSTED where the disk has no room for another job. */
   readonly checkRoom: () => Promise<void>;
   /** Deletes the blobs that no job refers to; never rejects. */
@@ -44,9 +43,6 @@ export interface JobServiceOptions extends AdmissionRules {
   readonly idempotencyMs: number;
   readonly maxAttempts: number;
   readonly cancelGraceMs: number;
-  readonly resultUrlTtlMs: number;
-  /** Base of URLs handed out. */
-  readonly baseUrl: () => string;
   readonly heldInput: HeldInput;
   /** Told of each stream that begins and ends. */
   readonly watched: { enter(): void; leave(): void };
@@ -57,14 +53,11 @@ export interface JobServiceOptions extends AdmissionRules {
 /** Requests that are checked here, contract rules included, so that a caller hears of everything at once. */
 export const SELF_VALIDATED: ReadonlySet<DescMessage> = new Set([
   JobService.method.submit.input,
+  JobService.method.submitBatch.input,
   JobService.method.validate.input,
   ProcessService.method.swap.input,
   ProcessService.method.enhance.input,
 ]);
-
-const notYet = (what: string) => () => {
-  throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${what} are not part of this version yet; submit the jobs one by one`);
-};
 
 export function createJobService(options: JobServiceOptions): ServiceImpl<typeof JobService> {
   const { store, engine } = options;
@@ -80,10 +73,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
 
   return {
     submit: async (request, context) => await submit(request.job ?? create(JobRequestSchema), context),
-    submitBatch: notYet('batches'),
-    getBatch: notYet('batches'),
-    watchBatch: notYet('batches') as ServiceImpl<typeof JobService>['watchBatch'],
-    cancelBatch: notYet('batches'),
+    ...batchCalls(options),
 
     async validate({ job }, context) {
       const tenant = tenantOf(context);
@@ -226,25 +216,15 @@ function submitter(options: JobServiceOptions) {
     return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
   };
 
-  async function admitted(request: JobRequest, { kind, name, tenant }: Identity): Promise<Submitted> {
+  async function admitted(request: JobRequest, identity: Identity): Promise<Submitted> {
+    const { tenant } = identity;
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
     await options.checkRoom();
-    return await store.submit(
-      {
-        jobId: newJobId(Date.now(), randomBytes(12)),
-        tenant,
-        request,
-        requestDigest: request.idempotencyKey === undefined ? '' : requestDigest(request),
-        warnings: admission.warnings,
-        submittedBy: kind === 'anonymous' ? undefined : name,
-        maxAttempts: request.maxAttempts ?? options.maxAttempts,
-        startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
-        placement: placementOf(wanted.name, admission.parameters, admission.processors),
-      },
-      limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs),
-    );
+    const digest = request.idempotencyKey === undefined ? '' : requestDigest(request);
+    const job = newJobFrom(request, { identity, engine: wanted, admission, digest, maxAttempts: options.maxAttempts });
+    return await store.submit(job, limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs));
   }
 
   /** A repeat is answered as the first call was, whatever has changed since: an upload that has expired, an engine that is not up. */
@@ -264,64 +244,8 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
   return now;
 }
 
-function tenantOf(context: HandlerContext): string {
-  return callerOf(context).identity.tenant;
-}
-
-function limitsOf({ queuedJobs, gpuSecondsPerDay, storedBytes }: Quotas, idempotencyMs: number): Limits {
-  return { maxQueued: queuedJobs ?? Number.MAX_SAFE_INTEGER, idempotencyMs, gpuSecondsPerDay, storedBytes };
-}
-
 /** How long a purge waits until the bytes are gone too. */
 const RECLAIM_WAIT_MS = 5_000;
-
-/** How long a signed URL is handed out again before a new one is made; the least of this and a tenth of its life. */
-const REUSE_URL_MS = 60_000;
-
-/** A job as a caller sees it: with a signed URL of its result, minted when it is read and never stored. */
-function presenter(options: JobServiceOptions): (job: Job) => Job | Promise<Job> {
-  const reuseMs = Math.min(REUSE_URL_MS, options.resultUrlTtlMs / 10);
-  // One view for all who read the same job within that time, so that whoever serialises it does so once.
-  const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
-  return (job) => {
-    if (!job.result || job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
-    const nowMs = Date.now();
-    const known = views.get(job);
-    if (known && nowMs < known.untilMs) return known.view;
-    const expiresMs = urlExpiry(options, job);
-    return signedUrl(options, job, expiresMs).then((resultUrl) => {
-      const view = { ...job, resultUrl };
-      views.set(job, { view, untilMs: Math.min(nowMs + reuseMs, expiresMs) });
-      return view;
-    });
-  };
-}
-
-/** When the result's time is up, whether it has been swept yet or not. One that was purged before has no such time any more. */
-function hasExpired({ resultExpireTime, purgedAt }: Job): boolean {
-  return resultExpireTime !== undefined && timestampMs(resultExpireTime) <= (purgedAt ? timestampMs(purgedAt) : Date.now());
-}
-
-/** A URL does not outlive what it leads to. Milliseconds since 1970. */
-function urlExpiry({ resultUrlTtlMs }: JobServiceOptions, { resultExpireTime }: Job): number {
-  const wanted = Date.now() + resultUrlTtlMs;
-  return resultExpireTime ? Math.min(wanted, timestampMs(resultExpireTime)) : wanted;
-}
-
-async function signedUrl(options: JobServiceOptions, job: Job, expiresMs: number): Promise<string> {
-  const { sha256, mediaType } = job.result!;
-  const filename = `${job.jobId}.${EXTENSIONS[mediaType] ?? 'bin'}`;
-  return new URL(await options.blobs.signedUrl(sha256, { expiresMs, filename, mediaType }), options.baseUrl()).href;
-}
-
-const EXTENSIONS: Readonly<Record<string, string>> = {
-  'image/jpeg': 'jpg',
-  'image/png': 'png',
-  'image/webp': 'webp',
-  'video/mp4': 'mp4',
-  'video/webm': 'webm',
-  'video/quicktime': 'mov',
-};
 
 /** One response object per event object, so that whoever serialises it does so once for all watchers. */
 const responses = new WeakMap<JobEvent, WatchResponse>();

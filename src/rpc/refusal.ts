@@ -19,16 +19,23 @@ export function refuse(
   { isRpc, requestId, rest }: { readonly isRpc: boolean; readonly requestId: string; readonly rest: ErrorAnswer },
 ): void {
   const type = request.headers['content-type'] ?? '';
-  const { status, headers, body } = !isRpc
+  const { status, headers, body, trailers }: Refusal = !isRpc
     ? rest
     : GRPC.test(type)
       ? asGrpc(error, type)
       : CONNECT_STREAM.test(type)
         ? asConnectStream(error, type)
         : asConnectUnary(error);
-  const all: OutgoingHttpHeaders = { ...headers, 'content-length': Buffer.byteLength(body), 'x-request-id': requestId };
+  const all: OutgoingHttpHeaders = { ...headers, 'x-request-id': requestId };
   if (request.httpVersionMajor < 2 && isLong(request)) all.connection = 'close';
-  response.writeHead(status, all).end(request.method === 'HEAD' ? undefined : body);
+  if (trailers) {
+    response.writeHead(status, all);
+    response.addTrailers(trailers);
+    response.end();
+  } else {
+    all['content-length'] = Buffer.byteLength(body);
+    response.writeHead(status, all).end(request.method === 'HEAD' ? undefined : body);
+  }
   request.resume();
 }
 
@@ -36,13 +43,17 @@ interface Refusal {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string | Buffer;
+  readonly trailers?: Readonly<Record<string, string>>;
 }
 
-/** Headers alone, "Trailers-Only". gRPC-Web takes it too. */
+/** gRPC-Web has no trailers of HTTP, and takes those of an answer without messages from its headers. */
 function asGrpc(error: ConnectError, type: string): Refusal {
   const trailer = new Headers();
   setTrailerStatus(trailer, error);
-  return { status: 200, headers: { ...Object.fromEntries(trailer), 'content-type': type }, body: '' };
+  const status = Object.fromEntries(trailer);
+  return type.startsWith('application/grpc-web')
+    ? { status: 200, headers: { ...status, 'content-type': type }, body: '' }
+    : { status: 200, headers: { 'content-type': type }, body: '', trailers: status };
 }
 
 function asConnectUnary(error: ConnectError): Refusal {

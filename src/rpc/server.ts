@@ -15,7 +15,6 @@ import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
-import { knownCaller } from './authorize.ts';
 import { createCors } from './cors.ts';
 import { createEntrance } from './entrance.ts';
 import { createGrpc } from './grpc.ts';
@@ -55,8 +54,8 @@ export interface ServerOptions {
   readonly openApiExtra?: OpenApiOptions['extra'];
   /** What `/readyz` says; not ready: the reason. */
   readonly ready: () => Promise<{ ready: boolean; facts: object }>;
-  /** Routes that are no rpc: blobs and what else is listed in the design. `callerOf` throws UNAUTHENTICATED where nobody is known to call. */
-  readonly routes: (app: FastifyInstance, callerOf: (request: FastifyRequest) => Caller) => void;
+  /** Routes that are no rpc: blobs and what else is listed in the design. `callerOf`: undefined where nobody is known to call. */
+  readonly routes: (app: FastifyInstance, callerOf: (request: FastifyRequest) => Caller | undefined) => void;
 }
 
 export interface Server {
@@ -202,7 +201,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     const { ready, facts } = await options.ready();
     return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', ...facts });
   });
-  options.routes(app, ({ raw }) => knownCaller(passedOn.get(raw)));
+  options.routes(app, ({ raw }) => passedOn.get(raw)?.caller);
   app.addHook('preClose', async () => await listener.close());
   let closing: Promise<void> | undefined;
   return {

@@ -44,10 +44,11 @@ const ABORT_MS = 30_000;
 /** 'exists': with `onlyIfAbsent`, there was one. Throws the SDK's errors, or the signal's reason. */
 export async function putObject(client: S3Client, put: ObjectPut): Promise<'written' | 'exists'> {
   put.signal?.throwIfAborted();
-  const parts = partsOf(put);
+  const spare: Buffer[] = [];
+  const parts = partsOf(put, spare);
   try {
     if (put.bytes <= (put.partBytes ?? PART_BYTES)) return await putWhole(client, put, parts);
-    return await putInParts(client, put, parts);
+    return await putInParts(client, put, parts, spare);
   } catch (error) {
     // The SDK's own abort error says less.
     put.signal?.throwIfAborted();
@@ -70,7 +71,8 @@ async function putWhole(client: S3Client, put: ObjectPut, parts: AsyncGenerator<
   return outcome;
 }
 
-async function putInParts(client: S3Client, put: ObjectPut, parts: AsyncGenerator<Buffer>): Promise<'written' | 'exists'> {
+/** A part's buffer is used again when it has been sent: the collector would let far more of them stand than are needed. */
+async function putInParts(client: S3Client, put: ObjectPut, parts: AsyncGenerator<Buffer>, spare: Buffer[]): Promise<'written' | 'exists'> {
   const place = { Bucket: put.place.bucket, Key: put.place.key };
   const leaving = new AbortController();
   const signal = put.signal ? AbortSignal.any([put.signal, leaving.signal]) : leaving.signal;
@@ -84,6 +86,7 @@ async function putInParts(client: S3Client, put: ObjectPut, parts: AsyncGenerato
     const { ETag } = await client.send(new UploadPartCommand({ ...upload, PartNumber, Body }), { abortSignal: signal });
     done.push({ PartNumber, ETag });
     bytes += Body.length;
+    spare.push(Body);
     put.progress?.(bytes);
   };
   try {
@@ -152,11 +155,12 @@ function headersOf({ place, contentType, contentDisposition, metadata }: ObjectP
   };
 }
 
-/** The body cut into parts, each a buffer of its own; checks its length at the end. */
-async function* partsOf({ body, bytes, partBytes = PART_BYTES }: ObjectPut): AsyncGenerator<Buffer, undefined> {
+/** The body cut into parts, each a buffer of its own, of those that are to spare where one fits; checks its length at the end. */
+async function* partsOf({ body, bytes, partBytes = PART_BYTES }: ObjectPut, spare: Buffer[]): AsyncGenerator<Buffer, undefined> {
   const size = Math.max(partBytes, Math.ceil(bytes / MAX_PARTS));
+  const bufferOf = (wanted: number) => spare.pop()?.subarray(0, wanted) ?? Buffer.allocUnsafeSlow(wanted);
   let left = bytes;
-  let part = Buffer.allocUnsafeSlow(Math.min(size, left));
+  let part = bufferOf(Math.min(size, left));
   let filled = 0;
   for await (const chunk of body) {
     if (chunk.length > left) throw lengthChanged(bytes);
@@ -168,7 +172,7 @@ async function* partsOf({ body, bytes, partBytes = PART_BYTES }: ObjectPut): Asy
       filled += taken;
       if (filled < part.length) continue;
       yield part;
-      part = Buffer.allocUnsafeSlow(Math.min(size, left + chunk.length - at));
+      part = bufferOf(Math.min(size, left + chunk.length - at));
       filled = 0;
     }
   }

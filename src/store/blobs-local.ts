@@ -187,6 +187,9 @@ export interface Taken {
   readonly bytes: number;
 }
 
+/** Read at once of larger ones. */
+const READ_BYTES = 512 * 1024;
+
 /** Files up to this size are read in one go. */
 const SMALL_BYTES = 64 * 1024;
 
@@ -202,7 +205,8 @@ export async function digestFile(path: string, signal: AbortSignal | undefined):
     return { key: hash.update(bytes).digest('hex'), bytes: bytes.length };
   }
   let bytes = 0;
-  for await (const chunk of createReadStream(path, { signal }) as AsyncIterable<Buffer>) {
+  for await (const chunk of fileChunks(path)) {
+    signal?.throwIfAborted();
     hash.update(chunk);
     bytes += chunk.length;
   }
@@ -239,6 +243,17 @@ async function linkOrCopy(source: string, to: string): Promise<void> {
     }
   }
   await copyFile(source, to, fs.COPYFILE_EXCL);
+}
+
+/** A file's bytes, each chunk good until the next is asked for: a fresh buffer for each read costs as much as hashing it. */
+export async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
+  const file = await open(path, 'r');
+  try {
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+    for (let read = await file.read(buffer); read.bytesRead > 0; read = await file.read(buffer)) yield buffer.subarray(0, read.bytesRead);
+  } finally {
+    await file.close();
+  }
 }
 
 /** Writes a stream to a new file, durably. */

@@ -1,7 +1,7 @@
 // Watching the jobs that match a filter. The cursor is a number: every change of a job gives its row the next number of one store-wide
 // order, so a watcher that comes back, or is slow, reads the latest state of what changed and nothing twice.
 import type { JobChange, JobFilter, JobId } from '../jobs/ports.ts';
-import { Cursor, type END } from './cursor.ts';
+import { Cursor, END } from './cursor.ts';
 import { hasEnded, inScope, inState, mayHaveBeenInState } from './job-filter.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
 import type { Tokens } from './tokens.ts';
@@ -47,15 +47,15 @@ export class JobChanges {
     this.#timer.unref();
   }
 
-  /** See `JobStore.watchJobs`. The place is taken now, not when the iteration begins. */
-  watch(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+  /** See `JobStore.watchJobs`. The place is taken now, not when the iteration begins. `isOver`: nothing follows what there is; then the stream ends. */
+  watch(filter: JobFilter, token: string | undefined, signal: AbortSignal, isOver?: () => boolean): AsyncIterable<JobChange> {
     const { table, tokens } = this.#options;
     const now = table.lastChange;
     const asked = token === undefined ? now : tokens.open('watch', token)?.[0];
     const known = asked !== undefined && asked <= now ? asked : undefined;
     return {
       [Symbol.asyncIterator]: () => {
-        const watcher = new Watcher(this.#options, filter, known ?? now, known === undefined);
+        const watcher = new Watcher(this.#options, filter, known ?? now, known === undefined, isOver);
         const cursor: Cursor<JobChange> = new Cursor(
           { take: () => watcher.take(() => cursor.wake()), release: (left) => this.#cursors.delete(left) },
           signal,
@@ -81,12 +81,14 @@ class Watcher {
   #page: StoredJob[] = [];
   #at: number;
   #reset: boolean;
+  readonly #isOver: () => boolean;
 
-  constructor(options: JobChangesOptions, filter: JobFilter, at: number, reset: boolean) {
+  constructor(options: JobChangesOptions, filter: JobFilter, at: number, reset: boolean, isOver = () => false) {
     this.#options = options;
     this.#filter = filter;
     this.#at = at;
     this.#reset = reset;
+    this.#isOver = isOver;
   }
 
   take(again: () => void): JobChange | undefined | typeof END {
@@ -98,7 +100,8 @@ class Watcher {
     for (let looked = 0; looked < SCAN; looked++) {
       if (this.#page.length === 0) this.#page = table.changedAfter(this.#at, PAGE);
       const stored = this.#page[0];
-      if (!stored || untold(stored.job.jobId) > 0) return undefined;
+      if (!stored) return this.#isOver() ? END : undefined;
+      if (untold(stored.job.jobId) > 0) return undefined;
       this.#page.shift();
       this.#at = stored.change;
       // Changed again since the page was read: it comes later, as it is then.

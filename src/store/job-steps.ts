@@ -6,8 +6,9 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { checkInputJobs, inputJobFailure, inputJobsOf, NEVER_MS } from '../jobs/chains.ts';
-import { JobsError } from '../jobs/errors.ts';
+import { type Batch, batchMove } from '../jobs/batches.ts';
+import { checkBatchInputs, checkInputJobs, inputJobFailure, inputJobsOf, NEVER_MS } from '../jobs/chains.ts';
+import { inItem, JobsError } from '../jobs/errors.ts';
 import type { Fingerprint } from '../jobs/fingerprint.ts';
 import {
   type Change,
@@ -23,7 +24,10 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Done, Expired, Failed, JobId, Limits, Match, Matched, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, Failed, JobId, Limits, Match, Matched, NewBatch, NewJob, Rank } from '../jobs/ports.ts';
+import { keyReused, quotaExceeded } from '../jobs/steps.ts';
+import { uploadsOf } from '../jobs/uploads.ts';
+import type { BatchTable } from './batch-table.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { CachedResults } from './cached-results.ts';
 import type { Flight, Flights, Member } from './flights.ts';
@@ -52,6 +56,9 @@ export interface JobStepsOptions {
   readonly uploads: UploadTable;
   /** Told of a run that nobody wants any more, once that is committed. */
   readonly onDeserted: (leader: JobId) => void;
+  readonly batches: BatchTable;
+  /** A job has failed that takes the rest of its batch with it; told after COMMIT. */
+  readonly stopBatches: () => void;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
   readonly now: () => number;
   /** In [0, 1). */
@@ -114,32 +121,49 @@ export class JobSteps {
   }
 
   submit(wanted: NewJob, limits: Limits): { readonly stored: StoredJob; readonly created: boolean } {
-    const { table, queue, figures, usage, uploads, inputs, now } = this.#options;
+    const { figures, usage, uploads, now } = this.#options;
     const nowMs = now();
     const { tenant, request } = wanted;
     const key = request.idempotencyKey;
     const known = key === undefined ? undefined : this.submitted(tenant, key, wanted.requestDigest, nowMs);
     if (known) return { stored: known, created: false };
     const queued = figures.queued(tenant);
-    if (queued >= limits.maxQueued) {
-      throw new JobsError(
-        'exhausted',
-        'QUOTA_EXCEEDED',
-        `${queued} jobs are queued, and ${limits.maxQueued} may be: wait for some to start`,
-        {
-          retryAfterSeconds: 5,
-          metadata: { limit: String(limits.maxQueued) },
-        },
-      );
-    }
+    if (queued >= limits.maxQueued) throw quotaExceeded(queued, limits.maxQueued);
     usage.check(tenant, limits, nowMs);
     uploads.check(request, tenant);
-    checkInputJobs(request, tenant, (id) => table.get(id)?.job);
+    checkInputJobs(request, tenant, (id) => this.#options.table.get(id)?.job);
+    const stored = this.#add(wanted, nowMs);
+    if (key !== undefined) this.#know(tenant, key, wanted.requestDigest, wanted.jobId, limits, nowMs);
+    return { stored, created: true };
+  }
+
+  submitBatch(wanted: NewBatch, limits: Limits): { readonly batch: Batch; readonly created: boolean } {
+    const { table, figures, usage, uploads, batches, now } = this.#options;
+    const nowMs = now();
+    const { tenant, idempotencyKey: key, jobs } = wanted;
+    const known = key === undefined ? undefined : this.submittedBatch(tenant, key, wanted.requestDigest, nowMs);
+    if (known) return { batch: known, created: false };
+    const queued = figures.queued(tenant);
+    if (queued + jobs.length > limits.maxQueued) throw quotaExceeded(queued, limits.maxQueued, jobs.length);
+    usage.check(tenant, limits, nowMs);
+    for (const [i, { request }] of jobs.entries()) {
+      if (uploadsOf(request).size > 0) inItem(i, () => uploads.check(request, tenant));
+    }
+    checkBatchInputs(wanted, (id) => table.get(id)?.job);
+    batches.insert(wanted, nowMs);
+    for (const i of wanted.order) this.#add(jobs[i]!, nowMs);
+    if (key !== undefined) this.#know(tenant, key, wanted.requestDigest, wanted.batchId, limits, nowMs);
+    return { batch: batches.get(wanted.batchId)!, created: true };
+  }
+
+  /** A job that may come in: record, queue and first event. The jobs whose results it takes are there. */
+  #add(wanted: NewJob, nowMs: number): StoredJob {
+    const { table, queue, figures, uploads, inputs } = this.#options;
+    const { tenant, request, batchId, warnings, submittedBy } = wanted;
     const taken = new Map(inputJobsOf(request).map(({ jobId }) => [jobId, table.get(jobId)!.job.result?.sha256]));
     const waits = [...taken.values()].includes(undefined);
-    const { warnings, submittedBy } = wanted;
     const wait = waits ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
-    const job = newJob(wanted.jobId, request, nowMs, { tenant, warnings, submittedBy, wait });
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
     job.sequence = 1;
     const stored = table.insert({
       tenant,
@@ -152,25 +176,35 @@ export class JobSteps {
     uploads.use(stored.num, request);
     for (const [of, key] of taken) inputs.take(stored.num, of, key);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
-    if (key !== undefined) {
-      // Two out for each one in: expired keys go without a scan and without a burst.
-      this.#dropKeys.run(nowMs);
-      this.#keepKey.run(tenant, key, wanted.requestDigest, job.jobId, nowMs + limits.idempotencyMs);
-    }
     figures.moved(tenant, undefined, job.status, nowMs);
     queue.add(this.#entry(stored), nowMs);
-    return { stored, created: true };
+    return stored;
+  }
+
+  /** Keeps what an idempotency key stands for: a job or a batch. */
+  #know(tenant: string, key: string, digest: string, id: string, limits: Limits, nowMs: number): void {
+    // Two out for each one in: expired keys go without a scan and without a burst.
+    this.#dropKeys.run(nowMs);
+    this.#keepKey.run(tenant, key, digest, id, nowMs + limits.idempotencyMs);
   }
 
   /** See `JobStore.submitted`. Changes nothing. */
   submitted(tenant: string, key: string, digest: string, nowMs: number): StoredJob | undefined {
+    const id = this.#known(tenant, key, digest, nowMs);
+    return id === undefined ? undefined : this.#options.table.get(id);
+  }
+
+  /** See `JobStore.submittedBatch`. Changes nothing. */
+  submittedBatch(tenant: string, key: string, digest: string, nowMs: number): Batch | undefined {
+    const id = this.#known(tenant, key, digest, nowMs);
+    return id === undefined ? undefined : this.#options.batches.get(id);
+  }
+
+  #known(tenant: string, key: string, digest: string, nowMs: number): string | undefined {
     const found = this.#findKey.get(tenant, key) as { digest: string; job_id: string; expires_ms: number } | undefined;
     if (!found || found.expires_ms <= nowMs) return undefined;
-    if (found.digest !== digest) {
-      const message = `the idempotency key '${key}' was used for another request (${found.job_id}): take a new key for a new request`;
-      throw new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: found.job_id } });
-    }
-    return this.#options.table.get(found.job_id);
+    if (found.digest !== digest) throw keyReused(key, found.job_id);
+    return found.job_id;
   }
 
   /** The next job in order goes to a node. Nothing is written: a claim does not outlive the process, and a job that was claimed waits again then. */
@@ -453,7 +487,7 @@ export class JobSteps {
 
   /** The job has never been. A result that is still there goes first. */
   #forget(found: StoredJob, end: Due): void {
-    const { table, figures, events, uploads, lifetimes, tx, now } = this.#options;
+    const { table, figures, events, uploads, batches, lifetimes, tx, now } = this.#options;
     const { job, tenant } = found.job.result ? this.#purge(found) : found;
     const { jobId, status } = job;
     this.#runEnded(found, undefined);
@@ -462,6 +496,8 @@ export class JobSteps {
     if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
     uploads.forgotten(found.num);
     table.delete(found);
+    const known = job.batchId === undefined ? undefined : batches.forgotten(job.batchId);
+    if (known) this.#dropKeyOf.run(known.tenant, known.key, job.batchId!);
     figures.moved(tenant, status, undefined, now());
     tx.committed(() => events.forgotten(jobId));
   }
@@ -490,6 +526,7 @@ export class JobSteps {
     const blob = node === undefined ? job.result?.sha256 : pinned;
     const next: StoredJob = { ...stored, ...patch, job, blob, change: table.nextChange() };
     this.#record(stored, next);
+    this.#moveBatch(stored.job, job, nowMs);
     references.moved(stored.blob, blob);
     usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
@@ -599,8 +636,18 @@ export class JobSteps {
       tx.committed(() => events.trimmed(job.jobId, trimmedTo));
     }
     this.#record(stored, next);
+    this.#moveBatch(stored.job, job, nowMs);
     this.#append(next, event, nowMs);
     return next;
+  }
+
+  #moveBatch(before: Job, after: Job, nowMs: number): void {
+    const move = batchMove(before, after);
+    if (!move) return;
+    const { batches, tx, stopBatches } = this.#options;
+    if (batches.moved(move, nowMs)) tx.committed(stopBatches);
+    // What is told of the job is told of its batch.
+    tx.told(move.batchId, () => {});
   }
 
   #record(before: StoredJob, next: StoredJob): void {

@@ -5,8 +5,9 @@ import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { type JobEvent, JobEventSchema, type Preview, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
-import { JobsError } from '../jobs/errors.ts';
+import { type Batch, membersOf } from '../jobs/batches.ts';
+import { checkBatchInputs, checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
+import { fieldInItem, JobsError } from '../jobs/errors.ts';
 import type { Fingerprint } from '../jobs/fingerprint.ts';
 import { type Failure, isTerminal, type Job, JobStatus, newJob, rankOf, stateOf, transition, WaitReason } from '../jobs/job.ts';
 import type {
@@ -20,10 +21,12 @@ import type {
   JobStore,
   Lease,
   Limits,
+  NewBatch,
   NewJob,
   Overview,
   Sequence,
   Submitted,
+  SubmittedBatch,
   Usage,
 } from '../jobs/ports.ts';
 import {
@@ -45,6 +48,7 @@ import {
 import { uploadRefused, uploadsOf } from '../jobs/uploads.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from './job-filter.ts';
 import { Recent } from './recent.ts';
+import { encodeMembers, RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer, SCHEMA, schemaProblem } from './redis/checks.ts';
 import { StoreClock } from './redis/clock.ts';
@@ -144,6 +148,8 @@ interface Waiter {
 
 export class RedisJobStore implements JobStore {
   readonly keys: RedisKeys;
+  /** Where counts that the fleet shares may lie: an `ioredis` client, and what their keys begin with. */
+  readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
   readonly #redis: RedisConnection;
@@ -156,6 +162,7 @@ export class RedisJobStore implements JobStore {
   readonly #known: Recent<RedisJob>;
   readonly #watches: JobWatches;
   readonly #changes: RedisChanges;
+  readonly #batches: RedisBatches;
   readonly #host: LeaseHost;
   /** By token. */
   readonly #leases = new Map<string, RedisLease>();
@@ -183,6 +190,7 @@ export class RedisJobStore implements JobStore {
     this.#options = options;
     this.#leaseMs = options.leaseMs ?? 30_000;
     this.#known = new Recent(options.cacheSize ?? 4096);
+    this.counters = { client: redis.client, prefix: `${redis.prefix}rate:` };
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
@@ -208,6 +216,10 @@ export class RedisJobStore implements JobStore {
       },
       listen: () => redis.listen('changed', () => this.#changes.changed()),
       forget: () => redis.forget('changed'),
+    });
+    this.#batches = new RedisBatches((name, args) => redis.run(name, args), {
+      cancel: async (id, graceMs) => void (await this.#cancel(id, graceMs)),
+      onError: (error) => this.#closing || options.log?.error({ err: error }, 'the rest of a batch could not be canceled; trying again'),
     });
     this.#host = {
       commit: (before, changed, fence) => this.#commit(before, changed, fence),
@@ -239,13 +251,43 @@ export class RedisJobStore implements JobStore {
 
   submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
     return this.#call(async () => {
-      const known = (await this.#redis.get(`idempotency:${Buffer.byteLength(tenant)}:${tenant}:${idempotencyKey}`))?.toString();
-      if (known === undefined) return undefined;
-      const at = known.indexOf(' ');
-      const jobId = known.slice(at + 1);
-      if (known.slice(0, at) !== requestDigest) throw keyReused(idempotencyKey, jobId);
-      return await this.#shown(jobId);
+      const jobId = await this.#knownAs(tenant, idempotencyKey, requestDigest);
+      return jobId === undefined ? undefined : await this.#shown(jobId);
     });
+  }
+
+  submitBatch(batch: NewBatch, limits: Limits): Promise<SubmittedBatch> {
+    return this.#call(() => this.#submitBatch(batch, limits));
+  }
+
+  submittedBatch(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Batch | undefined> {
+    return this.#call(async () => {
+      const batchId = await this.#knownAs(tenant, idempotencyKey, requestDigest);
+      return batchId === undefined ? undefined : await this.#batches.get(batchId);
+    });
+  }
+
+  batch(id: string): Promise<Batch | undefined> {
+    return this.#call(() => this.#batches.get(id));
+  }
+
+  cancelBatch(id: string, graceMs: number): Promise<Batch | undefined> {
+    return this.#call(() => this.#batches.cancel(id, graceMs, this.#now()));
+  }
+
+  watchBatch(id: string, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+    this.#assertOpen();
+    return this.#changes.watch({ batchId: id }, token, signal, () => this.#batches.isFinished(id));
+  }
+
+  /** What an idempotency key stands for. */
+  async #knownAs(tenant: string, idempotencyKey: string, requestDigest: string): Promise<string | undefined> {
+    const known = (await this.#redis.get(`idempotency:${Buffer.byteLength(tenant)}:${tenant}:${idempotencyKey}`))?.toString();
+    if (known === undefined) return undefined;
+    const at = known.indexOf(' ');
+    const id = known.slice(at + 1);
+    if (known.slice(0, at) !== requestDigest) throw keyReused(idempotencyKey, id);
+    return id;
   }
 
   get(id: JobId): Promise<Job | undefined> {
@@ -258,13 +300,17 @@ export class RedisJobStore implements JobStore {
 
   cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
     return this.#call(async () => {
-      const done = await this.#change(id, (stored) => canceledByCaller(stored, graceMs));
-      if (!done) return undefined;
-      const { stored, position } = done;
-      if (stored.token && stored.job.cancelRequestedAt && !isTerminal(stored.job.status))
-        this.#leases.get(stored.token)?.end('cancel_requested');
-      return present(stored, position);
+      const done = await this.#cancel(id, graceMs);
+      return done && present(done.stored, done.position);
     });
+  }
+
+  async #cancel(id: JobId, graceMs: number): Promise<{ stored: RedisJob; position: number | null } | undefined> {
+    const done = await this.#change(id, (stored) => canceledByCaller(stored, graceMs));
+    // One that has left its run to others has ended, and its lease goes on.
+    const token = done && !isTerminal(done.stored.job.status) && done.stored.job.cancelRequestedAt && done.stored.token;
+    if (token) this.#leases.get(token)?.end('cancel_requested');
+    return done;
   }
 
   purge(id: JobId): Promise<Job | undefined> {
@@ -387,7 +433,7 @@ export class RedisJobStore implements JobStore {
     const nowMs = this.#now();
     const job = newJob(jobId, request, nowMs, { tenant, warnings: wanted.warnings, submittedBy: wanted.submittedBy });
     job.sequence = 1;
-    const deadlineMs = wanted.startTimeoutMs === undefined ? undefined : nowMs + wanted.startTimeoutMs;
+    const deadlineMs = deadlineOf(wanted, nowMs);
     const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
@@ -411,14 +457,14 @@ export class RedisJobStore implements JobStore {
       encodeFacts(facts),
       toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
       job.batchId ?? '',
-      this.#options.maxRunning?.(tenant) ?? '',
+      this.#mostRunning(tenant),
       dayOf(nowMs),
       limits.storedBytes ?? '',
       limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
       nowMs,
       [...uploads.keys()].join('\n'),
       'refusal' in seen ? 'refused' : seen.inputs,
-      ...Object.entries(request.labels).flatMap(([label, value]) => [label, `${label}=${value}`]),
+      ...labelsOf(request),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -462,19 +508,71 @@ export class RedisJobStore implements JobStore {
     return { job: present(stored, reply[2] as number), created: true };
   }
 
+  /** As the submit scripts want it: '' for any number, '-' as before. */
+  #mostRunning(tenant: string): number | '' | '-' {
+    return this.#options.maxRunning ? (this.#options.maxRunning(tenant) ?? '') : '-';
+  }
+
+  async #submitBatch(wanted: NewBatch, limits: Limits): Promise<SubmittedBatch> {
+    const { batchId, tenant, idempotencyKey: key, jobs } = wanted;
+    const nowMs = this.#now();
+    const siblings = new Set(jobs.map(({ jobId }) => jobId));
+    const ids = jobs.flatMap(({ request }) => inputJobsOf(request).map(({ jobId }) => jobId));
+    const seen = await this.#lookAt([...new Set(ids)].filter((id) => !siblings.has(id)));
+    const refusal = refusalOf(() => checkBatchInputs(wanted, (id) => seen.get(id)));
+    const reply = (await this.#redis.run('submit_batch', [
+      batchId,
+      tenant,
+      nowMs,
+      key ?? '',
+      wanted.requestDigest,
+      limits.idempotencyMs,
+      limits.maxQueued,
+      this.#mostRunning(tenant),
+      dayOf(nowMs),
+      limits.storedBytes ?? '',
+      limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
+      nowMs,
+      wanted.stopGraceMs ?? '',
+      encodeMembers(membersOf(wanted)),
+      jobs.length,
+      refusal ? 'refused' : '',
+      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs)),
+    ])) as [Buffer, ...Reply[]];
+    switch (reply[0].toString()) {
+      case 'reused':
+        throw keyReused(key!, reply[1]!.toString());
+      case 'full':
+        throw quotaExceeded(reply[1] as number, limits.maxQueued, jobs.length);
+      case 'used':
+        checkUsage({ storedBytes: reply[1] as number, gpuSecondsToday: (reply[2] as number) / 1000 }, limits, nowMs);
+        throw new Error('the job store refuses for a quota that is not exceeded');
+      case 'upload': {
+        const [jobId, upload] = [reply[1]!.toString(), reply[2]!.toString()];
+        const index = jobs.findIndex((one) => one.jobId === jobId);
+        throw uploadRefused(upload, fieldInItem(index, uploadsOf(jobs[index]!.request).get(upload)!));
+      }
+      case 'refused':
+        throw refusal;
+      case 'moved':
+        return await this.#submitBatch(wanted, limits);
+      case 'known':
+        return { batch: (await this.#batches.get(reply[1]!.toString()))!, created: false };
+    }
+    for (const one of jobs) if (one.startTimeoutMs !== undefined) this.#arm(one.startTimeoutMs);
+    return { batch: (await this.#batches.get(batchId))!, created: true };
+  }
+
   /** The jobs whose results a new one takes, as submit.lua wants them, or why it may not. */
   async #inputsOf({ request, tenant }: NewJob): Promise<{ inputs: string; waits: boolean } | { refusal: JobsError }> {
-    const ids = [...new Set(inputJobsOf(request).map(({ jobId }) => jobId))];
-    if (ids.length === 0) return { inputs: '', waits: false };
-    const found = new Map((await this.#views(ids)).map((viewed, i) => [ids[i]!, viewed?.stored.job]));
-    try {
-      checkInputJobs(request, tenant, (id) => found.get(id));
-    } catch (error) {
-      if (error instanceof JobsError) return { refusal: error };
-      throw error;
-    }
-    const blobs = ids.map((id) => found.get(id)!.result?.sha256 ?? '');
-    return { inputs: ids.map((id, i) => `${id} ${blobs[i]}`).join('\n'), waits: blobs.includes('') };
+    const found = await this.#lookAt([...new Set(inputJobsOf(request).map(({ jobId }) => jobId))]);
+    const refusal = refusalOf(() => checkInputJobs(request, tenant, (id) => found.get(id)));
+    return refusal ? { refusal } : takenFrom(found.values());
+  }
+
+  async #lookAt(ids: readonly JobId[]): Promise<ReadonlyMap<JobId, Job>> {
+    const views = await this.#views(ids);
+    return new Map(views.flatMap((viewed, i) => (viewed ? [[ids[i]!, viewed.stored.job]] : [])));
   }
 
   /** Works a step out from the newest record until it is made. `step` undefined: nothing is to be done. Unknown: undefined. */
@@ -512,6 +610,7 @@ export class RedisJobStore implements JobStore {
       case 'done':
         this.#known.set(before.job.jobId, afterCommit(changed, before.ver + 1, fence.op || before.op));
         if ((reply[2] as number) > 0) this.#payOwed();
+        if (changed.next.job.status === JobStatus.FAILED && changed.next.job.batchId !== undefined) this.#batches.stopMarked();
         if (typeof changed.queue === 'object') this.#arm(changed.queue.readyAtMs - nowMs);
         if (changed.lease === 'end' && changed.next.deadlineMs !== undefined) this.#arm(changed.next.deadlineMs - nowMs);
         return { outcome, position: reply[1] as number | null };
@@ -641,9 +740,13 @@ export class RedisJobStore implements JobStore {
     const found = (await this.#view(id))?.stored.job;
     if (!found) return 0;
     if (found.result) await this.#change(id, expired);
-    const { idempotencyKey, labels } = found.request!;
-    const pairs = Object.entries(labels).flatMap(([label, value]) => [label, `${label}=${value}`]);
-    const forgotten = (await this.#redis.run('forget', [id, idempotencyKey ?? '', found.batchId ?? '', ...pairs])) as number;
+    const { idempotencyKey } = found.request!;
+    const forgotten = (await this.#redis.run('forget', [
+      id,
+      idempotencyKey ?? '',
+      found.batchId ?? '',
+      ...labelsOf(found.request!),
+    ])) as number;
     this.#known.delete(id);
     return forgotten;
   }
@@ -711,12 +814,12 @@ export class RedisJobStore implements JobStore {
 
   // --- claims -----------------------------------------------------------------------------------------------------------------------------
 
-  /** A job may be there for one of the claims that wait. */
+  /** There may be jobs for the claims that wait: two ask, and with each job that they find two more. */
   #onReady(): void {
     this.#news++;
     const asked: Claim[] = [];
     for (const waiter of this.#waiters) {
-      if (waiter.asking || asked.some((want) => sameWant(want, waiter.want))) continue;
+      if (waiter.asking || asked.filter((want) => sameWant(want, waiter.want)).length === 2) continue;
       asked.push(waiter.want);
       void this.#ask(waiter);
     }
@@ -824,6 +927,7 @@ export class RedisJobStore implements JobStore {
     if (sent - this.#lastSweep > SWEEP_MS - 100) {
       this.#lastSweep = sent;
       this.#redis.probe();
+      this.#batches.stopMarked();
       this.#lookAgain();
     }
     for (let i = 0; i < expired.length; i += 2) {
@@ -886,12 +990,65 @@ export class RedisJobStore implements JobStore {
     for (const lease of held) lease.end('closed');
     // Nobody has to wait until they run out.
     await Promise.allSettled(held.map((lease) => lease.release((stored) => recovered(stored, RESTARTED))));
+    await this.#batches.settled();
     this.#redis.disconnect();
   }
 }
 
 /** Cold models may cost a job so many turns, where a node does not know better. */
 const DEFAULT_PENALTY = 2;
+
+function deadlineOf({ startTimeoutMs }: NewJob, nowMs: number): number | undefined {
+  return startTimeoutMs === undefined ? undefined : nowMs + startTimeoutMs;
+}
+
+/** A job among the arguments of submit_batch.lua. `seen`: jobs outside of the batch whose results are taken. */
+function batchedJob(wanted: NewJob, seen: ReadonlyMap<JobId, Job>, nowMs: number): (string | number | Uint8Array)[] {
+  const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts } = wanted;
+  const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
+  const outside = takenFrom(ids.flatMap((id) => seen.get(id) ?? []));
+  const siblings = ids.filter((id) => !seen.has(id)).map((id) => `${id} `);
+  const wait = outside.waits || siblings.length > 0 ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
+  const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
+  job.sequence = 1;
+  const labels = labelsOf(request);
+  return [
+    jobId,
+    classOf(wanted),
+    rankOf(nowMs, request.priority),
+    deadlineOf(wanted, nowMs) ?? '',
+    encodeState(job),
+    toBinary(JobRequestSchema, request),
+    encodeFacts({ maxAttempts, spent: 0, kills: 0, trimmedTo: 0 }),
+    toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
+    [...uploadsOf(request).keys()].join('\n'),
+    outside.inputs,
+    siblings.join('\n'),
+    labels.length,
+    ...labels,
+  ];
+}
+
+/** Jobs whose results a new one takes, as submit.lua wants them, and whether one of them has not ended. */
+function takenFrom(jobs: Iterable<Job>): { readonly inputs: string; readonly waits: boolean } {
+  const blobs = [...jobs].map(({ jobId, result }) => [jobId, result?.sha256 ?? ''] as const);
+  return { inputs: blobs.map(([id, blob]) => `${id} ${blob}`).join('\n'), waits: blobs.some(([, blob]) => blob === '') };
+}
+
+function refusalOf(check: () => void): JobsError | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    if (error instanceof JobsError) return error;
+    throw error;
+  }
+}
+
+/** Each label twice, as they are looked for. */
+function labelsOf({ labels }: NewJob['request']): string[] {
+  return Object.entries(labels).flatMap(([label, value]) => [label, `${label}=${value}`]);
+}
 
 /** What a node must run, and have warm, for a job: `ENGINE|MODEL,MODEL`. */
 function classOf({ placement }: NewJob): string {

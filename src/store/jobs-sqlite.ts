@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Batch } from '../jobs/batches.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
 import {
@@ -25,14 +26,17 @@ import {
   type Limits,
   type Match,
   type Matched,
+  type NewBatch,
   type NewJob,
   type Overview,
   type Rank,
   type Sequence,
   type Submitted,
+  type SubmittedBatch,
   type Usage,
 } from '../jobs/ports.ts';
 import { leaseLost } from '../jobs/steps.ts';
+import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
 import { CachedResults } from './cached-results.ts';
 import { Flights } from './flights.ts';
@@ -55,6 +59,8 @@ import { Writer } from './writer.ts';
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
 /** The longest that a timer can wait. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
+/** Jobs of a batch that are canceled in one step: others have their turn in between. */
+const STOPPED_AT_ONCE = 64;
 /** Before a start timeout that could not be written is tried again. */
 const RETRY_WRITE_MS = 1000;
 
@@ -120,6 +126,9 @@ class SqliteJobStore implements JobStore {
   readonly #changes: JobChanges;
   readonly #references: BlobReferences;
   readonly #usage: TenantUsage;
+  readonly #batches: BatchTable;
+  /** Batches whose jobs are being canceled. */
+  readonly #stops = new Map<string, Promise<void>>();
   readonly #maxRunning: (tenant: string) => number | undefined;
   readonly #steps: JobSteps;
   readonly #ping;
@@ -177,6 +186,7 @@ class SqliteJobStore implements JobStore {
       untold: (jobId) => this.#writer.untold(jobId),
     });
     this.#references = new BlobReferences(db);
+    this.#batches = new BatchTable(db);
     const uploads = new UploadTable(db, this.#now);
     this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
@@ -192,6 +202,8 @@ class SqliteJobStore implements JobStore {
       flights: new Flights(undo),
       onDeserted: (leader) => this.#leases.get(leader)?.end('cancel_requested'),
       uploads,
+      batches: this.#batches,
+      stopBatches: () => this.#stopBatches(),
       usage: this.#usage,
       tx: this.#writer,
       now: this.#now,
@@ -231,11 +243,80 @@ class SqliteJobStore implements JobStore {
   async cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
     return await this.#step(true, () => {
       const stored = this.#table.get(id);
-      if (!stored) return undefined;
-      const next = this.#steps.cancel(stored, graceMs);
-      if (next.job.cancelRequestedAt && !hasEnded(next)) this.#writer.committed(() => this.#leases.get(id)?.end('cancel_requested'));
-      return this.#present(next);
+      return stored && this.#present(this.#cancel(stored, graceMs));
     });
+  }
+
+  /** Inside a step. */
+  #cancel(stored: StoredJob, graceMs: number): StoredJob {
+    const next = this.#steps.cancel(stored, graceMs);
+    // One that has left its run to others has ended, and its lease goes on.
+    if (next.job.cancelRequestedAt && !hasEnded(next)) {
+      this.#writer.committed(() => this.#leases.get(next.job.jobId)?.end('cancel_requested'));
+    }
+    return next;
+  }
+
+  async submitBatch(batch: NewBatch, limits: Limits): Promise<SubmittedBatch> {
+    return await this.#step(true, () => this.#steps.submitBatch(batch, limits));
+  }
+
+  async submittedBatch(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Batch | undefined> {
+    this.#assertOpen();
+    const batch = this.#steps.submittedBatch(tenant, idempotencyKey, requestDigest, this.#now());
+    return batch && (await this.batch(batch.batchId));
+  }
+
+  async batch(id: string): Promise<Batch | undefined> {
+    this.#assertOpen();
+    const batch = this.#batches.get(id);
+    if (batch && (this.#writer.untold(id) > 0 || this.#writer.untold(batch.members[0]!.jobId) > 0)) await this.#writer.allTold();
+    return batch;
+  }
+
+  async cancelBatch(id: string, graceMs: number): Promise<Batch | undefined> {
+    if (await this.#step(true, () => this.#batches.cancel({ batchId: id, graceMs }, this.#now()))) await this.#stop(id, graceMs);
+    return await this.batch(id);
+  }
+
+  watchBatch(id: string, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+    this.#assertOpen();
+    return this.#changes.watch({ batchId: id }, token, signal, () => this.#batches.isFinished(id));
+  }
+
+  /** Goes on with what is marked as to be stopped. */
+  #stopBatches(): void {
+    if (this.#closing) return;
+    for (const { batchId, graceMs } of this.#batches.stopping()) {
+      this.#stop(batchId, graceMs).catch((error) => {
+        if (this.#closing) return;
+        this.#log?.error({ err: error, batchId }, 'the rest of a batch could not be canceled; tried again at the next start');
+      });
+    }
+  }
+
+  /** Cancels the jobs of a batch that have not ended, some in each step. */
+  #stop(batchId: string, graceMs: number): Promise<void> {
+    let stop = this.#stops.get(batchId);
+    if (!stop) {
+      stop = this.#cancelAll(batchId, graceMs).finally(() => this.#stops.delete(batchId));
+      this.#stops.set(batchId, stop);
+    }
+    return stop;
+  }
+
+  async #cancelAll(batchId: string, graceMs: number): Promise<void> {
+    const left = this.#batches.unended(batchId);
+    while (left.length > 0) {
+      const some = left.splice(0, STOPPED_AT_ONCE);
+      await this.#step(true, () => {
+        for (const id of some) {
+          const stored = this.#table.get(id);
+          if (stored) this.#cancel(stored, graceMs);
+        }
+      });
+    }
+    await this.#step(true, () => this.#batches.stopped(batchId));
   }
 
   async purge(id: JobId): Promise<Job | undefined> {
@@ -484,6 +565,7 @@ class SqliteJobStore implements JobStore {
       });
     }
     this.#arm();
+    this.#stopBatches();
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 

@@ -1,6 +1,5 @@
 // Copies of results in buckets that the operator lists. Always true here: an object that is there already stays as it is, unless an earlier try of
 // the same job wrote it; what is written is whole.
-import { createReadStream } from 'node:fs';
 import { HeadObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { JobsError } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
@@ -8,6 +7,7 @@ import { openClient, type S3Connection } from '../s3/client.ts';
 import { isListed, placeOf, type S3Place } from '../s3/names.ts';
 import { problemOf } from '../s3/problems.ts';
 import { putObject } from '../s3/put.ts';
+import { fileChunks } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
 import { type Copy, type Delivery, exists, failureOf, type Outputs, type Refusal } from './outputs.ts';
 
@@ -22,7 +22,6 @@ export interface S3OutputsOptions {
 }
 
 const IDLE_MS = 60_000;
-const READ_BYTES = 1024 * 1024;
 
 type Places = Pick<S3OutputsOptions, 'buckets' | 'mayWrite'>;
 
@@ -79,7 +78,7 @@ async function write(
   const put = (onlyIfAbsent: boolean) =>
     putObject(client, {
       place,
-      body: createReadStream(copy.path, { highWaterMark: READ_BYTES }),
+      body: fileChunks(copy.path),
       bytes: copy.bytes,
       contentType: copy.mediaType,
       contentDisposition: disposition(copy.filename, copy.mediaType),

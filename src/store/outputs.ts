@@ -17,7 +17,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
-import { diskFull } from './blobs-local.ts';
+import { diskFull, fileChunks } from './blobs-local.ts';
 
 /** What is copied. */
 export interface Copy {
@@ -196,7 +196,8 @@ async function writeCopy({ root, folders, name }: Target, copy: Copy, delivery: 
 
 async function writeAll(file: FileHandle, { path, bytes }: Copy, { signal, progress }: Delivery): Promise<void> {
   let done = 0;
-  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Buffer>) {
+  for await (const chunk of fileChunks(path)) {
+    signal.throwIfAborted();
     await file.writeFile(chunk);
     done += chunk.length;
     progress?.(done, bytes);

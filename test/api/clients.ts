@@ -49,7 +49,14 @@ export interface Client {
   capabilities(): Promise<Json>;
   slots(): Promise<Json>;
   overview(): Promise<Json>;
-  submitBatch(): Promise<Json>;
+  submitBatch(batch: {
+    readonly jobs: readonly { readonly ref?: string; readonly job: Json }[];
+    readonly [field: string]: unknown;
+  }): Promise<Json>;
+  batch(batchId: string): Promise<Json>;
+  cancelBatch(batchId: string): Promise<Json>;
+  batchResults(batchId: string): Promise<Json>;
+  watchBatch(batchId: string, token?: string): AsyncIterable<Json>;
   /** Events in order; `kind` is the event's name. */
   watch(jobId: string, after?: number, signal?: AbortSignal): AsyncIterable<Json & { kind: string }>;
   close(): void;
@@ -115,8 +122,14 @@ function overConnect(name: string, transport: Transport): Client {
     capabilities: () => call(SystemService.method.getCapabilities.output, system.getCapabilities({})),
     slots: () => call(SystemService.method.listSlots.output, system.listSlots({})),
     overview: () => call(SystemService.method.getOverview.output, system.getOverview({})),
-    submitBatch: () =>
-      call(m.submitBatch.output, jobs.submitBatch({ jobs: [{ job: { target: { case: 'targetImage', value: 'x.png' } } }] })),
+    submitBatch: async (batch) => (await call(m.submitBatch.output, jobs.submitBatch(input('submitBatch', batch as Json)))).batch as Json,
+    batch: async (batchId) => (await call(m.getBatch.output, jobs.getBatch({ batchId }))).batch as Json,
+    cancelBatch: async (batchId) => (await call(m.cancelBatch.output, jobs.cancelBatch({ batchId }))).batch as Json,
+    batchResults: (batchId) => call(m.getBatchResults.output, jobs.getBatchResults({ batchId })),
+    async *watchBatch(batchId, watchToken) {
+      for await (const change of jobs.watchBatch({ batchId, watchToken }))
+        yield dialect(toJson(m.watchBatch.output, change, { useProtoFieldName: true, alwaysEmitImplicit: true })) as Json;
+    },
     async *watch(jobId, after, signal) {
       try {
         for await (const { event } of jobs.watch({ jobId, afterSequence: after }, { signal })) {
@@ -187,7 +200,24 @@ export function restClient(baseUrl: string, credential?: string): Client {
     capabilities: () => call('GET', '/api/v1/capabilities'),
     slots: () => call('GET', '/api/v1/slots'),
     overview: () => call('GET', '/api/v1/overview'),
-    submitBatch: () => call('POST', '/api/v1/jobs:batch', { jobs: [{ job: { target_image: 'x.png' } }] }),
+    submitBatch: (batch) => call('POST', '/api/v1/jobs:batch', batch as Json),
+    batch: (id) => call('GET', `/api/v1/batches/${id}`),
+    cancelBatch: (id) => call('DELETE', `/api/v1/batches/${id}`),
+    batchResults: (id) => call('GET', `/api/v1/batches/${id}/results`),
+    async *watchBatch(id, token) {
+      const response = await fetch(new URL(`/api/v1/batches/${id}/events`, baseUrl), {
+        headers: { ...identity, accept: 'text/event-stream', ...(token === undefined ? {} : { 'last-event-id': token }) },
+      });
+      if (response.status === 204) return;
+      if (!response.ok) throw fromRest((await response.json()) as Json, response.headers);
+      const ready: Json[] = [];
+      const parser = createParser({ onEvent: ({ data }) => void ready.push(JSON.parse(data) as Json) });
+      const decoder = new TextDecoder();
+      for await (const chunk of response.body!) {
+        parser.feed(decoder.decode(chunk, { stream: true }));
+        yield* ready.splice(0);
+      }
+    },
     async *watch(id, after, signal) {
       const response = await fetch(new URL(`/api/v1/jobs/${id}/events`, baseUrl), {
         headers: { ...identity, accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': String(after) }) },
@@ -281,7 +311,18 @@ export async function grpcClient(baseUrl: string, credential?: string): Promise<
     capabilities: () => call(system, 'GetCapabilities', {}),
     slots: () => call(system, 'ListSlots', {}),
     overview: () => call(system, 'GetOverview', {}),
-    submitBatch: () => call(jobs, 'SubmitBatch', { jobs: [{ job: { target_image: 'x.png' } }] }),
+    submitBatch: async (batch) =>
+      (await call(jobs, 'SubmitBatch', { ...batch, jobs: batch.jobs.map(({ ref, job }) => ({ ref, job: encoded(job) })) })).batch as Json,
+    batch: async (batch_id) => (await call(jobs, 'GetBatch', { batch_id })).batch as Json,
+    cancelBatch: async (batch_id) => (await call(jobs, 'CancelBatch', { batch_id })).batch as Json,
+    batchResults: (batch_id) => call(jobs, 'GetBatchResults', { batch_id }),
+    async *watchBatch(batch_id, watch_token) {
+      const open = (jobs as unknown as { WatchBatch(request: object): grpc.ClientReadableStream<object> }).WatchBatch({
+        batch_id,
+        watch_token,
+      });
+      for await (const change of open) yield plain(change) as Json;
+    },
     async *watch(job_id, after_sequence, signal) {
       const open = (jobs as unknown as { Watch(request: object): grpc.ClientReadableStream<{ event: object }> }).Watch({
         job_id,

@@ -331,8 +331,145 @@ export const SCENARIOS: readonly Scenario[] = [
       await untilTerminal(client, job.job_id as string);
       const done = await client.get(job.job_id as string);
       assert.deepEqual(((done.request as Json).parameters as Json).processors, ['face_swapper']);
-      await refused(client.submitBatch(), 'UNIMPLEMENTED', 'NOT_AVAILABLE_YET');
       await refused(client.submit(picture({}, { webhook: { url: 'https://example.com/hook' } })), 'UNIMPLEMENTED', 'NOT_AVAILABLE_YET');
+    },
+  ],
+  [
+    'a batch goes in whole, is watched to its end, and says what became of each job',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const key = randomUUID();
+      const wanted = {
+        jobs: [
+          { ref: 'good', job: picture(held.parameters, { labels: { batch: 'yes' } }) },
+          { ref: 'bad', job: picture({ fail: 'NO_FACE_IN_SOURCE' }) },
+          { job: picture() },
+        ],
+        idempotency_key: key,
+      };
+      const batch = await client.submitBatch(wanted);
+      const batchId = batch.batch_id as string;
+      assert.match(batchId, /^batch_\d{8}_[a-z2-7]{12}$/);
+      assert.equal(batch.jobs, 3);
+      const ids = batch.job_ids as string[];
+      assert.equal(ids.length, 3);
+      assert.equal((await client.submitBatch(wanted)).batch_id, batchId);
+      await refused(client.submitBatch({ ...wanted, stop_on_failure: true }), 'ALREADY_EXISTS', 'IDEMPOTENCY_KEY_REUSED');
+      await refused(client.batchResults(batchId), 'NOT_FOUND', 'RESULT_NOT_READY');
+      const changes: Json[] = [];
+      for await (const change of client.watchBatch(batchId)) {
+        if (changes.length === 0) await held.open();
+        changes.push(change);
+      }
+      assert.equal(changes[0]!.job ?? null, null);
+      assert.deepEqual((changes[0]!.batch as Json).job_ids, ids);
+      const last = changes.at(-1)!;
+      assert.equal((last.batch as Json).progress, 100);
+      const told = new Map(changes.slice(1).map(({ job }) => [(job as Json).job_id, (job as Json).status]));
+      assert.deepEqual(
+        ids.map((id) => told.get(id)),
+        ['succeeded', 'failed', 'succeeded'],
+      );
+      for await (const more of client.watchBatch(batchId, last.watch_token as string)) assert.fail(JSON.stringify(more));
+      const resumed: Json[] = [];
+      for await (const change of client.watchBatch(batchId, changes[1]!.watch_token as string)) resumed.push(change);
+      assert.ok(resumed.length > 0 && resumed.every(({ job }) => job));
+      const done = await client.batch(batchId);
+      assert.deepEqual([done.queued, done.processing, done.succeeded, done.failed], [0, 0, 2, 1]);
+      assert.ok(done.finished_at);
+      const { results } = await client.batchResults(batchId);
+      assert.deepEqual(
+        (results as Json[]).map(({ ref, job_id, status }) => [ref, job_id, status]),
+        [
+          ['good', ids[0], 'succeeded'],
+          ['bad', ids[1], 'failed'],
+          ['', ids[2], 'succeeded'],
+        ],
+      );
+      const [good, bad] = results as [Json, Json];
+      assert.equal(await (await fetch(good.result_url as string)).text(), 'scripted');
+      assert.equal((bad.error as Json).reason, 'NO_FACE_IN_SOURCE');
+      const listed = await client.list({ batch_id: batchId, status: ['succeeded'] });
+      assert.deepEqual((listed.jobs as Json[]).map(({ job_id }) => job_id).sort(), [ids[0], ids[2]].sort());
+      await refused(client.batch('batch_20250101_aaaaaaaaaaaa'), 'NOT_FOUND', 'BATCH_NOT_FOUND');
+    },
+  ],
+  [
+    'a batch is refused whole, with every violation and its index',
+    async ({ client }) => {
+      const before = (await client.list({ page_size: 1 })).jobs as Json[];
+      const error = await refused(
+        client.submitBatch({
+          jobs: [
+            { ref: 'a', job: picture({ steps: 'many' }) },
+            { ref: 'a', job: picture() },
+            { ref: 'job_1', job: { ...picture({}, { priority: 11, idempotency_key: 'own' }), target_image: 'not-there.png' } },
+            { ref: 'x', job: { ...picture(), source_images: ['job://y'] } },
+            { ref: 'y', job: { ...picture(), target_image: 'job://x' } },
+          ],
+        }),
+        'INVALID_ARGUMENT',
+        'INVALID_REQUEST',
+      );
+      const fields = error.violations.map(({ field }) => field);
+      for (const field of [
+        'jobs[0].job.parameters.steps',
+        'jobs[1].ref',
+        'jobs[2].ref',
+        'jobs[2].job.priority',
+        'jobs[2].job.idempotency_key',
+        'jobs[2].job.target_image',
+        'jobs[3].job',
+        'jobs[4].job',
+      ])
+        assert.ok(fields.includes(field), `${field} in ${fields.join(' ')}`);
+      assert.equal(
+        new Set(fields.map((field, i) => `${field} ${error.violations[i]!.description}`)).size,
+        fields.length,
+        'each is told once',
+      );
+      await refused(client.submitBatch({ jobs: [] }), 'INVALID_ARGUMENT', 'INVALID_REQUEST');
+      const many = Array.from({ length: 1001 }, () => ({ job: picture() }));
+      await refused(client.submitBatch({ jobs: many }), 'INVALID_ARGUMENT');
+      assert.equal(((await client.list({ page_size: 1 })).jobs as Json[])[0]?.job_id, before[0]?.job_id);
+    },
+  ],
+  [
+    'jobs of a batch take the results of one another by their names',
+    async ({ client }) => {
+      const batch = await client.submitBatch({
+        jobs: [
+          { ref: 'last', job: { ...picture(), target_image: 'job://first' } },
+          { ref: 'first', job: picture({ output: 'RIFF0000WEBPVP8 ' }) },
+        ],
+      });
+      for await (const change of client.watchBatch(batch.batch_id as string)) void change;
+      const [last, first] = await Promise.all((batch.job_ids as string[]).map((id) => client.get(id)));
+      assert.equal((last!.request as Json).target_image, `job://${first!.job_id}`);
+      assert.equal(first!.status, 'succeeded');
+      assert.equal(last!.status, 'succeeded', JSON.stringify(last!.error));
+    },
+  ],
+  [
+    'a batch can be canceled, and one that was told to stops at a failure',
+    async ({ client, dir }) => {
+      const held = gate(dir);
+      const running = await client.submitBatch({ jobs: Array.from({ length: 20 }, () => ({ job: picture(held.parameters) })) });
+      const canceled = await client.cancelBatch(running.batch_id as string);
+      assert.ok(canceled.cancel_requested_at);
+      for await (const change of client.watchBatch(running.batch_id as string)) void change;
+      assert.equal((await client.batch(running.batch_id as string)).canceled, 20);
+      const stopping = await client.submitBatch({
+        jobs: [
+          { job: picture({ fail: 'NO_FACE_IN_SOURCE' }, { priority: 10 }) },
+          ...Array.from({ length: 9 }, () => ({ job: picture(held.parameters) })),
+        ],
+        stop_on_failure: true,
+      });
+      for await (const change of client.watchBatch(stopping.batch_id as string)) void change;
+      const stopped = await client.batch(stopping.batch_id as string);
+      assert.deepEqual([stopped.failed, stopped.canceled], [1, 9]);
+      await held.open();
     },
   ],
   [

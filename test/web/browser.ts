@@ -55,7 +55,7 @@ type Settings = Readonly<Record<string, string>>;
 
 /** A test with a service, its console and a browser; skipped where there is no browser. */
 export function webTest(name: string, settings: Settings | (() => Settings), run: (console: Console) => Promise<void>): void {
-  test(name, { timeout: 180_000 }, async (t) => {
+  test(name, { timeout: 270_000 }, async (t) => {
     const { browser, skip } = await launch();
     if (!browser) return t.skip(String(skip));
     try {

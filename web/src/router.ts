@@ -14,7 +14,7 @@ export const page = computed<Page>(() => {
   const parts = pathname.slice(new URL(ROOT).pathname.length).split('/').filter(Boolean);
   const [first, id] = parts;
   if (first === undefined || (first === 'jobs' && id === undefined)) return { name: 'jobs' };
-  if (first === 'jobs' && id !== undefined && parts.length === 2) return { name: 'job', id: decodeURIComponent(id) };
+  if (first === 'jobs' && id !== undefined && /^[\w-]{1,128}$/.test(id) && parts.length === 2) return { name: 'job', id };
   if ((first === 'new' || first === 'fleet') && parts.length === 1) return { name: first };
   return { name: 'unknown' };
 });

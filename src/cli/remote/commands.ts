@@ -40,6 +40,8 @@ export interface RemoteContext {
   readonly terminal: Terminal;
   /** The exit code of the command that ran. */
   finish(exit: ExitCode): void;
+  /** Who the caller is, for a service that asks. */
+  readonly token: string | undefined;
   /** For tests: how a lost connection is tried again. */
   readonly backoff?: Backoff;
 }
@@ -79,7 +81,10 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
   /** Runs `body` with the service that the options name, and hands on its exit code. */
   const against = async (command: Command, body: (service: Service, options: Common) => Promise<ExitCode>): Promise<void> => {
     const options = command.optsWithGlobals<Common>();
-    using service = connect(options.server, { onWait: (message) => options.json || say(terminal, `${message}; waiting for it`) });
+    using service = connect(options.server, {
+      token: context.token,
+      onWait: (message) => options.json || say(terminal, `${message}; waiting for it`),
+    });
     context.finish(await body(service, options));
   };
 

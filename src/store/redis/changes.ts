@@ -2,7 +2,7 @@
 // whole fleet, so a watcher that comes back, to whichever node, or is slow, reads the latest state of what changed and nothing twice.
 import type { Job } from '../../jobs/job.ts';
 import type { JobChange, JobFilter, JobId } from '../../jobs/ports.ts';
-import { Cursor } from '../cursor.ts';
+import { Cursor, END } from '../cursor.ts';
 import { hasEnded, inScope, inState, mayHaveBeenInState } from '../job-filter.ts';
 import type { Tokens } from '../tokens.ts';
 import type { RedisJob } from './record.ts';
@@ -54,8 +54,8 @@ export class RedisChanges {
     this.#timer.unref();
   }
 
-  /** See `JobStore.watchJobs`. The place is taken now, not when the iteration begins. */
-  watch(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
+  /** See `JobStore.watchJobs`. The place is taken now, not when the iteration begins. `isOver`: nothing follows what there is; then the stream ends. */
+  watch(filter: JobFilter, token: string | undefined, signal: AbortSignal, isOver?: () => Promise<boolean>): AsyncIterable<JobChange> {
     const { latest, tokens } = this.#options;
     const place = latest().then((now) => {
       const asked = token === undefined ? now : tokens.open('watch', token)?.[0];
@@ -66,7 +66,7 @@ export class RedisChanges {
     place.catch(() => {});
     return {
       [Symbol.asyncIterator]: () => {
-        const watcher = new Watcher(this.#options, filter);
+        const watcher = new Watcher(this.#options, filter, isOver);
         const cursor: Cursor<JobChange> = new Cursor({ take: () => watcher.take(cursor), release: (left) => this.#leave(left) }, signal);
         if (signal.aborted) return cursor;
         this.#watchers.set(cursor, watcher);
@@ -112,10 +112,14 @@ class Watcher {
   #at: number | undefined;
   #reset = false;
   #loading = false;
+  readonly #isOver: (() => Promise<boolean>) | undefined;
+  /** What has been read is all that there will be. */
+  #over = false;
 
-  constructor(options: JobChangesOptions, filter: JobFilter) {
+  constructor(options: JobChangesOptions, filter: JobFilter, isOver: (() => Promise<boolean>) | undefined) {
     this.#options = options;
     this.#filter = filter;
+    this.#isOver = isOver;
   }
 
   start(at: number, reset: boolean): void {
@@ -123,7 +127,7 @@ class Watcher {
     this.#reset = reset;
   }
 
-  take(cursor: Cursor<JobChange>): JobChange | undefined {
+  take(cursor: Cursor<JobChange>): JobChange | undefined | typeof END {
     if (this.#at === undefined || this.#loading) return undefined;
     const { tokens } = this.#options;
     if (this.#reset) {
@@ -136,22 +140,26 @@ class Watcher {
       if (matches === undefined) continue;
       return { job: next.shown, watchToken: tokens.seal('watch', [this.#at]), reset: false, matches };
     }
-    if (this.stale) this.#load(cursor, this.#at);
+    if (this.#over) return END;
+    if (this.stale) void this.#load(cursor, this.#at);
     return undefined;
   }
 
-  #load(cursor: Cursor<JobChange>, at: number): void {
+  async #load(cursor: Cursor<JobChange>, at: number): Promise<void> {
     this.#loading = true;
     this.stale = false;
-    this.#options.after(at).then(
-      (page) => {
-        this.#loading = false;
-        this.#page = [...page];
-        if (page.length === CHANGES_PAGE) this.stale = true;
-        cursor.wake();
-      },
-      (error) => cursor.fail(error),
-    );
+    try {
+      // Asked before the changes are read, so that the last of them are among them.
+      const over = (await this.#isOver?.()) ?? false;
+      const page = await this.#options.after(at);
+      this.#loading = false;
+      this.#page = [...page];
+      if (page.length === CHANGES_PAGE) this.stale = true;
+      else this.#over = over;
+      cursor.wake();
+    } catch (error) {
+      cursor.fail(error);
+    }
   }
 
   /** Whether the job matches; undefined: it is none of this watcher's. */

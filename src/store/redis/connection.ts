@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
+import { pack } from './pack.ts';
 
 /** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
 export interface RedisPlace {
@@ -117,7 +118,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains', 'flights'];
+const LIBRARIES = ['lib', 'chains', 'flights', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -136,6 +137,8 @@ const SCRIPTS = [
   'forget',
   'owed',
   'share',
+  'submit_batch',
+  'batches',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */
@@ -190,6 +193,11 @@ export class RedisConnection {
     this.#listener.on('messageBuffer', (channel: Buffer, message: Buffer) => this.#listeners.get(channel.toString())?.(message));
   }
 
+  /** For others who keep something small beside the jobs, under keys that begin with `prefix`. */
+  get client(): unknown {
+    return this.#commands;
+  }
+
   /** Connects. Throws an `Error` whose message can be shown as it is. */
   async open(): Promise<void> {
     try {
@@ -203,7 +211,7 @@ export class RedisConnection {
 
   /** Runs a script. */
   run(name: ScriptName, args: readonly (string | number | Uint8Array)[]): Promise<Reply> {
-    return this.#answered(this.#scripts[name](this.prefix, ...args.map((arg) => (arg instanceof Uint8Array ? bufferOf(arg) : arg))));
+    return this.#answered(this.#scripts[name](this.prefix, pack(args)));
   }
 
   get(key: string): Promise<Buffer | null> {

@@ -4,6 +4,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema, MediaResultSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { batchMove } from '../../jobs/batches.ts';
 import type { Fingerprint } from '../../jobs/fingerprint.ts';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
 import type { Match } from '../../jobs/ports.ts';
@@ -47,7 +48,6 @@ type Fields = [
   node: Buffer | null,
   blob: Buffer | null,
   claimed: Buffer | null,
-  ready: Buffer | null,
   deadline: Buffer | null,
   op: Buffer | null,
   owed: Buffer | null,
@@ -57,7 +57,7 @@ type Fields = [
 ];
 
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
-  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, , deadline, op, owed, fp, riders, joined] =
+  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed, fp, riders, joined] =
     record as Fields;
   let job = fromBinary(JobSchema, state);
   job.tenant = tenant.toString();
@@ -211,11 +211,18 @@ export function encodeCommit(
     share?.keep?.fingerprint ?? '',
     `${share?.keep?.expiresMs ?? ''}`,
     `${nowMs}`,
+    encodeEffects(before.job, job, nowMs),
     `${fields.length / 2}`,
     ...fields,
   ];
   for (const event of events) args.push(`${event.sequence}`, event.event.case!, toBinary(JobEventSchema, event));
   return args;
+}
+
+/** What a step does beside the job itself. */
+function encodeEffects(before: Job, after: Job, nowMs: number): string {
+  const move = batchMove(before, after);
+  return move ? JSON.stringify({ at: nowMs, batch: move.batchId, done: move.done }) : '';
 }
 
 /** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */

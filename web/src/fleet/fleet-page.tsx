@@ -7,11 +7,11 @@ import { bytes, msOf, number, percent, roughly } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon, type IconName } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
-import { AfterAMoment, Bar, Meter, now } from '../parts/small.tsx';
+import { AfterAMoment, Bar, Meter, Note, now } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { jobService, systemService } from '../service/clients.ts';
 import { poll } from '../service/link.ts';
-import { lastHour, slots } from '../service/overview.ts';
+import { lastHour, overviewProblem, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { Throughput } from './throughput.tsx';
 
@@ -38,6 +38,7 @@ export function FleetPage() {
     ).catch(() => {});
     return () => stop.abort();
   }, [chosen]);
+  const busy = (slots.value ?? []).map(({ jobId }) => jobId).join(' ');
   useEffect(() => {
     const stop = new AbortController();
     void poll(
@@ -52,7 +53,7 @@ export function FleetPage() {
       stop.signal,
     ).catch(() => {});
     return () => stop.abort();
-  }, []);
+  }, [busy]);
 
   const all = slots.value;
   const overview = lastHour.value;
@@ -63,6 +64,11 @@ export function FleetPage() {
         <h1>{w.fleet}</h1>
         {all && <span class="meta">{w.fleetPage.sub(nodes.size, all.length)}</span>}
       </div>
+      {overviewProblem.value !== undefined && (
+        <Note kind="warn" role="status">
+          {overviewProblem.value}
+        </Note>
+      )}
       {!all || !overview ? (
         <AfterAMoment>
           <section class="panel pad" aria-busy="true" aria-label={w.fleetPage.loading}>
@@ -215,6 +221,10 @@ function SlotRow({ slot }: { readonly slot: Slot }) {
               <Bar job={job} stopping={shownStatus(job) === 'stopping'} />
             </div>
           </div>
+        ) : slot.jobId !== undefined ? (
+          <a class="mono" href={href(`jobs/${slot.jobId}`)}>
+            {slot.jobId}
+          </a>
         ) : (
           <span class={slot.problem ? 'why' : 'quiet'}>
             {slot.problem ?? (slot.state === WorkerState.IDLE && !slot.draining ? w.noJob : '')}

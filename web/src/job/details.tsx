@@ -81,6 +81,6 @@ const STATUS_WORDS = {
 
 function lineText({ text, state }: LogLine): string {
   if (!state) return text ?? '';
-  const line = words.value.job.stateLine(words.value.status[STATUS_WORDS[state.status]], state.attempt);
+  const line = words.value.job.stateLine(words.value.status[state.stopping ? 'stopping' : STATUS_WORDS[state.status]], state.attempt);
   return [line, state.reason, state.message].filter(Boolean).join(': ');
 }

@@ -1,4 +1,4 @@
-// Plays two videos in step. Always true: the result leads; the input follows its time and is put right when it is off by more than a frame.
+// Plays two videos in step. Always true: the result leads; the input follows its time and is put right when it is off by more than half a frame.
 import type { RefObject } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { number, timecode } from '../format.ts';
@@ -10,9 +10,11 @@ interface PlayerProps {
   readonly input: RefObject<HTMLVideoElement | null>;
   readonly frames: number;
   readonly seconds: number;
+  /** Frames of the input before the result's first one. */
+  readonly trimmed: number;
 }
 
-export function Player({ result, input, frames, seconds }: PlayerProps) {
+export function Player({ result, input, frames, seconds, trimmed }: PlayerProps) {
   const w = words.value;
   const [at, setAt] = useState(0);
   const [playing, setPlaying] = useState(false);
@@ -25,7 +27,8 @@ export function Player({ result, input, frames, seconds }: PlayerProps) {
     const follow = () => {
       setAt(video.currentTime);
       const other = input.current;
-      if (other && other.readyState > 0 && Math.abs(other.currentTime - video.currentTime) > frame) other.currentTime = video.currentTime;
+      const due = video.currentTime + trimmed * frame;
+      if (other && other.readyState > 0 && Math.abs(other.currentTime - due) > frame / 2) other.currentTime = due;
       if (!video.paused) drawing = requestAnimationFrame(follow);
     };
     const began = () => {
@@ -50,7 +53,7 @@ export function Player({ result, input, frames, seconds }: PlayerProps) {
       video.removeEventListener('seeked', follow);
       video.removeEventListener('loadedmetadata', follow);
     };
-  }, [result, input, frame]);
+  }, [result, input, frame, trimmed]);
 
   const seek = (to: number) => {
     const video = result.current;

@@ -52,7 +52,8 @@ function Figures({ watch, job, status }: ProgressProps) {
     figures.push([w.job.elapsed, duration((now.value - (msOf(job.createdAt) ?? now.value)) / 1000), waitWords(job)]);
   } else if (status === 'running') {
     const eta = msOf(job.estimatedFinishTime);
-    if (eta !== undefined) figures.push([w.job.timeLeft, countdown((eta - now.value) / 1000), w.job.doneAt(clock(eta))]);
+    if (eta !== undefined && eta >= now.value)
+      figures.push([w.job.timeLeft, countdown((eta - now.value) / 1000), w.job.doneAt(clock(eta))]);
     if (last && last.framesPerSecond > 0) figures.push([w.job.speed, number(last.framesPerSecond, 1), w.job.fps]);
     if (last && last.framesTotal > 1) figures.push([w.job.framesLabel, number(last.framesDone), w.job.of(number(last.framesTotal))]);
     if (begun !== undefined) figures.push([w.job.elapsed, duration((now.value - begun) / 1000)]);
@@ -95,15 +96,18 @@ function Steps({ watch, job, status, over }: ProgressProps & { readonly over: bo
   const frames =
     last && last.attempt === job.attempt && last.step === job.step ? { done: last.framesDone, total: last.framesTotal } : undefined;
   const times = stepTimes(watch, job);
+  // A step that was passed over is none of this engine's.
+  const seen = new Set(watch.steps.value.map(({ step }) => stepName(job, step)));
+  const shown = pieces(job, frames).filter(({ name, state }) => state !== 'done' || over || name === 'prepare' || seen.has(name));
   // Nothing ran of a job that left the queue.
   const begun = job.attempt > 0 || job.step !== JobStep.QUEUED;
   return (
     <ol class={`steps${over || status === 'stopping' ? ' over' : ''}`} aria-label={w.job.steps}>
-      {pieces(job, frames).map((piece) => (
+      {shown.map((piece) => (
         <li
           key={piece.name}
           class={stepClass(piece, status, begun)}
-          style={{ '--w': piece.weight, '--f': piece.fill }}
+          style={{ '--w': piece.weight, '--f': piece.state === 'at' && (status === 'failed' || status === 'refused') ? 100 : piece.fill }}
           aria-current={piece.state === 'at' && begun ? 'step' : undefined}
         >
           <div class="tube" />

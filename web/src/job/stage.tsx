@@ -46,9 +46,27 @@ export function Stage({ watch, job, status }: StageProps) {
       </section>
     );
   }
-  if (status === 'running' || status === 'queued')
-    return <Nothing icon={isVideo(job) ? 'video' : 'picture'} text={job.request?.previews ? w.job.noPreview : w.job.noPreviewOff} />;
+  if (!isVideo(job) && !job.purgedAt) return <InputPicture job={job} dim={status === 'canceled'} />;
+  if (status === 'running' || status === 'queued') {
+    return <Nothing icon="video" text={job.request?.previews ? w.job.noPreview : w.job.noPreviewOff} />;
+  }
   return <Nothing icon={isVideo(job) ? 'video' : 'picture'} text={w.job.noPicture} />;
+}
+
+/** What it works on, as long as there is nothing that it made. */
+function InputPicture({ job, dim }: { readonly job: Job; readonly dim: boolean }) {
+  const w = words.value.job;
+  const input = useInput(job);
+  const [failed, setFailed] = useState(false);
+  if (input.is !== 'there' || failed) return <Nothing icon="picture" text={input.is === 'loading' ? w.inputLoading : w.noPicture} />;
+  return (
+    <section class="panel clipped" aria-label={w.input}>
+      <div class={`stage${dim ? ' dim' : ''}`}>
+        <img src={input.url} alt={w.input} onError={() => setFailed(true)} />
+        <span class="cap l">{w.input}</span>
+      </div>
+    </section>
+  );
 }
 
 /** The preview, or the one that is held. A held one is kept as a copy: the watch lets go of what is no longer the last. */
@@ -90,6 +108,8 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
   const [failed, setFailed] = useState(false);
   const result = job.result!;
   const video = result.mediaType.startsWith('video/');
+  const { trim_frame_start: start } = job.request?.parameters ?? {};
+  const trimmed = typeof start === 'number' ? start : 0;
   const before = useRef<HTMLVideoElement>(null);
   const after = useRef<HTMLVideoElement>(null);
   const compared = input.is === 'there' && !failed;
@@ -143,7 +163,7 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
       </div>
       <div class="player">
         {video ? (
-          <Player result={after} input={before} frames={result.frames} seconds={result.durationSeconds} />
+          <Player result={after} input={before} frames={result.frames} seconds={result.durationSeconds} trimmed={trimmed} />
         ) : (
           <span class="quiet">{compared ? w.job.compare : input.is === 'loading' ? w.job.inputLoading : w.job.resultOnly}</span>
         )}

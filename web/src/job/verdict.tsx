@@ -38,7 +38,8 @@ export function Verdict({ job, status }: { readonly job: Job; readonly status: S
 }
 
 function sentence(text: string): string {
-  const first = text.slice(0, 1).toUpperCase() + text.slice(1);
+  // A field's name stays as the API writes it.
+  const first = /^[a-z]+[_[:]/.test(text) ? text : text.slice(0, 1).toUpperCase() + text.slice(1);
   return /[.!?。！？]$/.test(first) ? first : `${first}.`;
 }
 

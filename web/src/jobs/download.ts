@@ -1,5 +1,6 @@
 // Saves a result as a file, under the name that the service gives it.
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { ROOT } from '../router.ts';
 import { resultUrl } from '../service/results.ts';
 
 export function download(job: Job): void {
@@ -7,5 +8,7 @@ export function download(job: Job): void {
   const link = document.createElement('a');
   link.href = resultUrl(job.resultUrl);
   link.download = new URL(link.href).searchParams.get('filename') ?? job.jobId;
+  // Of another origin a browser opens what it can show: beside this page, not in its place.
+  if (!link.href.startsWith(ROOT)) link.target = '_blank';
   link.click();
 }

@@ -155,7 +155,8 @@ function Time({ job, status }: { readonly job: Job; readonly status: Shown }) {
     return <>{began === undefined ? '' : w.took(duration((ended - began) / 1000))}</>;
   }
   const eta = msOf(job.estimatedFinishTime);
-  if (status !== 'running' || eta === undefined) return null;
+  // An estimate that has passed is none.
+  if (status !== 'running' || eta === undefined || eta < now.value) return null;
   return <>{countdown((eta - now.value) / 1000)}</>;
 }
 

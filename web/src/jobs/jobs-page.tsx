@@ -22,7 +22,7 @@ import { Totals } from './totals.tsx';
 let current: { readonly name: string; readonly list: JobList } | undefined;
 
 const ROW = 48;
-const CARD = 96;
+const CARD = 110;
 const MARGIN_ROWS = 8;
 const PHONE = matchMedia('(max-width: 720px)');
 /** Further than this a search by name does not look by itself. */

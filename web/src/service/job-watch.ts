@@ -18,6 +18,8 @@ export interface LogLine {
   readonly state?: {
     readonly status: JobStatus;
     readonly attempt: number;
+    /** Cancel was asked for, and it has not ended. */
+    readonly stopping: boolean;
     readonly reason: string | undefined;
     readonly message: string | undefined;
   };
@@ -120,7 +122,17 @@ export class JobWatch {
       : state.cancelRequestedAt || state.warnings.length > (this.job.value?.warnings.length ?? 0)
         ? 'warn'
         : 'info';
-    this.#line({ ms, level, state: { status, attempt, reason: error?.reason, message: errorMessage } });
+    this.#line({
+      ms,
+      level,
+      state: {
+        status,
+        attempt,
+        stopping: !isOver(status) && state.cancelRequestedAt !== undefined,
+        reason: error?.reason,
+        message: errorMessage,
+      },
+    });
     const known = this.job.value;
     // A replay tells of states that the job has left behind.
     if (!known || state.sequence < known.sequence) return;

@@ -1,9 +1,10 @@
 // How the service is: its engine, its slots, its queue. Asked for while a page is visible; the answer to each question is one signal.
 import { timestampNow } from '@bufbuild/protobuf/wkt';
-import { signal } from '@preact/signals';
+import { effect, signal } from '@preact/signals';
 import type { GetCapabilitiesResponse, GetOverviewResponse, Slot } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { systemService } from './clients.ts';
-import { isPassing } from './errors.ts';
+import { isPassing, messageOf } from './errors.ts';
+import { key } from './key.ts';
 import { poll } from './link.ts';
 
 export const capabilities = signal<GetCapabilitiesResponse | undefined>(undefined);
@@ -16,8 +17,34 @@ export const today = signal<{ readonly succeeded: number; readonly failed: numbe
 const EVERY_MS = 4_000;
 const TODAY_MS = 20_000;
 
-/** Asks until `stop`. */
+/** Why the service does not tell: this key may not see it. */
+export const overviewProblem = signal<string | undefined>(undefined);
+
+/** Asks until `stop`; where it is not allowed to, again with the next key. */
 export async function followOverview(stop: AbortSignal): Promise<void> {
+  while (!stop.aborted) {
+    const asked = key.value;
+    try {
+      await ask(stop);
+    } catch (error) {
+      overviewProblem.value = messageOf(error);
+      await changed(asked);
+      overviewProblem.value = undefined;
+    }
+  }
+}
+
+function changed(from: string): Promise<void> {
+  return new Promise((resolve) => {
+    const stop = effect(() => {
+      if (key.value === from) return;
+      queueMicrotask(() => stop());
+      resolve();
+    });
+  });
+}
+
+async function ask(stop: AbortSignal): Promise<void> {
   let todayAt = Number.NEGATIVE_INFINITY;
   await poll(
     EVERY_MS,

@@ -16,9 +16,9 @@ const urls = new Map<string, Promise<string | undefined>>();
 /** Names of what has no picture. */
 const without = new Set<string>();
 
-/** An upload never changes; a file under the input root may, so its picture is one job's. */
+/** An upload never changes; a file under the input root may, so its picture is that of one day's jobs. */
 function nameOf(reference: string, jobId: string): string {
-  return reference.startsWith('upload://') ? reference : `${jobId} ${reference}`;
+  return reference.startsWith('upload://') ? reference : `${jobId.split('_')[1]} ${reference}`;
 }
 
 /** Of what was uploaded from this browser; undefined where there is none. */
@@ -38,6 +38,9 @@ export async function jobThumbnail(jobId: string, input: string, reference: stri
   const known = await thumbnailOf(reference, jobId);
   if (known !== undefined || without.has(name) || /^(https?|s3|job):/i.test(reference)) return known;
   return await inTurn(async () => {
+    // Another row may have asked for it meanwhile.
+    const meanwhile = await thumbnailOf(reference, jobId);
+    if (meanwhile !== undefined || without.has(name)) return meanwhile;
     const file = signal.aborted ? undefined : await fetchInput(jobId, input, MOST_BYTES, signal);
     if (signal.aborted) return undefined;
     const picture = file?.type.startsWith('image/') ? await drawThumbnail(file) : undefined;

@@ -72,7 +72,7 @@ export function SubmitPanel() {
           </p>
         )}
         {warnings.length > 0 && (
-          <ul class="warned">
+          <ul class="cautions">
             {warnings.map((warning) => (
               <li key={warning}>
                 <Icon name="info" />

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Job, JobRequest, JobState, JobStatus, MediaResult } from "./job_pb.js";
+import type { Job, JobError, JobRequest, JobState, JobStatus, MediaResult } from "./job_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { JobEvent } from "./event_pb.js";
 
@@ -635,12 +635,14 @@ export declare type SubmitBatchRequest = Message<"facefusion.jobs.v1.SubmitBatch
   jobs: SubmitBatchRequest_Item[];
 
   /**
+   * The same key with the same batch gives the same batch for 24 h; with another one ALREADY_EXISTS. Also the header Idempotency-Key.
+   *
    * @generated from field: optional string idempotency_key = 2;
    */
   idempotencyKey?: string | undefined;
 
   /**
-   * Cancel the rest when one fails.
+   * Cancel the rest when one has failed, its attempts spent.
    *
    * @generated from field: bool stop_on_failure = 3;
    */
@@ -658,13 +660,15 @@ export declare const SubmitBatchRequestSchema: GenMessage<SubmitBatchRequest>;
  */
 export declare type SubmitBatchRequest_Item = Message<"facefusion.jobs.v1.SubmitBatchRequest.Item"> & {
   /**
-   * Names this job for its siblings: `job://REF` in another one's references.
+   * Names this job for its siblings: `job://REF` in another one's references. Letters, digits, '.', '_' and '-'; not as job ids begin.
    *
    * @generated from field: string ref = 1;
    */
   ref: string;
 
   /**
+   * Without a key of its own: the batch has one.
+   *
    * @generated from field: facefusion.jobs.v1.JobRequest job = 2;
    */
   job?: JobRequest | undefined;
@@ -684,6 +688,13 @@ export declare type SubmitBatchResponse = Message<"facefusion.jobs.v1.SubmitBatc
    * @generated from field: facefusion.jobs.v1.Batch batch = 1;
    */
   batch?: Batch | undefined;
+
+  /**
+   * False: the idempotency key was known and this is its batch.
+   *
+   * @generated from field: bool created = 2;
+   */
+  created: boolean;
 };
 
 /**
@@ -702,6 +713,8 @@ export declare type Batch = Message<"facefusion.jobs.v1.Batch"> & {
   batchId: string;
 
   /**
+   * How many it has; the next six add up to it.
+   *
    * @generated from field: uint32 jobs = 2;
    */
   jobs: number;
@@ -737,6 +750,8 @@ export declare type Batch = Message<"facefusion.jobs.v1.Batch"> & {
   refused: number;
 
   /**
+   * Percent over all, 0..100; a job that has ended counts as done.
+   *
    * @generated from field: uint32 progress = 9;
    */
   progress: number;
@@ -747,14 +762,30 @@ export declare type Batch = Message<"facefusion.jobs.v1.Batch"> & {
   createdAt?: Timestamp | undefined;
 
   /**
+   * When its last job ended.
+   *
    * @generated from field: google.protobuf.Timestamp finished_at = 11;
    */
   finishedAt?: Timestamp | undefined;
 
   /**
+   * As they were submitted. Left out of changes in WatchBatch.
+   *
    * @generated from field: repeated string job_ids = 12;
    */
   jobIds: string[];
+
+  /**
+   * @generated from field: bool stop_on_failure = 13;
+   */
+  stopOnFailure: boolean;
+
+  /**
+   * When the rest was to be canceled, by a caller or for a failure.
+   *
+   * @generated from field: google.protobuf.Timestamp cancel_requested_at = 14;
+   */
+  cancelRequestedAt?: Timestamp | undefined;
 };
 
 /**
@@ -803,6 +834,13 @@ export declare type WatchBatchRequest = Message<"facefusion.jobs.v1.WatchBatchRe
    * @generated from field: string batch_id = 1;
    */
   batchId: string;
+
+  /**
+   * Of the last WatchBatchResponse that had one; empty: the batch first, then changes from now on.
+   *
+   * @generated from field: string watch_token = 2;
+   */
+  watchToken: string;
 };
 
 /**
@@ -816,14 +854,32 @@ export declare const WatchBatchRequestSchema: GenMessage<WatchBatchRequest>;
  */
 export declare type WatchBatchResponse = Message<"facefusion.jobs.v1.WatchBatchResponse"> & {
   /**
+   * As it is now.
+   *
    * @generated from field: facefusion.jobs.v1.Batch batch = 1;
    */
   batch?: Batch | undefined;
 
   /**
+   * The one that changed, as it is now; unset in the first message and with `reset`.
+   *
    * @generated from field: facefusion.jobs.v1.Job job = 2;
    */
   job?: Job | undefined;
+
+  /**
+   * Resumes after this change. Empty in the first message.
+   *
+   * @generated from field: string watch_token = 3;
+   */
+  watchToken: string;
+
+  /**
+   * The token asked for is not this store's: changes may have been missed, and `batch` says what has become of them.
+   *
+   * @generated from field: bool reset = 4;
+   */
+  reset: boolean;
 };
 
 /**
@@ -831,6 +887,92 @@ export declare type WatchBatchResponse = Message<"facefusion.jobs.v1.WatchBatchR
  * Use `create(WatchBatchResponseSchema)` to create a new message.
  */
 export declare const WatchBatchResponseSchema: GenMessage<WatchBatchResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.GetBatchResultsRequest
+ */
+export declare type GetBatchResultsRequest = Message<"facefusion.jobs.v1.GetBatchResultsRequest"> & {
+  /**
+   * @generated from field: string batch_id = 1;
+   */
+  batchId: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetBatchResultsRequest.
+ * Use `create(GetBatchResultsRequestSchema)` to create a new message.
+ */
+export declare const GetBatchResultsRequestSchema: GenMessage<GetBatchResultsRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.GetBatchResultsResponse
+ */
+export declare type GetBatchResultsResponse = Message<"facefusion.jobs.v1.GetBatchResultsResponse"> & {
+  /**
+   * @generated from field: facefusion.jobs.v1.Batch batch = 1;
+   */
+  batch?: Batch | undefined;
+
+  /**
+   * In the order of `job_ids`.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.BatchResult results = 2;
+   */
+  results: BatchResult[];
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetBatchResultsResponse.
+ * Use `create(GetBatchResultsResponseSchema)` to create a new message.
+ */
+export declare const GetBatchResultsResponseSchema: GenMessage<GetBatchResultsResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.BatchResult
+ */
+export declare type BatchResult = Message<"facefusion.jobs.v1.BatchResult"> & {
+  /**
+   * Of the request; empty where it gave none.
+   *
+   * @generated from field: string ref = 1;
+   */
+  ref: string;
+
+  /**
+   * @generated from field: string job_id = 2;
+   */
+  jobId: string;
+
+  /**
+   * Unset: the job is forgotten.
+   *
+   * @generated from field: facefusion.jobs.v1.JobStatus status = 3;
+   */
+  status: JobStatus;
+
+  /**
+   * @generated from field: facefusion.jobs.v1.MediaResult result = 4;
+   */
+  result?: MediaResult | undefined;
+
+  /**
+   * Signed, made anew on each read.
+   *
+   * @generated from field: optional string result_url = 5;
+   */
+  resultUrl?: string | undefined;
+
+  /**
+   * @generated from field: facefusion.jobs.v1.JobError error = 6;
+   */
+  error?: JobError | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.BatchResult.
+ * Use `create(BatchResultSchema)` to create a new message.
+ */
+export declare const BatchResultSchema: GenMessage<BatchResult>;
 
 /**
  * @generated from message facefusion.jobs.v1.CancelBatchRequest
@@ -881,7 +1023,7 @@ export declare const JobService: GenService<{
     output: typeof SubmitResponseSchema;
   },
   /**
-   * Accepts up to 1,000 jobs, all or none.
+   * Accepts up to 1,000 jobs in one durable step, all or none: every violation of every job is told, by its index.
    *
    * @generated from rpc facefusion.jobs.v1.JobService.SubmitBatch
    */
@@ -899,6 +1041,8 @@ export declare const JobService: GenService<{
     output: typeof GetBatchResponseSchema;
   },
   /**
+   * The batch as it is, then each change of one of its jobs, until the last has ended and all is told. A slow reader gets the latest of each job.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.WatchBatch
    */
   watchBatch: {
@@ -907,6 +1051,18 @@ export declare const JobService: GenService<{
     output: typeof WatchBatchResponseSchema;
   },
   /**
+   * What became of each job, with signed URLs of the results. Not finished: NOT_FOUND with reason RESULT_NOT_READY and retry information.
+   *
+   * @generated from rpc facefusion.jobs.v1.JobService.GetBatchResults
+   */
+  getBatchResults: {
+    methodKind: "unary";
+    input: typeof GetBatchResultsRequestSchema;
+    output: typeof GetBatchResultsResponseSchema;
+  },
+  /**
+   * Cancels each of its jobs that has not ended.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.CancelBatch
    */
   cancelBatch: {

@@ -79,11 +79,16 @@ end
 
 local job, key, tenant, start = next_job()
 if not job then
+  call('SET', P .. 'waiting', '1')
   local due = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')
   return {'none', due[2] or false}
 end
 local place, id = job[1], id_of(job[1])
-if job[5] then call('HINCRBY', P .. 'passed', tenant .. ':' .. job[5], 1) else call('HDEL', P .. 'passed', tenant .. ':' .. job[4]) end
+if job[5] then
+  call('HINCRBY', P .. 'passed', tenant .. ':' .. job[5], 1)
+elseif penalty > 0 then
+  call('HDEL', P .. 'passed', tenant .. ':' .. job[4])
+end
 leave(tenant, job[4], place)
 call('ZREM', P .. 'deadlines', place)
 local _, active = start_of(tenant)
@@ -93,7 +98,6 @@ set_start(tenant, start + 1 / weight_of(tenant), active)
 local record = key_of(id)
 call('HINCRBY', record, 'ver', 1)
 call('HSET', record, 'token', token, 'node', node, 'claimed', at, 'flow', exact(key))
-call('HDEL', record, 'ready')
 call('HSET', P .. 'held', token, id)
 call('HINCRBY', P .. 'running', tenant, 1)
 call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)

@@ -5,11 +5,12 @@
 --       bytes and ms of engine time that its tenant has used more, day,
 --       what it shares ('', 'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'), the fingerprint, or the blob of a 'won' run, and
 --       what that was, an entry to keep: fingerprint or '' and when it expires, now,
---       number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
--- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found of like jobs is so no more, or {'unknown'}.
+--       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
+-- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found
+-- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
-local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'deadline')
+local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed')
 if not was[1] then return {'unknown'} end
 local tenant, class, place, score, created = was[4], was[5], was[6], was[7], was[9]
 
@@ -32,11 +33,10 @@ if blob ~= before then
   if before ~= '' then unrefer(before, place) end
 end
 
-local fields = tonumber(ARGV[22])
-call('HSET', key, 'ver', was[1] + 1, 'status', status, 'blob', blob, unpack(ARGV, 23, 22 + fields * 2))
+local fields = tonumber(ARGV[23])
+call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 24, 23 + fields * 2))
 -- From here on the state says that the job was claimed.
-call('HDEL', key, 'claimed')
-if op ~= '' then call('HSET', key, 'op', op) end
+if was[12] then call('HDEL', key, 'claimed') end
 local owed = 0
 if ARGV[19] ~= '' then cache_put(ARGV[19], fp, ARGV[18], ARGV[20]) end
 if (lease == 'end' and share ~= 'join' and queue ~= 'ready') or share == 'leave' then owed = leave_flight(id, place, share, fp, ARGV[18]) end
@@ -57,7 +57,7 @@ if lease == 'end' and was[2] then
   call('ZREM', P .. 'leases', was[2])
   call('HINCRBY', P .. 'running', tenant, -1)
   -- Jobs of its own may have waited for this one.
-  if call('HEXISTS', P .. 'most', tenant) == 1 then call('PUBLISH', P .. 'ready', '') end
+  if call('HEXISTS', P .. 'most', tenant) == 1 then wake() end
 end
 if was_queued and not queued then
   leave(tenant, class, place)
@@ -66,16 +66,14 @@ elseif queued and not was_queued then
   if queue == 'back' then
     give_back(tenant, class, score, place)
   else
-    call('HSET', key, 'ready', queue)
     call('ZADD', P .. 'delayed', queue, place)
-    call('PUBLISH', P .. 'ready', '')
+    wake()
   end
   local deadline = call('HGET', key, 'deadline')
   if deadline and deadline ~= '' then call('ZADD', P .. 'deadlines', deadline, place) end
 elseif queue == 'ready' then
   paid(id, place)
   leave(tenant, class, place)
-  call('HDEL', key, 'ready')
   enter(tenant, class, score, place)
 end
 
@@ -95,8 +93,7 @@ if terminal(status) then
 end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
-  call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1)
-  call('EXPIRE', hour, 34560000)
+  if call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1) == 1 then call('EXPIRE', hour, 34560000) end
 end
 
 -- When what has ended goes. Nothing but a purge follows an end.
@@ -117,12 +114,14 @@ if ARGV[13] ~= '0' or ARGV[14] ~= '0' then
   call('HINCRBY', usage, 'gpu', ARGV[14])
 end
 
-for i = 23 + fields * 2, #ARGV, 3 do
+for i = 24 + fields * 2, #ARGV, 3 do
   call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])
   call('PUBLISH', P .. 'watch:' .. id, ARGV[i] .. ' ' .. ARGV[i + 2])
 end
 if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
 if ARGV[10] == '1' then changed(place) end
+local effects = ARGV[22] ~= '' and cjson.decode(ARGV[22]) or {}
+if effects.batch then batch_moved(effects.batch, was[8], status, effects.done, effects.at) end
 -- The holder is told at once; if this is lost, its next renewal says it.
 if token == '' and lease == 'keep' and was[2] and not terminal(status) then
   local dot = string.find(was[2], '.', 1, true)

@@ -7,6 +7,7 @@
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
 --   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
 --   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
+--   batches:BATCH  hash: counts by status, done, tenant, grace ...     members:BATCH  its jobs, as JSON     stopping  hash batch -> ms, to be canceled
 --   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
 --   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
@@ -15,10 +16,12 @@
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
 local P = KEYS[1]
+-- All arguments come packed as one.
+local ARGV = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
-local QUEUED, PROCESSING = '1', '2'
-local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'ready', 'deadline', 'op', 'owed', 'fp', 'riders', 'joined'}
+local QUEUED, PROCESSING, FAILED = '1', '2', '4'
+local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed', 'fp', 'riders', 'joined'}
 
 local function now()
   local t = call('TIME')
@@ -123,6 +126,11 @@ local function set_start(tenant, start, active)
   end
 end
 
+-- Tells the claims that wait for a job, where there are any: the last one that found none has left its mark.
+local function wake()
+  if call('DEL', P .. 'waiting') == 1 then call('PUBLISH', P .. 'ready', '') end
+end
+
 -- Makes a job ready, its tenant at virtual `start` if it had none.
 local function enter(tenant, class, score, place, start)
   if call('EXISTS', P .. 'ready:' .. tenant) == 0 then
@@ -131,7 +139,7 @@ local function enter(tenant, class, score, place, start)
   end
   call('ZADD', P .. 'ready:' .. tenant, score, place)
   if call('ZADD', P .. 'class:' .. tenant .. ':' .. class, score, place) == 1 then call('SADD', P .. 'classes:' .. tenant, class) end
-  call('PUBLISH', P .. 'ready', place)
+  wake()
 end
 
 -- Takes a job out of the queue, ready or not.

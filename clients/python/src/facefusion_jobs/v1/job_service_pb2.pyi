@@ -241,13 +241,15 @@ class SubmitBatchRequest(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[SubmitBatchRequest.Item, _Mapping]]] = ..., idempotency_key: _Optional[str] = ..., stop_on_failure: bool = ...) -> None: ...
 
 class SubmitBatchResponse(_message.Message):
-    __slots__ = ("batch",)
+    __slots__ = ("batch", "created")
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
     batch: Batch
-    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
+    created: bool
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., created: bool = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("batch_id", "jobs", "queued", "processing", "succeeded", "failed", "canceled", "refused", "progress", "created_at", "finished_at", "job_ids")
+    __slots__ = ("batch_id", "jobs", "queued", "processing", "succeeded", "failed", "canceled", "refused", "progress", "created_at", "finished_at", "job_ids", "stop_on_failure", "cancel_requested_at")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +262,8 @@ class Batch(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
     JOB_IDS_FIELD_NUMBER: _ClassVar[int]
+    STOP_ON_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REQUESTED_AT_FIELD_NUMBER: _ClassVar[int]
     batch_id: str
     jobs: int
     queued: int
@@ -272,7 +276,9 @@ class Batch(_message.Message):
     created_at: _timestamp_pb2.Timestamp
     finished_at: _timestamp_pb2.Timestamp
     job_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, batch_id: _Optional[str] = ..., jobs: _Optional[int] = ..., queued: _Optional[int] = ..., processing: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., canceled: _Optional[int] = ..., refused: _Optional[int] = ..., progress: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    stop_on_failure: bool
+    cancel_requested_at: _timestamp_pb2.Timestamp
+    def __init__(self, batch_id: _Optional[str] = ..., jobs: _Optional[int] = ..., queued: _Optional[int] = ..., processing: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., canceled: _Optional[int] = ..., refused: _Optional[int] = ..., progress: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_ids: _Optional[_Iterable[str]] = ..., stop_on_failure: bool = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetBatchRequest(_message.Message):
     __slots__ = ("batch_id",)
@@ -287,18 +293,54 @@ class GetBatchResponse(_message.Message):
     def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ...) -> None: ...
 
 class WatchBatchRequest(_message.Message):
+    __slots__ = ("batch_id", "watch_token")
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    watch_token: str
+    def __init__(self, batch_id: _Optional[str] = ..., watch_token: _Optional[str] = ...) -> None: ...
+
+class WatchBatchResponse(_message.Message):
+    __slots__ = ("batch", "job", "watch_token", "reset")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    WATCH_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    batch: Batch
+    job: _job_pb2.Job
+    watch_token: str
+    reset: bool
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ..., watch_token: _Optional[str] = ..., reset: bool = ...) -> None: ...
+
+class GetBatchResultsRequest(_message.Message):
     __slots__ = ("batch_id",)
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     batch_id: str
     def __init__(self, batch_id: _Optional[str] = ...) -> None: ...
 
-class WatchBatchResponse(_message.Message):
-    __slots__ = ("batch", "job")
+class GetBatchResultsResponse(_message.Message):
+    __slots__ = ("batch", "results")
     BATCH_FIELD_NUMBER: _ClassVar[int]
-    JOB_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
     batch: Batch
-    job: _job_pb2.Job
-    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+    results: _containers.RepeatedCompositeFieldContainer[BatchResult]
+    def __init__(self, batch: _Optional[_Union[Batch, _Mapping]] = ..., results: _Optional[_Iterable[_Union[BatchResult, _Mapping]]] = ...) -> None: ...
+
+class BatchResult(_message.Message):
+    __slots__ = ("ref", "job_id", "status", "result", "result_url", "error")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_URL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ref: str
+    job_id: str
+    status: _job_pb2.JobStatus
+    result: _job_pb2.MediaResult
+    result_url: str
+    error: _job_pb2.JobError
+    def __init__(self, ref: _Optional[str] = ..., job_id: _Optional[str] = ..., status: _Optional[_Union[_job_pb2.JobStatus, str]] = ..., result: _Optional[_Union[_job_pb2.MediaResult, _Mapping]] = ..., result_url: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ...) -> None: ...
 
 class CancelBatchRequest(_message.Message):
     __slots__ = ("batch_id",)

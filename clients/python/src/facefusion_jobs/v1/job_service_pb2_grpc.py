@@ -54,6 +54,11 @@ class JobServiceStub(object):
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
                 response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
                 _registered_method=True)
+        self.GetBatchResults = channel.unary_unary(
+                '/facefusion.jobs.v1.JobService/GetBatchResults',
+                request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsRequest.SerializeToString,
+                response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsResponse.FromString,
+                _registered_method=True)
         self.CancelBatch = channel.unary_unary(
                 '/facefusion.jobs.v1.JobService/CancelBatch',
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.CancelBatchRequest.SerializeToString,
@@ -133,6 +138,12 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchBatch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatchResults(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +237,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchBatch,
                     request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchRequest.FromString,
                     response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchResponse.SerializeToString,
+            ),
+            'GetBatchResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatchResults,
+                    request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsRequest.FromString,
+                    response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsResponse.SerializeToString,
             ),
             'CancelBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelBatch,
@@ -391,6 +407,33 @@ class JobService(object):
             '/facefusion.jobs.v1.JobService/WatchBatch',
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchRequest.SerializeToString,
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.WatchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatchResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facefusion.jobs.v1.JobService/GetBatchResults',
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsRequest.SerializeToString,
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetBatchResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,
