@@ -31,7 +31,7 @@ export const cache: Group = {
     };
 
     await submit(TARGET);
-    const count = bench.pick(300, 5);
+    const count = bench.pick(300, 60);
     const [hits, runs]: [number[], number[]] = [[], []];
     for (let i = 0; i < count; i++) {
       const hit = await submit(TARGET);
