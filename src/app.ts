@@ -269,6 +269,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
+    hostNames: config.hostNames && new Set(config.hostNames),
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
       [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
@@ -530,7 +531,10 @@ async function openStore(
     };
   }
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
-  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
+  const store = opened.last(
+    'job store',
+    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, log, ...shares }),
+  );
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
     log.warn({ blobs: config.blobsPath }, words);
