@@ -9,7 +9,7 @@ import type { Fingerprint } from '../../jobs/fingerprint.ts';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
 import type { Match } from '../../jobs/ports.ts';
 import { dayOf, isSilent, type Outcome, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
-import type { Recent } from '../recent.ts';
+import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
 
 export interface RedisJob extends Subject {
