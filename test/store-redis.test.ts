@@ -7,6 +7,7 @@ import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
+import { describeWebhookStore } from './contract/webhook-store.ts';
 
 let server: RedisServer;
 before(async () => {
@@ -36,5 +37,6 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 
 describeJobStore('Redis', opened);
 describeBatchStore('Redis', opened);
+describeWebhookStore('Redis', opened);
 describeChains('Redis', opened);
 describeTenantStore('Redis', opened);

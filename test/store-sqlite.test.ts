@@ -5,6 +5,7 @@ import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
+import { describeWebhookStore } from './contract/webhook-store.ts';
 
 const opened: JobStoreFactory = async (settings) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
@@ -26,4 +27,5 @@ const opened: JobStoreFactory = async (settings) => {
 
 describeJobStore('SQLite', opened);
 describeBatchStore('SQLite', opened);
+describeWebhookStore('SQLite', opened);
 describeChains('SQLite', opened);

@@ -8,6 +8,7 @@ import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Batch } from './batches.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
+import type { WebhookOutbox } from './webhooks.ts';
 
 export type JobId = string;
 /** Position in one job's event log, from 1, without gaps. */
@@ -271,6 +272,8 @@ export interface JobStore extends AsyncDisposable {
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
   readonly uploads: UploadRecords;
+  /** What jobs' steps have to tell to receivers; written in the same step. */
+  readonly webhooks: WebhookOutbox;
   usage(tenant: string): Promise<Usage>;
   /** API keys, which lie beside the jobs. */
   readonly keys: KeyStore;

@@ -118,7 +118,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains', 'intake', 'batch'];
+const LIBRARIES = ['lib', 'chains', 'hooks', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -138,6 +138,7 @@ const SCRIPTS = [
   'owed',
   'submit_batch',
   'batches',
+  'outbox',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */
