@@ -10,10 +10,10 @@ import { verifyWebhook } from '../src/client/webhook.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
-import { startRedis } from './fixtures/redis/server.ts';
+import { startRedis } from '../scripts/redis-server.ts';
 
 const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
-const picture = (webhook?: Json): Json => ({ source_images: ['face.jpg'], target_image: 'target.png', webhook });
+const picture = (webhook: Json | null = null): Json => ({ source_images: ['face.jpg'], target_image: 'target.png', webhook });
 
 interface Request {
   readonly headers: IncomingMessage['headers'];
