@@ -35,7 +35,7 @@ import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.
 import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
-import { openLocalUploadBytes } from './media/upload-files.ts';
+import { openLocalUploadBytes, type UploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
@@ -158,7 +158,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     'uploads',
     await openUploads({
       records: store.uploads,
-      bytes: await openLocalUploadBytes({ dir: join(config.dataDir, 'uploads'), minFreeBytes: config.minFreeBytes }),
+      bytes: await openUploadBytes(config),
       maxBytes: config.maxUploadBytes,
       limits: { maxUploads: config.maxUploads, maxBytes: config.uploadQuotaBytes, ttlMs: config.uploadTtlMs },
       onSweepError: (error) => log.error({ err: error }, 'uploads that nobody needs could not be deleted; tried again later'),
@@ -272,6 +272,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
+    hostNames: config.hostNames && new Set(config.hostNames),
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
       [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
@@ -519,7 +520,14 @@ async function openStore(
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
   const store = opened.last(
     'job store',
-    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, webhookUrl: config.webhookUrl, log, ...shares }),
+    await openRedisJobStore({
+      url: config.storeRedis,
+      fleet: config.fleet,
+      leaseMs: config.leaseMs,
+      webhookUrl: config.webhookUrl,
+      log,
+      ...shares,
+    }),
   );
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
@@ -547,6 +555,13 @@ async function openBlobs(
     scratch: join(config.dataDir, 'blobs-scratch'),
   });
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
+}
+
+/** Where the bytes of uploads lie: where results do, so that every process of a fleet has them. */
+async function openUploadBytes({ blobsS3, s3, dataDir, minFreeBytes }: Config): Promise<UploadBytes> {
+  if (blobsS3 === undefined) return await openLocalUploadBytes({ dir: join(dataDir, 'uploads'), minFreeBytes });
+  const { openS3UploadBytes } = await import('./media/upload-s3.ts');
+  return openS3UploadBytes({ connection: s3, bucket: blobsS3.bucket, prefix: `${blobsS3.key}uploads/` });
 }
 
 /** What the job store has to know of tenants. */

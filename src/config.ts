@@ -22,6 +22,8 @@ export interface Config {
   readonly storeRedis: string | undefined;
   /** Begins the fleet's keys in Redis. */
   readonly fleet: string;
+  /** How long a node of a fleet keeps a job without a word. */
+  readonly leaseMs: number;
   readonly role: 'all' | 'api' | 'worker';
   /** What this machine is called in the list of slots. */
   readonly node: string;
@@ -73,6 +75,8 @@ export interface Config {
   readonly tenants: string | undefined;
   /** Some way to have an identity is configured: there are tenants. */
   readonly identities: boolean;
+  /** Names that callers may use for the service; undefined: any. Only where everybody on this machine may call. */
+  readonly hostNames: readonly string[] | undefined;
   /** Scopes of a caller without a credential; undefined: there has to be one. */
   readonly anonymousScopes: readonly Scope[] | undefined;
   /** Submits of such a caller, by address; undefined: no limit. */
@@ -291,6 +295,11 @@ export const SETTINGS = {
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
   FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  LEASE: setting(
+    duration(2000, 600_000),
+    '30s',
+    'how long a node of a fleet may be silent before its jobs go to another one; the same on all nodes',
+  ),
   NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(
@@ -557,6 +566,7 @@ export function readConfig(
     storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
     storeRedis: v.STORE?.redis,
     fleet: v.FLEET!,
+    leaseMs: v.LEASE!,
     role: v.ROLE!,
     node:
       v.NODE ??
@@ -603,6 +613,7 @@ export function readConfig(
       : undefined,
     tenants: path(v.TENANTS),
     identities,
+    hostNames: identities || v.ALLOW_ANONYMOUS === 'yes' || !isLoopback(v.HOST!) ? undefined : ownNames(v.HOST!, v.PUBLIC_URL),
     anonymousScopes: anonymous,
     anonymousRate: v.ANONYMOUS_SUBMITS,
     limitLoopback: v.LIMIT_LOOPBACK === 'yes',
@@ -709,6 +720,13 @@ function isSafeUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
   const { protocol, hostname } = new URL(text);
   return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')));
+}
+
+/** What a service on loopback is called by those who mean it. */
+function ownNames(host: string, publicUrl: string | undefined): readonly string[] {
+  const names = ['localhost', '127.0.0.1', '[::1]', host.includes(':') ? `[${host}]` : host];
+  if (publicUrl !== undefined) names.push(new URL(publicUrl).hostname);
+  return Object.freeze(names.map((name) => name.toLowerCase()));
 }
 
 function isLoopback(host: string): boolean {

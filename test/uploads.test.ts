@@ -1,19 +1,22 @@
 // Uploads: taken whole or not at all, told by their bytes, gone when they expire.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { PutObjectCommand } from '@aws-sdk/client-s3';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import type { JobStore, UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
-import { openLocalUploadBytes } from '../src/media/upload-files.ts';
+import { openLocalUploadBytes, type UploadBytes } from '../src/media/upload-files.ts';
+import { openS3UploadBytes } from '../src/media/upload-s3.ts';
 import { openUploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { wantedJob } from './contract/job-store.ts';
+import { type S3Server, startS3 } from './fixtures/media/s3-server.ts';
 
 const NEVER = new AbortController().signal;
 const HOUR_MS = 3_600_000;
@@ -30,25 +33,63 @@ interface Settings {
 type OpenStore = (home: string, now: () => number) => Promise<JobStore>;
 
 let redis: RedisServer;
+let s3: S3Server;
 before(async () => {
-  redis = await startRedis();
+  [redis, s3] = await Promise.all([startRedis(), startS3()]);
 });
-after(() => redis[Symbol.asyncDispose]());
+after(async () => {
+  await redis[Symbol.asyncDispose]();
+  await s3[Symbol.asyncDispose]();
+});
 
 const STORES: Readonly<Record<string, OpenStore>> = {
   SQLite: (home, now) => openSqliteJobStore({ path: join(home, 'jobs.db'), now }),
   Redis: (home, now) => openRedisJobStore({ url: redis.url, fleet: basename(home), now }),
 };
 
-async function openWorld(t: TestContext, openStore: OpenStore, settings: Settings = {}) {
+/** Where bytes lie. */
+interface Place {
+  open(minFreeBytes: number, freeBytes: () => Promise<number>): Promise<UploadBytes>;
+  /** Ids of which there is something. */
+  ids(): Promise<string[]>;
+  /** Something that no record names. */
+  litter(id: string): Promise<void>;
+}
+
+const PLACES: Readonly<Record<string, (home: string) => Promise<Place>>> = {
+  'a local disk': async (home) => {
+    const dir = join(home, 'uploads');
+    return {
+      open: (minFreeBytes, freeBytes) => openLocalUploadBytes({ dir, minFreeBytes, freeBytes }),
+      ids: () => readdir(dir),
+      litter: async (id) => {
+        for (const name of [id, 'other.json']) await writeFile(join(dir, name), 'half');
+      },
+    };
+  },
+  S3: async () => {
+    const bucket = await s3.makeBucket();
+    const prefix = 'of/one/uploads/';
+    const ids = async () => [...new Set((await s3.keys(bucket)).map((key) => key.slice(prefix.length).split('/')[0]!))];
+    return {
+      open: async () => openS3UploadBytes({ connection: s3.connection, bucket, prefix, pieceBytes: 4096 }),
+      ids,
+      litter: async (id) => {
+        await s3.client.send(new PutObjectCommand({ Bucket: bucket, Key: `${prefix}${id}/${'9'.repeat(15)}-0`, Body: 'half' }));
+      },
+    };
+  },
+};
+
+async function openWorld(t: TestContext, openStore: OpenStore, openPlace: (home: string) => Promise<Place>, settings: Settings = {}) {
   const home = await mkdtemp(join(tmpdir(), 'ffjobs-uploads-'));
-  const dir = join(home, 'uploads');
+  const place = await openPlace(home);
   const clock = { now: Date.UTC(2025, 3, 5) };
   const disk = { free: 1e12 };
   const limits = { maxUploads: settings.maxUploads ?? 100, maxBytes: settings.quotaBytes ?? 1e9, ttlMs: HOUR_MS };
   const start = async () => {
     const store = await openStore(home, () => clock.now);
-    const bytes = await openLocalUploadBytes({ dir, minFreeBytes: settings.minFreeBytes ?? 0, freeBytes: async () => disk.free });
+    const bytes = await place.open(settings.minFreeBytes ?? 0, async () => disk.free);
     return { store, bytes, uploads: await openUploads({ records: store.uploads, bytes, maxBytes: 100_000, limits }) };
   };
   let now = await start();
@@ -60,8 +101,11 @@ async function openWorld(t: TestContext, openStore: OpenStore, settings: Setting
     await end();
     await rm(home, { recursive: true });
   });
+  const scratch = join(home, 'scratch');
+  await mkdir(scratch);
   return {
-    dir,
+    scratch,
+    litter: place.litter,
     clock,
     disk,
     get uploads() {
@@ -76,7 +120,7 @@ async function openWorld(t: TestContext, openStore: OpenStore, settings: Setting
     },
     receive: (bytes: Uint8Array, facts: Partial<UploadFacts> = {}, signal = NEVER) =>
       now.uploads.receive({ tenant: 'one', filename: 'face.jpg', ...facts }, chunked(bytes), signal),
-    files: async () => await readdir(dir),
+    files: place.ids,
     /** A job of the tenant that names the upload as its source, and how it goes on. */
     job: async (uri: string, tenant = 'one') => {
       const { store } = now;
@@ -102,12 +146,16 @@ async function refusal(call: Promise<unknown>): Promise<JobsError> {
   return error;
 }
 
-for (const [name, openStore] of Object.entries(STORES)) {
-  describe(`uploads, their records in ${name}`, { concurrency: 4 }, () => {
-    const open = (t: TestContext, settings?: Settings) => openWorld(t, openStore, settings);
+const WORLDS = Object.entries(STORES).flatMap(([name, openStore]) =>
+  Object.entries(PLACES).map(([where, openPlace]) => ({ name, openStore, where, openPlace })),
+);
+
+for (const { name, openStore, where, openPlace } of WORLDS) {
+  describe(`uploads on ${where}, their records in ${name}`, { concurrency: 4 }, () => {
+    const open = (t: TestContext, settings?: Settings) => openWorld(t, openStore, openPlace, settings);
 
     it('are kept under an id of ours, with digest, size and type told from the bytes', async (t) => {
-      const { receive, uploads, dir, clock, files, store } = await open(t);
+      const { receive, uploads, scratch, clock, files, store } = await open(t);
       const upload = await receive(JPEG, { filename: '../../etc/passwd.png', bytes: JPEG.length, sha256: sha256(JPEG) });
       assert.match(upload.uri, /^upload:\/\/[0-9a-f]{32}$/);
       const { uri: _, ...facts } = upload;
@@ -116,7 +164,7 @@ for (const [name, openStore] of Object.entries(STORES)) {
       assert.equal((await store.uploads.get(upload.uri.slice('upload://'.length)))?.filename, 'passwd.png');
       assert.equal(await uploads.resolver.check(upload.uri, 'field', 'one'), undefined);
       assert.equal((await uploads.resolver.check(upload.uri, 'field', 'two'))?.reason, 'UPLOAD_NOT_FOUND');
-      const to = join(dir, '..', 'copy');
+      const to = join(scratch, 'copy');
       assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER), undefined);
       assert.deepEqual(await readFile(to), JPEG);
       assert.notEqual((await receive(JPEG)).uri, upload.uri);
@@ -185,8 +233,7 @@ for (const [name, openStore] of Object.entries(STORES)) {
       world.clock.now += HOUR_MS / 2;
       const second = await world.receive(JPEG);
       // Of nobody, such as what an older version has left.
-      await writeFile(join(world.dir, 'a'.repeat(32)), 'half');
-      await writeFile(join(world.dir, 'other.json'), '{}');
+      await world.litter('a'.repeat(32));
       await world.restart();
       assert.equal((await world.files()).length, 2);
       assert.equal(await world.uploads.resolver.check(first.uri, 'field', 'one'), undefined);
@@ -197,7 +244,9 @@ for (const [name, openStore] of Object.entries(STORES)) {
       assert.equal(await world.uploads.resolver.check(second.uri, 'field', 'one'), undefined);
     });
 
-    it('are turned away before the disk is full, those that are still coming counted, and leave nothing when it is', async (t) => {
+    // S3 has no disk that fills up.
+    const onDisk = where === 'S3' ? () => {} : it;
+    onDisk('are turned away before the disk is full, those that are still coming counted, and leave nothing when it is', async (t) => {
       const { disk, receive, files, uploads } = await open(t, { minFreeBytes: 50_000 });
       disk.free = 120_000;
       let go = () => {};
@@ -223,12 +272,12 @@ for (const [name, openStore] of Object.entries(STORES)) {
     });
 
     it('whose job was purged are gone at once, and a job that waits keeps its own', async (t) => {
-      const { receive, job, uploads, files, clock, dir } = await open(t);
+      const { receive, job, uploads, files, clock, scratch } = await open(t);
       const upload = await receive(JPEG);
       const { cancel, purge } = await job(upload.uri);
       clock.now += 2 * HOUR_MS;
       await uploads.sweep();
-      const to = join(dir, '..', 'copy');
+      const to = join(scratch, 'copy');
       const digests: string[] = [];
       const observer = { progress: () => {}, digested: (digest: string) => void digests.push(digest) };
       assert.equal(await uploads.resolver.fetch(upload.uri, to, NEVER, observer), undefined);
@@ -258,12 +307,12 @@ for (const [name, openStore] of Object.entries(STORES)) {
     });
 
     it('that are not there are refused at submit with their field, and at prepare for good', async (t) => {
-      const { uploads, dir } = await open(t);
+      const { uploads, scratch } = await open(t);
       const { resolver } = uploads;
       for (const id of ['nothing', '../../etc/passwd', '0'.repeat(32), '', 'tmp']) {
         const violation = await resolver.check(`upload://${id}`, 'source_images[0]', 'one');
         assert.deepEqual([violation?.field, violation?.reason], ['source_images[0]', 'UPLOAD_NOT_FOUND']);
-        const failure = await resolver.fetch(`upload://${id}`, join(dir, 'x'), NEVER);
+        const failure = await resolver.fetch(`upload://${id}`, join(scratch, 'x'), NEVER);
         assert.deepEqual([failure?.reason, failure?.retryable], ['INPUT_NOT_FOUND', false]);
       }
     });

@@ -8,7 +8,7 @@ import type { Failure } from '../jobs/job.ts';
 import { FreeSpace, type FreeSpaceOptions } from './free-space.ts';
 import { copyOpened, type FetchObserver, storageFull } from './references.ts';
 
-/** Where the bytes of uploads lie. For one id, one call at a time. */
+/** Where the bytes of uploads lie. For one id, a process makes one call at a time, but for `remove`. */
 export interface UploadBytes extends AsyncDisposable {
   /** Throws `JobsError` STORAGE_FULL where so many more bytes would leave too little room. */
   checkRoom(bytes: number): Promise<void>;
@@ -17,14 +17,23 @@ export interface UploadBytes extends AsyncDisposable {
   announce(id: string, length: number): Promise<void>;
   /** Bytes that are there. */
   size(id: string): Promise<number>;
-  /** Adds what comes after the `offset` bytes that are there. What came before `chunks` threw is kept. */
+  /**
+   * Adds what comes after the `offset` bytes that are there. What came before `chunks` threw is kept, and its error is thrown. Where other processes
+   * have the same store and one of them has written there meanwhile: `JobsError` UPLOAD_CONFLICT, and what that one wrote stays.
+   */
   append(id: string, offset: number, chunks: AsyncIterable<Uint8Array>): Promise<void>;
   /** All has come: makes it last. */
   finish(id: string): Promise<void>;
   /** From the first byte on, or to the one before `end`. Of one that is not finished too, where the store can. */
   read(id: string, end?: number): AsyncIterable<Uint8Array>;
-  /** As `MediaResolver.fetch`; undefined: done. */
-  fetch(id: string, toPath: string, signal: AbortSignal, observer?: FetchObserver): Promise<Failure | undefined>;
+  /** As `MediaResolver.fetch`, of one that is `whole`; undefined: done. Stores beyond this machine hold the bytes against their digest. */
+  fetch(
+    id: string,
+    whole: { readonly sha256: string; readonly bytes: number },
+    toPath: string,
+    signal: AbortSignal,
+    observer?: FetchObserver,
+  ): Promise<Failure | undefined>;
   /** Unknown ids are fine. */
   remove(id: string): Promise<void>;
   /** Everything that is there, finished or not. */
@@ -95,7 +104,7 @@ class LocalUploadBytes implements UploadBytes {
     return createReadStream(this.#path(id), { highWaterMark: READ_BYTES, end: end === undefined ? undefined : end - 1 });
   }
 
-  async fetch(id: string, toPath: string, signal: AbortSignal): Promise<undefined> {
+  async fetch(id: string, _whole: unknown, toPath: string, signal: AbortSignal): Promise<undefined> {
     await copyOpened(openSync(this.#path(id), 'r'), toPath, signal);
   }
 

@@ -60,6 +60,11 @@ interface Seen {
   head: Buffer;
 }
 
+/** Why the bytes that a caller sends ended early, if they did. */
+interface Broken {
+  error?: unknown;
+}
+
 class StoredUploads implements Uploads {
   readonly resolver: MediaResolver;
   readonly maxBytes: number;
@@ -90,7 +95,7 @@ class StoredUploads implements Uploads {
       fetch: async (reference, toPath, signal, observer) => {
         const record = await this.#record(reference);
         if (!record?.whole) return { reason: 'INPUT_NOT_FOUND', message: noSuchUpload(reference), retryable: false };
-        const failure = await options.bytes.fetch(record.id, toPath, signal, observer);
+        const failure = await options.bytes.fetch(record.id, record.whole, toPath, signal, observer);
         if (!failure) observer?.digested(record.whole.sha256);
         return failure;
       },
@@ -101,7 +106,11 @@ class StoredUploads implements Uploads {
         return { bytes, mediaType, read: () => options.bytes.read(record.id) };
       },
     };
-    this.#timer = setInterval(() => void this.sweep().catch((error) => options.onSweepError?.(error)), SWEEP_MS);
+    const tidy = async () => {
+      await this.sweep();
+      await this.#forget();
+    };
+    this.#timer = setInterval(() => void tidy().catch((error) => options.onSweepError?.(error)), SWEEP_MS);
     this.#timer.unref();
   }
 
@@ -200,6 +209,14 @@ class StoredUploads implements Uploads {
     await this.#options.bytes[Symbol.asyncDispose]();
   }
 
+  /** What was seen of uploads that another process has finished or removed. */
+  async #forget(): Promise<void> {
+    for (const id of this.#seen.keys()) {
+      const record = await this.#options.records.get(id);
+      if (!this.#turns.has(id) && (!record || record.whole)) this.#seen.delete(id);
+    }
+  }
+
   async #begin(upload: NewUpload): Promise<void> {
     const { records, bytes, limits, maxBytes } = this.#options;
     if (upload.bytes !== undefined && upload.bytes > maxBytes) throw tooLarge(maxBytes);
@@ -221,10 +238,22 @@ class StoredUploads implements Uploads {
     const seen = this.#seen.get(id);
     // A restart, or a write that broke: what is there is not what was hashed. It is read again in the end.
     if (seen && seen.bytes !== offset) this.#seen.delete(id);
-    const { bytes } = this.#options;
-    await bytes.append(id, offset, this.#watched(record, offset, source, signal));
-    // It may have been removed meanwhile.
-    await this.#own(id, record.tenant);
+    const { bytes, records } = this.#options;
+    const broken: Broken = {};
+    try {
+      await bytes.append(id, offset, this.#watched(record, offset, source, signal, broken));
+    } catch (error) {
+      // The store's: whether what was hashed is there, or what another process had for this place, is not known.
+      if (error !== broken.error) this.#seen.delete(id);
+      throw error;
+    }
+    try {
+      await this.#own(id, record.tenant);
+    } catch (error) {
+      // It was removed meanwhile, by another process perhaps before the last bytes were written.
+      if (!(await records.get(id))?.whole) await bytes.remove(id);
+      throw error;
+    }
     return await bytes.size(id);
   }
 
@@ -234,6 +263,7 @@ class StoredUploads implements Uploads {
     offset: number,
     source: AsyncIterable<Uint8Array>,
     signal: AbortSignal | undefined,
+    broken: Broken,
   ): AsyncGenerator<Uint8Array> {
     const { records, bytes, limits, maxBytes } = this.#options;
     const seen = this.#seen.get(id);
@@ -267,6 +297,9 @@ class StoredUploads implements Uploads {
         yield chunk;
       }
       signal?.throwIfAborted();
+    } catch (error) {
+      broken.error = error;
+      throw error;
     } finally {
       expect(0);
     }

@@ -42,6 +42,8 @@ export interface ServerOptions {
   readonly grpc: 'own' | 'connect';
   /** Whose pages may call, besides the service's own. */
   readonly corsOrigins: readonly string[];
+  /** `RequestsOptions.hostNames` */
+  readonly hostNames?: ReadonlySet<string> | undefined;
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
@@ -75,7 +77,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     graceMs: options.closeGraceMs,
     shutdown,
   });
-  const requests = createRequests({ log: options.log, count: options.count, cors: createCors(options.corsOrigins) });
+  const requests = createRequests({
+    log: options.log,
+    count: options.count,
+    cors: createCors(options.corsOrigins),
+    hostNames: options.hostNames,
+  });
   /** Calls that Fastify was handed. */
   const passedOn = new WeakMap<IncomingMessage, RequestCall>();
   const contextValues = ({ raw }: FastifyRequest) => createContextValues().set(callKey, passedOn.get(raw));

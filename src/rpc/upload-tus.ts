@@ -43,6 +43,7 @@ const STATUSES: Readonly<Record<string, number>> = {
   UNSUPPORTED_MEDIA_TYPE: 415,
   STORAGE_FULL: 507,
   UPLOAD_CONFLICT: 409,
+  UPLOAD_TOO_MANY_PIECES: 413,
 };
 const CODES: Readonly<Record<number, Code>> = {
   404: Code.NotFound,

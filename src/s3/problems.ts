@@ -53,3 +53,10 @@ export function problemOf(error: unknown): S3Problem | undefined {
   if (status !== undefined) return BY_STATUS[status] ?? (status >= 500 || status === 429 ? 'unreachable' : undefined);
   return ['connect', 'read', 'write', 'getaddrinfo'].includes(syscall ?? '') ? 'unreachable' : undefined;
 }
+
+/** What a caller is told whose request needs a store of the service's own: `what`, as callers know it. */
+export function unavailable(problem: S3Problem, what: string): string {
+  return problem === 'timeout' || problem === 'unreachable' || problem === 'conflict'
+    ? `${what} cannot be reached or is overloaded; try again`
+    : `${what} does not do what the service asks of it: its operator finds the reason in the log`;
+}

@@ -1,19 +1,19 @@
 // Results as objects of S3 or of a server that speaks its protocol, named by the SHA-256 of their bytes below a prefix that is this store's alone.
 // Always true here: an object under its key is whole and has its media type; parts of what was not finished are taken back, those of a dead process
 // a day later; nothing is deleted but by key. URLs are the store's own, presigned: the bytes do not pass through this process.
-import { createHash, randomBytes } from 'node:crypto';
-import { createWriteStream, existsSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { JobsError } from '../jobs/errors.ts';
 import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
 import { problemOfPlace } from '../s3/check.ts';
 import { openClient, type S3Connection } from '../s3/client.ts';
-import { problemOf } from '../s3/problems.ts';
+import { problemOf, unavailable } from '../s3/problems.ts';
 import { abortAbandoned, putObject } from '../s3/put.ts';
+import { readObject, saveDigested } from '../s3/read.ts';
 import { digestFile, diskFull, fileChunks, KEY, type Taken, takeStream } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
 
@@ -34,8 +34,6 @@ export interface S3BlobStoreOptions {
 }
 
 const IDLE_MS = 60_000;
-/** Requests for the rest of an object whose bytes stop coming. */
-const GET_TRIES = 4;
 /** No upload of a process that lives takes so long. */
 const ABANDONED_MS = 24 * 3_600_000;
 /** The longest that S3 takes. */
@@ -136,55 +134,24 @@ class S3Blobs implements BlobStore, AsyncDisposable {
   async fetch(key: string, toPath: string, signal: AbortSignal, progress?: (done: number, total: number) => void): Promise<void> {
     const found = await this.stat(key);
     if (!found) throw noBlob(key);
-    const hash = createHash('sha256');
-    let done = 0;
-    const counted = async function* (bytes: AsyncIterable<Uint8Array>) {
-      for await (const chunk of bytes) {
-        hash.update(chunk);
-        done += chunk.length;
-        progress?.(done, found.bytes);
-        yield chunk;
-      }
-    };
-    const output = createWriteStream(toPath, { flags: 'wx' });
     try {
-      await pipeline(this.get(key), counted, output, { signal });
-      // Engines are given what the key says, whatever lies there.
-      if (hash.digest('hex') !== key)
-        throw new JobsError('unavailable', 'RESULT_CHANGED', `the bytes of the blob ${key} are not what they were`);
+      const sha256 = await saveDigested(this.get(key), toPath, signal, progress && ((done) => progress(done, found.bytes)));
+      if (sha256 === key) return;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') await rm(toPath, { force: true });
-      signal.throwIfAborted();
       throw diskFull(error, 'the disk of the work folder');
     }
+    // Engines are given what the key says, whatever lies there.
+    await rm(toPath, { force: true });
+    throw new JobsError('unavailable', 'RESULT_CHANGED', `the bytes of the blob ${key} are not what they were`);
   }
 
   async *get(key: string, range?: { readonly start: number; readonly end: number }): AsyncGenerator<Uint8Array> {
     if (!KEY.test(key)) throw noBlob(key);
-    let at = range?.start ?? 0;
-    for (let tries = 1; ; tries++) {
-      const from = at;
-      const leaving = new AbortController();
-      try {
-        const Range = range || at > 0 ? `bytes=${at}-${range?.end ?? ''}` : undefined;
-        const { Body: body } = await this.#client.send(new GetObjectCommand({ ...this.#object(key), Range }), {
-          abortSignal: leaving.signal,
-        });
-        for await (const chunk of body as unknown as AsyncIterable<Buffer>) {
-          at += chunk.length;
-          yield chunk;
-        }
-        return;
-      } catch (error) {
-        const problem = problemOf(error);
-        if (problem === 'not_found') throw noBlob(key);
-        // Nothing lies behind the end.
-        if (problem === 'range') return;
-        if (at === from || tries >= GET_TRIES) this.#fail(error, undefined);
-      } finally {
-        // Whoever leaves early leaves the rest unread.
-        leaving.abort();
-      }
+    try {
+      yield* readObject(this.#client, { bucket: this.#options.bucket, key: this.#nameOf(key) }, range);
+    } catch (error) {
+      if (problemOf(error) === 'not_found') throw noBlob(key);
+      this.#fail(error, undefined);
     }
   }
 
@@ -228,11 +195,7 @@ class S3Blobs implements BlobStore, AsyncDisposable {
     signal?.throwIfAborted();
     const problem = problemOf(error);
     if (problem === undefined) throw error;
-    const words =
-      problem === 'timeout' || problem === 'unreachable' || problem === 'conflict'
-        ? 'the blob store cannot be reached or is overloaded; try again'
-        : 'the blob store does not do what the service asks of it: its operator finds the reason in the log';
-    throw new JobsError('unavailable', 'STORE_UNAVAILABLE', words, { retryAfterSeconds: 5, cause: error });
+    throw new JobsError('unavailable', 'STORE_UNAVAILABLE', unavailable(problem, 'the blob store'), { retryAfterSeconds: 5, cause: error });
   }
 }
 
