@@ -6,11 +6,11 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { startRedis } from '../scripts/redis-server.ts';
 import { verifyWebhook } from '../src/client/webhook.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
-import { startRedis } from '../scripts/redis-server.ts';
 
 const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
 const picture = (webhook: Json | null = null): Json => ({ source_images: ['face.jpg'], target_image: 'target.png', webhook });
