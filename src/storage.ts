@@ -30,7 +30,14 @@ export async function openStore(
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
   const store = opened.last(
     'job store',
-    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, webhookUrl: config.webhookUrl, log, ...shares }),
+    await openRedisJobStore({
+      url: config.storeRedis,
+      fleet: config.fleet,
+      leaseMs: config.leaseMs,
+      webhookUrl: config.webhookUrl,
+      log,
+      ...shares,
+    }),
   );
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
