@@ -8,7 +8,7 @@ import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { FastifyRequest } from 'fastify';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
-import { MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { CachePolicy, MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -26,6 +26,7 @@ import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
+import { fingerprintOf, type RunFacts } from './jobs/fingerprint.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import type { KeyAdmin } from './jobs/keys.ts';
@@ -355,9 +356,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         };
         const resolver = takingResults(places.references(job.tenant), inputs, blobs);
         const engine = fleet.localEngine() ?? fleet.engine();
-        return await prepare({ resolver, probe, report: counting }, engine, job, folder, signal);
+        const models = scheduler?.capabilities()?.models ?? '';
+        const cache = { ttlMs: config.cacheTtlMs, shared: config.cacheShared, models };
+        return await prepare({ resolver, probe, report: counting }, cache, engine, job, folder, signal);
       },
       storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+      takeResult: async (result, path, context) => {
+        await blobs.fetch(result.sha256, path, context.signal, context.report);
+        return await deliver(places.outputs(context.job.tenant), path, result, context);
+      },
+      onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
       runTimeoutMs: config.runTimeoutMs,
@@ -419,6 +427,7 @@ function figuresOf(
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
 async function prepare(
   fetching: FetchingOptions,
+  cache: { readonly ttlMs: number; readonly shared: boolean; readonly models: string },
   engine: Engine,
   job: Job,
   folder: string,
@@ -435,13 +444,26 @@ async function prepare(
   const inputs = await fetchInputs(fetching, request, folder, signal);
   if ('reason' in inputs) return inputs;
   const { imageFormats, videoFormats } = engine.capabilities;
+  const outputFormat = request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats);
+  const sources = inputs.digests.slice(1, 1 + request.sourceImages.length);
+  const facts: RunFacts = {
+    tenant: cache.shared ? undefined : job.tenant,
+    target: { kind: target, sha256: inputs.digests[0]! },
+    sources,
+    audio: request.sourceAudio === undefined ? undefined : inputs.digests.at(-1),
+    parameters,
+    outputFormat,
+    engine: { name: engine.name, version: engine.version, models: cache.models },
+  };
+  const shares = cache.ttlMs > 0 && request.cache !== CachePolicy.OFF;
   return {
     sourcePaths: [...inputs.sourcePaths],
     sourceAudioPath: inputs.sourceAudioPath,
     targetPath: inputs.targetPath,
     targetKind: target === 'video' ? MediaKind.VIDEO : MediaKind.IMAGE,
-    outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
+    outputFormat,
     parameters,
+    ...(shares && { like: { fingerprint: fingerprintOf(facts), runs: request.cache === CachePolicy.REFRESH, keepMs: cache.ttlMs } }),
   };
 }
 
@@ -452,25 +474,30 @@ const IDEMPOTENCY_HEADER = {
 };
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
-async function storeResult(
-  blobs: BlobStore,
-  copies: Outputs,
-  outputPath: string,
-  { job, done, signal, pin, report }: StoreContext,
-): Promise<MediaResult | Failure> {
+async function storeResult(blobs: BlobStore, copies: Outputs, outputPath: string, context: StoreContext): Promise<MediaResult | Failure> {
+  const { done, signal, pin, report } = context;
   // It becomes a header: what does not look like one is not passed on as one.
   const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
   const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
   const { width, height, frames, durationSeconds } = done;
   const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  return await deliver(copies, outputPath, result, context);
+}
+
+/** A copy of the result where the job wants one. */
+async function deliver(
+  copies: Outputs,
+  path: string,
+  result: MediaResult,
+  { job, signal, report }: Pick<StoreContext, 'job' | 'signal' | 'report'>,
+): Promise<MediaResult | Failure> {
   const wanted = job.request?.outputUri;
   if (!wanted) return result;
-  const filename = `${job.jobId}${extname(outputPath)}`;
-  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const { sha256, mediaType } = result;
+  const filename = `${job.jobId}${extname(path)}`;
+  const copy = { jobId: job.jobId, path, sha256, bytes: Number(result.bytes), mediaType, filename };
   const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
-  if ('reason' in delivered) return delivered;
-  result.outputUri = delivered.uri;
-  return result;
+  return 'reason' in delivered ? delivered : { ...result, outputUri: delivered.uri };
 }
 
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
