@@ -30,7 +30,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'jobs',
   ],
   'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
-  'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
+  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'jobs', 's3'],
+  'config-values.ts': ['s3'],
+  'config-access.ts': ['config-values.ts', 'jobs'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
   'fleet.ts': ['gpu', 'jobs', 'rpc'],
