@@ -109,7 +109,8 @@ class LocalUploadBytes implements UploadBytes {
   }
 
   async remove(id: string): Promise<void> {
-    await rm(this.#path(id), { force: true });
+    // Earlier versions kept what was on its way in a folder: that goes whole, or no service would start here again.
+    await rm(this.#path(id), { force: true, recursive: true });
     // Its row goes next: a file that came back after power loss would be nobody's.
     await this.#syncFolder();
   }
