@@ -136,6 +136,10 @@ export interface Config extends AccessConfig {
   readonly resultUrlTtlMs: number;
   /** How long a result is kept that its request says nothing of; at most `maxRetentionMs`. */
   readonly resultTtlMs: number;
+  /** How long a result is kept for like jobs; 0: there is no cache, and no run is shared. */
+  readonly cacheTtlMs: number;
+  /** Like jobs of all tenants share results and runs. */
+  readonly cacheShared: boolean;
   readonly maxRetentionMs: number;
   /** From a job's end until it is forgotten; at least `maxRetentionMs`. */
   readonly jobTtlMs: number;
@@ -292,6 +296,8 @@ export const SETTINGS = {
     'how long a finished result waits for a result store that is full or away, before its job fails',
   ),
   RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
+  CACHE_TTL: setting(offOr(duration(1000, 365 * 86_400_000)), '24h', 'how long a result is kept for like jobs; `off`: each job runs'),
+  CACHE_SCOPE: setting(oneOf('tenant', 'all'), 'tenant', 'whose jobs share results and runs; all: those of different tenants too'),
   RESULT_TTL: setting(
     duration(1000, 3650 * 86_400_000),
     '30d',
@@ -441,6 +447,8 @@ export function readConfig(
     resultUrlTtlMs: v.RESULT_URL_TTL!,
     storePatienceMs: v.STORE_PATIENCE!,
     resultTtlMs: v.RESULT_TTL!,
+    cacheTtlMs: v.CACHE_TTL!,
+    cacheShared: v.CACHE_SCOPE === 'all',
     maxRetentionMs: v.MAX_RETENTION!,
     jobTtlMs: v.JOB_TTL!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,

@@ -75,6 +75,8 @@ export async function startCluster(kind: 'redis' | 'sqlite', python: string): Pr
     PYTHON: python,
     PROBE: 'off',
     CONSOLE: 'off',
+    // Its model is of jobs that each run.
+    CACHE_TTL: 'off',
     INPUT_ROOT: input,
     LEASE: `${LEASE_MS}ms`,
     CANCEL_GRACE: '1s',
