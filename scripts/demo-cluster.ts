@@ -1,5 +1,5 @@
 // `npm run demo:cluster [-- --jobs N --output FOLDER]`: a fleet on this machine. Starts Redis, an S3-compatible server, two API replicas and three worker nodes, submits
-// jobs to one replica and watches them through the other, kills a node while it runs a job, and shows that every job is done all the same. Ends with 0
+// a batch to one replica and watches it through the other, kills a node while it runs a job, and shows that every job is done all the same. Ends with 0
 // only if each succeeded and its result is there; whatever was started is ended and tidied up in any case.
 import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { CachePolicy, type Job, JobStatus } from '../gen/facefusion/jobs/v1/job_pb.js';
+import type { Batch } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
 import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
@@ -97,26 +98,17 @@ async function allWarm(service: Service): Promise<void> {
   }
 }
 
-async function submit(service: Service, count: number): Promise<string[]> {
-  const answers = Array.from({ length: count }, async (_, i) => {
+/** A batch: all of its jobs are taken, or none. */
+async function submit(service: Service, count: number): Promise<Batch> {
+  const jobs = Array.from({ length: count }, (_, i) => {
     // A third are a clip, which takes long enough for something to happen meanwhile.
     const [source, picture] = i % 2 ? SAMPLES : SAMPLES.toReversed();
     const target = i % 3 === 0 ? ({ case: 'targetVideo', value: CLIP } as const) : ({ case: 'targetImage', value: picture! } as const);
-    const { job } = await service.jobs.submit(
-      {
-        job: {
-          sourceImages: [source!],
-          target,
-          parameters: { processors: ['face_swapper'] },
-          labels: { demo: `${i + 1}` },
-          cache: CachePolicy.OFF,
-        },
-      },
-      { signal: leaving.signal },
-    );
-    return job!.jobId;
+    // Each is worked on, though they are alike.
+    return { job: { sourceImages: [source!], target, parameters: { processors: ['face_swapper'] }, cache: CachePolicy.OFF } };
   });
-  return await Promise.all(answers);
+  const { batch } = await service.jobs.submitBatch({ jobs }, { signal: leaving.signal });
+  return batch!;
 }
 
 /** Kills a node while it runs a job. It is stopped for a moment first, so that what it has when it dies is surely known. */
@@ -190,11 +182,11 @@ async function main(count: number, results: string): Promise<void> {
   API         ${fleet.addresses.join(' and ')}
   nodes       ${NODES.join(', ')}, one slot each, engine classical
 `);
-  const ids = await submit(first, count);
-  console.log(`${count} jobs submitted to ${APIS[0]}, watched through ${APIS[1]}.`);
+  const { batchId, jobIds } = await submit(first, count);
+  console.log(`Batch ${batchId}, ${count} jobs, submitted to ${APIS[0]}, watched through ${APIS[1]}.`);
   let done = 0;
   const watching = Promise.all(
-    ids.map((jobId) =>
+    jobIds.map((jobId) =>
       watchToEnd(second, jobId, ({ status, attempt, error }) => {
         const how = status === JobStatus.SUCCEEDED ? 'succeeded' : `${JobStatus[status].toLowerCase()}: ${error?.message ?? ''}`;
         console.log(
@@ -213,6 +205,10 @@ async function main(count: number, results: string): Promise<void> {
   const failed = watched.filter(({ job }) => job.status !== JobStatus.SUCCEEDED);
   if (failed.length > 0)
     throw new CliError(Exit.failed, `${failed.length} of ${count} jobs did not succeed: ${failed.map(({ jobId }) => jobId).join(', ')}`);
+  const { batch } = await first.jobs.getBatch({ batchId }, { signal: leaving.signal });
+  if (batch?.succeeded !== count || batch.progress !== 100) {
+    throw new CliError(Exit.failed, `${batchId} says that ${batch?.succeeded} of ${count} jobs have succeeded, ${batch?.progress} %`);
+  }
   const again = watched.find(({ jobId }) => jobId === killed.jobId)!;
   if (again.job.attempt < 2)
     throw new CliError(Exit.failed, `${killed.jobId} was on the killed node and succeeded in attempt ${again.job.attempt}`);

@@ -49,6 +49,7 @@ import { HealthRegistry, healthService, ServingStatus } from './rpc/health.ts';
 import { interceptors } from './rpc/interceptors.ts';
 import { createJobService, createProcessService, type JobServiceOptions, SELF_VALIDATED } from './rpc/job-service.ts';
 import { reflectionServices } from './rpc/reflection.ts';
+import { presenter } from './rpc/result-urls.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
@@ -61,6 +62,7 @@ import { Retention } from './store/retention.ts';
 import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
+import { openWebhooks, type WebhookWork } from './webhooks.ts';
 
 export interface Surroundings {
   /** Where a worker's variables are taken from. */
@@ -187,6 +189,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       watchers--;
     },
   };
+  const webhooks = await openWebhooks(config);
   const jobs: JobServiceOptions = {
     store,
     blobs,
@@ -204,6 +207,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       await resultRoom?.check(0, 'the disk for results');
     },
     maxRetentionMs: config.maxRetentionMs,
+    checkWebhook: webhooks.check,
     reclaim: () => retention.reclaim(),
     baseUrl,
     watched,
@@ -314,6 +318,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     },
   });
   opened.last('port', { [Symbol.asyncDispose]: () => server.close() });
+  // A node that only works may not reach the world.
+  if (config.role !== 'worker') {
+    const work: WebhookWork = {
+      store,
+      present: presenter(jobs),
+      count: (outcome, why) => metrics.webhook(outcome, why),
+      onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
+    };
+    opened.last('webhooks', webhooks.start(work));
+  }
   if (config.role !== 'api') {
     const workRoot = join(config.dataDir, 'work');
     const processes = await engineProcesses(config, {

@@ -107,6 +107,11 @@ export interface Config extends AccessConfig {
   /** Hosts, host:port, addresses and CIDR blocks that are fetched from though they are not public. */
   readonly httpAllow: readonly string[];
   readonly httpPorts: readonly number[];
+  /** Of jobs that name no receiver; undefined: they are told to nobody. */
+  readonly webhookUrl: string | undefined;
+  readonly webhookSecretsFile: string | undefined;
+  /** As `httpAllow`, of receivers. */
+  readonly webhookAllow: readonly string[];
   readonly fetchTimeoutMs: number;
   /** 0: no download is kept. */
   readonly httpCacheBytes: number;
@@ -260,6 +265,17 @@ export const SETTINGS = {
   ),
   HTTP_ALLOW: setting(list(host), '', 'hosts that are fetched from though they are not public: name, name:port, address or CIDR block'),
   HTTP_PORTS: setting(numbers, '80,443,8080,8443', 'ports that are fetched from'),
+  WEBHOOK_SECRETS_FILE: setting(
+    text,
+    undefined,
+    'file with the secrets that webhooks are signed with: a line `TENANT whsec_...` each, or `whsec_...` for all others; without one no webhooks are taken',
+  ),
+  WEBHOOK_URL: setting(
+    text,
+    undefined,
+    "receiver of the ends of jobs that name none; it gets them signed with the secret of each job's tenant",
+  ),
+  WEBHOOK_ALLOW: setting(list(host), '', 'hosts that webhooks are sent to though they are not public: as HTTP_ALLOW; ports as HTTP_PORTS'),
   FETCH_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest transfer of one input by http or s3'),
   HTTP_CACHE_BYTES: setting(
     (value) => (value === 'off' ? 0 : bytes(value)),
@@ -424,6 +440,9 @@ export function readConfig(
     httpSchemes: Object.freeze(v.HTTP_INPUTS === 'on' ? ['http', 'https'] : v.HTTP_INPUTS === 'https' ? ['https'] : []),
     httpAllow: Object.freeze([...v.HTTP_ALLOW!]),
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
+    webhookUrl: v.WEBHOOK_URL,
+    webhookSecretsFile: path(v.WEBHOOK_SECRETS_FILE),
+    webhookAllow: Object.freeze([...v.WEBHOOK_ALLOW!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
     httpCacheTtlMs: v.HTTP_CACHE_TTL!,

@@ -22,7 +22,7 @@ export async function openStore(
   const shares = sharesOf(policies);
   if (config.storeRedis === undefined) {
     return {
-      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })),
+      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, webhookUrl: config.webhookUrl, log, ...shares })),
       nodes: undefined,
       counters: undefined,
     };
@@ -30,7 +30,14 @@ export async function openStore(
   const { openRedisJobStore } = await import('./store/jobs-redis.ts');
   const store = opened.last(
     'job store',
-    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, log, ...shares }),
+    await openRedisJobStore({
+      url: config.storeRedis,
+      fleet: config.fleet,
+      leaseMs: config.leaseMs,
+      webhookUrl: config.webhookUrl,
+      log,
+      ...shares,
+    }),
   );
   if (config.blobsS3 === undefined) {
     const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';

@@ -26,7 +26,7 @@ test('every rpc is shown on every way in, and every example works', {
   skip: missing.length > 0 && `machine: no ${missing.join(', ')} on the PATH`,
   timeout: 120_000,
 }, async () => {
-  const page = await readFile(join(ROOT, 'docs', '14-api-by-example.md'), 'utf8');
+  const page = await readFile(join(ROOT, 'docs', '13-api-by-example.md'), 'utf8');
   const [open = '', keyed = ''] = page.split('## Who calls, and keys');
   await using folder = await exampleFolder();
   const calls = [...(await run(open, folder.path, {})), ...(await run(keyed, folder.path, { API_KEYS: 'on' }))];

@@ -149,7 +149,11 @@ describe('a quick run', () => {
       const names = rows.map((row) => `${row.group} ${row.name}`);
       assert.equal(new Set(names).size, names.length, 'no name twice');
       const ran = new Set(rows.filter((row) => row.figure !== null).map((row) => row.group));
-      assert.deepEqual([...ran], ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache'], 'only the engine needs a full run');
+      assert.deepEqual(
+        [...ran],
+        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache'],
+        'only the engine needs a full run',
+      );
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }

@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { startWay } from '../scripts/cluster/way.ts';
 import { startRedis } from '../scripts/redis-server.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { describeJobFleet, type Holder, LEASE_MS } from './contract/job-fleet.ts';
-import { startProxy } from './fixtures/redis/proxy.ts';
 
 const CHILD = join(import.meta.dirname, 'contract', 'redis-child.ts');
 
@@ -18,10 +18,14 @@ describeJobFleet('Redis', async () => {
   const ends: (() => Promise<void>)[] = [];
   return {
     async join() {
-      const proxy = await startProxy(server.port);
-      const store = await openRedisJobStore({ url: `redis://127.0.0.1:${proxy.port}`, fleet, leaseMs: LEASE_MS });
-      opened.push(proxy, store);
-      return { store, cut: proxy.cut };
+      const way = await startWay(server.port);
+      const store = await openRedisJobStore({ url: `redis://127.0.0.1:${way.port}`, fleet, leaseMs: LEASE_MS });
+      opened.push(way, store);
+      const cut = () => {
+        way.cut();
+        way.open();
+      };
+      return { store, cut };
     },
     async holder(): Promise<Holder> {
       const child = spawn(process.execPath, [CHILD, server.url, fleet], { stdio: ['ignore', 'pipe', 'inherit'] });

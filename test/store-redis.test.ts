@@ -8,6 +8,7 @@ import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
+import { describeWebhookStore } from './contract/webhook-store.ts';
 
 let server: RedisServer;
 before(async () => {
@@ -37,6 +38,7 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 
 describeJobStore('Redis', opened);
 describeBatchStore('Redis', opened);
+describeWebhookStore('Redis', opened);
 describeChains('Redis', opened);
 describeSharedRuns('Redis', opened);
 describeTenantStore('Redis', opened);

@@ -6,6 +6,7 @@ import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
+import { describeWebhookStore } from './contract/webhook-store.ts';
 
 const opened: JobStoreFactory = async (settings) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
@@ -27,5 +28,6 @@ const opened: JobStoreFactory = async (settings) => {
 
 describeJobStore('SQLite', opened);
 describeBatchStore('SQLite', opened);
+describeWebhookStore('SQLite', opened);
 describeChains('SQLite', opened);
 describeSharedRuns('SQLite', opened);

@@ -18,6 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'config.ts',
     'engine-process.ts',
     'fleet.ts',
+    'webhooks.ts',
     'places.ts',
     'storage.ts',
     'rpc',
@@ -40,6 +41,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
   'fleet.ts': ['gpu', 'jobs', 'rpc'],
+  'webhooks.ts': ['config.ts', 'media', 'notify', 'rest', 'jobs'],
   'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
   // What others import to call a service: the contract and nothing else.
   client: [],

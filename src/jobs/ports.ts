@@ -9,6 +9,7 @@ import type { Batch } from './batches.ts';
 import type { Fingerprint } from './fingerprint.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
+import type { WebhookOutbox } from './webhooks.ts';
 
 export type JobId = string;
 /** Position in one job's event log, from 1, without gaps. */
@@ -306,6 +307,8 @@ export interface JobStore extends AsyncDisposable {
   watchJobs(filter: JobFilter, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange>;
   overview(windowMs: number): Promise<Overview>;
   readonly uploads: UploadRecords;
+  /** What jobs' steps have to tell to receivers; written in the same step. */
+  readonly webhooks: WebhookOutbox;
   usage(tenant: string): Promise<Usage>;
   /** API keys, which lie beside the jobs. */
   readonly keys: KeyStore;

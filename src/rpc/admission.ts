@@ -6,7 +6,7 @@ import { durationMs } from '@bufbuild/protobuf/wkt';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type SubmitBatchRequest, SubmitBatchRequestSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
-import { JobsError, type Violation } from '../jobs/errors.ts';
+import type { Violation } from '../jobs/errors.ts';
 import { resolveParameters, type TargetKind } from '../jobs/parameters.ts';
 import { deniedValues, type TenantPolicy } from '../jobs/tenants.ts';
 import { violationsOf } from './interceptors.ts';
@@ -27,6 +27,8 @@ export interface AdmissionRules {
   readonly checkReference: CheckReference;
   /** What is wrong with a place that a result is to be copied to; undefined: nothing. */
   readonly checkOutput: (uri: string, tenant: string) => Pick<Violation, 'reason' | 'description'> | undefined;
+  /** What is wrong with the receiver of a webhook; undefined: nothing. */
+  readonly checkWebhook: (url: string, tenant: string) => Pick<Violation, 'reason' | 'description'> | undefined;
   /** Longest that a request may have its result kept. */
   readonly maxRetentionMs: number;
 }
@@ -81,20 +83,15 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
     const wrong = rules.checkOutput(request.outputUri, tenant);
     if (wrong) violations.push({ field: 'output_uri', ...wrong });
   }
+  if (request.webhook?.url) {
+    const wrong = rules.checkWebhook(request.webhook.url, tenant);
+    if (wrong) violations.push({ field: 'webhook.url', ...wrong });
+  }
   if (request.retention && durationMs(request.retention) > rules.maxRetentionMs) {
     const description = `a result is kept for at most ${rules.maxRetentionMs / 1000} s here`;
     violations.push({ field: 'retention', reason: 'OUT_OF_RANGE', description });
   }
   return { violations, warnings, parameters: resolved.parameters, processors: resolved.processors, target };
-}
-
-/** Parts of the contract whose time has not come; said as UNIMPLEMENTED rather than taken and dropped. */
-export function refuseUnimplemented(request: JobRequest): void {
-  if (request.webhook === undefined) return;
-  const field = 'webhook';
-  throw new JobsError('unimplemented', 'NOT_AVAILABLE_YET', `${field} is not part of this version yet; leave it out`, {
-    metadata: { field },
-  });
 }
 
 function needs(request: JobRequest, processors: readonly string[], engine: Engine): Violation[] {

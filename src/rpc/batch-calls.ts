@@ -18,7 +18,7 @@ import type { Identity } from '../jobs/caller.ts';
 import { fieldInItem, JobsError, type Violation } from '../jobs/errors.ts';
 import { type Job, type JobRequest, JobStatus, newJobId } from '../jobs/job.ts';
 import type { JobStore, NewJob, SubmittedBatch } from '../jobs/ports.ts';
-import { type AdmissionRules, admit, batchDigest, type CheckReference, type Engine, refuseUnimplemented } from './admission.ts';
+import { type AdmissionRules, admit, batchDigest, type CheckReference, type Engine } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 import { presenter, type ResultUrls } from './result-urls.ts';
@@ -116,7 +116,6 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
     const violations = ofTheBatch(request);
     // Each is looked at in turn: more than may be are not.
     if (requests.length > MAX_BATCH) throw JobsError.invalid(violations);
-    for (const job of requests) if (job) refuseUnimplemented(job);
     const siblings = requests.flatMap((job, i) => (job ? [{ ref: request.jobs[i]!.ref, jobId: jobIds[i]!, request: job }] : []));
     // Where one is missing, places would not be those of the request.
     const links = siblings.length === requests.length ? linkSiblings(siblings) : { order: [], violations: [] };

@@ -23,7 +23,7 @@ import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, stateOf } from '../jobs/job.ts';
 import type { JobFilter, JobStore, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, type AdmissionRules, admit, type Engine, refuseUnimplemented, requestDigest } from './admission.ts';
+import { type Admission, type AdmissionRules, admit, type Engine, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';
@@ -205,7 +205,6 @@ function submitter(options: JobServiceOptions) {
   const present = presenter(options);
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
-    refuseUnimplemented(request);
     const { identity } = callerOf(context);
     const { job, created } = await admitted(request, identity).catch(async (error: unknown) => {
       const job = await repeated(request, identity.tenant);

@@ -27,6 +27,7 @@ import {
 import type { Done, Expired, Failed, JobId, Limits, Match, Matched, NewBatch, NewJob, Rank } from '../jobs/ports.ts';
 import { keyReused, quotaExceeded } from '../jobs/steps.ts';
 import { uploadsOf } from '../jobs/uploads.ts';
+import { deliveryOf } from '../jobs/webhooks.ts';
 import type { BatchTable } from './batch-table.ts';
 import type { BlobReferences } from './blob-references.ts';
 import type { CachedResults } from './cached-results.ts';
@@ -39,6 +40,7 @@ import type { Due, Lifetimes } from './lifetimes.ts';
 import type { ReadyQueue } from './ready-queue.ts';
 import type { TenantUsage } from './tenant-usage.ts';
 import type { UploadTable } from './upload-records.ts';
+import type { WebhookTable } from './webhook-table.ts';
 import type { Writer } from './writer.ts';
 
 export interface JobStepsOptions {
@@ -57,6 +59,11 @@ export interface JobStepsOptions {
   /** Told of a run that nobody wants any more, once that is committed. */
   readonly onDeserted: (leader: JobId) => void;
   readonly batches: BatchTable;
+  readonly webhooks: WebhookTable;
+  /** Where jobs are told of that name no receiver. */
+  readonly webhookUrl: string | undefined;
+  /** A delivery has come to be due; told when it is on the disk. */
+  readonly deliveryDue: () => void;
   /** A job has failed that takes the rest of its batch with it; told after COMMIT. */
   readonly stopBatches: () => void;
   readonly tx: Pick<Writer, 'undo' | 'committed' | 'told'>;
@@ -176,6 +183,7 @@ export class JobSteps {
     uploads.use(stored.num, request);
     for (const [of, key] of taken) inputs.take(stored.num, of, key);
     this.#append(stored, { case: 'state', value: stateOf(job) }, nowMs);
+    this.#tell(undefined, job, nowMs);
     figures.moved(tenant, undefined, job.status, nowMs);
     queue.add(this.#entry(stored), nowMs);
     return stored;
@@ -496,6 +504,7 @@ export class JobSteps {
     if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
     uploads.forgotten(found.num);
     table.delete(found);
+    this.#options.webhooks.forgotten(jobId);
     const known = job.batchId === undefined ? undefined : batches.forgotten(job.batchId);
     if (known) this.#dropKeyOf.run(known.tenant, known.key, job.batchId!);
     figures.moved(tenant, status, undefined, now());
@@ -536,6 +545,7 @@ export class JobSteps {
       this.#leaveFlight(flight, next, verdict);
     if (job.status !== stored.job.status) {
       figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
+      this.#tell(stored.job, job, nowMs);
       if (isTerminal(job.status)) {
         uploads.ended(stored.num);
         lifetimes.ended(stored.num, job);
@@ -639,6 +649,14 @@ export class JobSteps {
     this.#moveBatch(stored.job, job, nowMs);
     this.#append(next, event, nowMs);
     return next;
+  }
+
+  #tell(before: Job | undefined, after: Job, nowMs: number): void {
+    const { webhooks, webhookUrl, deliveryDue, tx } = this.#options;
+    const delivery = deliveryOf(before, after, webhookUrl);
+    if (!delivery) return;
+    webhooks.add(delivery, after, nowMs);
+    tx.told(after.jobId, deliveryDue);
   }
 
   #moveBatch(before: Job, after: Job, nowMs: number): void {

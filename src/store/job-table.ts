@@ -372,7 +372,7 @@ export class JobTable {
   }
 }
 
-function encodeState(job: Job): Uint8Array {
+export function encodeState(job: Job): Uint8Array {
   return toBinary(JobSchema, { ...job, request: undefined });
 }
 

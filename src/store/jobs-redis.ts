@@ -56,6 +56,7 @@ import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from '
 import { RedisKeys } from './redis/keys.ts';
 import { type Committed, type LeaseHost, RedisLease } from './redis/lease.ts';
 import { RedisNodes } from './redis/nodes.ts';
+import { RedisOutbox } from './redis/outbox.ts';
 import {
   afterCommit,
   applyStep,
@@ -63,6 +64,7 @@ import {
   decodeJob,
   decodeOutcome,
   encodeCommit,
+  encodeEffects,
   encodeFacts,
   encodeState,
   eventOf,
@@ -87,6 +89,8 @@ export interface RedisJobStoreOptions {
   readonly maxRunning?: (tenant: string) => number | undefined;
   /** Milliseconds since 1970; default: Redis's clock, by which leases are judged in any case. */
   readonly now?: () => number;
+  /** Where jobs are told of that name no receiver. */
+  readonly webhookUrl?: string | undefined;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -152,6 +156,7 @@ export class RedisJobStore implements JobStore {
   readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
+  readonly webhooks: RedisOutbox;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
   readonly #tokens: Tokens;
@@ -194,6 +199,7 @@ export class RedisJobStore implements JobStore {
     this.keys = new RedisKeys((args) => this.#call(() => redis.run('keys', args)));
     const now = () => this.#now();
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
+    this.webhooks = new RedisOutbox((args) => this.#call(() => redis.run('outbox', args)), now);
     this.nodes = new RedisNodes(redis, this.#instance, now);
     this.#watches = new JobWatches({
       redis,
@@ -242,6 +248,7 @@ export class RedisJobStore implements JobStore {
     this.#redis.onListening = () => this.#lookAgain();
     await this.#redis.listen(`holder:${this.#instance}`, (message) => this.#leases.get(message.toString())?.end('cancel_requested'));
     await this.#redis.listen('ready', () => this.#onReady());
+    await this.#redis.listen('hooks', () => this.webhooks.onDue());
     await this.#tend();
   }
 
@@ -464,6 +471,7 @@ export class RedisJobStore implements JobStore {
       nowMs,
       [...uploads.keys()].join('\n'),
       'refusal' in seen ? 'refused' : seen.inputs,
+      encodeEffects(undefined, job, nowMs, this.#options.webhookUrl),
       ...labelsOf(request),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -537,7 +545,7 @@ export class RedisJobStore implements JobStore {
       encodeMembers(membersOf(wanted)),
       jobs.length,
       refusal ? 'refused' : '',
-      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs)),
+      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs, this.#options.webhookUrl)),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -604,7 +612,10 @@ export class RedisJobStore implements JobStore {
 
   async #commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed> {
     const nowMs = this.#now();
-    const reply = (await this.#redis.run('commit', encodeCommit(before, changed, fence, nowMs))) as [Buffer, ...Reply[]];
+    const reply = (await this.#redis.run('commit', encodeCommit(before, changed, fence, nowMs, this.#options.webhookUrl))) as [
+      Buffer,
+      ...Reply[],
+    ];
     const outcome = reply[0].toString();
     switch (outcome) {
       case 'done':
@@ -1003,7 +1014,12 @@ function deadlineOf({ startTimeoutMs }: NewJob, nowMs: number): number | undefin
 }
 
 /** A job among the arguments of submit_batch.lua. `seen`: jobs outside of the batch whose results are taken. */
-function batchedJob(wanted: NewJob, seen: ReadonlyMap<JobId, Job>, nowMs: number): (string | number | Uint8Array)[] {
+function batchedJob(
+  wanted: NewJob,
+  seen: ReadonlyMap<JobId, Job>,
+  nowMs: number,
+  webhookUrl: string | undefined,
+): (string | number | Uint8Array)[] {
   const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts } = wanted;
   const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
   const outside = takenFrom(ids.flatMap((id) => seen.get(id) ?? []));
@@ -1024,6 +1040,7 @@ function batchedJob(wanted: NewJob, seen: ReadonlyMap<JobId, Job>, nowMs: number
     [...uploadsOf(request).keys()].join('\n'),
     outside.inputs,
     siblings.join('\n'),
+    encodeEffects(undefined, job, nowMs, webhookUrl),
     labels.length,
     ...labels,
   ];

@@ -54,6 +54,7 @@ import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
 import { SqliteUploads, UploadTable } from './upload-records.ts';
+import { SqliteOutbox, WebhookTable } from './webhook-table.ts';
 import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
@@ -75,6 +76,8 @@ export interface SqliteJobStoreOptions {
   readonly weights?: Readonly<Record<string, number>>;
   /** Jobs of a tenant that nodes may hold at once; undefined: any number. */
   readonly maxRunning?: (tenant: string) => number | undefined;
+  /** Where jobs are told of that name no receiver. */
+  readonly webhookUrl?: string | undefined;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -125,6 +128,7 @@ class SqliteJobStore implements JobStore {
   readonly #events: JobEvents;
   readonly #changes: JobChanges;
   readonly #references: BlobReferences;
+  readonly webhooks: SqliteOutbox;
   readonly #usage: TenantUsage;
   readonly #batches: BatchTable;
   /** Batches whose jobs are being canceled. */
@@ -187,6 +191,8 @@ class SqliteJobStore implements JobStore {
     });
     this.#references = new BlobReferences(db);
     this.#batches = new BatchTable(db);
+    const webhooks = new WebhookTable(db);
+    this.webhooks = new SqliteOutbox(webhooks, (durable, run) => this.#step(durable, run), this.#now);
     const uploads = new UploadTable(db, this.#now);
     this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
     this.#steps = new JobSteps({
@@ -203,6 +209,9 @@ class SqliteJobStore implements JobStore {
       onDeserted: (leader) => this.#leases.get(leader)?.end('cancel_requested'),
       uploads,
       batches: this.#batches,
+      webhooks,
+      webhookUrl: options.webhookUrl,
+      deliveryDue: () => this.webhooks.onDue(),
       stopBatches: () => this.#stopBatches(),
       usage: this.#usage,
       tx: this.#writer,

@@ -24,6 +24,8 @@ export interface GpuGauge {
 export interface Metrics {
   request(facts: RequestFacts): void;
   readonly jobs: JobMetrics;
+  /** A try to tell a receiver; both words are of small, closed sets. */
+  webhook(outcome: string, why: string): void;
   bind(gauges: Gauges): void;
   /** The exposition text and its content type. */
   scrape(): Promise<{ text: string; contentType: string }>;
@@ -34,9 +36,16 @@ export function createMetrics(): Metrics {
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
   const requests = new RequestFigures(registry);
+  const webhooks = new Counter({
+    name: 'webhook_tries_total',
+    help: 'Tries to deliver webhooks by what came of them, and why',
+    labelNames: ['outcome', 'why'],
+    registers,
+  });
   return {
     request: (facts) => requests.count(facts),
     jobs: new JobMetrics(registry),
+    webhook: (outcome, why) => webhooks.inc({ outcome, why }),
     bind(gauges) {
       new Gauge({
         name: 'jobs',

@@ -325,13 +325,14 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   ],
   [
-    'a shortcut makes an ordinary job; what has not come yet is UNIMPLEMENTED',
+    'a shortcut makes an ordinary job; a webhook needs a secret',
     async ({ client }) => {
       const job = await client.swap({ source_images: ['face.jpg'], target_image: 'target.png' });
       await untilTerminal(client, job.job_id as string);
       const done = await client.get(job.job_id as string);
       assert.deepEqual(((done.request as Json).parameters as Json).processors, ['face_swapper']);
-      await refused(client.submit(picture({}, { webhook: { url: 'https://example.com/hook' } })), 'UNIMPLEMENTED', 'NOT_AVAILABLE_YET');
+      const error = await refused(client.submit(picture({}, { webhook: { url: 'https://example.com/hook' } })), 'INVALID_ARGUMENT');
+      assert.equal(error.violations[0]?.field, 'webhook.url', 'nobody could sign it');
     },
   ],
   [

@@ -118,7 +118,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains', 'flights', 'intake', 'batch'];
+const LIBRARIES = ['lib', 'chains', 'flights', 'hooks', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -139,6 +139,7 @@ const SCRIPTS = [
   'share',
   'submit_batch',
   'batches',
+  'outbox',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 /** What a script answers: bulk strings are Buffers. */

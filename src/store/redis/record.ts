@@ -9,6 +9,7 @@ import type { Fingerprint } from '../../jobs/fingerprint.ts';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
 import type { Match } from '../../jobs/ports.ts';
 import { dayOf, isSilent, type Outcome, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
+import { deliveryOf } from '../../jobs/webhooks.ts';
 import type { Recent } from '../recent.ts';
 import type { Reply } from './connection.ts';
 
@@ -176,6 +177,7 @@ export function encodeCommit(
   changed: Changed,
   fence: { token: string; op: string },
   nowMs: number,
+  webhookUrl: string | undefined,
 ): (string | Uint8Array)[] {
   const { next, events, lease, queue, visible } = changed;
   const { job } = next;
@@ -211,7 +213,7 @@ export function encodeCommit(
     share?.keep?.fingerprint ?? '',
     `${share?.keep?.expiresMs ?? ''}`,
     `${nowMs}`,
-    encodeEffects(before.job, job, nowMs),
+    encodeEffects(before.job, job, nowMs, webhookUrl),
     `${fields.length / 2}`,
     ...fields,
   ];
@@ -219,10 +221,13 @@ export function encodeCommit(
   return args;
 }
 
-/** What a step does beside the job itself. */
-function encodeEffects(before: Job, after: Job, nowMs: number): string {
-  const move = batchMove(before, after);
-  return move ? JSON.stringify({ at: nowMs, batch: move.batchId, done: move.done }) : '';
+/** What a step does beside the job itself. `before` undefined: it is submitted. */
+export function encodeEffects(before: Job | undefined, after: Job, nowMs: number, webhookUrl: string | undefined): string {
+  const move = before && batchMove(before, after);
+  const delivery = deliveryOf(before, after, webhookUrl);
+  if (!move && !delivery) return '';
+  const hook = delivery && { ...delivery, state: Buffer.from(encodeState(after)).toString('base64') };
+  return JSON.stringify({ at: nowMs, batch: move?.batchId, done: move?.done, hook });
 }
 
 /** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */

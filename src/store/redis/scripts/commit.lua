@@ -121,6 +121,7 @@ end
 if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
 if ARGV[10] == '1' then changed(place) end
 local effects = ARGV[22] ~= '' and cjson.decode(ARGV[22]) or {}
+if effects.hook then hook_add(effects.hook, id, tenant, effects.at) end
 if effects.batch then batch_moved(effects.batch, was[8], status, effects.done, effects.at) end
 -- The holder is told at once; if this is lost, its next renewal says it.
 if token == '' and lease == 'keep' and was[2] and not terminal(status) then

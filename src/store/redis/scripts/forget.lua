@@ -26,5 +26,6 @@ call('ZREM', P .. 'changes', place)
 if blob ~= '' then unrefer(blob, place) end
 known_no_more(tenant, ARGV[2], id)
 uploads_forgotten(id, place)
+hooks_forgotten(id, now())
 call('DEL', key, P .. 'events:' .. id)
 return 1

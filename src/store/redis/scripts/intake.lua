@@ -38,6 +38,10 @@ local function insert(job)
     call('HSET', key, 'ready', NEVER)
     call('ZADD', P .. 'delayed', NEVER, place)
   end
+  if job.effects ~= '' then
+    local effects = cjson.decode(job.effects)
+    hook_add(effects.hook, job.id, job.tenant, effects.at)
+  end
   changed(place)
   return place
 end

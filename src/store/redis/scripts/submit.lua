@@ -2,7 +2,8 @@
 -- ARGV: id, tenant, class, score, created, deadline or '', idempotency key or '', its digest, how long it is kept, the tenant's limit,
 --       state, request, facts, first event, batch or '', how many of the tenant's jobs may be held, '' for any number, '-' as before, day, and of the tenant's usage the most
 --       bytes or '' and the most ms of engine time that day or '', now, uploads that it names (one a line), jobs whose
---       results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended) or 'refused', labels...
+--       results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended) or 'refused', JSON of what it has to
+--       tell or '', labels...
 -- Answers {'created', place, position}, {'known', position, record}, {'reused', id}, {'full', queued}, {'used', bytes, ms}, {'upload', id}, {'refused'} or {'moved'}: the
 -- jobs whose results it takes are not as they were seen.
 local id, tenant, class, score, created, deadline = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -37,7 +38,8 @@ if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[16] ~= '-' 
 
 place = insert({
   id = id, tenant = tenant, class = class, score = score, created = created, deadline = deadline, state = ARGV[11], request = ARGV[12], facts = ARGV[13],
-  event = ARGV[14], batch = ARGV[15], uploads = ARGV[21], inputs = ARGV[22], labels = {unpack(ARGV, 23)},
+  event = ARGV[14], batch = ARGV[15], uploads = ARGV[21], inputs = ARGV[22], effects = ARGV[23],
+  labels = {unpack(ARGV, 24)},
 })
 if idempotency and tonumber(ARGV[9]) > 0 then call('SET', idempotency, ARGV[8] .. ' ' .. id, 'PX', ARGV[9]) end
 return {'created', place, shown_position(tenant, score, place)}

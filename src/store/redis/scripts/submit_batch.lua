@@ -3,7 +3,7 @@
 --       as in submit.lua, day, and of the tenant's usage the most bytes or '' and the most ms of engine time that day or '', now, ms that a failure leaves the
 --       running rest or '', members, number of jobs, 'refused' where results are taken that may not be or '', then of each job, in the order in which they come in: id, class, score, deadline or '', state,
 --       request, facts, first event, uploads that it names (one a line), jobs whose results it takes as in submit.lua, those among them that are of
---       the batch, number of labels, labels...
+--       the batch, what it has to tell, number of labels, labels...
 -- Answers {'created'}, {'known', batch}, {'reused', id}, {'full', queued}, {'used', bytes, ms} {'upload', id of the job, id of the upload} {'refused'} or {'moved'}, as in submit.lua.
 local batch, tenant, created = ARGV[1], ARGV[2], ARGV[3]
 local key = P .. 'batches:' .. batch
@@ -25,13 +25,14 @@ end
 local jobs = {}
 local at = 17
 for i = 1, tonumber(ARGV[15]) do
-  local labels = tonumber(ARGV[at + 11])
+  local labels = tonumber(ARGV[at + 12])
   jobs[i] = {
     id = ARGV[at], tenant = tenant, class = ARGV[at + 1], score = ARGV[at + 2], created = created, deadline = ARGV[at + 3], state = ARGV[at + 4],
     request = ARGV[at + 5], facts = ARGV[at + 6], event = ARGV[at + 7], uploads = ARGV[at + 8], batch = batch, outside = ARGV[at + 9],
-    inputs = ARGV[at + 9] .. '\n' .. ARGV[at + 10], labels = {unpack(ARGV, at + 12, at + 11 + labels)},
+    inputs = ARGV[at + 9] .. '\n' .. ARGV[at + 10], effects = ARGV[at + 11],
+    labels = {unpack(ARGV, at + 13, at + 12 + labels)},
   }
-  at = at + 12 + labels
+  at = at + 13 + labels
 end
 
 local queued = call('ZCARD', P .. 'jobs:' .. tenant .. ':' .. QUEUED)

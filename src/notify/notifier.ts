@@ -1,0 +1,152 @@
+// Tells receivers what the outbox holds. Always true here: at most so many tries are under way at once, and so many of one host, so that a slow
+// receiver takes nobody's turn; a try that nobody knows the end of is made again, under the same id.
+import { Webhook } from 'standardwebhooks';
+import type { Job } from '../jobs/job.ts';
+import { type Delivery, eventType, GIVE_UP_MS, type Outcome, type WebhookOutbox, webhookDelayMs } from '../jobs/webhooks.ts';
+import type { Sent } from './send.ts';
+
+export interface NotifierOptions {
+  readonly outbox: WebhookOutbox;
+  readonly send: (url: string, headers: Readonly<Record<string, string>>, body: string, signal: AbortSignal) => Promise<Sent>;
+  /** The job as it is now; undefined: it is forgotten. */
+  readonly job: (id: string) => Promise<Job | undefined>;
+  /** JSON of a job as callers are shown it, URLs made now. */
+  readonly render: (job: Job) => Promise<string>;
+  /** Secrets of a tenant, `whsec_...`; each signs, so that receivers can go from one to the next. */
+  readonly secretsFor: (tenant: string) => readonly string[];
+  readonly maxAtOnce: number;
+  readonly maxPerHost: number;
+  /** Longer than a try takes. */
+  readonly leaseMs: number;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
+  /** In [0, 1). */
+  readonly random?: () => number;
+  /** Told of each try: `delivered`, `retry` or `dead`, and why. */
+  readonly count: (outcome: Outcome['type'], why: string) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+/** What may have been missed is found after this. */
+const LOOK_AGAIN_MS = 5_000;
+
+export class Notifier implements AsyncDisposable {
+  readonly #options: NotifierOptions;
+  readonly #now: () => number;
+  readonly #busy = new Map<string, number>();
+  readonly #tries = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  #again = false;
+
+  constructor(options: NotifierOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+    options.outbox.onDue = () => this.look();
+    this.look();
+  }
+
+  /** Something may be due. */
+  look(): void {
+    this.#again = true;
+    if (this.#closing.signal.aborted) return;
+    this.#looking ??= this.#takeAll()
+      .catch((error) => {
+        if (!this.#closing.signal.aborted) this.#options.onError(error);
+        this.#arm(LOOK_AGAIN_MS);
+      })
+      .finally(() => {
+        this.#looking = undefined;
+      });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new Error('the service is shutting down'));
+    this.#options.outbox.onDue = () => {};
+    clearTimeout(this.#timer);
+    await this.#looking;
+    await Promise.allSettled(this.#tries);
+  }
+
+  async #takeAll(): Promise<void> {
+    const { outbox, maxAtOnce, maxPerHost, leaseMs } = this.#options;
+    while (this.#again && !this.#closing.signal.aborted) {
+      this.#again = false;
+      const max = maxAtOnce - this.#tries.size;
+      // Whoever ends looks again.
+      if (max <= 0) return;
+      const { deliveries, nextMs } = await outbox.take({ max, perHost: maxPerHost, busy: this.#busy, leaseMs });
+      for (const delivery of deliveries) this.#begin(delivery);
+      if (deliveries.length > 0) this.#again = true;
+      this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - this.#now()));
+    }
+  }
+
+  #arm(ms: number): void {
+    clearTimeout(this.#timer);
+    if (this.#closing.signal.aborted) return;
+    this.#timer = setTimeout(() => this.look(), Math.min(ms + 1, LOOK_AGAIN_MS));
+    this.#timer.unref();
+  }
+
+  #begin(delivery: Delivery): void {
+    const { host } = delivery;
+    this.#busy.set(host, (this.#busy.get(host) ?? 0) + 1);
+    const one = this.#try(delivery)
+      .catch((error) => {
+        // Left as it is: it is taken again when its lease is over.
+        if (!this.#closing.signal.aborted) this.#options.onError(error);
+      })
+      .finally(() => {
+        this.#tries.delete(one);
+        const left = this.#busy.get(host)! - 1;
+        if (left > 0) this.#busy.set(host, left);
+        else this.#busy.delete(host);
+        this.look();
+      });
+    this.#tries.add(one);
+  }
+
+  async #try(delivery: Delivery): Promise<void> {
+    const { outbox, job: find, count } = this.#options;
+    const job = await find(delivery.jobId);
+    if (!job) return await outbox.settle(delivery, { type: 'delivered' });
+    const { outcome, why } = this.#outcomeOf(delivery, await this.#sent(delivery, job));
+    await outbox.settle(delivery, outcome);
+    count(outcome.type, why);
+  }
+
+  async #sent(delivery: Delivery, job: Job): Promise<Sent> {
+    const { send, render, secretsFor } = this.#options;
+    const { id, url, tenant, status, createdMs } = delivery;
+    const secrets = secretsFor(tenant);
+    if (secrets.length === 0)
+      return { ok: false, kind: 'refused', error: `there is no webhook secret of the tenant '${tenant}'`, gone: false };
+    const type = JSON.stringify(eventType(status));
+    const timestamp = JSON.stringify(new Date(createdMs).toISOString());
+    const body = `{"type":${type},"timestamp":${timestamp},"data":${await render(toldAs(delivery.job, job))}}`;
+    // The time of this try: a receiver refuses what is older than five minutes.
+    const at = new Date(this.#now());
+    const headers = {
+      'webhook-id': id,
+      'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
+      'webhook-signature': secrets.map((secret) => new Webhook(secret).sign(id, at, body)).join(' '),
+    };
+    return await send(url, headers, body, this.#closing.signal);
+  }
+
+  #outcomeOf({ attempts, sinceMs }: Delivery, sent: Sent): { readonly outcome: Outcome; readonly why: string } {
+    if (sent.ok) return { outcome: { type: 'delivered' }, why: 'ok' };
+    const { error, kind, gone } = sent;
+    const atMs = this.#now() + webhookDelayMs(attempts, (this.#options.random ?? Math.random)());
+    if (gone || atMs > sinceMs + GIVE_UP_MS) return { outcome: { type: 'dead', error }, why: kind };
+    return { outcome: { type: 'retry', atMs, error }, why: kind };
+  }
+}
+
+/** As the step left it; a result that is purged since is not told of. */
+function toldAs(then: Job, now: Job): Job {
+  const job: Job = { ...then, request: now.request, tenant: now.tenant };
+  return now.purgedAt ? { ...job, result: undefined, purgedAt: now.purgedAt } : job;
+}

@@ -1,0 +1,91 @@
+// What webhooks are made of here: secrets, where they may go, and who sends them.
+import { readFile } from 'node:fs/promises';
+import { JobSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import type { Config } from './config.ts';
+import type { Violation } from './jobs/errors.ts';
+import type { Job } from './jobs/job.ts';
+import type { JobStore } from './jobs/ports.ts';
+import type { Outcome } from './jobs/webhooks.ts';
+import { Hosts } from './media/hosts.ts';
+import { Notifier } from './notify/notifier.ts';
+import { webhookSecrets } from './notify/secrets.ts';
+import { Sender } from './notify/send.ts';
+import { createJsonWriter } from './rest/json-writer.ts';
+
+export interface Webhooks {
+  /** What is wrong with a receiver; undefined: nothing. */
+  readonly check: (url: string, tenant: string) => Pick<Violation, 'reason' | 'description'> | undefined;
+  /** Begins to tell what the store has to tell. */
+  start(options: WebhookWork): AsyncDisposable;
+}
+
+export interface WebhookWork {
+  readonly store: JobStore;
+  /** A job as callers are shown it. */
+  readonly present: (job: Job) => Job | Promise<Job>;
+  readonly count: (outcome: Outcome['type'], why: string) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+const TRY_MS = 15_000;
+/** Longer than a try can take, so that two nodes do not tell the same at once. */
+const LEASE_MS = 60_000;
+const MAX_AT_ONCE = 64;
+const MAX_PER_HOST = 4;
+const NO_SECRET = {
+  reason: 'WEBHOOKS_OFF',
+  description: 'this service has no secret to sign your webhooks with: the operator sets one with FFJOBS_WEBHOOK_SECRETS_FILE',
+};
+
+/** Throws an `Error` that can be shown where the operator's settings cannot be. */
+export async function openWebhooks(config: Config): Promise<Webhooks> {
+  const secretsFor = webhookSecrets(config.webhookSecretsFile === undefined ? '' : await secretsIn(config.webhookSecretsFile));
+  const hosts = new Hosts({ allow: config.webhookAllow, ports: config.httpPorts, schemes: ['https', 'http'] });
+  const check: Webhooks['check'] = (url, tenant) => {
+    const parsed = hosts.parse(url);
+    if (!(parsed instanceof URL)) {
+      return {
+        reason: parsed.reason.replace('INPUT_', 'WEBHOOK_'),
+        description: parsed.description.replace('media are fetched from', 'webhooks are sent to'),
+      };
+    }
+    return secretsFor(tenant).length > 0 ? undefined : NO_SECRET;
+  };
+  if (config.webhookUrl !== undefined) {
+    const wrong = check(config.webhookUrl, '');
+    if (wrong) throw new Error(`FFJOBS_WEBHOOK_URL: ${wrong.description}; FFJOBS_WEBHOOK_ALLOW lists hosts that are not public`);
+  }
+  return {
+    check,
+    start({ store, present, count, onError }) {
+      const sender = new Sender({ connect: hosts.connector(TRY_MS), timeoutMs: TRY_MS, perHost: MAX_PER_HOST });
+      const write = createJsonWriter().message(JobSchema);
+      const notifier = new Notifier({
+        outbox: store.webhooks,
+        send: (url, headers, body, signal) => sender.send(url, headers, body, signal),
+        job: (id) => store.get(id),
+        render: async (job) => write(await present(job)),
+        secretsFor,
+        maxAtOnce: MAX_AT_ONCE,
+        maxPerHost: MAX_PER_HOST,
+        leaseMs: LEASE_MS,
+        count,
+        onError,
+      });
+      return {
+        async [Symbol.asyncDispose]() {
+          await notifier[Symbol.asyncDispose]();
+          await sender[Symbol.asyncDispose]();
+        },
+      };
+    },
+  };
+}
+
+async function secretsIn(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw new Error(`FFJOBS_WEBHOOK_SECRETS_FILE: ${path} cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+}

@@ -1,0 +1,190 @@
+// What every job store must do with what receivers are to be told. Knows no backend: a store calls `describeWebhookStore` with a factory.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, it, type TestContext } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { newBatchId } from '../../src/jobs/batches.ts';
+import { JobStatus } from '../../src/jobs/job.ts';
+import type { JobStore } from '../../src/jobs/ports.ts';
+import type { TakeDeliveries } from '../../src/jobs/webhooks.ts';
+import { type JobStoreFactory, wantedJob } from './job-store.ts';
+
+const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
+const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
+const NEVER = new AbortController().signal;
+const ALL: TakeDeliveries = { max: 100, perHost: 100, busy: new Map(), leaseMs: 60_000 };
+const FLAKY = { reason: 'ENGINE_ERROR', message: 'something went wrong', retryable: true, killedWorker: false };
+
+const told = (url: string, statuses: readonly JobStatus[] = []) => wantedJob({ request: { webhook: { url, statuses: [...statuses] } } });
+
+async function run(store: JobStore): Promise<void> {
+  const lease = (await store.claim({ node: 'node' }, NEVER))!;
+  await lease.begin({ slot: 'node/0', engine: undefined });
+  const result = create(MediaResultSchema, { mediaType: 'image/jpeg', bytes: 5n, sha256: randomBytes(32).toString('hex') });
+  await lease.complete({ result, warnings: [], timings: create(TimingsSchema, {}) });
+}
+
+export function describeWebhookStore(name: string, factory: JobStoreFactory): void {
+  const open = async (t: TestContext) => {
+    const opened = await factory();
+    t.after(() => opened.destroy());
+    return opened;
+  };
+  const take = async (store: JobStore, want: Partial<TakeDeliveries> = {}) => (await store.webhooks.take({ ...ALL, ...want })).deliveries;
+
+  describe(`${name}: webhooks`, { concurrency: 4, timeout: 60_000 }, () => {
+    it('are written with the step that they tell of, and for no other', async (t) => {
+      const { store } = await open(t);
+      let due = 0;
+      store.webhooks.onDue = () => {
+        due++;
+      };
+      await store.submit(wantedJob(), LIMITS);
+      const { job } = await store.submit(told('https://a.example.com:8443/hook'), LIMITS);
+      assert.deepEqual(await take(store), []);
+      await run(store);
+      assert.deepEqual(await take(store), [], 'a job that names no receiver is told to nobody');
+      await run(store);
+      const [delivery, ...more] = await take(store);
+      assert.deepEqual(more, []);
+      assert.ok(delivery && due > 0);
+      const { sequence } = (await store.get(job.jobId))!;
+      assert.equal(delivery.id, `msg_${job.jobId}_${sequence}`);
+      assert.deepEqual(
+        [delivery.jobId, delivery.tenant, delivery.host, delivery.status, delivery.attempts, delivery.dead],
+        [job.jobId, 'one', 'a.example.com:8443', SUCCEEDED, 1, false],
+      );
+      assert.equal(delivery.job.status, SUCCEEDED);
+      assert.equal(delivery.job.resultUrl, undefined);
+      await store.webhooks.settle(delivery, { type: 'delivered' });
+      assert.deepEqual(await take(store), []);
+      assert.deepEqual(await store.webhooks.list('one', false, 10), []);
+    });
+
+    it('of one job come one after another, in the order of its steps', async (t) => {
+      const { store, restart } = await open(t);
+      const { job } = await store.submit(told('https://a.example.com/', [QUEUED, PROCESSING, SUCCEEDED]), LIMITS);
+      await run(store);
+      const again = await restart();
+      const seen: JobStatus[] = [];
+      for (;;) {
+        const [delivery, ...more] = await take(again);
+        assert.deepEqual(more, []);
+        if (!delivery) break;
+        assert.deepEqual(await take(again), [], 'the next waits for this one');
+        assert.equal(delivery.job.status, delivery.status);
+        seen.push(delivery.status);
+        await again.webhooks.settle(delivery, { type: 'delivered' });
+      }
+      assert.deepEqual(seen, [QUEUED, PROCESSING, SUCCEEDED]);
+      assert.equal((await again.get(job.jobId))!.status, SUCCEEDED);
+    });
+
+    it('tell of no attempt that is made again but of what was asked for, and of a batch as of jobs alone', async (t) => {
+      const { store } = await open(t);
+      const batchId = newBatchId(Date.now(), randomBytes(12));
+      const jobs = [told('https://a.example.com/', [QUEUED]), told('https://a.example.com/', [FAILED, CANCELED])].map((one) => ({
+        ...one,
+        batchId,
+      }));
+      const batch = {
+        batchId,
+        tenant: 'one',
+        jobs,
+        order: [0, 1],
+        refs: ['', ''],
+        idempotencyKey: undefined,
+        requestDigest: '',
+        stopGraceMs: undefined,
+      };
+      await store.submitBatch(batch, LIMITS);
+      const [queued] = await take(store);
+      assert.equal(queued?.status, QUEUED);
+      await store.webhooks.settle(queued!, { type: 'delivered' });
+      const lease = (await store.claim({ node: 'node' }, NEVER))!;
+      await lease.begin({ slot: 'node/0', engine: undefined });
+      await lease.fail(FLAKY);
+      assert.equal((await take(store)).map(({ status }) => status).join(), `${QUEUED}`, 'it is queued once more');
+      await store.cancelBatch(batchId, 1000);
+      assert.deepEqual(
+        (await take(store)).map(({ status }) => status),
+        [CANCELED],
+      );
+    });
+
+    it('that were taken are given to another when their lease is over, and the first taker has no say then', async (t) => {
+      const { store } = await open(t);
+      await store.submit(told('https://a.example.com/'), LIMITS);
+      await run(store);
+      const [first] = await take(store, { leaseMs: 0 });
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      const [second] = await take(store);
+      assert.equal(second?.id, first?.id);
+      assert.equal(second?.attempts, 2);
+      await store.webhooks.settle(first!, { type: 'delivered' });
+      assert.equal((await store.webhooks.list('one', false, 10)).length, 1);
+      assert.deepEqual(await take(store), []);
+      await store.webhooks.settle(second!, { type: 'retry', atMs: Date.now() - 1, error: 'it answered 500' });
+      const [third] = await take(store);
+      assert.deepEqual([third?.attempts, third?.error], [3, 'it answered 500']);
+      await store.webhooks.settle(third!, { type: 'retry', atMs: Date.now() + 50_000, error: 'it answered 500' });
+      const { deliveries, nextMs } = await store.webhooks.take(ALL);
+      assert.deepEqual(deliveries, []);
+      assert.ok(nextMs! > Date.now() + 10_000);
+    });
+
+    it('to a host that has enough on its way keep nobody waiting', async (t) => {
+      const { store } = await open(t);
+      for (let i = 0; i < 20; i++) await store.submit(told('https://slow.example.com/', [QUEUED]), LIMITS);
+      const slow = await take(store, { perHost: 4 });
+      assert.equal(slow.length, 4);
+      await store.submit(told('https://quick.example.com/', [QUEUED]), LIMITS);
+      const busy = new Map([['slow.example.com', 4]]);
+      assert.deepEqual(
+        (await take(store, { perHost: 4, busy })).map(({ host }) => host),
+        ['quick.example.com'],
+      );
+      assert.deepEqual(await take(store, { perHost: 4, busy }), []);
+      assert.equal((await take(store, { perHost: 6, busy, max: 10 })).length, 2);
+      assert.equal((await take(store, { max: 3 })).length, 3);
+    });
+
+    it('that are dead are listed for their tenant, tried again when asked for, and let the next one go on', async (t) => {
+      const { store } = await open(t);
+      await store.submit(told('https://a.example.com/', [QUEUED, SUCCEEDED]), LIMITS);
+      await run(store);
+      const [queued] = await take(store);
+      await store.webhooks.settle(queued!, { type: 'dead', error: 'no answer' });
+      const [succeeded] = await take(store);
+      assert.equal(succeeded?.status, SUCCEEDED);
+      assert.deepEqual(await store.webhooks.list('two', true, 10), []);
+      const [dead] = await store.webhooks.list('one', true, 10);
+      assert.deepEqual([dead?.id, dead?.dead, dead?.error], [queued!.id, true, 'no answer']);
+      assert.equal(await store.webhooks.replay('two', queued!.id), undefined);
+      assert.equal(await store.webhooks.replay('one', 'msg_none'), undefined);
+      const revived = await store.webhooks.replay('one', queued!.id);
+      assert.deepEqual([revived?.dead, revived?.attempts], [false, 0]);
+      assert.deepEqual(await take(store), [], 'behind what its job tells just now');
+      await store.webhooks.settle(succeeded!, { type: 'delivered' });
+      assert.deepEqual(
+        (await take(store)).map(({ id }) => id),
+        [queued!.id],
+      );
+      assert.deepEqual(await store.webhooks.list('one', true, 10), []);
+    });
+
+    it('of a job that is forgotten are told no more', async (t) => {
+      const { store } = await open(t);
+      const { job } = await store.submit(told('https://a.example.com/', [QUEUED, CANCELED]), LIMITS);
+      await store.cancel(job.jobId, 1000);
+      const [queued] = await take(store);
+      await store.webhooks.settle(queued!, { type: 'dead', error: 'no answer' });
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      await store.expire({ jobTtlMs: 0, max: 10 });
+      assert.deepEqual(await take(store), []);
+      assert.deepEqual(await store.webhooks.list('one', true, 10), []);
+      assert.deepEqual(await store.webhooks.list('one', false, 10), []);
+    });
+  });
+}
