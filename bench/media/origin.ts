@@ -45,6 +45,8 @@ async function serve(request: IncomingMessage, response: ServerResponse): Promis
   }
   if (url.searchParams.has('uploads'))
     return void response.end('<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>');
+  // Of uploads, of which there are none.
+  if (url.searchParams.has('list-type')) return void response.end('<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>');
   const object = objects.get(url.pathname);
   if (object)
     return void response.writeHead(200, { 'content-length': object.length, etag: ETAG }).end(method === 'HEAD' ? undefined : object);

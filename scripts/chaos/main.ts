@@ -111,7 +111,7 @@ export async function chaos({
       );
     }
   } catch (error) {
-    keep = true;
+    keep = error instanceof Violation;
     throw error;
   } finally {
     await cluster.end(keep);
