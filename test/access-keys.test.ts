@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
+import { Expiring } from '../src/access/expiring.ts';
 import { Identities } from '../src/access/identities.ts';
 import { Keyring } from '../src/access/keys.ts';
 import { Lifetimes } from '../src/access/lifetimes.ts';
-import { Recent } from '../src/access/recent.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import type { NewKey } from '../src/jobs/keys.ts';
 import { MemoryKeys } from './access/memory-keys.ts';
@@ -221,7 +221,7 @@ describe('who calls', () => {
   });
 
   test('that was remembered is bounded in number', () => {
-    const recent = new Recent<number>(100);
+    const recent = new Expiring<number>(100);
     for (let n = 0; n < 10_000; n++) {
       recent.set(`k${n}`, n, 10);
       assert.equal(recent.get('k0', 0), 0);

@@ -6,10 +6,10 @@ import type { JobsError } from '../jobs/errors.ts';
 import type { Allowance, AuditEntry, Guard, Peer, Rule } from '../jobs/guard.ts';
 import type { Origin } from './addresses.ts';
 import type { AuditLog } from './audit.ts';
+import { Expiring } from './expiring.ts';
 import type { Identities } from './identities.ts';
 import type { Lifetimes } from './lifetimes.ts';
 import type { Rates } from './rates.ts';
-import { Recent } from './recent.ts';
 import { ruleOf } from './rules.ts';
 
 export interface AccessGuardOptions {
@@ -32,7 +32,7 @@ const MINUTE_MS = 60_000;
 export class AccessGuard implements Guard {
   readonly #options: AccessGuardOptions;
   readonly #now: () => number;
-  readonly #refusals = new Recent<{ lines: number; suppressed: number }>(10_000);
+  readonly #refusals = new Expiring<{ lines: number; suppressed: number }>(10_000);
 
   constructor(options: AccessGuardOptions) {
     this.#options = options;

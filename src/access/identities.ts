@@ -4,8 +4,8 @@ import { createHash } from 'node:crypto';
 import { DEFAULT_TENANT, type Identity, type Scope } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import type { CertifiedSocket } from './certificates.ts';
+import { Expiring } from './expiring.ts';
 import { KEY_PREFIX, type Keyring } from './keys.ts';
-import { Recent } from './recent.ts';
 import { LOOKS_LIKE_TOKEN, type Tokens } from './tokens.ts';
 
 type Headers = Readonly<Record<string, string | string[] | undefined>>;
@@ -28,7 +28,7 @@ export class Identities {
   readonly #options: IdentitiesOptions;
   readonly #now: () => number;
   readonly #rememberMs: number;
-  readonly #known: Recent<Identity>;
+  readonly #known: Expiring<Identity>;
   readonly #anonymous: Identity | undefined;
   /** Some way to have an identity is configured. */
   readonly configured: boolean;
@@ -37,7 +37,7 @@ export class Identities {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#rememberMs = options.rememberMs ?? 15_000;
-    this.#known = new Recent(options.rememberMost ?? 10_000);
+    this.#known = new Expiring(options.rememberMost ?? 10_000);
     this.configured = options.keys !== undefined || options.tokens !== undefined || options.certificates !== undefined;
     this.#anonymous = options.anonymous && {
       kind: 'anonymous',

@@ -42,7 +42,6 @@ export type ErrorReason =
   | 'ENGINE_NOT_READY'
   | 'ENGINE_CANNOT_START'
   | 'SHUTTING_DOWN'
-  | 'NOT_AVAILABLE_YET'
   | 'LEASE_LOST'
   | 'UPLOAD_NOT_FOUND'
   | 'UPLOAD_TOO_LARGE'

@@ -4,7 +4,7 @@ import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { type Batch, type BatchMember, type BatchMove, COUNTED, membersOf } from '../jobs/batches.ts';
 import { isTerminal, JobStatus } from '../jobs/job.ts';
 import type { JobId, NewBatch } from '../jobs/ports.ts';
-import { Recent } from './recent.ts';
+import { Recent } from '../recent.ts';
 
 /** Whose jobs are to be canceled, running ones within `graceMs`. */
 export interface Stopping {

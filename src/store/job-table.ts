@@ -8,9 +8,9 @@ import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/even
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobStatus } from '../jobs/job.ts';
 import type { JobId, JobQuery, Sequence } from '../jobs/ports.ts';
+import { Recent } from '../recent.ts';
 import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
-import { Recent } from './recent.ts';
 import type { Tokens } from './tokens.ts';
 
 /** A job and what the store alone knows of it. */

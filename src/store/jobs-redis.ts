@@ -46,8 +46,8 @@ import {
   startTimedOut,
 } from '../jobs/steps.ts';
 import { uploadRefused, uploadsOf } from '../jobs/uploads.ts';
+import { Recent } from '../recent.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from './job-filter.ts';
-import { Recent } from './recent.ts';
 import { encodeMembers, RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer, SCHEMA, schemaProblem } from './redis/checks.ts';

@@ -2,7 +2,7 @@
 // says so; whichever node finds the mark does the rest, each job in a step of its own, and takes the mark away when none is left.
 import { type Batch, type BatchMember, COUNTED } from '../../jobs/batches.ts';
 import type { JobId } from '../../jobs/ports.ts';
-import { Recent } from '../recent.ts';
+import { Recent } from '../../recent.ts';
 import type { Reply, ScriptName } from './connection.ts';
 
 export interface RedisBatchesOptions {

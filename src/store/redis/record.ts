@@ -10,7 +10,7 @@ import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jo
 import type { Match } from '../../jobs/ports.ts';
 import { dayOf, isSilent, type Outcome, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
 import { deliveryOf } from '../../jobs/webhooks.ts';
-import type { Recent } from '../recent.ts';
+import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
 
 export interface RedisJob extends Subject {

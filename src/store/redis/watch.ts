@@ -7,8 +7,8 @@ import { type JobEvent, JobEventSchema, type Preview, SnapshotSchema } from '../
 import { JobsError } from '../../jobs/errors.ts';
 import { isTerminal, type Job } from '../../jobs/job.ts';
 import type { JobId, Sequence } from '../../jobs/ports.ts';
+import { Recent } from '../../recent.ts';
 import { Cursor, END } from '../cursor.ts';
-import { Recent } from '../recent.ts';
 import type { RedisConnection } from './connection.ts';
 
 const RING = 256;

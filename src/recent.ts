@@ -30,4 +30,9 @@ export class Recent<T> {
     this.#young.delete(key);
     this.#old.delete(key);
   }
+
+  clear(): void {
+    this.#young = new Map();
+    this.#old = new Map();
+  }
 }
