@@ -1,7 +1,9 @@
 // The `ffjobs` program: which commands there are, and how each way of ending becomes words and an exit code.
-import { Command, CommanderError } from 'commander';
+import { Argument, Command, CommanderError } from 'commander';
 import type { Backoff } from '../client/watch.ts';
 import { ConfigError } from '../config.ts';
+import { completionScript, SHELLS, type Shell } from './completion.ts';
+import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
@@ -9,7 +11,7 @@ import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
 import { CliError, Exit, type ExitCode, explain, explanationJson, explanationLines } from './remote/errors.ts';
-import { answerJson, say, type Terminal } from './remote/terminal.ts';
+import { answer, answerJson, say, type Terminal } from './remote/terminal.ts';
 
 export interface Surroundings {
   readonly terminal: Terminal;
@@ -40,7 +42,6 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .description('FaceFusion jobs: submit, watch, fetch the result, cancel')
     .option('--server <url>', 'the service to talk to (FFJOBS_SERVER)', env.FFJOBS_SERVER || DEFAULT_SERVER)
     .option('--json', 'write JSON lines to standard output', false)
-    .addHelpText('after', AFTER_HELP)
     .showHelpAfterError('(`ffjobs --help` shows what there is)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => void terminal.out.write(text), writeErr: (text) => void terminal.err.write(text) });
@@ -58,6 +59,13 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
   const token = env.FFJOBS_TOKEN || undefined;
   addAccessCommands(program, { ...surroundings, token, finish });
   addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });
+  program
+    .command('completion')
+    .description('write a script to standard output that completes commands and options in a shell')
+    .addArgument(new Argument('<shell>', 'which one').choices(SHELLS))
+    .action((shell: Shell) => answer(terminal, completionScript(program, shell).trimEnd()));
+  addExamples(program);
+  program.addHelpText('after', AFTER_HELP);
 
   try {
     await program.parseAsync(args, { from: 'user' });

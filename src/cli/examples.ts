@@ -1,0 +1,53 @@
+// What stands under `--help` of each command. A test runs the words of each line against the commands as they are.
+import type { Command } from 'commander';
+
+const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  '': [
+    'ffjobs submit face.jpg clip.mp4 --watch --output swapped.mp4',
+    'ffjobs list --status failed --limit 5',
+    'ffjobs --server https://jobs.example.com capabilities',
+  ],
+  serve: ['ffjobs serve', 'FFJOBS_PORT=9000 FFJOBS_SLOTS=auto ffjobs serve', 'FFJOBS_CONFIG=/etc/facefusion-jobs/settings ffjobs serve'],
+  doctor: ['ffjobs doctor', 'ffjobs doctor --json'],
+  completion: ['source <(ffjobs completion bash)', 'ffjobs completion fish > ~/.config/fish/completions/ffjobs.fish'],
+  engine: ['ffjobs engine install facefusion', 'ffjobs engine list'],
+  'engine install': [
+    'ffjobs engine install facefusion',
+    'ffjobs engine install facefusion --onnxruntime cuda',
+    'ffjobs engine install facefusion --source /srv/facefusion',
+  ],
+  'engine list': ['ffjobs engine list'],
+  'engine use': ['ffjobs engine use 3.8.1', 'ffjobs engine use classical'],
+  'engine remove': ['ffjobs engine remove 3.8.1'],
+  'engine warm': ['ffjobs engine warm', 'ffjobs engine warm --processors face_swapper face_enhancer'],
+  keys: ['ffjobs keys create --tenant studio', 'ffjobs keys list'],
+  'keys create': [
+    'ffjobs keys create --tenant studio --scope read --scope submit --ttl 90d',
+    'ffjobs keys create --name operations --scope admin',
+  ],
+  'keys list': ['ffjobs keys list --tenant studio'],
+  'keys revoke': ['ffjobs keys revoke ID'],
+  'keys rotate': ['ffjobs keys rotate ID --overlap 24h'],
+  audit: ['ffjobs audit verify'],
+  'audit verify': ['ffjobs audit verify'],
+  submit: [
+    'ffjobs submit face.jpg clip.mp4 --watch --output swapped.mp4',
+    'ffjobs submit face.jpg clip.mp4 -p face_swapper -p face_enhancer --param output_video_quality=90 --label order=17',
+    'ffjobs submit --source https://cdn.example.com/face.jpg --target s3://media/clip.mp4 --retention 7d',
+    'ffjobs submit -p face_enhancer --target job://JOB',
+  ],
+  watch: ['ffjobs watch JOB', 'ffjobs watch JOB --output swapped.mp4', 'ffjobs --json watch JOB --after 0'],
+  get: ['ffjobs get JOB', 'ffjobs get JOB --json'],
+  list: ['ffjobs list --status queued processing', 'ffjobs list --label order=17 --limit 100 --json'],
+  cancel: ['ffjobs cancel JOB'],
+  purge: ['ffjobs purge JOB'],
+  capabilities: ['ffjobs capabilities', 'ffjobs capabilities --json'],
+};
+
+/** Adds them to a program whose commands are all there. Throws where a command has none: nobody is left with a bare list of options. */
+export function addExamples(command: Command, path = ''): void {
+  const examples = EXAMPLES[path];
+  if (!examples) throw new Error(`\`ffjobs ${path}\` has no examples`);
+  command.addHelpText('after', `\nExamples:\n${examples.map((line) => `  ${line}`).join('\n')}`);
+  for (const child of command.commands) addExamples(child, path === '' ? child.name() : `${path} ${child.name()}`);
+}
