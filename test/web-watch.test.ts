@@ -115,8 +115,11 @@ webTest('keys move, open, search and begin a new job', {}, async ({ service, ope
   await reached(service, ids[2]!, 'succeeded');
   const page = await open('/jobs');
   await page.locator('tbody .name').nth(2).waitFor();
+  // Faster than anything is drawn.
+  await page.evaluate(`for (const key of 'jj') dispatchEvent(new KeyboardEvent('keydown', { key }))`);
+  await holds(page, `document.activeElement?.textContent === 'b.png'`);
   await page.keyboard.press('j');
-  await page.keyboard.press('j');
+  await page.keyboard.press('k');
   await holds(page, `document.activeElement?.textContent === 'b.png'`);
   await page.keyboard.press('Enter');
   await page.locator('h1', { hasText: 'b.png' }).waitFor();

@@ -1,6 +1,6 @@
 // One job in the list: a row, or a card on a phone.
 import { memo } from 'preact/compat';
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { bytes, countdown, duration, msOf, number, percent, roughly } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
@@ -31,7 +31,8 @@ export const JobRow = memo(
     const status = shownStatus(job);
     const over = ['succeeded', 'failed', 'canceled', 'refused'].includes(status);
     const link = useRef<HTMLAnchorElement>(null);
-    useEffect(() => {
+    // With the drawing itself: later, it would take the focus back from a row that the keyboard has moved on to.
+    useLayoutEffect(() => {
       if (active) link.current?.focus({ preventScroll: true });
     }, [active]);
     const labels = Object.entries(job.request?.labels ?? {}).filter(([label]) => label !== NAME_LABEL);

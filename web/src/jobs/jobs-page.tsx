@@ -1,6 +1,6 @@
 // All jobs, newest first. Always true: only the rows in sight are in the document, each of one height, and none moves unless somebody asks.
 import { useSignal } from '@preact/signals';
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { number } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
@@ -186,7 +186,7 @@ function Rows({ list, selected, cancel }: RowsProps) {
   useEffect(() => {
     if (!narrowed && last >= all.length - 40) void list.load(last + 40);
   }, [last, all.length, narrowed, list]);
-  const { active, setActive } = useRowKeys(ids, body, rowHeight);
+  const { active, moveTo } = useRowKeys(ids, body, rowHeight);
 
   if (!list.loaded.value) return <Loading />;
   if (ids.length === 0 && list.waiting.value.length === 0 && (list.whole.value || (narrowed && all.length >= SEARCH_MOST)))
@@ -272,7 +272,7 @@ function Rows({ list, selected, cancel }: RowsProps) {
               active={active === first + i}
               toggle={toggle}
               cancel={cancel}
-              focus={setActive}
+              focus={moveTo}
             />
           ))}
           {Array.from({ length: missing }, (_, i) => (
@@ -364,20 +364,26 @@ function useWindow(count: number) {
 /** J and K move from row to row; Enter opens, as on any link. */
 function useRowKeys(ids: readonly string[], body: { current: HTMLTableSectionElement | null }, rowHeight: number) {
   const [active, setActive] = useState(-1);
-  useEffect(() => {
+  // Beside the state, because keys come faster than the page is drawn, and each moves on from the one before.
+  const at = useRef(-1);
+  const moveTo = useCallback((index: number) => {
+    at.current = index;
+    setActive(index);
+  }, []);
+  useLayoutEffect(() => {
     const keys = (event: KeyboardEvent) => {
       const by = { j: 1, k: -1 }[event.key];
       if (by === undefined || event.ctrlKey || event.metaKey || event.altKey || isTyping(event)) return;
-      const next = Math.min(ids.length - 1, Math.max(0, active + by));
+      const next = Math.min(ids.length - 1, Math.max(0, at.current + by));
       event.preventDefault();
-      setActive(next);
+      moveTo(next);
       const top = (body.current?.getBoundingClientRect().top ?? 0) + next * rowHeight;
       if (top < 60 || top + rowHeight > innerHeight - 70) scrollBy(0, top - innerHeight / 2);
     };
     addEventListener('keydown', keys);
     return () => removeEventListener('keydown', keys);
-  }, [ids, active, body, rowHeight]);
-  return { active, setActive };
+  }, [ids, moveTo, body, rowHeight]);
+  return { active, moveTo };
 }
 
 function SelectedBar({ list, selected }: Pick<RowsProps, 'list' | 'selected'>) {
