@@ -35,6 +35,8 @@ export interface ServerOptions {
   readonly log: Logger;
   /** Called once for each request. */
   readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
+  /** `ListenerOptions.maxConnections` */
+  readonly maxConnections?: number;
   readonly maxBodyBytes: number;
   readonly tls?: SecureContextOptions;
   readonly closeGraceMs: number;
@@ -75,6 +77,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   const listener = createListener({
     tls: options.tls,
     graceMs: options.closeGraceMs,
+    maxConnections: options.maxConnections,
     shutdown,
   });
   const requests = createRequests({
