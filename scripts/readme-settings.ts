@@ -30,5 +30,6 @@ export function updateReadme(path: string): void {
       return row === undefined ? [] : [row];
     });
   writeFileSync(path, lines.join('\n'));
-  if (rows.size > 0) throw new Error(`${path} has no row for ${[...rows.keys()].join(', ')}: add "| \`NAME\` |" under the theme it belongs to`);
+  if (rows.size > 0)
+    throw new Error(`${path} has no row for ${[...rows.keys()].join(', ')}: add "| \`NAME\` |" under the theme it belongs to`);
 }

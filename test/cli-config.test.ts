@@ -53,7 +53,10 @@ describe('settings that are right', () => {
   });
 
   test('what is set is shown with where it stands, the environment over the file, and no password', async () => {
-    const settings = file('good', '# comment\nFFJOBS_PORT=9000\nFFJOBS_SLOTS=2\nexport AWS_REGION=eu-1\nFFJOBS_STORE=redis://ann:hush@redis:6379\n');
+    const settings = file(
+      'good',
+      '# comment\nFFJOBS_PORT=9000\nFFJOBS_SLOTS=2\nexport AWS_REGION=eu-1\nFFJOBS_STORE=redis://ann:hush@redis:6379\n',
+    );
     const found = await said({ FFJOBS_PORT: '9001', FFJOBS_CONFIG: 'good' });
     assert.deepEqual([found.code, found.ok, found.file, found.problems], [0, true, settings, []]);
     assert.deepEqual(found.settings, [
@@ -113,8 +116,16 @@ describe('settings that are wrong', () => {
   const good = certificate('good', 30);
   const other = certificate('other', 30);
   const FILES: readonly [what: string, env: () => Record<string, string>, says: RegExp][] = [
-    ['a file of settings that is not there', () => ({ FFJOBS_CONFIG: 'nowhere' }), /FFJOBS_CONFIG is 'nowhere', which cannot be read \(ENOENT\)/],
-    ['tenants that are not there', () => ({ FFJOBS_TENANTS: 'nowhere' }), /FFJOBS_TENANTS: .*nowhere cannot be read \(ENOENT\): correct its name/],
+    [
+      'a file of settings that is not there',
+      () => ({ FFJOBS_CONFIG: 'nowhere' }),
+      /FFJOBS_CONFIG is 'nowhere', which cannot be read \(ENOENT\)/,
+    ],
+    [
+      'tenants that are not there',
+      () => ({ FFJOBS_TENANTS: 'nowhere' }),
+      /FFJOBS_TENANTS: .*nowhere cannot be read \(ENOENT\): correct its name/,
+    ],
     ['tenants that are no JSON', () => ({ FFJOBS_TENANTS: file('t1', '{') }), /FFJOBS_TENANTS: .*t1: /],
     ['tenants with a wrong name', () => ({ FFJOBS_TENANTS: file('t2', '{"tenant": {}}') }), /FFJOBS_TENANTS: .*t2: .*tenant/],
     [

@@ -215,7 +215,11 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   app.addHook('preClose', async () => await listener.close());
   let closing: Promise<void> | undefined;
   return {
-    listen: (host, port) => app.listen({ host, port }),
+    async listen(host, port) {
+      const address = await app.listen({ host, port });
+      // Fastify does not know what its listener speaks.
+      return options.tls ? address.replace(/^http:/, 'https:') : address;
+    },
     close: () => (closing ??= app.close()),
   };
 }
