@@ -107,7 +107,7 @@ const upper = (name: string) => name.replace(/(?<=[a-z])[A-Z]/g, (letter) => `_$
 function overGrpcJs({ baseUrl, tls }: Connection): Caller {
   const credentials = grpc.credentials.createSsl(tls.ca, tls.key ?? null, tls.cert ?? null);
   const client = new grpc.Client(new URL(baseUrl).host, credentials);
-  const call = <T extends Message>(method: DescMethod, request: object): Promise<T> =>
+  const call = <T extends Message>(method: DescMethod, request: Record<string, unknown>): Promise<T> =>
     new Promise((resolve, reject) => {
       client.makeUnaryRequest(
         `/${method.parent.typeName}/${method.name}`,
