@@ -39,6 +39,7 @@ import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
+import { openFilesLimit } from './open-files.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
@@ -133,6 +134,7 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
 }
 
 export { verifyAudit } from './access/audit-chain.ts';
+export { fileProblems } from './config-files.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
@@ -268,6 +270,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
+    maxConnections: connectionsOf(config, log),
     maxBodyBytes: config.maxBodyBytes,
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
@@ -556,6 +559,18 @@ async function accessOf(
     version,
     onProblem: (error, what) => log.error({ err: error }, what),
   });
+}
+
+/** Files that are no connections: inputs, results, stores, pipes of workers. */
+const OTHER_FILES = 1000;
+
+/** A connection is an open file: where they take all of them, no job can open its own. */
+function connectionsOf({ maxConnections }: Config, log: Logger): number {
+  const files = openFilesLimit();
+  const room = files === undefined ? maxConnections : Math.max(16, files - Math.min(OTHER_FILES, files / 2));
+  if (room >= maxConnections) return maxConnections;
+  log.info({ connections: room, open_files: files }, 'fewer connections than FFJOBS_MAX_CONNECTIONS: this process may open no more files');
+  return room;
 }
 
 async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {
