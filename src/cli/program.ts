@@ -7,6 +7,7 @@ import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
+import { addProvenanceCommands } from './local/provenance.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
@@ -56,6 +57,7 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .description('look at what the service needs on this machine, and say what to mend')
     .action(async () => finish(await doctor(surroundings, program.opts())));
   addEngineCommands(program, { ...surroundings, finish });
+  addProvenanceCommands(program, { ...surroundings, finish });
   const token = env.FFJOBS_TOKEN || undefined;
   addAccessCommands(program, { ...surroundings, token, finish });
   addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });
