@@ -8,6 +8,7 @@ import { notRun, type Row } from './figures.ts';
 import { cache } from './groups/cache.ts';
 import { cluster } from './groups/cluster.ts';
 import { engine } from './groups/engine.ts';
+import { fleet } from './groups/fleet.ts';
 import { get } from './groups/get.ts';
 import { jobs } from './groups/jobs.ts';
 import { media } from './groups/media.ts';
@@ -18,7 +19,7 @@ import { CannotRun, ownProcesses } from './processes.ts';
 import { machine, table, writeJson } from './report.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, media, cache, engine];
+const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, fleet, media, cache, engine];
 
 const usage = () =>
   [

@@ -21,6 +21,13 @@ export const TARGET = 'pixel.png';
 const FIRST_BYTES = Buffer.from('000000186674797069736f6d0000020069736f6d69736f32', 'hex');
 export const CLIP = 'pixel.mp4';
 
+/** What jobs of the benches' own engines work on. */
+export function writeInputs(folder: string): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, TARGET), PIXEL);
+  writeFileSync(join(folder, CLIP), FIRST_BYTES);
+}
+
 export interface ServiceOptions {
   readonly dataDir: string;
   /** `module:Class` from `bench/engines`, or a built-in engine's name. */
@@ -53,9 +60,7 @@ export class Service implements AsyncDisposable {
     if (!existsSync(ENTRY)) throw new CannotRun('the service is not there yet: no src/main.ts');
     await workerEnvironment();
     const { dataDir } = options;
-    mkdirSync(join(dataDir, 'input'), { recursive: true });
-    writeFileSync(join(dataDir, 'input', TARGET), PIXEL);
-    writeFileSync(join(dataDir, 'input', CLIP), FIRST_BYTES);
+    writeInputs(join(dataDir, 'input'));
     const ports = [await freePort(), await freePort()] as const;
     const logFile = join(dataDir, 'service.log');
     const log = openSync(logFile, 'a');

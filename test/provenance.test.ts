@@ -12,6 +12,7 @@ import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
+import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const CODES = 'http://cv.iptc.org/newscodes/digitalsourcetype/';
 const PROGRAM = { command: python(), packageDir: join(ROOT, 'worker'), environment: process.env };
@@ -188,7 +189,7 @@ describe('the service does not start', () => {
     const bare = join(trial.dir, 'bare-python');
     await writeFile(bare, `#!/bin/sh\nexec "${python()}" -S "$@"\n`);
     await chmod(bare, 0o755);
-    await startsNot({ PROVENANCE_PYTHON: bare }, /has no c2pa.*pip install -r worker\/requirements-provenance.txt/);
+    await startsNot({ PROVENANCE_PYTHON: bare }, /has no c2pa.*pip install -r \/.*\/worker\/requirements-provenance\.txt/);
     await startsNot({ PROVENANCE_PYTHON: join(trial.dir, 'nowhere') }, /could not be started/);
   });
   test('with a certificate that does not do', async () => {
@@ -205,4 +206,29 @@ describe('the service does not start', () => {
     const only = { PROVENANCE: 'off', PROVENANCE_CERT: '', PROVENANCE_KEY: '', TENANTS: tenants };
     await startsNot(only, /the tenant studio are to be marked.*set FFJOBS_PROVENANCE_CERT/);
   });
+});
+
+test('a certificate for trials is made, and doctor tells what it is and what is wrong with another', async () => {
+  const out = join(trial.dir, 'made');
+  const cli = async (args: string[], env: Record<string, string> = {}) => {
+    const terminal = new FakeTerminal();
+    const more = { FFJOBS_PROVENANCE_PYTHON: python(), FFJOBS_PORT: '0', FFJOBS_METRICS_PORT: 'off' };
+    const code = await ffjobs([...args, '--json'], terminal, { env: { ...process.env, ...more, ...env }, cwd: trial.dir, root: ROOT });
+    return { code, json: terminal.json as Record<string, string>[], said: terminal.stderr };
+  };
+  const { code, json } = await cli(['provenance', 'certificate', '--out', out]);
+  assert.equal(code, 0);
+  const settings = json[0]!;
+  const finding = async (env: Record<string, string>) =>
+    (await cli(['doctor'], env)).json.find(({ check, state }) => check === 'provenance' && state !== 'warn')!;
+  const well = await finding(settings);
+  assert.equal(well.state, 'ok');
+  assert.match(well.detail!, /^results are signed as Trial signer/);
+  const { state, detail, fix } = await finding({ ...settings, FFJOBS_PROVENANCE_KEY: settings.FFJOBS_PROVENANCE_CERT! });
+  assert.equal(state, 'fail');
+  assert.match(detail!, /holds no private key in PEM/);
+  assert.equal(fix, 'correct FFJOBS_PROVENANCE_KEY');
+  const again = await cli(['provenance', 'certificate', '--out', out]);
+  assert.equal(again.code, 1);
+  assert.match(JSON.stringify(again), /is there already, and is not overwritten/);
 });

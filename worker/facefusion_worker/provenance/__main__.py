@@ -17,13 +17,14 @@ import tempfile
 import traceback
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..engine import EngineError, MediaKind
 from .problems import NotMarked, Unfit
 
 _EXIT_DEFECT = 70
-_INSTALL = "-m pip install -r worker/requirements-provenance.txt"
+_INSTALL = f"-m pip install -r {Path(__file__).resolve().parents[2] / 'requirements-provenance.txt'}"
 
 
 def _load(files: dict[str, Any]) -> Any:
