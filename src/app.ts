@@ -17,9 +17,9 @@ import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js'
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
 import { Keyring } from './access/keys.ts';
-import type { Policies, PolicyDefaults } from './access/policies.ts';
+import type { Policies } from './access/policies.ts';
 import { Closing } from './closing.ts';
-import type { Config } from './config.ts';
+import { type Config, policyDefaults } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { GpuWatch, readGpus } from './gpu/devices.ts';
@@ -41,6 +41,7 @@ import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
+import { openFilesLimit } from './open-files.ts';
 import { openPlaces } from './places.ts';
 import { type Marked, type Marker, openMarker } from './provenance/marker.ts';
 import { createAccessService } from './rpc/access-service.ts';
@@ -136,6 +137,7 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
 }
 
 export { verifyAudit } from './access/audit-chain.ts';
+export { fileProblems } from './config-files.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
@@ -271,6 +273,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
+    maxConnections: connectionsOf(config, log),
     maxBodyBytes: config.maxBodyBytes,
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
@@ -588,10 +591,6 @@ async function markerOf(config: Config, surroundings: Surroundings, log: Logger,
   return await openMarker({ program, files, sourceType, version: surroundings.version, timeoutMs, log });
 }
 
-function policyDefaults({ maxQueued, attestation, provenance, provenanceLabel }: Config): PolicyDefaults {
-  return { queuedJobs: maxQueued, attestation, mark: { signed: provenance, label: provenanceLabel } };
-}
-
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
     command: probePython(config),
@@ -639,6 +638,18 @@ async function accessOf(
     version,
     onProblem: (error, what) => log.error({ err: error }, what),
   });
+}
+
+/** Files that are no connections: inputs, results, stores, pipes of workers. */
+const OTHER_FILES = 1000;
+
+/** A connection is an open file: where they take all of them, no job can open its own. */
+function connectionsOf({ maxConnections }: Config, log: Logger): number {
+  const files = openFilesLimit();
+  const room = files === undefined ? maxConnections : Math.max(16, files - Math.min(OTHER_FILES, files / 2));
+  if (room >= maxConnections) return maxConnections;
+  log.info({ connections: room, open_files: files }, 'fewer connections than FFJOBS_MAX_CONNECTIONS: this process may open no more files');
+  return room;
 }
 
 async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {

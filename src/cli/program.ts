@@ -5,6 +5,7 @@ import { ConfigError } from '../config.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
+import { addConfigCommands, type FileProblems } from './local/config.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
 import { addProvenanceCommands } from './local/provenance.ts';
@@ -22,6 +23,7 @@ export interface Surroundings {
   readonly root: string;
   readonly version: string;
   readonly startApp: StartApp;
+  readonly fileProblems: FileProblems;
   readonly access: AccessTools;
   readonly backoff?: Backoff;
 }
@@ -56,6 +58,7 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .command('doctor')
     .description('look at what the service needs on this machine, and say what to mend')
     .action(async () => finish(await doctor(surroundings, program.opts())));
+  addConfigCommands(program, { ...surroundings, finish });
   addEngineCommands(program, { ...surroundings, finish });
   addProvenanceCommands(program, { ...surroundings, finish });
   const token = env.FFJOBS_TOKEN || undefined;
