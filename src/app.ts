@@ -382,10 +382,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = fleet
-      .slots()
-      .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
-    health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
+    health.set(WORKERS, fleet.isWarm ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
   fleet.onChange = followWorkers;
   followWorkers();
