@@ -20,6 +20,7 @@ import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import { Closing } from './closing.ts';
 import type { Config } from './config.ts';
+import { readToken } from './config-files.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { GpuWatch, readGpus } from './gpu/devices.ts';
@@ -65,7 +66,8 @@ import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
-import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import { serveMetrics } from './telemetry/metrics-port.ts';
 import { openWebhooks, type WebhookWork } from './webhooks.ts';
 
 export interface Surroundings {
@@ -254,7 +256,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
-    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
+    const { metricsHost: host, metricsPort: port, metricsTokenFile } = config;
+    const token = metricsTokenFile === undefined ? undefined : await readToken(metricsTokenFile);
+    const metricsServer = await serveMetrics(metrics, { host, port, token });
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
   const webConsole =
