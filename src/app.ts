@@ -13,6 +13,7 @@ import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
 import { Keyring } from './access/keys.ts';
@@ -38,6 +39,7 @@ import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
+import { openFilesLimit } from './open-files.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
@@ -55,6 +57,7 @@ import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
+import { createWebhookService } from './rpc/webhook-service.ts';
 import { openBlobs, openStore, openUploadBytes } from './storage.ts';
 import { BLOB_PATH } from './store/blobs-local.ts';
 import type { Outputs } from './store/outputs.ts';
@@ -131,6 +134,7 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
 }
 
 export { verifyAudit } from './access/audit-chain.ts';
+export { fileProblems } from './config-files.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
@@ -229,6 +233,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
     { desc: AccessService, implementation: createAccessService({ keys: access.keys, store, policyOf: policies.tenant }) },
+    { desc: WebhookService, implementation: createWebhookService(store) },
   ];
   /** Of a process that has workers alone, only the health. */
   const served = config.role === 'worker' ? [] : ours;
@@ -265,6 +270,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
+    maxConnections: connectionsOf(config, log),
     maxBodyBytes: config.maxBodyBytes,
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
@@ -553,6 +559,18 @@ async function accessOf(
     version,
     onProblem: (error, what) => log.error({ err: error }, what),
   });
+}
+
+/** Files that are no connections: inputs, results, stores, pipes of workers. */
+const OTHER_FILES = 1000;
+
+/** A connection is an open file: where they take all of them, no job can open its own. */
+function connectionsOf({ maxConnections }: Config, log: Logger): number {
+  const files = openFilesLimit();
+  const room = files === undefined ? maxConnections : Math.max(16, files - Math.min(OTHER_FILES, files / 2));
+  if (room >= maxConnections) return maxConnections;
+  log.info({ connections: room, open_files: files }, 'fewer connections than FFJOBS_MAX_CONNECTIONS: this process may open no more files');
+  return room;
 }
 
 async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {

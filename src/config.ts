@@ -92,6 +92,7 @@ export interface Config extends AccessConfig {
   readonly tlsKey: string | undefined;
   /** Authority of client certificates, PEM; undefined: none are asked for. */
   readonly tlsClientCa: string | undefined;
+  readonly maxConnections: number;
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
@@ -243,6 +244,11 @@ export const SETTINGS = {
   CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
+  MAX_CONNECTIONS: setting(
+    integer(16, 1_000_000),
+    '20000',
+    'connections at a time, fewer where this process may open fewer files; when all are taken, an idle one makes room',
+  ),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
   MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
   UPLOAD_TTL: setting(
@@ -351,11 +357,7 @@ export function readConfig(
   const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
   for (const name of Object.keys(env)) {
     if (!name.startsWith('FFJOBS_') || known.includes(name) || OTHERS.has(name)) continue;
-    const hint = didYouMean(
-      name.toLowerCase(),
-      known.map((one) => one.toLowerCase()),
-    );
-    problems.push(`there is no setting ${name}${hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean')}`);
+    problems.push(`there is no setting ${name}${nearestName(name, known)}`);
   }
   const v = values as Values;
   const dataDir = resolve(cwd, v.DATA_DIR!);
@@ -430,6 +432,7 @@ export function readConfig(
     tlsKey: path(v.TLS_KEY),
     tlsClientCa: path(v.TLS_CLIENT_CA),
     ...accessConfig(v, cwd, dataDir),
+    maxConnections: v.MAX_CONNECTIONS!,
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
@@ -514,6 +517,18 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
 export const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
+
+/** Of AWS, read as its own programs do, from the file of settings too. */
+export const AWS_SETTINGS: readonly string[] = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_REGION'];
+
+/** The end of a sentence about a name that is not there: one that was perhaps meant, or nothing. */
+export function nearestName(name: string, known: readonly string[]): string {
+  const hint = didYouMean(
+    name.toLowerCase(),
+    known.map((one) => one.toLowerCase()),
+  );
+  return hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean');
+}
 
 function withoutPassword(value: string): string {
   return value.replace(/:[^:@/]*@/, ':***@');

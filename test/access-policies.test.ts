@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import tls from 'node:tls';
 import { create } from '@bufbuild/protobuf';
@@ -17,6 +13,7 @@ import { Rates, type RatesOptions } from '../src/access/rates.ts';
 import type { Caller, Identity } from '../src/jobs/caller.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import { allowedCapabilities, deniedValues } from '../src/jobs/tenants.ts';
+import { Certificates } from './access/certificates.ts';
 
 const DEFAULTS = { queuedJobs: 1000, attestation: false };
 
@@ -180,62 +177,23 @@ describe('options that a tenant may not use', () => {
 });
 
 describe('a client certificate', () => {
-  let dir: string;
-  const made = (name: string) => readFileSync(join(dir, name));
+  const certificates = new Certificates();
   before(() => {
-    dir = mkdtempSync(join(tmpdir(), 'certs-'));
-    const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
-    for (const ca of ['ca', 'other']) {
-      openssl(
-        'req',
-        '-x509',
-        '-newkey',
-        'rsa:2048',
-        '-nodes',
-        '-keyout',
-        `${ca}.key`,
-        '-out',
-        `${ca}.pem`,
-        '-days',
-        '2',
-        '-subj',
-        `/CN=${ca}`,
-      );
-    }
-    const sign = (name: string, ca: string, subject: string, san: string) => {
-      writeFileSync(join(dir, `${name}.ext`), `subjectAltName=${san}`);
-      openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', subject);
-      openssl(
-        'x509',
-        '-req',
-        '-in',
-        `${name}.csr`,
-        '-CA',
-        `${ca}.pem`,
-        '-CAkey',
-        `${ca}.key`,
-        '-out',
-        `${name}.pem`,
-        '-days',
-        '2',
-        '-extfile',
-        `${name}.ext`,
-      );
-    };
-    sign('server', 'ca', '/CN=localhost', 'DNS:localhost');
-    sign('render', 'ca', '/O=Studio, Inc./CN=render-01', 'DNS:Render-01.example.com,URI:spiffe://example.com/render');
-    sign('stranger', 'ca', '/CN=stranger', 'DNS:stranger.example.com');
-    sign('forged', 'other', '/O=Studio, Inc./CN=render-01', 'DNS:render-01.example.com');
+    for (const name of ['ca', 'other']) certificates.addAuthority(name);
+    certificates.sign('server', 'ca', { subject: '/CN=localhost' });
+    const names = 'DNS:Render-01.example.com,URI:spiffe://example.com/render';
+    certificates.sign('render', 'ca', { subject: '/O=Studio, Inc./CN=render-01', names });
+    certificates.sign('stranger', 'ca', { subject: '/CN=stranger', names: 'DNS:stranger.example.com' });
+    certificates.sign('forged', 'other', { subject: '/O=Studio, Inc./CN=render-01', names: 'DNS:render-01.example.com' });
   });
-  after(() => rmSync(dir, { recursive: true }));
+  after(() => certificates[Symbol.dispose]());
 
   /** What the server's side makes of a connection with this certificate. */
   const seen = async (subject: string, client?: string): Promise<Identity | undefined> => {
     const identities = certificateIdentities([{ subject, tenant: 'studio', scopes: new Set(['read']) }]);
     const server = tls.createServer({
-      key: made('server.key'),
-      cert: made('server.pem'),
-      ca: made('ca.pem'),
+      ...certificates.pair('server'),
+      ca: certificates.read('ca.pem'),
       requestCert: true,
       rejectUnauthorized: false,
     });
@@ -245,7 +203,7 @@ describe('a client certificate', () => {
       port: (server.address() as AddressInfo).port,
       host: '127.0.0.1',
       rejectUnauthorized: false,
-      ...(client ? { key: made(`${client}.key`), cert: made(`${client}.pem`) } : {}),
+      ...certificates.pair(client),
     });
     connection.on('error', () => {});
     try {

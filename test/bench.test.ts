@@ -118,7 +118,7 @@ describe('what the load generators read', () => {
 });
 
 describe('a quick run', () => {
-  it('answers well-formed rows for every group and ends with 0', { timeout: 240_000 }, async ({ signal }) => {
+  it('answers well-formed rows for every group and ends with 0', { timeout: 300_000 }, async ({ signal }) => {
     const folder = mkdtempSync(join(tmpdir(), 'ffjobs-bench-test-'));
     try {
       const file = join(folder, 'rows.json');
@@ -138,7 +138,7 @@ describe('a quick run', () => {
       assert.ok('cores' in machine && 'node' in machine && 'date' in machine);
       assert.deepEqual(
         [...new Set(rows.map((row) => row.group))],
-        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache', 'engine'],
+        ['submit', 'jobs', 'get', 'guard', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache', 'engine'],
       );
       const columns = ['group', 'name', 'figure', 'unit', 'peer', 'ratio', 'target', 'verdict', 'note'];
       for (const row of rows) {
@@ -151,7 +151,7 @@ describe('a quick run', () => {
       const ran = new Set(rows.filter((row) => row.figure !== null).map((row) => row.group));
       assert.deepEqual(
         [...ran],
-        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache'],
+        ['submit', 'jobs', 'get', 'guard', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache'],
         'only the engine needs a full run',
       );
     } finally {

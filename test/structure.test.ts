@@ -16,6 +16,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'app.ts': [
     'closing.ts',
     'config.ts',
+    'config-files.ts',
+    'open-files.ts',
     'engine-process.ts',
     'fleet.ts',
     'webhooks.ts',
@@ -33,6 +35,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'jobs',
   ],
   'closing.ts': ['telemetry'],
+  'config-files.ts': ['config.ts', 'webhooks.ts', 'access'],
   'storage.ts': ['closing.ts', 'config.ts', 'access', 'media', 'store', 'telemetry', 'jobs'],
   'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
   'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'jobs', 's3'],
@@ -55,6 +58,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   media: ['jobs', 's3', 'young-garbage.ts'],
   access: ['jobs', 'recent.ts'],
   notify: ['jobs'],
+  // Of this process; knows nothing.
+  'open-files.ts': [],
   // The values used last, whoever keeps some; knows nothing.
   'recent.ts': [],
   // Objects of S3, whoever wants them; knows no jobs.

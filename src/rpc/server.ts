@@ -35,6 +35,8 @@ export interface ServerOptions {
   readonly log: Logger;
   /** Called once for each request. */
   readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
+  /** `ListenerOptions.maxConnections` */
+  readonly maxConnections?: number;
   readonly maxBodyBytes: number;
   readonly tls?: SecureContextOptions;
   readonly closeGraceMs: number;
@@ -75,6 +77,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   const listener = createListener({
     tls: options.tls,
     graceMs: options.closeGraceMs,
+    maxConnections: options.maxConnections,
     shutdown,
   });
   const requests = createRequests({
@@ -212,7 +215,11 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   app.addHook('preClose', async () => await listener.close());
   let closing: Promise<void> | undefined;
   return {
-    listen: (host, port) => app.listen({ host, port }),
+    async listen(host, port) {
+      const address = await app.listen({ host, port });
+      // Fastify does not know what its listener speaks.
+      return options.tls ? address.replace(/^http:/, 'https:') : address;
+    },
     close: () => (closing ??= app.close()),
   };
 }
