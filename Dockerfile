@@ -20,8 +20,8 @@ RUN npm run build && npm prune --omit=dev --ignore-scripts && mv node_modules di
 
 # --- the workers' Python --------------------------------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu-python
-COPY worker/requirements.txt /tmp/requirements.txt
-RUN python -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+COPY worker/requirements.txt worker/requirements-provenance.txt /tmp/
+RUN python -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt -r /tmp/requirements-provenance.txt
 
 FROM ${CUDA_IMAGE} AS cuda-system
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -32,8 +32,8 @@ RUN apt-get update \
   && rm -rf /var/lib/apt/lists/*
 
 FROM cuda-system AS cuda-python
-COPY worker/requirements.txt /tmp/requirements.txt
-RUN python3 -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+COPY worker/requirements.txt worker/requirements-provenance.txt /tmp/
+RUN python3 -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt -r /tmp/requirements-provenance.txt
 
 # --- the images -----------------------------------------------------------------------------------------------------------------------------
 FROM cuda-system AS cuda

@@ -2,7 +2,7 @@
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
 import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { dirname, extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
@@ -19,7 +19,7 @@ import { type Access, type AccessOptions, loadPolicies, openAccess } from './acc
 import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import { Closing } from './closing.ts';
-import type { Config } from './config.ts';
+import { type Config, policyDefaults } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { GpuWatch, readGpus } from './gpu/devices.ts';
@@ -31,16 +31,19 @@ import { fingerprintOf, type RunFacts } from './jobs/fingerprint.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import type { KeyAdmin } from './jobs/keys.ts';
+import type { MarkedInput } from './jobs/marking.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore } from './jobs/ports.ts';
+import { deniedValues, type TenantPolicy } from './jobs/tenants.ts';
 import { FreeSpace } from './media/free-space.ts';
-import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { type FetchingOptions, fetchInputs, type Inputs, resultFormat } from './media/inputs.ts';
 import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
 import { openFilesLimit } from './open-files.ts';
 import { openPlaces } from './places.ts';
+import { type Marked, type Marker, openMarker } from './provenance/marker.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
 import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
@@ -120,7 +123,7 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
 export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
   const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
   await mkdir(config.dataDir, { recursive: true });
-  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const policies = await loadPolicies(config.tenants, policyDefaults(config));
   const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
   const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
   opened.last('keys', keyring);
@@ -141,7 +144,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const policies = await loadPolicies(config.tenants, policyDefaults(config));
   const { store, nodes, counters } = await openStore(config, policies, log, opened);
   const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
@@ -335,6 +338,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     opened.last('webhooks', webhooks.start(work));
   }
   if (config.role !== 'api') {
+    const marker = await markerOf(config, surroundings, log, policies);
+    if (marker) opened.last('marker', marker);
     const workRoot = join(config.dataDir, 'work');
     const processes = await engineProcesses(config, {
       env: surroundings.env,
@@ -364,9 +369,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         const engine = fleet.localEngine() ?? fleet.engine();
         const models = scheduler?.capabilities()?.models ?? '';
         const cache = { ttlMs: config.cacheTtlMs, shared: config.cacheShared, models };
-        return await prepare({ resolver, probe, report: counting }, cache, engine, job, folder, signal);
+        const rules = { policy: policies.tenant(job.tenant), marker };
+        return await prepare({ resolver, probe, report: counting }, cache, rules, engine, job, folder, signal);
       },
-      storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+      async storeResult(outputPath, context) {
+        const { marking, done, signal, job, warn } = context;
+        // Last of all that is done to the bytes, before their digest is taken.
+        const marked = marking && (await marker!.mark(outputPath, dirname(outputPath), mediaTypeOf(done), marking, signal));
+        if (marked && 'reason' in marked) return marked;
+        if (marked) warn(marked.warnings);
+        return await storeResult(blobs, places.outputs(job.tenant), outputPath, marked, context);
+      },
       takeResult: async (result, path, context) => {
         await blobs.fetch(result.sha256, path, context.signal, context.report);
         return await deliver(places.outputs(context.job.tenant), path, result, context);
@@ -434,6 +447,7 @@ function figuresOf(
 async function prepare(
   fetching: FetchingOptions,
   cache: { readonly ttlMs: number; readonly shared: boolean; readonly models: string },
+  rules: { readonly policy: TenantPolicy; readonly marker: Marker | undefined },
   engine: Engine,
   job: Job,
   folder: string,
@@ -441,8 +455,12 @@ async function prepare(
 ): Promise<Prepared | Failure> {
   const request = job.request!;
   const target = request.target.case === 'targetVideo' ? 'video' : 'image';
-  const { parameters, violations } = resolveParameters(request.parameters ?? {}, target, engine);
-  const [wrong] = violations;
+  const { parameters, processors, violations } = resolveParameters(request.parameters ?? {}, target, engine);
+  // What is denied may have come since, or with the other engine's defaults.
+  const [wrong] = [
+    ...violations,
+    ...deniedValues({ ...parameters, processors: [...processors] }, rules.policy.denied, engine.capabilities),
+  ];
   if (wrong) {
     const message = `${wrong.field}: ${wrong.description} (the engine is not the one that took the job)`;
     return { reason: 'PARAMETERS_NOT_VALID', message, retryable: false };
@@ -452,13 +470,16 @@ async function prepare(
   const { imageFormats, videoFormats } = engine.capabilities;
   const outputFormat = request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats);
   const sources = inputs.digests.slice(1, 1 + request.sourceImages.length);
+  const marking = rules.marker?.markingOf(rules.policy.mark, { engine: engine.name, processors });
   const facts: RunFacts = {
-    tenant: cache.shared ? undefined : job.tenant,
+    // A mark is made for whoever publishes the result.
+    tenant: cache.shared && !marking ? undefined : job.tenant,
     target: { kind: target, sha256: inputs.digests[0]! },
     sources,
     audio: request.sourceAudio === undefined ? undefined : inputs.digests.at(-1),
     parameters,
     outputFormat,
+    marking: marking?.key,
     engine: { name: engine.name, version: engine.version, models: cache.models },
   };
   const shares = cache.ttlMs > 0 && request.cache !== CachePolicy.OFF;
@@ -469,8 +490,30 @@ async function prepare(
     targetKind: target === 'video' ? MediaKind.VIDEO : MediaKind.IMAGE,
     outputFormat,
     parameters,
+    ...(marking && {
+      marking: {
+        ...marking,
+        kind: target,
+        extension: outputFormat,
+        engine: { name: engine.name, version: engine.version },
+        processors,
+        parameters,
+        inputs: markedInputs(inputs),
+      },
+    }),
     ...(shares && { like: { fingerprint: fingerprintOf(facts), runs: request.cache === CachePolicy.REFRESH, keepMs: cache.ttlMs } }),
   };
+}
+
+/** As a manifest names them. */
+function markedInputs({ targetPath, sourcePaths, sourceAudioPath, types, digests }: Inputs): MarkedInput[] {
+  const paths = [targetPath, ...sourcePaths, ...(sourceAudioPath === '' ? [] : [sourceAudioPath])];
+  return paths.map((path, i) => ({
+    path,
+    title: i === 0 ? 'target' : i <= sourcePaths.length ? `source ${i}` : 'sound',
+    mediaType: types[i]!,
+    sha256: digests[i]!,
+  }));
 }
 
 const IDEMPOTENCY_HEADER = {
@@ -480,14 +523,25 @@ const IDEMPOTENCY_HEADER = {
 };
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
-async function storeResult(blobs: BlobStore, copies: Outputs, outputPath: string, context: StoreContext): Promise<MediaResult | Failure> {
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  marked: Marked | undefined,
+  context: StoreContext,
+): Promise<MediaResult | Failure> {
   const { done, signal, pin, report } = context;
-  // It becomes a header: what does not look like one is not passed on as one.
-  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const mediaType = mediaTypeOf(done);
+  const path = marked?.path ?? outputPath;
+  const { key, bytes } = await blobs.put(path, mediaType, { signal, pin, progress: report });
   const { width, height, frames, durationSeconds } = done;
-  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
-  return await deliver(copies, outputPath, result, context);
+  const facts = { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds };
+  return await deliver(copies, path, create(MediaResultSchema, { ...facts, provenance: marked?.provenance }), context);
+}
+
+/** It becomes a header: what does not look like one is not passed on as one. */
+function mediaTypeOf({ mediaType }: StoreContext['done']): string {
+  return MEDIA_TYPE.test(mediaType) ? mediaType : 'application/octet-stream';
 }
 
 /** A copy of the result where the job wants one. */
@@ -512,6 +566,31 @@ const EXAMPLE_JOB = {
   target_image: 'demo/grace_hopper.jpg',
   parameters: { processors: ['face_swapper'] },
 };
+
+/** Undefined: nobody's results are marked. Throws where they are to be, and cannot. */
+async function markerOf(config: Config, surroundings: Surroundings, log: Logger, policies: Policies): Promise<Marker | undefined> {
+  const tenants = [...policies.tenants].filter(([, { mark }]) => mark.signed).map(([name]) => name);
+  const everybody = policies.tenant('').mark.signed;
+  if (!everybody && tenants.length === 0) return undefined;
+  const files = config.provenanceSigner;
+  if (!files) {
+    throw new JobsError(
+      'failed_precondition',
+      'PROVENANCE_CANNOT_SIGN',
+      `the results of ${everybody ? 'all tenants' : `the tenant ${tenants[0]}`} are to be marked (FFJOBS_TENANTS), and there is nothing to sign with: ` +
+        'set FFJOBS_PROVENANCE_CERT and FFJOBS_PROVENANCE_KEY',
+    );
+  }
+  const program = {
+    command: config.provenancePython ?? probePython(config),
+    packageDir: join(surroundings.root, 'worker'),
+    environment: surroundings.env,
+    memoryBytes: config.workerMemoryBytes,
+  };
+  const { provenanceSourceType: sourceType, runTimeoutMs: timeoutMs } = config;
+  return await openMarker({ program, files, sourceType, version: surroundings.version, timeoutMs, log });
+}
+
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
     command: probePython(config),

@@ -4,14 +4,14 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
 import { loadPolicies, readSecret } from './access/access.ts';
-import type { Config } from './config.ts';
+import { type Config, policyDefaults } from './config.ts';
 import { openWebhooks } from './webhooks.ts';
 
 /** One sentence a problem, which begins with the setting's name. */
 export async function fileProblems(config: Config, nowMs = Date.now()): Promise<readonly string[]> {
   const { tenants, webhookSecretsFile, jwt } = config;
   const all = await Promise.all([
-    of('TENANTS', tenants, () => loadPolicies(tenants, { queuedJobs: config.maxQueued, attestation: config.attestation })),
+    of('TENANTS', tenants, () => loadPolicies(tenants, policyDefaults(config))),
     of('JWT_SECRET_FILE', jwt?.secretFile, (path) => readSecret(path)),
     of('JWT_JWKS', isUrl(jwt?.jwks) ? undefined : jwt?.jwks, readKeySet),
     of('WEBHOOK_SECRETS_FILE', webhookSecretsFile ?? (config.webhookUrl === undefined ? undefined : ''), () => openWebhooks(config)),

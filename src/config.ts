@@ -1,10 +1,11 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
-// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts;
+// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts; marks: config-provenance.ts;
 // what a value may look like: config-values.ts).
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { ACCESS_SETTINGS, type AccessConfig, accessConfig, accessProblems } from './config-access.ts';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
+import { PROVENANCE_SETTINGS, type ProvenanceConfig, provenanceConfig, provenanceProblems } from './config-provenance.ts';
 import {
   blobs,
   bucket,
@@ -32,7 +33,7 @@ import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import type { S3Place } from './s3/names.ts';
 
-export interface Config extends AccessConfig {
+export interface Config extends AccessConfig, ProvenanceConfig {
   readonly host: string;
   readonly port: number;
   /** 0: no metrics port. */
@@ -154,6 +155,11 @@ export interface Config extends AccessConfig {
   readonly recycleAfterJobs: number;
 }
 
+/** What holds for a tenant that the file of tenants says nothing of. */
+export function policyDefaults({ maxQueued, attestation, provenance, provenanceLabel }: Config) {
+  return { queuedJobs: maxQueued, attestation, mark: { signed: provenance, label: provenanceLabel } };
+}
+
 /** What is wrong with the configuration, one sentence a problem. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -236,6 +242,7 @@ export const SETTINGS = {
     'authority of client certificates in PEM: callers may have one, and FFJOBS_TENANTS says whose it is',
   ),
   ...ACCESS_SETTINGS,
+  ...PROVENANCE_SETTINGS,
   GRPC: setting(
     oneOf('own', 'connect'),
     'own',
@@ -371,7 +378,7 @@ export function readConfig(
   if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
     problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
-  problems.push(...accessProblems(v));
+  problems.push(...accessProblems(v), ...provenanceProblems(v));
   if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
@@ -432,6 +439,7 @@ export function readConfig(
     tlsKey: path(v.TLS_KEY),
     tlsClientCa: path(v.TLS_CLIENT_CA),
     ...accessConfig(v, cwd, dataDir),
+    ...provenanceConfig(v, cwd),
     maxConnections: v.MAX_CONNECTIONS!,
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,

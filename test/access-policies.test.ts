@@ -15,7 +15,7 @@ import { JobsError } from '../src/jobs/errors.ts';
 import { allowedCapabilities, deniedValues } from '../src/jobs/tenants.ts';
 import { Certificates } from './access/certificates.ts';
 
-const DEFAULTS = { queuedJobs: 1000, attestation: false };
+const DEFAULTS = { queuedJobs: 1000, attestation: false, mark: { signed: false, label: '' } };
 
 describe('where a call comes from', () => {
   const origin = originOf(['10.0.0.0/8', '192.168.7.7', 'fd00::/8', '::ffff:172.16.0.0/108']);
@@ -64,10 +64,10 @@ describe('the operator’s file', () => {
       gold: { submits_per_minute: 100, running_jobs: 4, stored_bytes: '2G', gpu_seconds_per_day: 3600.5 },
       tight: { queued_jobs: 2 },
     },
-    everybody: { tier: 'tight', denied_options: { deep_swapper_model: ['*/real_*'] } },
+    everybody: { tier: 'tight', denied_options: { deep_swapper_model: ['*/real_*'] }, provenance: 'c2pa' },
     tenants: {
       studio: { tier: 'gold', weight: 3, input_root: '/mnt/studio', input_buckets: ['media', 'shared/studio/'], attestation: true },
-      other: { denied_options: { deep_swapper_model: ['a*'], processors: ['age_modifier'] } },
+      other: { denied_options: { deep_swapper_model: ['a*'], processors: ['age_modifier'] }, label: 'AI' },
     },
     certificates: [{ subject: 'CN=render-01,O=Studio', tenant: 'studio', scopes: ['read'] }],
   };
@@ -80,6 +80,13 @@ describe('the operator’s file', () => {
     assert.deepEqual(studio.inputBuckets, ['media', 'shared/studio/']);
     assert.deepEqual(studio.denied.get('deep_swapper_model'), ['*/real_*']);
     const other = policies.tenant('other');
+    assert.deepEqual(
+      [studio.mark, other.mark],
+      [
+        { signed: true, label: '' },
+        { signed: true, label: 'AI' },
+      ],
+    );
     assert.equal(other.quotas.queuedJobs, 2);
     assert.deepEqual(other.denied.get('deep_swapper_model'), ['*/real_*', 'a*']);
     assert.equal(policies.tenant('stranger').quotas.queuedJobs, 2);
@@ -100,6 +107,8 @@ describe('the operator’s file', () => {
     [{ tenants: { a: { input_root: 'media' } } }, /allowed: an absolute path/],
     [{ tenants: { a: { input_buckets: ['*'] } } }, /a list of bucket or bucket\/prefix/],
     [{ tenants: { a: { attestation: 'yes' } } }, /true or false/],
+    [{ tenants: { a: { provenance: 'xmp' } } }, /tenants.a.provenance is "xmp"; allowed: c2pa, off/],
+    [{ tenants: { a: { label: 'KI-erzeugt \u00fc' } } }, /ASCII/],
     [{ tenants: { a: { denied_options: ['x'] } } }, /must be a JSON object/],
     [{ tenants: { a: { denied_options: { x: 'y' } } } }, /tenants.a.denied_options.x is "y"; allowed: a list of texts/],
     [{ tiers: { a: { submits_per_minute: 1.5 } } }, /a whole number/],
@@ -141,6 +150,20 @@ describe('options that a tenant may not use', () => {
     assert.deepEqual(deniedValues({ deep_swapper_model: 'xiperov/a', processors: 'face_swapper' }, denied), []);
     assert.equal(deniedValues({ deep_swapper_model: 'A.B(C' }, denied).length, 1);
     assert.equal(deniedValues({ deep_swapper_model: 'aXb(c' }, denied).length, 0);
+  });
+  test('are refused with what is allowed, and why', () => {
+    const capabilities = create(CapabilitiesSchema, {
+      processors: [{ name: 'face_swapper' }, { name: 'deep_swapper' }],
+      options: [{ name: 'deep_swapper_model', choices: ['iperov/x', 'own/y'] }],
+    });
+    const found = deniedValues({ processors: ['deep_swapper'], deep_swapper_model: 'iperov/x' }, denied, capabilities);
+    assert.deepEqual(
+      found.map((one) => one.description),
+      [
+        "'deep_swapper' is not allowed for you: the operator of this service has put it on a list; allowed: face_swapper",
+        "'iperov/x' is not allowed for you: the operator of this service has put it on a list; allowed: own/y",
+      ],
+    );
   });
   test('are not shown', () => {
     const capabilities = create(CapabilitiesSchema, {

@@ -31,6 +31,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     's3',
     'access',
     'notify',
+    'provenance',
     'telemetry',
     'jobs',
   ],
@@ -38,9 +39,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'config-files.ts': ['config.ts', 'webhooks.ts', 'access'],
   'storage.ts': ['closing.ts', 'config.ts', 'access', 'media', 'store', 'telemetry', 'jobs'],
   'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
-  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'jobs', 's3'],
+  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'config-provenance.ts', 'jobs', 's3'],
   'config-values.ts': ['s3'],
   'config-access.ts': ['config-values.ts', 'jobs'],
+  'config-provenance.ts': ['config-values.ts', 'jobs'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
   'fleet.ts': ['gpu', 'jobs', 'rpc'],
@@ -49,7 +51,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // What others import to call a service: the contract and nothing else.
   client: [],
   'cli/remote': ['client'],
-  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 's3'],
+  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 'provenance', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
   rpc: ['rest', 'jobs'],
   rest: [],
@@ -58,6 +60,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   media: ['jobs', 's3', 'young-garbage.ts'],
   access: ['jobs', 'recent.ts'],
   notify: ['jobs'],
+  provenance: ['jobs'],
   // Of this process; knows nothing.
   'open-files.ts': [],
   // The values used last, whoever keeps some; knows nothing.

@@ -33,6 +33,8 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'keys rotate': ['ffjobs keys rotate ID --overlap 24h'],
   audit: ['ffjobs audit verify'],
   'audit verify': ['ffjobs audit verify'],
+  provenance: ['ffjobs provenance certificate --out ./trial-certificate'],
+  'provenance certificate': ['ffjobs provenance certificate --out ./trial-certificate'],
   submit: [
     'ffjobs submit face.jpg clip.mp4 --watch --output swapped.mp4',
     'ffjobs submit face.jpg clip.mp4 -p face_swapper -p face_enhancer --param output_video_quality=90 --label order=17',

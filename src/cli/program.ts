@@ -8,6 +8,7 @@ import { type AccessTools, addAccessCommands } from './local/access.ts';
 import { addConfigCommands, type FileProblems } from './local/config.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
+import { addProvenanceCommands } from './local/provenance.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
@@ -59,6 +60,7 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .action(async () => finish(await doctor(surroundings, program.opts())));
   addConfigCommands(program, { ...surroundings, finish });
   addEngineCommands(program, { ...surroundings, finish });
+  addProvenanceCommands(program, { ...surroundings, finish });
   const token = env.FFJOBS_TOKEN || undefined;
   addAccessCommands(program, { ...surroundings, token, finish });
   addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });
