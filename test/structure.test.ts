@@ -235,3 +235,26 @@ test('the lock file holds the packages of every platform, without which `npm ci`
   );
   assert.deepEqual(missing, []);
 });
+
+test('the console and what browsers bundle know the contract and the client alone, and nothing of Node', () => {
+  const web = globSync('web/src/**/*.{ts,tsx}', { cwd: ROOT });
+  assert.ok(web.length > 20);
+  for (const file of web) {
+    for (const [, target] of readFileSync(join(ROOT, file), 'utf8').matchAll(/\bfrom\s+'([^']+)'/g)) {
+      const path = posix.join(posix.dirname(file), target!);
+      if (target!.startsWith('.')) assert.match(path, /^(web|gen|src\/client)\//, `${file} imports ${target}`);
+      else assert.doesNotMatch(target!, /^node:/, file);
+    }
+  }
+  const seen = new Set<string>();
+  const visit = (file: string): void => {
+    if (seen.has(file)) return;
+    seen.add(file);
+    for (const target of importsOf(file, readFileSync(join(ROOT, 'src', file), 'utf8'))) {
+      if (target.endsWith('.ts')) visit(target);
+      else assert.doesNotMatch(target, /^node:|^@connectrpc\/connect-node$|^standardwebhooks$/, `src/${file}, which browsers bundle`);
+    }
+  };
+  visit('client/browser.ts');
+  visit('client/tus.ts');
+});
