@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Benches, type Group } from './bench.ts';
 import { notRun, type Row } from './figures.ts';
+import { cache } from './groups/cache.ts';
 import { cluster } from './groups/cluster.ts';
 import { engine } from './groups/engine.ts';
 import { get } from './groups/get.ts';
@@ -17,7 +18,7 @@ import { CannotRun, ownProcesses } from './processes.ts';
 import { machine, table, writeJson } from './report.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, media, engine];
+const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, media, cache, engine];
 
 const usage = () =>
   [

@@ -74,6 +74,8 @@ export class Service implements AsyncDisposable {
         FFJOBS_PROBE: options.engine === undefined || options.engine.includes(':') ? 'off' : 'on',
         FFJOBS_ENGINE_PATH: join(ROOT, 'bench', 'engines'),
         FFJOBS_LOG_FORMAT: 'json',
+        // Like jobs that each have to run.
+        FFJOBS_CACHE_TTL: 'off',
         ...(process.env.FFJOBS_PYTHON ? { FFJOBS_PYTHON: process.env.FFJOBS_PYTHON } : {}),
         ...Object.fromEntries(Object.entries(options.settings ?? {}).map(([name, value]) => [`FFJOBS_${name}`, value])),
         ...options.env,

@@ -8,7 +8,7 @@ import { consoleDigest, DIGEST_FILE } from '../src/cli/local/console.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 
-export async function buildWeb(): Promise<void> {
+async function buildWeb(): Promise<void> {
   const web = join(ROOT, 'web');
   const digest = consoleDigest(ROOT);
   const made = mkdtempSync(join(web, '.dist-'));

@@ -1,10 +1,7 @@
 // `npm run demo`: the service's main job, from nothing, in front of your eyes. Makes the sample media, starts a service of its own on a free
 // port, swaps a face in a picture and in a clip with sound, shows both live, and leaves the results. Ends with 0 only if both are there.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createWriteStream } from 'node:fs';
-import { copyFile, mkdir } from 'node:fs/promises';
+import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { basename, extname, join, relative } from 'node:path';
-import { createInterface } from 'node:readline';
 import { CachePolicy } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
 import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
@@ -16,6 +13,7 @@ import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, withE
 import { targetField } from '../src/cli/remote/request.ts';
 import type { Terminal } from '../src/cli/remote/terminal.ts';
 import { callTexts } from './calls.ts';
+import { type ServiceProcess, startServiceProcess } from './cluster/service-process.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 /** The default input root of `npm start`, so that the calls printed at the end work there as they stand. */
@@ -50,63 +48,14 @@ async function prepareMedia(phase: (text: string) => void): Promise<string> {
   return python;
 }
 
-interface RunningService extends AsyncDisposable {
-  readonly address: string;
-}
-
-/** `ffjobs serve` as a process of its own, as anybody would run it; its log goes to a file. */
-async function startService(python: string): Promise<RunningService> {
-  // The demo shows the defaults: settings of the shell are left out.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FFJOBS_')));
-  const child = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve', '--json'], {
-    cwd: ROOT,
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: {
-      ...env,
-      FFJOBS_PORT: '0',
-      FFJOBS_METRICS_PORT: 'off',
-      FFJOBS_DATA_DIR: DATA,
-      FFJOBS_INPUT_ROOT: INPUT,
-      FFJOBS_ENGINE: 'classical',
-      FFJOBS_PYTHON: python,
-      FFJOBS_LOG_FORMAT: 'json',
-    },
+/** `ffjobs serve` with the defaults, as anybody would run it. */
+async function startService(python: string): Promise<{ readonly service: ServiceProcess; readonly address: string }> {
+  await rm(LOG, { force: true });
+  const service = startServiceProcess({ settings: { DATA_DIR: DATA, INPUT_ROOT: INPUT, ENGINE: 'classical', PYTHON: python }, log: LOG });
+  const address = await service.listening.catch((error: Error) => {
+    throw new CliError(Exit.failed, error.message);
   });
-  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  const log = createWriteStream(LOG);
-  child.stderr.pipe(log, { end: false });
-  const address = await listening(child, log);
-  return {
-    address,
-    async [Symbol.asyncDispose]() {
-      child.kill('SIGTERM');
-      await ended;
-    },
-  };
-}
-
-function listening(child: ChildProcess, log: NodeJS.WritableStream): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let why = '';
-    createInterface({ input: child.stdout! }).on('line', (line) => {
-      log.write(`${line}\n`);
-      const word = parsed(line);
-      if (typeof word?.listening === 'string') resolve(word.listening);
-      else if (word?.error?.message !== undefined) why = word.error.message;
-    });
-    child.once('error', reject);
-    child.once('close', (code) => {
-      reject(new CliError(Exit.failed, `the service did not start: ${why || `it ended with ${code}`}; its log is ${here(LOG)}`));
-    });
-  });
-}
-
-function parsed(line: string): { listening?: unknown; error?: { message?: string } } | undefined {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
-  }
+  return { service, address };
 }
 
 /** One job from submit to the file; throws when it does not succeed. */
@@ -148,9 +97,9 @@ async function main(): Promise<void> {
     phases.report('starting the service');
     return { python, service: await startService(python) };
   })();
-  await using running = service;
-  using client = connect(running.address);
-  console.log(`Service at ${running.address}, workers on ${here(python)}. A face from ${SOURCE} goes into a picture and a clip:\n`);
+  await using _ = service.service;
+  using client = connect(service.address);
+  console.log(`Service at ${service.address}, workers on ${here(python)}. A face from ${SOURCE} goes into a picture and a clip:\n`);
   const results = await (async () => {
     using progress = showProgress(terminal);
     return Promise.all([swap(client, 'picture', PICTURE, progress), swap(client, 'video', CLIP, progress)]);

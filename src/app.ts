@@ -6,9 +6,9 @@ import { extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
-import { MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { CachePolicy, MediaResultSchema, type Timings } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -17,6 +17,7 @@ import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
 import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
+import { Closing } from './closing.ts';
 import type { Config } from './config.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
@@ -25,17 +26,17 @@ import { Scheduler } from './gpu/scheduler.ts';
 import type { Prepared, StoreContext } from './gpu/stay.ts';
 import type { Caller } from './jobs/caller.ts';
 import { JobsError } from './jobs/errors.ts';
+import { fingerprintOf, type RunFacts } from './jobs/fingerprint.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import type { KeyAdmin } from './jobs/keys.ts';
 import { resolveParameters } from './jobs/parameters.ts';
-import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
+import type { BlobStore, JobStore } from './jobs/ports.ts';
 import { FreeSpace } from './media/free-space.ts';
 import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
 import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
-import { openLocalUploadBytes, type UploadBytes } from './media/upload-files.ts';
 import { openUploads } from './media/uploads.ts';
 import { openPlaces } from './places.ts';
 import { createAccessService } from './rpc/access-service.ts';
@@ -53,9 +54,8 @@ import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
-import { registerBlobRoutes } from './store/blobs-http.ts';
-import { BLOB_PATH, openLocalBlobStore } from './store/blobs-local.ts';
-import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import { openBlobs, openStore, openUploadBytes } from './storage.ts';
+import { BLOB_PATH } from './store/blobs-local.ts';
 import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import type { EndedJob } from './telemetry/job-metrics.ts';
@@ -270,6 +270,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
+    hostNames: config.hostNames && new Set(config.hostNames),
     examples: { 'facefusion.jobs.v1.JobRequest': EXAMPLE_JOB },
     openApiHeaders: Object.fromEntries(
       [JobService.method.submit, JobService.method.submitBatch, ProcessService.method.swap, ProcessService.method.enhance].map((method) => [
@@ -343,9 +344,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         };
         const resolver = takingResults(places.references(job.tenant), inputs, blobs);
         const engine = fleet.localEngine() ?? fleet.engine();
-        return await prepare({ resolver, probe, report: counting }, engine, job, folder, signal);
+        const models = scheduler?.capabilities()?.models ?? '';
+        const cache = { ttlMs: config.cacheTtlMs, shared: config.cacheShared, models };
+        return await prepare({ resolver, probe, report: counting }, cache, engine, job, folder, signal);
       },
       storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+      takeResult: async (result, path, context) => {
+        await blobs.fetch(result.sha256, path, context.signal, context.report);
+        return await deliver(places.outputs(context.job.tenant), path, result, context);
+      },
+      onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,
       runTimeoutMs: config.runTimeoutMs,
@@ -407,6 +415,7 @@ function figuresOf(
 /** From a claimed job to what the engine is given. Parameters are resolved again: the engine may be another one than at submit. */
 async function prepare(
   fetching: FetchingOptions,
+  cache: { readonly ttlMs: number; readonly shared: boolean; readonly models: string },
   engine: Engine,
   job: Job,
   folder: string,
@@ -423,13 +432,26 @@ async function prepare(
   const inputs = await fetchInputs(fetching, request, folder, signal);
   if ('reason' in inputs) return inputs;
   const { imageFormats, videoFormats } = engine.capabilities;
+  const outputFormat = request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats);
+  const sources = inputs.digests.slice(1, 1 + request.sourceImages.length);
+  const facts: RunFacts = {
+    tenant: cache.shared ? undefined : job.tenant,
+    target: { kind: target, sha256: inputs.digests[0]! },
+    sources,
+    audio: request.sourceAudio === undefined ? undefined : inputs.digests.at(-1),
+    parameters,
+    outputFormat,
+    engine: { name: engine.name, version: engine.version, models: cache.models },
+  };
+  const shares = cache.ttlMs > 0 && request.cache !== CachePolicy.OFF;
   return {
     sourcePaths: [...inputs.sourcePaths],
     sourceAudioPath: inputs.sourceAudioPath,
     targetPath: inputs.targetPath,
     targetKind: target === 'video' ? MediaKind.VIDEO : MediaKind.IMAGE,
-    outputFormat: request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats),
+    outputFormat,
     parameters,
+    ...(shares && { like: { fingerprint: fingerprintOf(facts), runs: request.cache === CachePolicy.REFRESH, keepMs: cache.ttlMs } }),
   };
 }
 
@@ -440,25 +462,30 @@ const IDEMPOTENCY_HEADER = {
 };
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
-async function storeResult(
-  blobs: BlobStore,
-  copies: Outputs,
-  outputPath: string,
-  { job, done, signal, pin, report }: StoreContext,
-): Promise<MediaResult | Failure> {
+async function storeResult(blobs: BlobStore, copies: Outputs, outputPath: string, context: StoreContext): Promise<MediaResult | Failure> {
+  const { done, signal, pin, report } = context;
   // It becomes a header: what does not look like one is not passed on as one.
   const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
   const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
   const { width, height, frames, durationSeconds } = done;
   const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
+  return await deliver(copies, outputPath, result, context);
+}
+
+/** A copy of the result where the job wants one. */
+async function deliver(
+  copies: Outputs,
+  path: string,
+  result: MediaResult,
+  { job, signal, report }: Pick<StoreContext, 'job' | 'signal' | 'report'>,
+): Promise<MediaResult | Failure> {
   const wanted = job.request?.outputUri;
   if (!wanted) return result;
-  const filename = `${job.jobId}${extname(outputPath)}`;
-  const copy = { jobId: job.jobId, path: outputPath, sha256: key, bytes, mediaType, filename };
+  const { sha256, mediaType } = result;
+  const filename = `${job.jobId}${extname(path)}`;
+  const copy = { jobId: job.jobId, path, sha256, bytes: Number(result.bytes), mediaType, filename };
   const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
-  if ('reason' in delivered) return delivered;
-  result.outputUri = delivered.uri;
-  return result;
+  return 'reason' in delivered ? delivered : { ...result, outputUri: delivered.uri };
 }
 
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
@@ -487,66 +514,6 @@ function examiner(config: Config, { env, root }: Surroundings, log: Logger): Pro
     verdicts: 10_000,
     log,
   });
-}
-
-/** The job store, and who else is in its fleet. */
-async function openStore(
-  config: Config,
-  policies: Policies,
-  log: Logger,
-  opened: Closing,
-): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
-  const shares = sharesOf(policies);
-  if (config.storeRedis === undefined) {
-    return {
-      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })),
-      nodes: undefined,
-      counters: undefined,
-    };
-  }
-  const { openRedisJobStore } = await import('./store/jobs-redis.ts');
-  const store = opened.last('job store', await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, log, ...shares }));
-  if (config.blobsS3 === undefined) {
-    const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
-    log.warn({ blobs: config.blobsPath }, words);
-  }
-  return { store, nodes: store.nodes, counters: store.counters };
-}
-
-/** The store of results, and the routes that its URLs lead to, where they lead to this service. */
-async function openBlobs(
-  config: Config,
-  opened: Closing,
-): Promise<{ readonly blobs: BlobStore; readonly addBlobRoutes: (app: FastifyInstance) => void }> {
-  if (config.blobsS3 === undefined) {
-    const blobs = await openLocalBlobStore({ dir: config.blobsPath });
-    return { blobs, addBlobRoutes: (app) => registerBlobRoutes(app, blobs) };
-  }
-  // The SDK is large; who does not use it does not load it.
-  const { openS3BlobStore } = await import('./store/blobs-s3.ts');
-  const blobs = await openS3BlobStore({
-    connection: config.s3,
-    publicEndpoint: config.s3PublicEndpoint,
-    bucket: config.blobsS3.bucket,
-    prefix: config.blobsS3.key,
-    scratch: join(config.dataDir, 'blobs-scratch'),
-  });
-  return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
-}
-
-/** Where the bytes of uploads lie: where results do, so that every process of a fleet has them. */
-async function openUploadBytes({ blobsS3, s3, dataDir, minFreeBytes }: Config): Promise<UploadBytes> {
-  if (blobsS3 === undefined) return await openLocalUploadBytes({ dir: join(dataDir, 'uploads'), minFreeBytes });
-  const { openS3UploadBytes } = await import('./media/upload-s3.ts');
-  return openS3UploadBytes({ connection: s3, bucket: blobsS3.bucket, prefix: `${blobsS3.key}uploads/` });
-}
-
-/** What the job store has to know of tenants. */
-function sharesOf({ tenant, tenants }: Policies) {
-  return {
-    weights: tenants.size > 0 ? Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])) : undefined,
-    maxRunning: (name: string) => tenant(name).quotas.runningJobs,
-  };
 }
 
 async function accessOf(
@@ -619,45 +586,4 @@ function countBy(names: readonly string[]): Map<string, number> {
   const counts = new Map<string, number>();
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
   return counts;
-}
-
-/** What has been opened, closed in the reverse order, once, every step whatever another one did. */
-class Closing {
-  readonly #log: Logger;
-  readonly #steps: { readonly name: string; readonly disposable: AsyncDisposable }[] = [];
-  readonly #first: (() => void)[] = [];
-  #closed: Promise<void> | undefined;
-
-  constructor(log: Logger) {
-    this.#log = log;
-  }
-
-  get closing(): boolean {
-    return this.#closed !== undefined;
-  }
-
-  last<T extends AsyncDisposable>(name: string, disposable: T): T {
-    this.#steps.push({ name, disposable });
-    return disposable;
-  }
-
-  first(run: () => void): void {
-    this.#first.push(run);
-  }
-
-  close(): Promise<void> {
-    this.#closed ??= Promise.resolve().then(() => this.#close());
-    return this.#closed;
-  }
-
-  async #close(): Promise<void> {
-    for (const run of this.#first) run();
-    for (const { name, disposable } of this.#steps.toReversed()) {
-      try {
-        await disposable[Symbol.asyncDispose]();
-      } catch (error) {
-        this.#log.error({ err: error }, `closing the ${name} failed; the rest goes on`);
-      }
-    }
-  }
 }

@@ -1,15 +1,38 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
-// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words.
-import { isIP } from 'node:net';
+// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts;
+// what a value may look like: config-values.ts).
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { ACCESS_SETTINGS, type AccessConfig, accessConfig, accessProblems } from './config-access.ts';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
-import { SCOPES, type Scope } from './jobs/caller.ts';
+import {
+  blobs,
+  bucket,
+  bytes,
+  duration,
+  host,
+  integer,
+  isLoopback,
+  limits,
+  list,
+  numbers,
+  offOr,
+  oneOf,
+  origins,
+  Problem,
+  plainName,
+  type Setting,
+  setting,
+  store,
+  text,
+  user,
+  type ValuesOf,
+} from './config-values.ts';
 import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
-import { placeOf, type S3Place } from './s3/names.ts';
+import type { S3Place } from './s3/names.ts';
 
-export interface Config {
+export interface Config extends AccessConfig {
   readonly host: string;
   readonly port: number;
   /** 0: no metrics port. */
@@ -22,6 +45,8 @@ export interface Config {
   readonly storeRedis: string | undefined;
   /** Begins the fleet's keys in Redis. */
   readonly fleet: string;
+  /** How long a node of a fleet keeps a job without a word. */
+  readonly leaseMs: number;
   readonly role: 'all' | 'api' | 'worker';
   /** What this machine is called in the list of slots. */
   readonly node: string;
@@ -67,22 +92,6 @@ export interface Config {
   readonly tlsKey: string | undefined;
   /** Authority of client certificates, PEM; undefined: none are asked for. */
   readonly tlsClientCa: string | undefined;
-  readonly apiKeys: boolean;
-  readonly jwt: JwtConfig | undefined;
-  /** JSON file of tenants, tiers and certificates. */
-  readonly tenants: string | undefined;
-  /** Some way to have an identity is configured: there are tenants. */
-  readonly identities: boolean;
-  /** Scopes of a caller without a credential; undefined: there has to be one. */
-  readonly anonymousScopes: readonly Scope[] | undefined;
-  /** Submits of such a caller, by address; undefined: no limit. */
-  readonly anonymousRate: { readonly points: number; readonly seconds: number } | undefined;
-  readonly limitLoopback: boolean;
-  readonly trustedProxies: readonly string[];
-  /** Path, or stdout; undefined: no audit log. */
-  readonly audit: string | undefined;
-  readonly auditMaxBytes: number;
-  readonly attestation: boolean;
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
@@ -127,24 +136,16 @@ export interface Config {
   readonly resultUrlTtlMs: number;
   /** How long a result is kept that its request says nothing of; at most `maxRetentionMs`. */
   readonly resultTtlMs: number;
+  /** How long a result is kept for like jobs; 0: there is no cache, and no run is shared. */
+  readonly cacheTtlMs: number;
+  /** Like jobs of all tenants share results and runs. */
+  readonly cacheShared: boolean;
   readonly maxRetentionMs: number;
   /** From a job's end until it is forgotten; at least `maxRetentionMs`. */
   readonly jobTtlMs: number;
   /** How long a result waits for a blob store that is full or away. */
   readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
-}
-
-export interface JwtConfig {
-  /** URL or path of a key set. */
-  readonly jwks: string | undefined;
-  readonly secretFile: string | undefined;
-  readonly issuer: string;
-  readonly audience: string;
-  /** Empty: all are of the default tenant. */
-  readonly tenantClaim: string;
-  readonly scopeClaim: string;
-  readonly scopePrefix: string;
 }
 
 /** What is wrong with the configuration, one sentence a problem. */
@@ -157,126 +158,6 @@ export class ConfigError extends Error {
   }
 }
 
-type Parse<T> = (text: string) => T | Problem;
-class Problem {
-  readonly allowed: string;
-  constructor(allowed: string) {
-    this.allowed = allowed;
-  }
-}
-
-const text: Parse<string> = (value) => value;
-const oneOf =
-  <const T extends string>(...values: T[]): Parse<T> =>
-  (value) =>
-    values.includes(value as T) ? (value as T) : new Problem(values.join(', '));
-const integer =
-  (minimum: number, maximum: number): Parse<number> =>
-  (value) => {
-    const number = Number(value);
-    const right = /^\d+$/.test(value) && number >= minimum && number <= maximum;
-    return right ? number : new Problem(`a whole number from ${minimum} to ${maximum}`);
-  };
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-const duration =
-  (minimumMs: number, maximumMs: number): Parse<number> =>
-  (value) => {
-    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(value);
-    const ms = match ? Number(match[1]) * UNITS[match[2]!]! : Number.NaN;
-    return ms >= minimumMs && ms <= maximumMs
-      ? ms
-      : new Problem(`a duration such as 500ms, 30s, 5m, 24h, from ${minimumMs / 1000}s to ${maximumMs / 1000}s`);
-  };
-const SIZES: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
-const bytes: Parse<number> = (value) => {
-  const match = /^(\d+)([KMGT]?)i?B?$/.exec(value);
-  const number = match ? Number(match[1]) * SIZES[match[2]!]! : Number.NaN;
-  return number >= 1 && number <= 2 ** 50 ? number : new Problem('a size such as 65536, 64M, 20G');
-};
-const numbers: Parse<readonly number[]> = (value) =>
-  /^(\d+(,\d+)*)?$/.test(value)
-    ? value === ''
-      ? []
-      : value.split(',').map(Number)
-    : new Problem('numbers with commas between, such as 0,1');
-const origins: Parse<readonly string[]> = (value) => {
-  const all = value === '' ? [] : value.split(',').map((one) => one.trim());
-  const right = all.every((one) => one === '*' || (/^https?:/.test(one) && URL.canParse(one) && new URL(one).origin === one));
-  return right
-    ? all
-    : new Problem(
-        'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
-      );
-};
-/** A path, or the URL of a Redis. */
-const store: Parse<{ readonly path?: string; readonly redis?: string }> = (value) => {
-  if (/^sqlite:./.test(value)) return { path: value.slice('sqlite:'.length) };
-  if (/^rediss?(\+cluster|\+sentinel)?:\/\/[^/\s]+/.test(value)) return { redis: value };
-  return new Problem('sqlite:PATH, redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS, and either with +cluster or +sentinel');
-};
-const plainName: Parse<string> = (value) =>
-  /^[\w.-]{1,63}$/.test(value) ? value : new Problem('up to 63 letters, digits, dots, dashes and underscores');
-/** A path, or a place on S3 whose key is made a prefix. */
-const blobs: Parse<string | S3Place> = (value) => {
-  if (/^local:./.test(value)) return value.slice('local:'.length);
-  const allowed = 'local:PATH, or s3://bucket/prefix';
-  if (!/^s3:/i.test(value)) return new Problem(allowed);
-  const place = placeOf(value);
-  if (typeof place === 'string') return new Problem(`${allowed}; ${place}`);
-  return { bucket: place.bucket, key: place.key === '' || place.key.endsWith('/') ? place.key : `${place.key}/` };
-};
-
-const list =
-  (problemOf: (entry: string) => string | undefined): Parse<readonly string[]> =>
-  (value) => {
-    const entries = value
-      .split(',')
-      .map((entry) => entry.trim())
-      .filter((entry) => entry !== '');
-    const problem = entries.map(problemOf).find((one) => one !== undefined);
-    return problem === undefined ? entries : new Problem(problem);
-  };
-const limits: Parse<Readonly<Record<string, number>>> = (value) => {
-  const problem = new Problem('an object of caps by the names of options, such as {"output_video_fps": 60, "processors": 4}');
-  try {
-    const read: unknown = value === '' ? {} : JSON.parse(value);
-    if (typeof read !== 'object' || read === null || Array.isArray(read)) return problem;
-    const right = Object.entries(read).every(([name, cap]) => /^[a-z_]+$/.test(name) && typeof cap === 'number' && cap > 0);
-    return right ? (read as Record<string, number>) : problem;
-  } catch {
-    return problem;
-  }
-};
-const offOr =
-  (parse: Parse<number>): Parse<number> =>
-  (value) =>
-    value === 'off' ? 0 : parse(value);
-const user: Parse<string> = (value) =>
-  /^[\w.-]+(:[\w.-]+)?$/.test(value) ? value : new Problem('a user, or user:group, by name or number');
-const block = (entry: string) =>
-  isHost(entry) && isIP(entry.split('/')[0]!) !== 0 ? undefined : 'addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
-const scope = (entry: string) => ((SCOPES as readonly string[]).includes(entry) ? undefined : `${SCOPES.join(', ')}, with commas between`);
-const rate: Parse<{ points: number; seconds: number } | undefined> = (value) => {
-  if (value === 'off') return undefined;
-  const [, count, time] = /^(\d{1,6})\/(.+)$/.exec(value) ?? [];
-  const ms = time === undefined ? new Problem('') : duration(1000, 86_400_000)(time);
-  return ms instanceof Problem || Number(count) === 0
-    ? new Problem('a count and a time such as 5/1m or 100/1h, or off')
-    : { points: Number(count), seconds: Math.ceil(ms / 1000) };
-};
-const host = (entry: string) =>
-  isHost(entry) ? undefined : 'hosts, host:port, addresses or CIDR blocks such as 10.1.0.0/16, with commas between';
-const bucket = (entry: string) =>
-  entry === '*' || /^[a-z\d][a-z\d._-]{1,62}$/i.test(entry) ? undefined : 'names of buckets with commas between, or * for all';
-
-interface Setting<T> {
-  readonly parse: Parse<T>;
-  /** As text; `undefined`: not set. */
-  readonly fallback: string | undefined;
-  readonly help: string;
-}
-const setting = <T>(parse: Parse<T>, fallback: string | undefined, help: string): Setting<T> => ({ parse, fallback, help });
-
 /** Every setting by its name after `FFJOBS_`. */
 export const SETTINGS = {
   HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs identities, or FFJOBS_ALLOW_ANONYMOUS'),
@@ -286,6 +167,11 @@ export const SETTINGS = {
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
   FLEET: setting(plainName, 'ffjobs', 'begins all keys in Redis: fleets with other names share a Redis and nothing else'),
+  LEASE: setting(
+    duration(2000, 600_000),
+    '30s',
+    'how long a node of a fleet may be silent before its jobs go to another one; the same on all nodes',
+  ),
   NODE: setting(plainName, undefined, 'what this node is called in the list of slots; default: the host name'),
   BLOBS: setting(blobs, undefined, 'result store: local:PATH or s3://bucket/prefix, which is its alone; default local:DATA_DIR/blobs'),
   ENGINE: setting(
@@ -343,31 +229,7 @@ export const SETTINGS = {
     undefined,
     'authority of client certificates in PEM: callers may have one, and FFJOBS_TENANTS says whose it is',
   ),
-  API_KEYS: setting(oneOf('on', 'off'), 'off', 'on: callers have API keys, made by `ffjobs keys create`'),
-  JWT_JWKS: setting(text, undefined, 'callers have tokens (JWT): https URL or file of the key set of their issuer'),
-  JWT_SECRET_FILE: setting(text, undefined, 'likewise: file with the secret (at least 32 bytes) that tokens are signed with'),
-  JWT_ISSUER: setting(text, undefined, 'claim `iss` that tokens must have'),
-  JWT_AUDIENCE: setting(text, undefined, 'claim `aud` that tokens must have'),
-  JWT_TENANT_CLAIM: setting(text, 'tenant', 'claim, or JSON pointer such as /org/id, with the tenant; `none`: all are of one tenant'),
-  JWT_SCOPE_CLAIM: setting(text, 'scope', 'likewise: scopes, as a text with blanks between or a list'),
-  JWT_SCOPE_PREFIX: setting(text, '', 'what stands before each scope of this service in that claim, such as ffjobs:'),
-  TENANTS: setting(text, undefined, 'JSON file of tenants: tiers, quotas, roots, buckets, denied options, certificates'),
-  ALLOW_ANONYMOUS: setting(oneOf('yes', 'no'), 'no', 'yes: callers without a credential are let in, on other addresses than loopback too'),
-  ANONYMOUS_SCOPES: setting(
-    list(scope),
-    '',
-    'what they may: read, submit, admin; default: read,submit, and admin too where only this machine can call',
-  ),
-  ANONYMOUS_SUBMITS: setting(rate, '5/1m', 'how often each of their addresses may submit; `off` for no limit'),
-  LIMIT_LOOPBACK: setting(oneOf('yes', 'no'), 'no', 'yes: that limit is for callers on this machine too'),
-  TRUSTED_PROXIES: setting(list(block), '', 'addresses and CIDR blocks of proxies whose X-Forwarded-For is believed, with commas between'),
-  AUDIT: setting(
-    text,
-    'auto',
-    'audit log: a file, stdout or off; auto: DATA_DIR/audit/audit.jsonl, unless only this machine can call without identity',
-  ),
-  AUDIT_MAX_BYTES: setting(bytes, '100M', 'size from which the audit log begins a new file; none is ever deleted'),
-  ATTESTATION: setting(oneOf('optional', 'required'), 'optional', 'required: a job without a statement of consent is refused'),
+  ...ACCESS_SETTINGS,
   GRPC: setting(
     oneOf('own', 'connect'),
     'own',
@@ -434,6 +296,8 @@ export const SETTINGS = {
     'how long a finished result waits for a result store that is full or away, before its job fails',
   ),
   RESULT_URL_TTL: setting(duration(1000, 7 * 86_400_000), '1h', 'how long a signed URL works'),
+  CACHE_TTL: setting(offOr(duration(1000, 365 * 86_400_000)), '24h', 'how long a result is kept for like jobs; `off`: each job runs'),
+  CACHE_SCOPE: setting(oneOf('tenant', 'all'), 'tenant', 'whose jobs share results and runs; all: those of different tenants too'),
   RESULT_TTL: setting(
     duration(1000, 3650 * 86_400_000),
     '30d',
@@ -448,7 +312,7 @@ export const SETTINGS = {
   RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
 } as const;
 
-type Values = { [K in keyof typeof SETTINGS]: (typeof SETTINGS)[K] extends Setting<infer T> ? T | undefined : never };
+type Values = ValuesOf<typeof SETTINGS>;
 
 /**
  * Reads the configuration. `env` also carries FaceFusion's own variables; `installed` looks up the engine that is in use below a data folder.
@@ -489,32 +353,7 @@ export function readConfig(
   if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
     problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
-  const tokens = v.JWT_JWKS !== undefined || v.JWT_SECRET_FILE !== undefined;
-  const identities = v.API_KEYS === 'on' || tokens || v.TLS_CLIENT_CA !== undefined;
-  // A worker's port tells its health and serves nothing.
-  const local = v.ROLE === 'worker' || (v.HOST !== undefined && isLoopback(v.HOST));
-  if (v.HOST !== undefined && !local && !identities && v.ALLOW_ANONYMOUS !== 'yes') {
-    problems.push(
-      `FFJOBS_HOST is '${v.HOST}', and anybody who reaches it could use the service: there are no identities configured. ` +
-        'Set FFJOBS_API_KEYS=on (or FFJOBS_JWT_JWKS, or FFJOBS_TLS_CLIENT_CA), listen on 127.0.0.1, or set FFJOBS_ALLOW_ANONYMOUS=yes if that is what you want',
-    );
-  }
-  for (const name of ['JWT_ISSUER', 'JWT_AUDIENCE'] as const) {
-    if (tokens && v[name] === undefined)
-      problems.push(`FFJOBS_${name} is missing: without it tokens that were made for others would be taken`);
-  }
-  if (v.JWT_JWKS !== undefined && /^[a-z]+:\/\//i.test(v.JWT_JWKS) && !isSafeUrl(v.JWT_JWKS)) {
-    problems.push(`FFJOBS_JWT_JWKS is '${v.JWT_JWKS}'; allowed: an https URL (http on this machine alone), or the path of a file`);
-  }
-  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined)
-    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TLS_CERT and FFJOBS_TLS_KEY');
-  if (v.TLS_CLIENT_CA !== undefined && v.TENANTS === undefined) {
-    problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TENANTS, which says for whom certificates stand');
-  }
-  if (identities && v.ALLOW_ANONYMOUS !== 'yes' && v.ANONYMOUS_SCOPES?.length) {
-    problems.push('FFJOBS_ANONYMOUS_SCOPES says what strangers may, and none are let in: set FFJOBS_ALLOW_ANONYMOUS=yes, or leave it out');
-  }
-  const anonymous = identities && v.ALLOW_ANONYMOUS !== 'yes' ? undefined : anonymousScopes(v.ANONYMOUS_SCOPES, local && !identities);
+  problems.push(...accessProblems(v));
   if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
@@ -541,6 +380,7 @@ export function readConfig(
     storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
     storeRedis: v.STORE?.redis,
     fleet: v.FLEET!,
+    leaseMs: v.LEASE!,
     role: v.ROLE!,
     node:
       v.NODE ??
@@ -573,27 +413,7 @@ export function readConfig(
     tlsCert: path(v.TLS_CERT),
     tlsKey: path(v.TLS_KEY),
     tlsClientCa: path(v.TLS_CLIENT_CA),
-    apiKeys: v.API_KEYS === 'on',
-    jwt: tokens
-      ? Object.freeze({
-          jwks: v.JWT_JWKS !== undefined && /^https?:/.test(v.JWT_JWKS) ? v.JWT_JWKS : path(v.JWT_JWKS),
-          secretFile: path(v.JWT_SECRET_FILE),
-          issuer: v.JWT_ISSUER!,
-          audience: v.JWT_AUDIENCE!,
-          tenantClaim: v.JWT_TENANT_CLAIM === 'none' ? '' : v.JWT_TENANT_CLAIM!,
-          scopeClaim: v.JWT_SCOPE_CLAIM!,
-          scopePrefix: v.JWT_SCOPE_PREFIX!,
-        })
-      : undefined,
-    tenants: path(v.TENANTS),
-    identities,
-    anonymousScopes: anonymous,
-    anonymousRate: v.ANONYMOUS_SUBMITS,
-    limitLoopback: v.LIMIT_LOOPBACK === 'yes',
-    trustedProxies: Object.freeze([...v.TRUSTED_PROXIES!]),
-    audit: auditOf(v.AUDIT!, dataDir, cwd, identities || !local),
-    auditMaxBytes: v.AUDIT_MAX_BYTES!,
-    attestation: v.ATTESTATION === 'required',
+    ...accessConfig(v, cwd, dataDir),
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
@@ -627,6 +447,8 @@ export function readConfig(
     resultUrlTtlMs: v.RESULT_URL_TTL!,
     storePatienceMs: v.STORE_PATIENCE!,
     resultTtlMs: v.RESULT_TTL!,
+    cacheTtlMs: v.CACHE_TTL!,
+    cacheShared: v.CACHE_SCOPE === 'all',
     maxRetentionMs: v.MAX_RETENTION!,
     jobTtlMs: v.JOB_TTL!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
@@ -673,37 +495,6 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
 export const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
-
-/** Whoever can reach a service that only this machine can may do everything with it. */
-function anonymousScopes(given: readonly string[] | undefined, onlyLocal: boolean): readonly Scope[] {
-  if (given?.length) return Object.freeze([...given] as Scope[]);
-  return Object.freeze<Scope[]>(onlyLocal ? ['read', 'submit', 'admin'] : ['read', 'submit']);
-}
-
-function auditOf(given: string, dataDir: string, cwd: string, reachable: boolean): string | undefined {
-  if (given === 'off') return undefined;
-  if (given === 'auto') return reachable ? resolve(dataDir, 'audit', 'audit.jsonl') : undefined;
-  return given === 'stdout' ? given : resolve(cwd, given);
-}
-
-function isSafeUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false;
-  const { protocol, hostname } = new URL(text);
-  return protocol === 'https:' || (protocol === 'http:' && isLoopback(hostname.replace(/^\[|\]$/g, '')));
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
-}
-
-/** As the list of hosts in the media folder takes them: name, name:port, address, [address]:port or CIDR block. */
-function isHost(entry: string): boolean {
-  const [block, bits] = entry.split('/');
-  if (bits !== undefined) return /^\d{1,3}$/.test(bits) && Number(bits) <= (isIP(block!) === 6 ? 128 : 32) && isIP(block!) !== 0;
-  if (isIP(entry) !== 0) return true;
-  const [, address, name] = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(entry) ?? [];
-  return address === undefined ? name !== undefined && /^[\w.-]+$/.test(name) : isIP(address) === 6;
-}
 
 function withoutPassword(value: string): string {
   return value.replace(/:[^:@/]*@/, ':***@');

@@ -138,7 +138,7 @@ describe('a quick run', () => {
       assert.ok('cores' in machine && 'node' in machine && 'date' in machine);
       assert.deepEqual(
         [...new Set(rows.map((row) => row.group))],
-        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'engine'],
+        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache', 'engine'],
       );
       const columns = ['group', 'name', 'figure', 'unit', 'peer', 'ratio', 'target', 'verdict', 'note'];
       for (const row of rows) {
@@ -149,7 +149,7 @@ describe('a quick run', () => {
       const names = rows.map((row) => `${row.group} ${row.name}`);
       assert.equal(new Set(names).size, names.length, 'no name twice');
       const ran = new Set(rows.filter((row) => row.figure !== null).map((row) => row.group));
-      assert.deepEqual([...ran], ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media'], 'only the engine needs a full run');
+      assert.deepEqual([...ran], ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'media', 'cache'], 'only the engine needs a full run');
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }

@@ -1,6 +1,6 @@
 // What the README promises is what there is: settings, exit codes, commands, files.
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Exit } from '../src/cli/remote/errors.ts';
@@ -41,10 +41,49 @@ test('every command and option in it exists', async () => {
   }
 });
 
-test('every file that it and the pages link to is there', () => {
-  for (const page of ['README.md', 'docs/01-overview.md', 'docs/02-a-job.md', 'docs/03-the-command-line.md', 'THIRD_PARTY_NOTICES.md']) {
+const PAGES = globSync(['*.md', 'docs/**/*.md', 'bench/*.md', 'clients/python/*.md'], { cwd: ROOT });
+
+test('every file and heading that a page links to is there', () => {
+  const anchors = (text: string) =>
+    [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+      heading!
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+        .replaceAll(' ', '-'),
+    );
+  assert.ok(PAGES.length > 20);
+  for (const page of PAGES) {
     const text = readFileSync(join(ROOT, page), 'utf8');
-    for (const [, target] of text.matchAll(/\]\((?!https?:)([^)#]+)\)/g))
-      assert.ok(existsSync(join(ROOT, page, '..', target!)), `${page}: ${target}`);
+    for (const [, path = '', anchor] of text.matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)/g)) {
+      const target = path === '' ? join(ROOT, page) : join(ROOT, page, '..', path);
+      assert.ok(existsSync(target), `${page}: ${path}`);
+      if (anchor) assert.ok(anchors(readFileSync(target, 'utf8')).includes(anchor), `${page}: ${path}#${anchor}`);
+    }
   }
+});
+
+test('pages and decisions have numbers of their own, and every page is in the list of pages', () => {
+  for (const folder of ['docs', 'docs/decisions']) {
+    const numbered = globSync('[0-9]*.md', { cwd: join(ROOT, folder) });
+    const numbers = numbered.map((name) => Number.parseInt(name, 10));
+    assert.equal(new Set(numbers).size, numbers.length, numbered.join(', '));
+  }
+  const list = readFileSync(join(ROOT, 'docs', 'README.md'), 'utf8');
+  for (const page of globSync('[0-9]*.md', { cwd: join(ROOT, 'docs') })) {
+    assert.ok(list.includes(`](${page})`), page);
+    const title = /^# (\d+)\. /.exec(readFileSync(join(ROOT, 'docs', page), 'utf8'));
+    assert.equal(Number(title?.[1]), Number.parseInt(page, 10), page);
+  }
+});
+
+test('what is run and answered is the same in Chinese', () => {
+  const chinese = readFileSync(join(ROOT, 'README.zh-CN.md'), 'utf8');
+  const commands = (text: string) =>
+    [...text.matchAll(/^```(?:sh|ts)\n(.*?)^```$/gms)].flatMap(([, code]) =>
+      code!.split('\n').map((line) => line.split(/(?<=\s)# /)[0]!.trim()),
+    );
+  const known = new Set(commands(README));
+  for (const line of commands(chinese)) assert.ok(known.has(line), line);
+  const codes = (text: string) => [...text.matchAll(/^\| (\d+) \| /gm)].map((match) => match[1]);
+  assert.deepEqual(codes(chinese), codes(README));
 });

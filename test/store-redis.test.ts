@@ -6,6 +6,7 @@ import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore } from './contract/job-store.ts';
+import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 
 let server: RedisServer;
@@ -37,4 +38,5 @@ async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
 describeJobStore('Redis', opened);
 describeBatchStore('Redis', opened);
 describeChains('Redis', opened);
+describeSharedRuns('Redis', opened);
 describeTenantStore('Redis', opened);

@@ -5,6 +5,7 @@ import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory } from './contract/job-store.ts';
+import { describeSharedRuns } from './contract/shared-runs.ts';
 
 const opened: JobStoreFactory = async (settings) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-store-'));
@@ -27,3 +28,4 @@ const opened: JobStoreFactory = async (settings) => {
 describeJobStore('SQLite', opened);
 describeBatchStore('SQLite', opened);
 describeChains('SQLite', opened);
+describeSharedRuns('SQLite', opened);

@@ -14,10 +14,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['app.ts', 'cli', 'cli/remote'],
   // The composition root: the one place that knows all adapters.
   'app.ts': [
+    'closing.ts',
     'config.ts',
     'engine-process.ts',
     'fleet.ts',
     'places.ts',
+    'storage.ts',
     'rpc',
     'rest',
     'gpu',
@@ -29,8 +31,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'telemetry',
     'jobs',
   ],
+  'closing.ts': ['telemetry'],
+  'storage.ts': ['closing.ts', 'config.ts', 'access', 'media', 'store', 'telemetry', 'jobs'],
   'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
-  'config.ts': ['jobs', 'config-facefusion.ts', 's3'],
+  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'jobs', 's3'],
+  'config-values.ts': ['s3'],
+  'config-access.ts': ['config-values.ts', 'jobs'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
   'fleet.ts': ['gpu', 'jobs', 'rpc'],

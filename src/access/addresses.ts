@@ -42,15 +42,6 @@ export function limitKeyOf(address: string): string {
   return `${new ipaddr.IPv6([...parsed.parts.slice(0, 4), 0, 0, 0, 0]).toString()}/64`;
 }
 
-export function isBlock(text: string): boolean {
-  try {
-    parseBlock(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 function parseBlock(text: string): [Address, number] {
   if (text.includes('/')) {
     const [base, bits] = ipaddr.parseCIDR(text);

@@ -65,19 +65,11 @@ const RULES: ReadonlyMap<DescMethod, Rule> = new Map([
   ...of(ServerReflectionAlpha, reflectionAlpha),
 ]);
 
-/** Routes that are no rpc and take media from callers. */
-export const UPLOAD_RULE: Rule = CHANGE;
-
 /** The rule of a method. A method that nobody has ruled on is a defect, and not served. */
 export function ruleOf(method: DescMethod): Rule {
   const rule = RULES.get(method);
   if (!rule) throw new Error(`nobody has said who may call ${method.parent.typeName}.${method.name}: add it to src/access/rules.ts`);
   return rule;
-}
-
-/** For the start: throws where a method of these services has no rule. */
-export function assertRuled(services: readonly DescService[]): void {
-  for (const { methods } of services) for (const method of methods) ruleOf(method);
 }
 
 function of<S extends DescService>(service: S, rules: Readonly<Record<string, Rule>>): [DescMethod, Rule][] {

@@ -47,6 +47,8 @@ export interface SlotPlan {
 export interface EngineFacts {
   readonly name: string;
   readonly version: string;
+  /** Tells one set of model files from another; empty: the version does. */
+  readonly models: string;
   readonly capabilities: Capabilities | undefined;
 }
 
@@ -161,7 +163,7 @@ export class Scheduler implements AsyncDisposable {
   /** From the first slot whose worker has been warm; undefined before. */
   capabilities(): EngineFacts | undefined {
     const ready = this.#slots.find(({ worker }) => worker.ready)?.worker.ready;
-    return ready && { name: ready.engine, version: ready.engineVersion, capabilities: ready.capabilities };
+    return ready && { name: ready.engine, version: ready.engineVersion, models: ready.modelDigest, capabilities: ready.capabilities };
   }
 
   /** Calls `listener` after each change that `slots` shows; answers how to stop that. */

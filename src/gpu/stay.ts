@@ -15,7 +15,7 @@ import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
-import { type Lease, LeaseEnded, type Rank } from '../jobs/ports.ts';
+import { type Done as Completed, type Lease, LeaseEnded, type Match, type Matched, type Rank } from '../jobs/ports.ts';
 import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
@@ -25,7 +25,11 @@ import { OUT_OF_MEMORY, type RunEnd, type RunHandle, type Worker } from './worke
 export type Prepared = Pick<
   MessageInitShape<typeof RunSchema>,
   'sourcePaths' | 'sourceAudioPath' | 'targetPath' | 'targetKind' | 'outputFormat' | 'parameters'
-> & { readonly warnings?: readonly string[] };
+> & {
+  readonly warnings?: readonly string[];
+  /** As far as the run may be one with others; undefined: it is not. */
+  readonly like?: Pick<Match, 'fingerprint' | 'runs'> & { readonly keepMs: number };
+};
 
 export interface StoreContext {
   readonly job: Job;
@@ -50,6 +54,13 @@ export interface StayOptions {
     report: (done: number, total: number) => void,
     inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
+  /**
+   * What has to be done with a result that is there already, before the job ends with it: `path` is free for its bytes. As `storeResult`, for jobs that
+   * want a copy of their own.
+   */
+  readonly takeResult?: (result: MediaResult, path: string, context: Omit<StoreContext, 'done' | 'pin'>) => Promise<MediaResult | Failure>;
+  /** Told what there was for a job that might be like others. */
+  readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
   readonly handOver?: ((folder: string) => Promise<void>) | undefined;
   /**
@@ -239,6 +250,11 @@ export class Stay {
     this.#reporter.warn(prepared.warnings ?? []);
 
     this.#prepared = prepared;
+    const matched = await this.#match(prepared);
+    // It waits in the queue for a like run, and its lease has ended.
+    if (matched.kind === 'joined') return;
+    if (this.#stopped) return this.#endStopped();
+    if (matched.kind === 'cached') return this.#endWith(matched.result);
     this.#phase = 'waiting';
     this.#host.onWaiting();
     const end = await this.#turn.promise;
@@ -248,12 +264,43 @@ export class Stay {
     if (end.kind !== 'done') return this.#endRun(end);
 
     this.#enterStoring();
-    const result = await this.#store(end.done);
+    const { done } = end;
+    const pin: Lease['pin'] = (key, lasting) => this.#lease.pin(key, lasting);
+    const result = await this.#storing((context) => this.#options.storeResult(this.#outputPath, { ...context, done, pin }));
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
+    const { like } = prepared;
+    const keep = like && { fingerprint: like.fingerprint, ttlMs: like.keepMs };
+    await this.#complete({ result, keep, warnings: end.done.warnings });
+  }
+
+  /** Whether a like job has been or is: after the inputs are known, and before a slot is asked for. */
+  async #match({ like }: Prepared): Promise<Matched> {
+    if (!like) return { kind: 'run' };
+    const { job } = this.#lease;
+    const again = job.request?.outputUri !== undefined;
+    const retentionMs = this.#options.retentionMs?.(job);
+    const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
+    this.#options.onMatched?.(matched.kind);
+    return matched;
+  }
+
+  /** A like job has made the result before. */
+  async #endWith(kept: MediaResult): Promise<void> {
+    const { takeResult } = this.#options;
+    let result: MediaResult | Failure | undefined = kept;
+    if (takeResult && this.#lease.job.request?.outputUri !== undefined) {
+      this.#phase = 'storing';
+      result = await this.#storing((context) => takeResult(kept, this.#outputPath, context));
+    }
+    if (result === undefined) return this.#endStopped();
+    if ('reason' in result) return this.#fail(result, false);
+    await this.#complete({ result, warnings: [] });
+  }
+
+  async #complete(done: Pick<Completed, 'result' | 'keep' | 'warnings'>): Promise<void> {
     const retentionMs = this.#options.retentionMs?.(this.#lease.job);
-    const done = { result, retentionMs, warnings: end.done.warnings, timings: this.#attemptTimings() };
-    await this.#conclude(() => this.#lease.complete(done));
+    await this.#conclude(() => this.#lease.complete({ ...done, retentionMs, timings: this.#attemptTimings() }));
   }
 
   /** The job fails when the engine does not run by its start deadline. */
@@ -304,7 +351,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     if (worker.state !== IDLE) return 'no_worker';
 
-    const { warnings: _, ...inputs } = this.#prepared!;
+    const { warnings: _, like: __, ...inputs } = this.#prepared!;
     const { request } = job;
     this.#run = worker.run({
       run: {
@@ -344,23 +391,19 @@ export class Stay {
   }
 
   /** The output in the store, a failure to tell, or undefined: stopped meanwhile. */
-  async #store(done: Done): Promise<MediaResult | Failure | undefined> {
+  async #storing(
+    store: (context: Omit<StoreContext, 'done' | 'pin'>) => Promise<MediaResult | Failure>,
+  ): Promise<MediaResult | Failure | undefined> {
     if (this.#stopped) return undefined;
     const started = performance.now();
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
-    const context: StoreContext = {
-      job: lease.job,
-      done,
-      signal,
-      pin: (key, lasting) => lease.pin(key, lasting),
-      report: (sent, total) => this.#reporter.storing(sent, total),
-    };
+    const context = { job: lease.job, signal, report: (sent: number, total: number) => this.#reporter.storing(sent, total) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
         try {
-          return await this.#options.storeResult(this.#outputPath, context);
+          return await store(context);
         } catch (error) {
           if (this.#stopped) return undefined;
           const waited = performance.now() - started;
@@ -393,7 +436,7 @@ export class Stay {
     switch (end.kind) {
       case 'failed': {
         const inVain = this.#lowMemory && end.failure.reason === OUT_OF_MEMORY;
-        return this.#fail(inVain ? { ...end.failure, retryable: false } : end.failure, end.killed);
+        return this.#fail(inVain ? { ...end.failure, retryable: false } : end.failure, end.killed, true);
       }
       case 'refused':
         return this.#conclude(() => this.#lease.refuse(end.failure, this.#attemptTimings()));
@@ -428,8 +471,9 @@ export class Stay {
     // Lost: another has it, and nothing can be written.
   }
 
-  #fail(failure: Failure, killedWorker: boolean): Promise<void> {
-    return this.#conclude(() => this.#lease.fail({ ...failure, killedWorker, timings: this.#attemptTimings() }));
+  /** `ofRun`: it is the engine's word on what it was given. */
+  #fail(failure: Failure, killedWorker: boolean, ofRun = false): Promise<void> {
+    return this.#conclude(() => this.#lease.fail({ ...failure, killedWorker, ofRun, timings: this.#attemptTimings() }));
   }
 
   #giveBack(wait: WaitReason): Promise<void> {

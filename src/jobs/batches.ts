@@ -47,7 +47,7 @@ export function membersOf({
 }
 
 /** Percent that a job adds to its batch: whatever it has come to, what has ended is done. */
-export function doneOf({ status, progress }: Job): number {
+function doneOf({ status, progress }: Job): number {
   return isTerminal(status) ? 100 : progress;
 }
 

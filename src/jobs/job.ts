@@ -72,6 +72,7 @@ export const TRANSITIONS: Readonly<Record<JobStatus, Readonly<Partial<Record<Cha
     warn: QUEUED,
     succeed: SUCCEEDED,
     fail: FAILED,
+    refuse: REFUSED,
     requeue: QUEUED,
     request_cancel: QUEUED,
     cancel: CANCELED,

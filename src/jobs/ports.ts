@@ -6,6 +6,7 @@ import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js
 import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Batch } from './batches.ts';
+import type { Fingerprint } from './fingerprint.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
 
@@ -155,8 +156,36 @@ export class LeaseEnded extends Error {
   }
 }
 
+export interface Failed extends Failure {
+  readonly killedWorker: boolean;
+  readonly timings?: Timings;
+  /** The engine's word on what it was given: where it is not to be tried again, it goes for every like job. */
+  readonly ofRun?: boolean;
+}
+
+/** A prepared job, as far as it may be one with others. */
+export interface Match {
+  readonly fingerprint: Fingerprint;
+  /** It runs in any case: it takes no result of before, and joins no run. */
+  readonly runs: boolean;
+  /** `Done.retentionMs`, should it end with a run that it joined. */
+  readonly retentionMs: number | undefined;
+  /** It has something to do with the result itself, so a run that it joined does not end it: it is claimed again then, and finds the result. */
+  readonly again: boolean;
+}
+
+export type Matched =
+  /** Nothing like it is there: the run is its own, and like jobs may join it until the lease ends. */
+  | { readonly kind: 'run' }
+  /** `complete` with this; the job refers to the blob. */
+  | { readonly kind: 'cached'; readonly result: MediaResult }
+  /** The lease has ended: the job waits for a like run. */
+  | { readonly kind: 'joined' };
+
 export interface Done {
   readonly result: MediaResult;
+  /** For like jobs, as long as `ttlMs` milliseconds. */
+  readonly keep?: { readonly fingerprint: Fingerprint; readonly ttlMs: number } | undefined;
   /** How long the result is kept, in milliseconds from now; undefined: as long as its job. */
   readonly retentionMs?: number | undefined;
   readonly warnings: readonly string[];
@@ -179,6 +208,12 @@ export interface Lease extends AsyncDisposable {
   /** Blobs by the jobs that they are results of, which the request names as `job://ID`; this job refers to them until it has ended. */
   readonly inputs: ReadonlyMap<JobId, string>;
   readonly signal: AbortSignal;
+  /**
+   * Once, when the inputs are there: looks for a result or a run of a like job. A run that others have joined outlives its first job: canceled, that
+   * leaves at once, and what is written through the lease is for the others; `signal` aborts when nobody is left. The run's result ends all of them,
+   * each with its own reference; a verdict of the engine on the content does too; else the oldest goes on with it, as the next to be claimed.
+   */
+  match(want: Match): Promise<Matched>;
   /** The engine is about to run on `slot`: spends an attempt. */
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job>;
   /** One progress event. Percent below the attempt's highest is raised to it. */
@@ -195,7 +230,7 @@ export interface Lease extends AsyncDisposable {
   /** Durable. The result is the pinned blob. A job whose cancel was requested before becomes canceled instead: the answer says which. */
   complete(done: Done): Promise<Job>;
   /** Durable. Retryable and attempts left: queued again after a back-off; else failed. Cancel requested: canceled. */
-  fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job>;
+  fail(failure: Failed): Promise<Job>;
   /** Durable. The content analyser's word; never retried. */
   refuse(failure: Failure, timings?: Timings): Promise<Job>;
   /** Durable. Nothing runs for the job any more, as its caller asked. */

@@ -2,10 +2,10 @@
 // afterwards. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { inputJobFailure } from './chains.ts';
+import { inputJobFailure, NEVER_MS } from './chains.ts';
 import { JobsError } from './errors.ts';
 import { type Change, type Failure, isTerminal, type Job, JobStatus, POISON_KILLS, retryDelayMs, WaitReason } from './job.ts';
-import type { JobId, Limits, Usage } from './ports.ts';
+import type { Failed, JobId, Limits, Usage } from './ports.ts';
 
 /** What a step depends on. */
 export interface Subject {
@@ -19,10 +19,13 @@ export interface Subject {
   readonly kills: number;
   /** When the engine must run, in milliseconds since 1970. */
   readonly deadlineMs: number | undefined;
+  /** Jobs that have joined its run. */
+  readonly followers: number;
 }
 
 export interface Step {
-  readonly change: Change;
+  /** Undefined: of a job that has left its run to others, whose lease alone changes. */
+  readonly change: Change | undefined;
   readonly spent?: number;
   readonly kills?: number;
   /** `end`: nobody holds the job afterwards. */
@@ -56,13 +59,7 @@ export function failed(
   const kills = subject.kills + Number(facts.killedWorker);
   const spent = subject.spent + 1;
   if (facts.killedWorker && kills >= POISON_KILLS) {
-    const message = `${kills} workers died on this job, the last one so: ${failure.message}`;
-    return {
-      change: { type: 'fail', failure: { reason: 'JOB_KILLS_WORKERS', message, retryable: false }, timings },
-      spent,
-      kills,
-      lease: 'end',
-    };
+    return { change: { type: 'fail', failure: poisonous(kills, failure.message), timings }, spent, kills, lease: 'end' };
   }
   if (!failure.retryable || spent >= subject.maxAttempts) return { change: { type: 'fail', failure, timings }, spent, kills, lease: 'end' };
   const readyAtMs = nowMs + retryDelayMs(spent, random);
@@ -91,6 +88,7 @@ export function givenBack(subject: Subject, wait: WaitReason, timings: Timings |
 
 /** Whoever held the job is gone, and so is its lease. `failure` says why, to the job's reader. */
 export function recovered(subject: Subject, failure: Failure): Step {
+  if (isTerminal(subject.job.status)) return RUN_OVER;
   if (subject.job.cancelRequestedAt) return ended(undefined);
   if (subject.job.status === JobStatus.QUEUED) return { change: { type: 'release', wait: WaitReason.SLOT }, lease: 'end', queue: 'back' };
   const spent = subject.spent + 1;
@@ -102,6 +100,8 @@ export function recovered(subject: Subject, failure: Failure): Step {
 export function canceledByCaller(subject: Subject, graceMs: number): Step | undefined {
   if (isTerminal(subject.job.status)) return undefined;
   if (!subject.held) return ended(undefined);
+  // It leaves at once, and its run goes on for the others.
+  if (subject.followers > 0) return { change: { type: 'cancel', timings: undefined }, lease: 'keep' };
   return subject.job.cancelRequestedAt ? undefined : { change: { type: 'request_cancel', graceMs }, lease: 'keep' };
 }
 
@@ -115,19 +115,56 @@ export function startTimedOut(subject: Subject): Step | undefined {
 }
 
 /** A caller's purge; undefined: it is purged already. Throws JOB_NOT_TERMINAL. */
-export function purged({ job }: Subject): Step | undefined {
+export function purged({ job, held }: Subject): Step | undefined {
   if (!isTerminal(job.status)) {
     throw new JobsError('failed_precondition', 'JOB_NOT_TERMINAL', `${job.jobId} has not ended: cancel it first`, {
       metadata: { job_id: job.jobId },
     });
   }
-  return job.purgedAt ? undefined : { change: { type: 'purge' }, lease: 'end' };
+  return job.purgedAt ? undefined : { change: { type: 'purge' }, lease: held ? 'keep' : 'end' };
 }
 
 /** The result's time is up; undefined: it is purged already. The caller has not asked for it, so the uploads that the job named stay as long as they would. */
 export function expired(subject: Subject): Step | undefined {
   const step = purged(subject);
   return step && { ...step, keepsUploads: true };
+}
+
+/** A run that its first job has left is over. */
+export const RUN_OVER: Step = { change: undefined, lease: 'end' };
+
+/** The engine's word on the content, which goes for every like job; undefined: it says nothing of that. */
+export function verdictOf({ kills }: Subject, { killedWorker, ofRun, reason, message, retryable }: Failed): Failure | undefined {
+  if (killedWorker && kills + 1 >= POISON_KILLS) return poisonous(kills + 1, message);
+  return ofRun && !retryable ? { reason, message, retryable } : undefined;
+}
+
+export function poisonous(kills: number, message: string): Failure {
+  return {
+    reason: 'JOB_KILLS_WORKERS',
+    message: `${kills} workers died on this job, the last one so: ${message}`,
+    retryable: false,
+  };
+}
+
+/** A job joins a like run: it waits in the queue for what comes of that. */
+export const JOINED: Step = { change: { type: 'wait', wait: WaitReason.ANOTHER_JOB }, lease: 'end', queue: { readyAtMs: NEVER_MS } };
+
+/** What a run that it joined is for a job. */
+export type Outcome =
+  | { readonly type: 'succeed'; readonly result: MediaResult; readonly warnings: readonly string[] }
+  | { readonly type: 'fail' | 'refuse'; readonly failure: Failure };
+
+/** A run that it joined has ended; undefined: the job has ended before. */
+export function endedWith(
+  { job }: Subject,
+  outcome: Outcome,
+  { retentionMs, again }: { readonly retentionMs: number | undefined; readonly again: boolean },
+): Step | undefined {
+  if (isTerminal(job.status)) return undefined;
+  if (outcome.type !== 'succeed') return { change: { ...outcome, timings: undefined }, lease: 'end' };
+  if (again) return { change: { type: 'wait', wait: WaitReason.SLOT }, lease: 'end', queue: 'ready' };
+  return { change: { ...outcome, cached: true, timings: undefined, retentionMs }, lease: 'end' };
 }
 
 /** A job that waited for others is ready. */

@@ -146,7 +146,7 @@ export class Hosts {
   }
 }
 
-export function portOf(url: URL): number {
+function portOf(url: URL): number {
   return url.port === '' ? DEFAULT_PORTS[url.protocol]! : Number(url.port);
 }
 

@@ -85,7 +85,6 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
     const description = `a result is kept for at most ${rules.maxRetentionMs / 1000} s here`;
     violations.push({ field: 'retention', reason: 'OUT_OF_RANGE', description });
   }
-  if (request.cache !== 0) warnings.push('there is no result cache in this version: the engine runs in any case');
   return { violations, warnings, parameters: resolved.parameters, processors: resolved.processors, target };
 }
 

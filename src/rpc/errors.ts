@@ -7,7 +7,7 @@ import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../gen/go
 import { type ErrorKind, JobsError } from '../jobs/errors.ts';
 
 /** ErrorInfo.domain of every reason of ours. */
-export const ERROR_DOMAIN = 'facefusion.jobs';
+const ERROR_DOMAIN = 'facefusion.jobs';
 
 const CODES: Readonly<Record<ErrorKind, Code>> = {
   invalid: Code.InvalidArgument,

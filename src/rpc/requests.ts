@@ -13,6 +13,11 @@ export interface RequestsOptions {
   /** Called once for each request. */
   readonly count: (facts: { method: string; endpoint: string; code: string; seconds: number }) => void;
   readonly cors: Cors;
+  /**
+   * Names that this service goes by, lower case, IPv6 in brackets; undefined: any. Where nobody has to say who he is, it keeps web pages out whose name
+   * was made to lead to this machine (DNS rebinding): to a browser they would be of the same origin.
+   */
+  readonly hostNames: ReadonlySet<string> | undefined;
 }
 
 /** A call from its first byte, with what is known of it before its method is. */
@@ -26,7 +31,7 @@ export interface Requests {
   begin(request: IncomingMessage, response: ServerResponse): RequestCall | undefined;
 }
 
-export function createRequests({ log, count, cors }: RequestsOptions): Requests {
+export function createRequests({ log, count, cors, hostNames }: RequestsOptions): Requests {
   // Unique over restarts and replicas; where it matters who made an id, the caller brings one.
   const prefix = randomBytes(9).toString('base64url');
   let last = 0;
@@ -63,15 +68,14 @@ export function createRequests({ log, count, cors }: RequestsOptions): Requests 
       response.on('close', () => end(request, response, call, startedAt));
       dropFarDeadline(headers);
       // Connect makes a URL of it, and where it cannot the call would stay without an answer.
-      if (!isHost(headers[':authority'] ?? headers.host)) {
-        const body = JSON.stringify({ code: 'INVALID_ARGUMENT', message: 'the header Host is malformed', details: [] });
-        if (request.httpVersionMajor < 2) response.setHeader('connection', 'close');
-        response.writeHead(400, {
-          'content-type': 'application/json',
-          'content-length': Buffer.byteLength(body),
-          'x-request-id': call.id,
-        });
-        response.end(body);
+      const host = headers[':authority'] ?? headers.host ?? '';
+      if (!isHost(host)) {
+        refuse(request, response, call, 400, { code: 'INVALID_ARGUMENT', message: 'the header Host is malformed' });
+        return undefined;
+      }
+      if (hostNames !== undefined && host !== '' && !hostNames.has(nameOf(host))) {
+        const message = `this service does not go by the name '${nameOf(host)}': its operator gives it one with FFJOBS_PUBLIC_URL`;
+        refuse(request, response, call, 421, { code: 'PERMISSION_DENIED', message });
         return undefined;
       }
       if (cors(request.method, headers, response)) {
@@ -82,6 +86,25 @@ export function createRequests({ log, count, cors }: RequestsOptions): Requests 
       return call;
     },
   };
+}
+
+/** An answer before anybody knows what kind of call it is. */
+function refuse(
+  request: IncomingMessage,
+  response: ServerResponse,
+  call: RequestCall,
+  status: number,
+  error: { readonly code: string; readonly message: string },
+): void {
+  const body = JSON.stringify({ ...error, details: [] });
+  if (request.httpVersionMajor < 2) response.setHeader('connection', 'close');
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), 'x-request-id': call.id });
+  response.end(body);
+}
+
+/** Of `name:port`, lower case. */
+function nameOf(host: string): string {
+  return host.replace(/:\d*$/, '').toLowerCase();
 }
 
 const TIMEOUT_UNITS: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
@@ -100,8 +123,8 @@ function dropFarDeadline(headers: IncomingHttpHeaders): void {
   }
 }
 
-function isHost(host: unknown): boolean {
-  if (host === undefined || host === '') return true;
+function isHost(host: unknown): host is string {
+  if (host === '') return true;
   return typeof host === 'string' && (/^[\w.-]+(:\d{1,4})?$/.test(host) || URL.canParse(`http://${host}/`));
 }
 
@@ -118,6 +141,7 @@ const CODES_BY_STATUS: Readonly<Record<number, string>> = {
   413: 'resource_exhausted',
   415: 'invalid_argument',
   416: 'out_of_range',
+  421: 'permission_denied',
   429: 'resource_exhausted',
   431: 'resource_exhausted',
   499: 'canceled',

@@ -44,6 +44,8 @@ export interface ServerOptions {
   readonly splittable?: GrpcOptions['splittable'];
   /** Whose pages may call, besides the service's own. */
   readonly corsOrigins: readonly string[];
+  /** `RequestsOptions.hostNames` */
+  readonly hostNames?: ReadonlySet<string> | undefined;
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
@@ -77,7 +79,12 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     graceMs: options.closeGraceMs,
     shutdown,
   });
-  const requests = createRequests({ log: options.log, count: options.count, cors: createCors(options.corsOrigins) });
+  const requests = createRequests({
+    log: options.log,
+    count: options.count,
+    cors: createCors(options.corsOrigins),
+    hostNames: options.hostNames,
+  });
   /** Calls that Fastify was handed. */
   const passedOn = new WeakMap<IncomingMessage, RequestCall>();
   const contextValues = ({ raw }: FastifyRequest) => createContextValues().set(callKey, passedOn.get(raw));

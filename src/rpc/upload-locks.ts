@@ -18,7 +18,7 @@ interface Holder {
 }
 
 /** What @tus/server answers where an upload is another request's. */
-export class Locked extends Error {
+class Locked extends Error {
   override readonly name = 'Locked';
   readonly status_code = 423;
   readonly body = 'another request is writing this upload: ask again shortly';

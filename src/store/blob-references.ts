@@ -1,4 +1,4 @@
-// Which blobs nobody refers to any more: no job by its result, and none by its inputs. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
+// Which blobs nobody refers to any more: no job by its result or its inputs, and no entry of the cache. Always true here: a step that takes a blob's last reference away marks it in the same transaction; the
 // mark goes when the blob has been deleted or a job refers to it again; no job is given a reference to a blob that is being deleted; and a blob that a
 // run of this process holds is not deleted, marked or not.
 import type { DatabaseSync } from 'node:sqlite';
@@ -27,7 +27,10 @@ export class BlobReferences {
     this.#unmark = db.prepare('DELETE FROM unreferenced_blobs WHERE key = ?');
     this.#isMarked = db.prepare('SELECT 1 FROM unreferenced_blobs WHERE key = ?');
     this.#marked = db.prepare('SELECT key FROM unreferenced_blobs');
-    this.#isReferred = db.prepare('SELECT 1 FROM jobs WHERE result_key = :key UNION ALL SELECT 1 FROM job_inputs WHERE key = :key LIMIT 1');
+    this.#isReferred = db.prepare(
+      `SELECT 1 FROM jobs WHERE result_key = :key UNION ALL SELECT 1 FROM job_inputs WHERE key = :key
+       UNION ALL SELECT 1 FROM cached_results WHERE key = :key LIMIT 1`,
+    );
   }
 
   /** Inside a step, once it is written: somebody referred to `from` and refers to `to` now. */

@@ -12,6 +12,7 @@ export class InputJobs {
   readonly #fill;
   readonly #waits;
   readonly #drop;
+  readonly #left;
 
   constructor(db: DatabaseSync, references: BlobReferences) {
     this.#references = references;
@@ -23,6 +24,7 @@ export class InputJobs {
     );
     this.#fill = db.prepare('UPDATE job_inputs SET key = ? WHERE num = ? AND of_id = ?');
     this.#waits = db.prepare('SELECT 1 FROM job_inputs WHERE num = ? AND key IS NULL LIMIT 1');
+    this.#left = db.prepare("SELECT num FROM job_inputs WHERE of_id >= ':' AND of_id < ';'");
     this.#drop = db.prepare('DELETE FROM job_inputs WHERE num = ?');
   }
 
@@ -42,9 +44,23 @@ export class InputJobs {
     return !this.#waits.get(num);
   }
 
+  /** Whether it waits for any. */
+  isWaiting(num: number): boolean {
+    return this.#waits.get(num) !== undefined;
+  }
+
   /** Blobs by the jobs that they are from. */
   blobs(num: number): ReadonlyMap<JobId, string> {
     return new Map(this.#rows(num).flatMap(({ of_id, key }) => (key === null ? [] : [[of_id, key]])));
+  }
+
+  /** What runs referred to that their first jobs had left; the names of such rows begin with ':', which no job's does. */
+  hasLeftRuns(): boolean {
+    return this.#left.get() !== undefined;
+  }
+
+  forgetLeftRuns(): void {
+    for (const { num } of this.#left.all()) this.ended(num as number);
   }
 
   /** The job has ended and needs nothing any more. */

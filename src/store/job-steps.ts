@@ -9,6 +9,7 @@ import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js
 import { type Batch, batchMove } from '../jobs/batches.ts';
 import { checkBatchInputs, checkInputJobs, inputJobFailure, inputJobsOf, NEVER_MS } from '../jobs/chains.ts';
 import { inItem, JobsError } from '../jobs/errors.ts';
+import type { Fingerprint } from '../jobs/fingerprint.ts';
 import {
   type Change,
   type Failure,
@@ -23,11 +24,13 @@ import {
   transition,
   WaitReason,
 } from '../jobs/job.ts';
-import type { Done, Expired, JobId, Limits, NewBatch, NewJob, Rank } from '../jobs/ports.ts';
+import type { Done, Expired, Failed, JobId, Limits, Match, Matched, NewBatch, NewJob, Rank } from '../jobs/ports.ts';
 import { keyReused, quotaExceeded } from '../jobs/steps.ts';
 import { uploadsOf } from '../jobs/uploads.ts';
 import type { BatchTable } from './batch-table.ts';
 import type { BlobReferences } from './blob-references.ts';
+import type { CachedResults } from './cached-results.ts';
+import type { Flight, Flights, Member } from './flights.ts';
 import type { InputJobs } from './input-jobs.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobFigures } from './job-figures.ts';
@@ -46,9 +49,13 @@ export interface JobStepsOptions {
   readonly events: JobEvents;
   readonly references: BlobReferences;
   readonly inputs: InputJobs;
+  readonly cached: CachedResults;
+  readonly flights: Flights;
   readonly lifetimes: Lifetimes;
   readonly usage: TenantUsage;
   readonly uploads: UploadTable;
+  /** Told of a run that nobody wants any more, once that is committed. */
+  readonly onDeserted: (leader: JobId) => void;
   readonly batches: BatchTable;
   /** A job has failed that takes the rest of its batch with it; told after COMMIT. */
   readonly stopBatches: () => void;
@@ -61,6 +68,26 @@ export interface JobStepsOptions {
 }
 
 const NONE: ReadonlyMap<JobId, string> = new Map();
+/** Between two looks of jobs that joined a run at how far it is. */
+const FOLLOW_MS = 1000;
+
+interface StepOptions {
+  /** No state event. */
+  readonly silent?: boolean;
+  /** What the end of the job's run is for those that joined it. */
+  readonly verdict?: Change | undefined;
+  /** The run goes on for others. */
+  readonly leavesRun?: boolean;
+}
+
+function failWith(failure: Failure): Change {
+  return { type: 'fail', failure, timings: undefined };
+}
+
+/** Stands among a job's inputs for the blob of a run that it has left. */
+function runBlob(key: string): string {
+  return `:${key}`;
+}
 
 export class JobSteps {
   readonly #options: JobStepsOptions;
@@ -72,6 +99,8 @@ export class JobSteps {
   readonly #chargeFlow;
   /** Of each job that is claimed and not begun: its tenant's virtual time since the claim. Written with what is first written of the job. */
   readonly #claims = new Map<JobId, number>();
+  /** When the jobs that joined a run were last told how far it is. */
+  readonly #followedMs = new Map<Fingerprint, number>();
   /** Ended in the running step, what follows for others still to be done; undefined: nothing is under way. */
   #ended: StoredJob[] | undefined;
 
@@ -200,72 +229,157 @@ export class JobSteps {
   }
 
   begin(stored: StoredJob, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): StoredJob {
+    if (isTerminal(stored.job.status)) return stored;
     return this.#step(stored, { type: 'begin', ...run }, { deadlineMs: undefined });
   }
 
+  /** See `Lease.match`. A job that joins is in the queue again, and waits there for the run. */
+  match(stored: StoredJob, { fingerprint, runs, retentionMs, again }: Match): { readonly stored: StoredJob; readonly matched: Matched } {
+    const { flights, cached, references, queue, now } = this.#options;
+    const { jobId } = stored.job;
+    const own = flights.of(jobId);
+    if (own?.fingerprint === fingerprint) return { stored, matched: { kind: 'run' } };
+    // It was to go on with a run, and its inputs are others now.
+    if (own) this.#leaveFlight(own, stored, undefined);
+    const nowMs = now();
+    const result = runs ? undefined : cached.get(fingerprint, nowMs);
+    if (result) {
+      const next: StoredJob = { ...stored, blob: result.sha256 };
+      this.#record(stored, next);
+      references.moved(stored.blob, next.blob);
+      return { stored: next, matched: { kind: 'cached', result } };
+    }
+    const flight = flights.get(fingerprint);
+    if (!flight) flights.lead(fingerprint, jobId);
+    if (!flight || runs) return { stored, matched: { kind: 'run' } };
+    flights.join(flight, { jobId, num: stored.num, retentionMs, again });
+    const next = this.#step(stored, { type: 'wait', wait: WaitReason.ANOTHER_JOB }, { node: undefined, readyAtMs: NEVER_MS });
+    this.#moveFlow.run(next.tenant, queue.giveBack(this.#entry(next), nowMs));
+    return { stored: next, matched: { kind: 'joined' } };
+  }
+
+  /** A job that waits as no job whose result it takes makes it: it had joined a run, of which nothing is known any more. */
+  rejoin(jobId: JobId): void {
+    const { table, inputs } = this.#options;
+    const stored = table.get(jobId)!;
+    if (!isTerminal(stored.job.status) && !inputs.isWaiting(stored.num)) this.#makeReady(stored);
+  }
+
+  /** The runs of an earlier process that their first jobs had left are over. */
+  hasLeftRuns(): boolean {
+    return this.#options.inputs.hasLeftRuns();
+  }
+
+  forgetLeftRuns(): void {
+    this.#options.inputs.forgetLeftRuns();
+  }
+
   progress(stored: StoredJob, progress: Progress): StoredJob {
+    this.#follow(stored, progress);
+    if (isTerminal(stored.job.status)) return stored;
     const { step, percent, estimatedFinishTime: estimatedFinish } = progress;
     const nowMs = this.#options.now();
     const job = transition(stored.job, { type: 'progress', step, percent, estimatedFinish }, nowMs);
     return this.#log(stored, job, { case: 'progress', value: { ...progress, attempt: job.attempt } }, nowMs, true);
   }
 
+  /** Jobs that joined the run show how far it is, less often than the run itself. */
+  #follow({ job }: StoredJob, progress: Progress): void {
+    const { flights, table, now } = this.#options;
+    const flight = flights.of(job.jobId);
+    if (flight?.leader !== job.jobId || flight.members.length === 0) return;
+    const nowMs = now();
+    if (nowMs - (this.#followedMs.get(flight.fingerprint) ?? 0) < FOLLOW_MS) return;
+    this.#followedMs.set(flight.fingerprint, nowMs);
+    const { step, estimatedFinishTime: estimatedFinish } = progress;
+    for (const { jobId } of flight.members) {
+      const stored = table.get(jobId)!;
+      const percent = Math.max(stored.job.progress, progress.percent);
+      const next = transition(stored.job, { type: 'progress', step, percent, estimatedFinish }, nowMs);
+      this.#log(stored, next, { case: 'progress', value: { ...progress, percent, attempt: next.attempt } }, nowMs, true);
+    }
+  }
+
   log(stored: StoredJob, log: Log): StoredJob {
     const { job } = stored;
+    if (isTerminal(job.status)) return stored;
     return this.#log(stored, { ...job }, { case: 'log', value: log }, this.#options.now(), false);
   }
 
   warn(stored: StoredJob, warnings: readonly string[]): StoredJob {
     const known = new Set(stored.job.warnings);
-    if (warnings.every((warning) => known.has(warning))) return stored;
+    if (isTerminal(stored.job.status) || warnings.every((warning) => known.has(warning))) return stored;
     return this.#step(stored, { type: 'warn', warnings });
   }
 
   /** The job refers to a blob before it has it as its result. Answers what to wait for where the blob is just being deleted. */
   pin(stored: StoredJob, key: string): StoredJob | Promise<void> {
     if (stored.blob === key) return stored;
-    const { references } = this.#options;
+    const { references, inputs } = this.#options;
     const deletion = references.deletionOf(key);
     if (deletion) return deletion;
+    if (isTerminal(stored.job.status)) {
+      // The run is for others: what it refers to lies beside the job that has left.
+      inputs.take(stored.num, runBlob(key), key);
+      references.moved(undefined, key);
+      return stored;
+    }
     const next: StoredJob = { ...stored, blob: key };
     this.#record(stored, next);
     references.moved(stored.blob, key);
     return next;
   }
 
-  complete(stored: StoredJob, done: Done): StoredJob {
+  complete(stored: StoredJob, { keep, ...done }: Done): StoredJob {
+    const { cached: results, now } = this.#options;
+    // A copy somewhere else was made for this job alone.
+    const result = { ...done.result, outputUri: undefined };
+    if (isTerminal(stored.job.status)) {
+      if (keep) results.put(keep.fingerprint, result, now() + keep.ttlMs);
+      return this.#runEnded(stored, { type: 'succeed', ...done, result, cached: true });
+    }
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, done.timings);
     // A job that ends well without having begun took its result from the cache.
     const cached = stored.job.status === JobStatus.QUEUED;
-    return this.#step(stored, { type: 'succeed', ...done, cached }, { node: undefined });
+    if (keep) results.put(keep.fingerprint, result, now() + keep.ttlMs);
+    const change: Change = { type: 'succeed', ...done, cached };
+    return this.#step(stored, change, { node: undefined }, { verdict: { ...change, result, cached: true } });
   }
 
-  fail(stored: StoredJob, failure: Failure, facts: { readonly killedWorker: boolean; readonly timings?: Timings | undefined }): StoredJob {
-    if (stored.job.cancelRequestedAt) return this.cancelNow(stored, facts.timings);
+  fail(stored: StoredJob, { killedWorker, timings, ofRun, ...failure }: Failed): StoredJob {
+    const ended = isTerminal(stored.job.status);
+    if (stored.job.cancelRequestedAt && !ended) return this.cancelNow(stored, timings);
     const { now, random, queue } = this.#options;
-    const kills = stored.kills + Number(facts.killedWorker);
+    const kills = stored.kills + Number(killedWorker);
     const spent = stored.spent + 1;
-    const poisonous = facts.killedWorker && kills >= POISON_KILLS;
+    const poisonous = killedWorker && kills >= POISON_KILLS;
+    const message = `${kills} workers died on this job, the last one so: ${failure.message}`;
+    const told = poisonous ? { reason: 'JOB_KILLS_WORKERS', message, retryable: false } : failure;
+    const verdict: Change | undefined = poisonous || (ofRun && !failure.retryable) ? failWith(told) : undefined;
+    if (ended) return this.#runEnded({ ...stored, kills }, verdict);
     if (poisonous || !failure.retryable || spent >= stored.maxAttempts) {
-      const verdict = poisonous
-        ? {
-            reason: 'JOB_KILLS_WORKERS',
-            message: `${kills} workers died on this job, the last one so: ${failure.message}`,
-            retryable: false,
-          }
-        : failure;
-      return this.#step(stored, { type: 'fail', failure: verdict, timings: facts.timings }, { node: undefined, spent, kills });
+      return this.#step(stored, { type: 'fail', failure: told, timings }, { node: undefined, spent, kills }, { verdict });
     }
     const nowMs = now();
     const readyAtMs = nowMs + retryDelayMs(spent, random());
-    const change: Change = { type: 'requeue', wait: WaitReason.RETRY, failure, timings: facts.timings };
-    const next = this.#step(stored, change, { node: undefined, spent, kills, readyAtMs });
+    const next = this.#step(
+      stored,
+      { type: 'requeue', wait: WaitReason.RETRY, failure, timings },
+      { node: undefined, spent, kills, readyAtMs },
+    );
     queue.add(this.#entry(next), nowMs);
     return next;
   }
 
   refuse(stored: StoredJob, failure: Failure, timings: Timings | undefined): StoredJob {
-    return this.#step(stored, { type: 'refuse', failure, timings }, { node: undefined });
+    const verdict: Change = { type: 'refuse', failure, timings: undefined };
+    if (isTerminal(stored.job.status)) return this.#runEnded(stored, verdict);
+    return this.#step(stored, { type: 'refuse', failure, timings }, { node: undefined }, { verdict });
+  }
+
+  /** The holder of a lease says that nothing runs any more. */
+  stopped(stored: StoredJob, timings: Timings | undefined): StoredJob {
+    return isTerminal(stored.job.status) ? this.#runEnded(stored, undefined) : this.cancelNow(stored, timings);
   }
 
   /** Nothing runs for the job any more: canceled. */
@@ -280,10 +394,33 @@ export class JobSteps {
     if (isTerminal(stored.job.status)) return stored;
     if (stored.node === undefined) return this.cancelNow(stored, undefined);
     if (stored.job.cancelRequestedAt) return stored;
+    const flight = this.#options.flights.of(stored.job.jobId);
+    if (flight && flight.leader === stored.job.jobId && flight.members.length > 0) return this.#leaveRun(stored);
     return this.#step(stored, { type: 'request_cancel', graceMs });
   }
 
+  /** The job leaves a run that others have joined, at once; the lease and what it refers to are theirs. */
+  #leaveRun(stored: StoredJob): StoredJob {
+    const { inputs, references } = this.#options;
+    const next = this.#step(stored, { type: 'cancel', timings: undefined }, { node: undefined }, { leavesRun: true });
+    if (stored.blob !== undefined) {
+      inputs.take(stored.num, runBlob(stored.blob), stored.blob);
+      references.moved(undefined, stored.blob);
+    }
+    return next;
+  }
+
+  /** A run that its first job had left has ended. */
+  #runEnded(stored: StoredJob, verdict: Change | undefined): StoredJob {
+    const { flights, inputs } = this.#options;
+    const flight = flights.of(stored.job.jobId);
+    if (flight) this.#leaveFlight(flight, stored, verdict);
+    inputs.ended(stored.num);
+    return stored;
+  }
+
   giveBack(stored: StoredJob, wait: WaitReason, timings: Timings | undefined): StoredJob {
+    if (isTerminal(stored.job.status)) return this.#runEnded(stored, undefined);
     if (stored.job.cancelRequestedAt) return this.cancelNow(stored, timings);
     const begun = stored.job.status === JobStatus.PROCESSING;
     return this.#return(stored, begun ? { type: 'requeue', wait, failure: undefined, timings } : { type: 'release', wait }, {});
@@ -318,6 +455,7 @@ export class JobSteps {
       });
     }
     this.#options.uploads.purged(stored.num);
+    if (job.result) this.#options.cached.purge(job.result.sha256);
     return job.purgedAt ? stored : this.#purge(stored);
   }
 
@@ -330,20 +468,21 @@ export class JobSteps {
 
   /** Whether `expire` has anything to do. */
   isExpireDue(jobTtlMs: number): boolean {
-    const { lifetimes, now } = this.#options;
-    return lifetimes.results(now(), 1).length > 0 || lifetimes.ends(now() - jobTtlMs, 1).length > 0;
+    const { lifetimes, cached, now } = this.#options;
+    return cached.isExpireDue(now()) || lifetimes.results(now(), 1).length > 0 || lifetimes.ends(now() - jobTtlMs, 1).length > 0;
   }
 
   /** See `JobStore.expire`. */
   expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Expired {
-    const { table, lifetimes, now } = this.#options;
+    const { table, lifetimes, cached, now } = this.#options;
     const nowMs = now();
+    const entries = cached.expire(nowMs, max);
     const results = lifetimes.results(nowMs, max);
     for (const { jobId } of results) this.#purge(table.get(jobId)!);
     const ends = lifetimes.ends(nowMs - jobTtlMs, max);
     for (const end of ends) this.#forget(table.get(end.jobId)!, end);
     if (ends.length > 0) table.keepMarks();
-    return { purged: results.length, forgotten: ends.length, more: results.length === max || ends.length === max };
+    return { purged: results.length, forgotten: ends.length, more: results.length === max || ends.length === max || entries === max };
   }
 
   /** The job has never been. A result that is still there goes first. */
@@ -351,6 +490,7 @@ export class JobSteps {
     const { table, figures, events, uploads, batches, lifetimes, tx, now } = this.#options;
     const { job, tenant } = found.job.result ? this.#purge(found) : found;
     const { jobId, status } = job;
+    this.#runEnded(found, undefined);
     lifetimes.forgotten(end);
     const key = job.request?.idempotencyKey;
     if (key !== undefined) this.#dropKeyOf.run(tenant, key, jobId);
@@ -375,9 +515,9 @@ export class JobSteps {
     stored: StoredJob,
     change: Change,
     patch: Partial<StoredJob> = {},
-    { silent = false }: { readonly silent?: boolean } = {},
+    { silent = false, verdict, leavesRun = false }: StepOptions = {},
   ): StoredJob {
-    const { table, figures, references, inputs, usage, uploads, lifetimes, now } = this.#options;
+    const { table, figures, references, inputs, usage, uploads, lifetimes, flights, now } = this.#options;
     const nowMs = now();
     const job = transition(stored.job, change, nowMs);
     if (!silent) job.sequence++;
@@ -390,6 +530,10 @@ export class JobSteps {
     references.moved(stored.blob, blob);
     usage.moved(stored.tenant, stored, next, nowMs);
     if (!silent) this.#append(next, { case: 'state', value: stateOf(job) }, nowMs);
+    const flight = flights.of(job.jobId);
+    const letsGo = stored.node !== undefined && node === undefined && change.type !== 'wait';
+    if (flight && !leavesRun && (letsGo || isTerminal(job.status)) && !isTerminal(stored.job.status))
+      this.#leaveFlight(flight, next, verdict);
     if (job.status !== stored.job.status) {
       figures.moved(stored.tenant, stored.job.status, job.status, nowMs);
       if (isTerminal(job.status)) {
@@ -400,6 +544,55 @@ export class JobSteps {
       }
     }
     return next;
+  }
+
+  /**
+   * A job leaves the run that it shares. The first one takes the others along where the run's word (`verdict`) goes for them; else the oldest of them
+   * goes on with it, and what it was told of killed workers goes on too.
+   */
+  #leaveFlight(flight: Flight, { job, kills }: StoredJob, verdict: Change | undefined): void {
+    const { flights, table, tx, onDeserted } = this.#options;
+    const { leader, members, fingerprint } = flight;
+    if (leader !== job.jobId) {
+      const left = flights.leave(flight, job.jobId);
+      // Nobody wants the run any more that its first job has left.
+      if (left.members.length === 0 && isTerminal(table.get(leader)?.job.status ?? JobStatus.CANCELED)) {
+        flights.end(left);
+        tx.committed(() => onDeserted(leader));
+      }
+      return;
+    }
+    flights.end(flight);
+    this.#followedMs.delete(fingerprint);
+    if (verdict) {
+      for (const member of members) this.#endWith(member, verdict);
+      return;
+    }
+    const [heir, ...others] = members;
+    if (!heir) return;
+    flights.lead(fingerprint, heir.jobId, others);
+    const stored = table.get(heir.jobId)!;
+    this.#makeReady({ ...stored, kills: Math.max(stored.kills, kills) }, stored);
+  }
+
+  /** A job that joined a run ends as that did. */
+  #endWith({ jobId, retentionMs, again }: Member, verdict: Change): void {
+    const { table, queue } = this.#options;
+    const stored = table.get(jobId)!;
+    if (verdict.type === 'succeed' && again) {
+      this.#makeReady(stored);
+      return;
+    }
+    queue.remove(jobId);
+    this.#step(stored, verdict.type === 'succeed' ? { ...verdict, timings: undefined, retentionMs } : verdict);
+  }
+
+  /** A job that waited is in the queue at its rank. `before`: as it is written. */
+  #makeReady(stored: StoredJob, before = stored): void {
+    const { queue, now } = this.#options;
+    queue.remove(stored.job.jobId);
+    const next = this.#step(before, { type: 'wait', wait: WaitReason.SLOT }, { readyAtMs: 0, kills: stored.kills });
+    queue.add(this.#entry(next), now());
   }
 
   /** What the end of a job means for those that wait for it. Not by recursion: a chain may be long. */
@@ -420,7 +613,7 @@ export class JobSteps {
 
   /** A job that was waited for has ended. The blob is referred to by that job, so it is there. */
   #inputEnded(waiter: StoredJob, of: Job): void {
-    const { inputs, queue, now } = this.#options;
+    const { inputs, queue } = this.#options;
     const { jobId, result } = of;
     if (!result) {
       queue.remove(waiter.job.jobId);
@@ -428,9 +621,7 @@ export class JobSteps {
       return;
     }
     if (!inputs.met(waiter.num, jobId, result.sha256)) return;
-    queue.remove(waiter.job.jobId);
-    const next = this.#step(waiter, { type: 'wait', wait: WaitReason.SLOT }, { readyAtMs: 0 });
-    queue.add(this.#entry(next), now());
+    this.#makeReady(waiter);
   }
 
   /** Writes a progress or log event; `visible`: it changes what a list shows of the job. */

@@ -3,12 +3,13 @@
 // all; a lease is judged by Redis's clock, and its holder stops before it can have run out.
 import { randomBytes } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
-import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { type JobEvent, JobEventSchema, type Preview, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, membersOf } from '../jobs/batches.ts';
 import { checkBatchInputs, checkInputJobs, inputJobsOf } from '../jobs/chains.ts';
 import { fieldInItem, JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, newJob, rankOf, stateOf, WaitReason } from '../jobs/job.ts';
+import type { Fingerprint } from '../jobs/fingerprint.ts';
+import { type Failure, isTerminal, type Job, JobStatus, newJob, rankOf, stateOf, transition, WaitReason } from '../jobs/job.ts';
 import type {
   Claim,
   Expired,
@@ -32,6 +33,7 @@ import {
   canceledByCaller,
   checkUsage,
   dayOf,
+  endedWith,
   expired,
   inputFailed,
   keyReused,
@@ -55,9 +57,11 @@ import { RedisKeys } from './redis/keys.ts';
 import { type Committed, type LeaseHost, RedisLease } from './redis/lease.ts';
 import { RedisNodes } from './redis/nodes.ts';
 import {
+  afterCommit,
   applyStep,
   type Changed,
   decodeJob,
+  decodeOutcome,
   encodeCommit,
   encodeFacts,
   encodeState,
@@ -98,6 +102,8 @@ export interface RedisJobStoreOptions {
 const LEASE_MARGIN_MS = 2_000;
 /** What was said over PUBLISH and got lost is found after this at the latest. */
 const SWEEP_MS = 5_000;
+/** Between two looks of jobs that joined a run at how far it is. */
+const FOLLOW_MS = 1_000;
 /** Jobs made good in one turn of the sweep. */
 const SWEPT_AT_ONCE = 100;
 /** How long a blob may take to be deleted before somebody else may try. */
@@ -171,6 +177,8 @@ export class RedisJobStore implements JobStore {
   #lastSweep = 0;
   #reclaiming: Promise<void> = Promise.resolve();
   #paying: Promise<void> | undefined;
+  /** When those that joined a run were last told how far it is; the runs of late. */
+  readonly #followed = new Recent<number>(1000);
   /** Something has come to be owed since it was last looked at. */
   #owing = false;
   #closing: Promise<void> | undefined;
@@ -215,6 +223,12 @@ export class RedisJobStore implements JobStore {
     });
     this.#host = {
       commit: (before, changed, fence) => this.#commit(before, changed, fence),
+      look: async (fingerprint) => {
+        const [result, leader] = (await this.#redis.run('share', ['look', fingerprint, this.#now()])) as [Buffer | null, Buffer | null];
+        const outcome = result ? decodeOutcome(result.toString()) : undefined;
+        return { result: outcome?.type === 'succeed' ? outcome.result : undefined, leader: leader?.toString() };
+      },
+      follow: (fingerprint, progress) => this.#follow(fingerprint, progress),
       sendPreview: (jobId, preview) => this.#sendPreview(jobId, preview),
       now,
       random: options.random ?? Math.random,
@@ -293,7 +307,8 @@ export class RedisJobStore implements JobStore {
 
   async #cancel(id: JobId, graceMs: number): Promise<{ stored: RedisJob; position: number | null } | undefined> {
     const done = await this.#change(id, (stored) => canceledByCaller(stored, graceMs));
-    const token = done?.stored.job.cancelRequestedAt && done.stored.token;
+    // One that has left its run to others has ended, and its lease goes on.
+    const token = done && !isTerminal(done.stored.job.status) && done.stored.job.cancelRequestedAt && done.stored.token;
     if (token) this.#leases.get(token)?.end('cancel_requested');
     return done;
   }
@@ -309,11 +324,12 @@ export class RedisJobStore implements JobStore {
   expire({ jobTtlMs, max }: { readonly jobTtlMs: number; readonly max: number }): Promise<Expired> {
     return this.#call(async () => {
       const nowMs = this.#now();
+      const entries = (await this.#redis.run('share', ['expire', nowMs, max])) as number;
       const [results, ends] = (await this.#redis.run('due', [nowMs, nowMs - jobTtlMs, max])) as [Buffer[], Buffer[]];
       for (const id of results) await this.#change(id.toString(), expired);
       let forgotten = 0;
       for (const id of ends) forgotten += await this.#forget(id.toString());
-      return { purged: results.length, forgotten, more: results.length === max || ends.length === max };
+      return { purged: results.length, forgotten, more: results.length === max || ends.length === max || entries === max };
     });
   }
 
@@ -483,6 +499,9 @@ export class RedisJobStore implements JobStore {
       blob: '',
       op: undefined,
       owed: undefined,
+      followers: 0,
+      fingerprint: undefined,
+      joined: undefined,
     };
     this.#known.set(jobId, stored);
     if (deadlineMs !== undefined) this.#arm(deadlineMs - nowMs);
@@ -561,13 +580,22 @@ export class RedisJobStore implements JobStore {
     id: JobId,
     step: (stored: RedisJob) => Step | undefined,
   ): Promise<{ stored: RedisJob; position: number | null } | undefined> {
+    return await this.#alter(id, (stored) => {
+      const wanted = step(stored);
+      return wanted && applyStep(stored, wanted, this.#now());
+    });
+  }
+
+  async #alter(
+    id: JobId,
+    alter: (stored: RedisJob) => Changed | undefined,
+  ): Promise<{ stored: RedisJob; position: number | null } | undefined> {
     let viewed = await this.#view(id);
     for (;;) {
       if (!viewed) return undefined;
       const { stored } = viewed;
-      const wanted = step(stored);
-      if (!wanted) return viewed;
-      const changed = applyStep(stored, wanted, this.#now());
+      const changed = alter(stored);
+      if (!changed) return viewed;
       const committed = await this.#commit(stored, changed, { token: '', op: '' });
       if (committed.outcome === 'done') return { stored: { ...changed.next, ver: stored.ver + 1 }, position: committed.position };
       viewed = committed.outcome === 'again' ? committed : await this.#view(id);
@@ -580,7 +608,7 @@ export class RedisJobStore implements JobStore {
     const outcome = reply[0].toString();
     switch (outcome) {
       case 'done':
-        this.#known.set(before.job.jobId, { ...changed.next, ver: before.ver + 1, op: fence.op || before.op });
+        this.#known.set(before.job.jobId, afterCommit(changed, before.ver + 1, fence.op || before.op));
         if ((reply[2] as number) > 0) this.#payOwed();
         if (changed.next.job.status === JobStatus.FAILED && changed.next.job.batchId !== undefined) this.#batches.stopMarked();
         if (typeof changed.queue === 'object') this.#arm(changed.queue.readyAtMs - nowMs);
@@ -591,6 +619,7 @@ export class RedisJobStore implements JobStore {
       case 'lost':
         return { outcome, stored: this.#decode(reply[1]!) };
       case 'busy':
+      case 'shared':
         return { outcome };
     }
     throw new Error(`the record of ${before.job.jobId} is gone from the job store`);
@@ -620,12 +649,42 @@ export class RedisJobStore implements JobStore {
   async #pay(id: JobId): Promise<void> {
     const owed = (await this.#view(id))?.stored.owed;
     if (owed === undefined) return;
-    const of = owed.startsWith('failed ') ? owed.slice('failed '.length) : undefined;
-    const job = of === undefined ? undefined : (await this.#view(of))?.stored.job;
+    const [what, facts] = owed.split(/ (.*)/s) as [string, string | undefined];
+    const job = what === 'failed' ? (await this.#view(facts!))?.stored.job : undefined;
+    const outcome = what === 'won' || what === 'verdict' ? decodeOutcome(facts!) : undefined;
     await this.#change(id, (stored) => {
       if (stored.owed !== owed) return undefined;
-      return of === undefined ? ready(stored) : inputFailed(stored, of, job);
+      if (what === 'failed') return inputFailed(stored, facts!, job);
+      if (outcome) return endedWith(stored, outcome, stored.joined ?? { retentionMs: undefined, again: false });
+      const step = ready(stored);
+      // What was told of killed workers goes on with the run.
+      return what === 'lead' ? step && { ...step, kills: Math.max(stored.kills, Number(facts)) } : step;
     });
+  }
+
+  /** At most once in a while for each run, whatever comes meanwhile; what gets lost is made up for by what comes next. */
+  #follow(fingerprint: Fingerprint, progress: Progress): void {
+    const nowMs = performance.now();
+    if (this.#closing || nowMs - (this.#followed.get(fingerprint) ?? Number.NEGATIVE_INFINITY) < FOLLOW_MS) return;
+    this.#followed.set(fingerprint, nowMs);
+    this.#track(this.#followAll(fingerprint, progress)).catch((error) =>
+      this.#options.log?.warn({ err: error }, 'jobs that joined a run could not be told how far it is'),
+    );
+  }
+
+  async #followAll(fingerprint: Fingerprint, progress: Progress): Promise<void> {
+    const ids = (await this.#redis.run('share', ['joined', fingerprint])) as Buffer[];
+    const { step, estimatedFinishTime: estimatedFinish } = progress;
+    for (const id of ids) {
+      await this.#alter(id.toString(), (stored) => {
+        if (stored.fingerprint !== fingerprint || stored.held || isTerminal(stored.job.status)) return undefined;
+        const percent = Math.max(stored.job.progress, progress.percent);
+        const job = transition(stored.job, { type: 'progress', step, percent, estimatedFinish }, this.#now());
+        job.sequence++;
+        const event = eventOf(job, { case: 'progress', value: { ...progress, percent, attempt: job.attempt } }, this.#now());
+        return { next: { ...stored, job }, events: [event], lease: 'keep', queue: undefined, visible: true };
+      });
+    }
   }
 
   async #list(query: JobQuery): Promise<JobPage> {

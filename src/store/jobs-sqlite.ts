@@ -14,6 +14,7 @@ import {
   type Claim,
   type Done,
   type Expired,
+  type Failed,
   type JobChange,
   type JobFilter,
   type JobId,
@@ -23,6 +24,8 @@ import {
   type Lease,
   LeaseEnded,
   type Limits,
+  type Match,
+  type Matched,
   type NewBatch,
   type NewJob,
   type Overview,
@@ -32,8 +35,11 @@ import {
   type SubmittedBatch,
   type Usage,
 } from '../jobs/ports.ts';
+import { leaseLost } from '../jobs/steps.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
+import { CachedResults } from './cached-results.ts';
+import { Flights } from './flights.ts';
 import { InputJobs } from './input-jobs.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
@@ -192,6 +198,9 @@ class SqliteJobStore implements JobStore {
       events: this.#events,
       references: this.#references,
       inputs: new InputJobs(db, this.#references),
+      cached: new CachedResults(db, this.#references),
+      flights: new Flights(undo),
+      onDeserted: (leader) => this.#leases.get(leader)?.end('cancel_requested'),
       uploads,
       batches: this.#batches,
       stopBatches: () => this.#stopBatches(),
@@ -241,7 +250,10 @@ class SqliteJobStore implements JobStore {
   /** Inside a step. */
   #cancel(stored: StoredJob, graceMs: number): StoredJob {
     const next = this.#steps.cancel(stored, graceMs);
-    if (next.job.cancelRequestedAt) this.#writer.committed(() => this.#leases.get(next.job.jobId)?.end('cancel_requested'));
+    // One that has left its run to others has ended, and its lease goes on.
+    if (next.job.cancelRequestedAt && !hasEnded(next)) {
+      this.#writer.committed(() => this.#leases.get(next.job.jobId)?.end('cancel_requested'));
+    }
     return next;
   }
 
@@ -402,23 +414,29 @@ class SqliteJobStore implements JobStore {
 
   #assertHeld(lease: SqliteLease): void {
     if (this.holds(lease)) return;
-    const { jobId } = lease.job;
-    throw new JobsError('aborted', 'LEASE_LOST', `${jobId} is no longer held by this lease`, { metadata: { job_id: jobId } });
+    throw leaseLost(lease.job.jobId);
   }
 
   /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
-  async leaseStep(lease: SqliteLease, kind: { readonly durable: boolean; readonly ends: boolean }, run: LeaseRun): Promise<Job> {
+  async leaseStep(
+    lease: SqliteLease,
+    kind: { readonly durable: boolean; readonly ends: boolean | (() => boolean) },
+    run: LeaseRun,
+  ): Promise<Job> {
     const { jobId } = lease.job;
     const step = () => {
       this.#assertHeld(lease);
-      const next = run(this.#steps, this.#table.get(jobId)!);
-      if (kind.ends) {
+      const stored = this.#table.get(jobId);
+      if (!stored) throw leaseLost(jobId);
+      const next = run(this.#steps, stored);
+      const ends = typeof kind.ends === 'function' ? kind.ends() : kind.ends;
+      if (ends) {
         this.#leases.delete(jobId);
         this.#writer.undo(() => this.#leases.set(jobId, lease));
       }
       this.#writer.committed(() => {
         lease.job = next.job;
-        if (kind.ends) lease.letGo();
+        if (ends) lease.letGo();
       });
       return this.#present(next);
     };
@@ -538,9 +556,12 @@ class SqliteJobStore implements JobStore {
       this.#figures.found(tenant, job.status);
       this.#usage.found(tenant);
     }
-    if (held.length > 0) {
+    const waiting = this.#queue.waiting();
+    if (held.length + waiting.length > 0 || this.#steps.hasLeftRuns()) {
       await this.#step(true, () => {
         for (const stored of held) this.#steps.recover(stored);
+        for (const { jobId } of waiting) this.#steps.rejoin(jobId);
+        this.#steps.forgetLeftRuns();
       });
     }
     this.#arm();
@@ -625,6 +646,17 @@ class SqliteLease implements Lease {
     this.#abort.abort(new LeaseEnded(this.job.jobId, why));
   }
 
+  async match(want: Match): Promise<Matched> {
+    let matched: Matched | undefined;
+    const kind = { durable: false, ends: () => matched?.kind === 'joined' };
+    await this.#store.leaseStep(this, kind, (steps, stored) => {
+      const found = steps.match(stored, want);
+      matched = found.matched;
+      return found.stored;
+    });
+    return matched!;
+  }
+
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
     return this.#store.leaseStep(this, PASSING, (steps, stored) => {
       const next = steps.begin(stored, run);
@@ -688,10 +720,9 @@ class SqliteLease implements Lease {
     return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
   }
 
-  fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job> {
-    const { reason, message, retryable, killedWorker, timings } = failure;
+  fail({ reason, message, retryable, killedWorker, timings, ofRun }: Failed): Promise<Job> {
     return this.#store.leaseStep(this, LAST, (steps, stored) =>
-      steps.fail(stored, { reason, message, retryable }, { killedWorker, timings }),
+      steps.fail(stored, { reason, message, retryable, killedWorker, timings, ofRun }),
     );
   }
 
@@ -700,7 +731,7 @@ class SqliteLease implements Lease {
   }
 
   canceled(timings?: Timings): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.cancelNow(stored, timings));
+    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.stopped(stored, timings));
   }
 
   giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {

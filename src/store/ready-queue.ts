@@ -1,6 +1,7 @@
 // The order of service over all queued jobs that nobody holds. Always true here: it mirrors what is committed, plus what the running group
 // has done and can take back. Tenants share by weight through virtual time (start-time fair queueing: each claim moves its tenant on by
 // 1/weight); within a tenant the lower score is first. Kept in memory, so that a claim or a position costs the same at 100,000 queued jobs.
+import { NEVER_MS } from '../jobs/chains.ts';
 import type { Rank } from '../jobs/ports.ts';
 import { SortedList } from './sorted-list.ts';
 
@@ -97,6 +98,11 @@ export class ReadyQueue {
     const ready = this.#delete(job);
     this.#options.undo(() => this.#insert(job, ready ? job.readyAtMs : job.readyAtMs - 1, true));
     return job;
+  }
+
+  /** Jobs that wait for others and not for the clock. */
+  waiting(): QueuedJob[] {
+    return [...this.#jobs.values()].filter(({ readyAtMs }) => readyAtMs === NEVER_MS);
   }
 
   /** Whether `take` would give a job. */

@@ -33,6 +33,7 @@ export class JobMetrics {
   readonly #runs;
   readonly #busy;
   readonly #bytes;
+  readonly #matched;
   readonly #reasons = new Bounded(MOST_VALUES);
   readonly #pipelines = new Bounded(MOST_VALUES);
 
@@ -82,6 +83,12 @@ export class JobMetrics {
       labelNames: ['direction'],
       registers,
     });
+    this.#matched = new Counter({
+      name: 'cache_lookups_total',
+      help: 'Prepared jobs of this node by what there was for them: hit, a kept result; join, a like run; miss, nothing',
+      labelNames: ['outcome'],
+      registers,
+    });
   }
 
   ended(job: EndedJob): void {
@@ -100,6 +107,10 @@ export class JobMetrics {
     this.#phases.observe({ phase: 'store' }, job.storeSeconds);
     this.#runs.observe({ processors: this.#pipelines.of(job.processors.join('+')) }, job.runSeconds);
     this.#bytes.inc({ direction: 'out' }, job.resultBytes);
+  }
+
+  matched(outcome: 'hit' | 'join' | 'miss'): void {
+    this.#matched.inc({ outcome });
   }
 
   fetched(bytes: number): void {

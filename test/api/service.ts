@@ -40,6 +40,8 @@ export async function startService(settings: Readonly<Record<string, string>> = 
     ENGINE: 'scripted:Scripted',
     ENGINE_PATH: join(ROOT, 'worker', 'tests', 'engines'),
     PYTHON: python(),
+    // Tests submit like jobs and want each to run; those of the cache turn it on.
+    CACHE_TTL: 'off',
     // The scripted engine opens nothing, and its media are a few bytes of their formats.
     ...(settings.ENGINE === undefined ? { PROBE: 'off' } : {}),
     ...settings,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class MediaKind(IntEnum):
@@ -171,6 +171,15 @@ class Report(Protocol):
 
     def log(self, message: str, level: str = "INFO") -> None:
         """A line for the job's log; `level` is DEBUG, INFO, WARN or ERROR."""
+
+
+@runtime_checkable
+class KnowsModels(Protocol):
+    """What an engine is whose results depend on files that its version does not fix."""
+
+    def model_digest(self) -> str:
+        """Tells one set of model files from another. Asked once, after `warm`; reads no model whole."""
+        ...
 
 
 class Engine(Protocol):

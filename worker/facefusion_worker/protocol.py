@@ -198,11 +198,17 @@ def _capabilities(capabilities: Capabilities) -> dict[str, Any]:
 
 
 def ready(
-    engine: str, version: str, capabilities: Capabilities, pid: int, warm_seconds: float, warm_models: Sequence[str]
+    engine: str,
+    version: str,
+    capabilities: Capabilities,
+    pid: int,
+    warm_seconds: float,
+    warm_models: Sequence[str],
+    model_digest: str = "",
 ) -> dict[str, Any]:
     body = _given(engine=engine, engine_version=version)
     body["capabilities"] = _capabilities(capabilities)
-    return {"ready": body | _given(pid=pid, warm_seconds=warm_seconds, warm_models=list(warm_models))}
+    return {"ready": body | _given(pid=pid, warm_seconds=warm_seconds, warm_models=list(warm_models), model_digest=model_digest)}
 
 
 def progress(

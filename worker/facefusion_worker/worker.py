@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import protocol
-from .engine import Canceled, CancelToken, ContentRefused, Engine, EngineError, Job, Step
+from .engine import Canceled, CancelToken, ContentRefused, Engine, EngineError, Job, KnowsModels, Step
 
 HEARTBEAT_SECONDS = 5.0
 # How long a stopping engine may take to remove what it has half written.
@@ -243,9 +243,9 @@ class Worker:
         """Says `ready` and takes runs until told to stop."""
         self._engine = engine
         warm = engine.warm()
-        self._events.send(
-            protocol.ready(engine.name, engine.version, engine.capabilities(), os.getpid(), round(time.time() - self._started, 3), warm)
-        )
+        seconds = round(time.time() - self._started, 3)
+        digest = engine.model_digest() if isinstance(engine, KnowsModels) else ""
+        self._events.send(protocol.ready(engine.name, engine.version, engine.capabilities(), os.getpid(), seconds, warm, digest))
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         while not self._stopping.is_set() and (entry := self._runs.get()) is not None:
             self._run(engine, *entry)

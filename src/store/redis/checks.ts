@@ -41,5 +41,6 @@ export function schemaProblem(schema: number, shown: string): string | undefined
   if (schema === SCHEMA) return undefined;
   if (schema > SCHEMA)
     return `the job store ${shown} has schema ${schema}, made by a newer version; this one knows ${SCHEMA}: run the newer version`;
-  return `the job store ${shown} has schema ${schema}, and this version needs ${SCHEMA}: stop the whole fleet, then run \`ffjobs migrate\` once`;
+  // Schema 1 is the first: what claims an older one was not made by this program.
+  return `the job store ${shown} has schema ${schema}, which no version has made: give this fleet another name with FFJOBS_FLEET`;
 }

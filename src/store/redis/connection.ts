@@ -118,7 +118,7 @@ export interface ConnectionLog {
 }
 
 /** Put before every script. */
-const LIBRARIES = ['lib', 'chains', 'intake', 'batch'];
+const LIBRARIES = ['lib', 'chains', 'flights', 'intake', 'batch'];
 const SCRIPTS = [
   'open',
   'submit',
@@ -136,6 +136,7 @@ const SCRIPTS = [
   'due',
   'forget',
   'owed',
+  'share',
   'submit_batch',
   'batches',
 ] as const;

@@ -4,10 +4,21 @@
 import type { Log, Preview, Progress } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, MediaResult, Timings } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../../jobs/errors.ts';
-import { type Failure, type Job, transition, WaitReason } from '../../jobs/job.ts';
-import { type JobId, type Lease, type LeaseEnd, LeaseEnded, type Rank } from '../../jobs/ports.ts';
-import { completed, ended, failed, givenBack, leaseLost, refused, type Step } from '../../jobs/steps.ts';
-import { applyStep, type Changed, eventOf, present, type RedisJob } from './record.ts';
+import type { Fingerprint } from '../../jobs/fingerprint.ts';
+import { type Failure, isTerminal, type Job, transition, WaitReason } from '../../jobs/job.ts';
+import {
+  type Done,
+  type Failed,
+  type JobId,
+  type Lease,
+  type LeaseEnd,
+  LeaseEnded,
+  type Match,
+  type Matched,
+  type Rank,
+} from '../../jobs/ports.ts';
+import { completed, ended, failed, givenBack, JOINED, leaseLost, RUN_OVER, refused, type Step, verdictOf } from '../../jobs/steps.ts';
+import { afterCommit, applyStep, type Changed, encodeOutcome, eventOf, present, type RedisJob, type Share } from './record.ts';
 
 /** How a commit ended. */
 export type Committed =
@@ -17,10 +28,16 @@ export type Committed =
   /** The token holds nothing any more. */
   | { readonly outcome: 'lost'; readonly stored: RedisJob }
   /** The blob is just being deleted. */
-  | { readonly outcome: 'busy' };
+  | { readonly outcome: 'busy' }
+  /** What was found of like jobs is so no more. */
+  | { readonly outcome: 'shared' };
 
 export interface LeaseHost {
   commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed>;
+  /** A result and a run of like jobs. */
+  look(fingerprint: Fingerprint): Promise<{ readonly result: MediaResult | undefined; readonly leader: JobId | undefined }>;
+  /** Jobs that joined the run show how far it is; soon, and not each time. */
+  follow(fingerprint: Fingerprint, progress: Progress): void;
   sendPreview(jobId: JobId, preview: Preview): void;
   /** Milliseconds since 1970, the store's clock. */
   now(): number;
@@ -33,7 +50,7 @@ export interface LeaseHost {
   assertOpen(): void;
 }
 
-type Kind = 'begin' | 'progress' | 'log' | 'warn' | 'pin' | 'complete' | 'fail' | 'refuse' | 'canceled' | 'giveBack';
+type Kind = 'match' | 'begin' | 'progress' | 'log' | 'warn' | 'pin' | 'complete' | 'fail' | 'refuse' | 'canceled' | 'giveBack';
 
 interface Write {
   readonly kind: Kind;
@@ -94,8 +111,38 @@ export class RedisLease implements Lease {
     this.#abort.abort(new LeaseEnded(this.job.jobId, why));
   }
 
+  async match({ fingerprint, runs, retentionMs, again }: Match): Promise<Matched> {
+    for (;;) {
+      const { result, leader } = await this.#host.look(fingerprint);
+      let matched: Matched = { kind: 'run' };
+      const decide = (stored: RedisJob): Changed => {
+        const { jobId } = stored.job;
+        if (stored.fingerprint === fingerprint) return unchanged(stored);
+        // It was to go on with a run, and its inputs are others now.
+        if (stored.fingerprint !== undefined) throw new OtherRun();
+        if (result && !runs) {
+          matched = { kind: 'cached', result };
+          return { ...unchanged({ ...stored, blob: result.sha256 }), lease: 'pin', share: { kind: 'hit', of: fingerprint } };
+        }
+        if (leader === undefined || leader === jobId)
+          return { ...unchanged(stored), share: { kind: runs ? 'force' : 'lead', of: fingerprint } };
+        if (runs) return unchanged(stored);
+        matched = { kind: 'joined' };
+        return { ...applyStep(stored, JOINED, this.#host.now()), share: { kind: 'join', of: fingerprint, joined: { retentionMs, again } } };
+      };
+      try {
+        await this.#write('match', decide);
+        return matched;
+      } catch (error) {
+        if (error instanceof OtherRun) await this.#write('match', (stored) => ({ ...unchanged(stored), share: { kind: 'leave', of: '' } }));
+        else if (!(error instanceof SharedMoved)) throw error;
+      }
+    }
+  }
+
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
     return this.#write('begin', (stored) => {
+      if (isTerminal(stored.job.status)) return unchanged(stored);
       this.#percent = 0;
       return applyStep(stored, { change: { type: 'begin', ...run }, lease: 'keep' }, this.#host.now(), { deadlineMs: undefined });
     });
@@ -103,6 +150,9 @@ export class RedisLease implements Lease {
 
   async progress(progress: Progress): Promise<void> {
     await this.#write('progress', (stored) => {
+      const { fingerprint, followers } = stored;
+      if (fingerprint !== undefined && followers > 0) this.#host.follow(fingerprint, progress);
+      if (isTerminal(stored.job.status)) return unchanged(stored);
       const nowMs = this.#host.now();
       this.#percent = Math.max(this.#percent, Math.min(100, progress.percent));
       const { step, estimatedFinishTime: estimatedFinish } = progress;
@@ -118,7 +168,10 @@ export class RedisLease implements Lease {
   }
 
   async log(log: Log): Promise<void> {
-    await this.#write('log', (stored) => this.#append(stored, { ...stored.job }, { case: 'log', value: log }, this.#host.now(), false));
+    await this.#write('log', (stored) => {
+      if (isTerminal(stored.job.status)) return unchanged(stored);
+      return this.#append(stored, { ...stored.job }, { case: 'log', value: log }, this.#host.now(), false);
+    });
   }
 
   preview(preview: Preview): void {
@@ -128,7 +181,7 @@ export class RedisLease implements Lease {
   async warn(warnings: readonly string[]): Promise<void> {
     await this.#write('warn', (stored) => {
       const known = new Set(stored.job.warnings);
-      if (warnings.every((warning) => known.has(warning))) return unchanged(stored);
+      if (isTerminal(stored.job.status) || warnings.every((warning) => known.has(warning))) return unchanged(stored);
       return applyStep(stored, { change: { type: 'warn', warnings }, lease: 'keep' }, this.#host.now());
     });
   }
@@ -145,19 +198,40 @@ export class RedisLease implements Lease {
     }
   }
 
-  complete(done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings }): Promise<Job> {
-    return this.#end('complete', (stored) => completed(stored, done));
+  complete({ keep, ...done }: Done): Promise<Job> {
+    return this.#end(
+      'complete',
+      (stored) => completed(stored, done),
+      (stored) => {
+        if (stored.job.cancelRequestedAt && !isTerminal(stored.job.status)) return undefined;
+        // A copy somewhere else was made for this job alone.
+        const result = { ...done.result, outputUri: undefined };
+        const facts = encodeOutcome({ type: 'succeed', result, warnings: done.warnings });
+        const kept = keep && { fingerprint: keep.fingerprint, expiresMs: this.#host.now() + keep.ttlMs };
+        return { kind: 'won', of: result.sha256, facts, keep: kept };
+      },
+    );
   }
 
-  fail(failure: Failure & { readonly killedWorker: boolean; readonly timings?: Timings }): Promise<Job> {
-    const { reason, message, retryable, killedWorker, timings } = failure;
-    return this.#end('fail', (stored) =>
-      failed(stored, { reason, message, retryable }, { killedWorker, timings }, this.#host.now(), this.#host.random()),
+  fail(failed_: Failed): Promise<Job> {
+    const { reason, message, retryable, killedWorker, timings } = failed_;
+    return this.#end(
+      'fail',
+      (stored) => failed(stored, { reason, message, retryable }, { killedWorker, timings }, this.#host.now(), this.#host.random()),
+      (stored) => {
+        const failure = verdictOf(stored, failed_);
+        return failure && { kind: 'verdict', of: '', facts: encodeOutcome({ type: 'fail', failure }) };
+      },
+      Number(killedWorker),
     );
   }
 
   refuse(failure: Failure, timings?: Timings): Promise<Job> {
-    return this.#end('refuse', () => refused(failure, timings));
+    return this.#end(
+      'refuse',
+      () => refused(failure, timings),
+      () => ({ kind: 'verdict', of: '', facts: encodeOutcome({ type: 'refuse', failure }) }),
+    );
   }
 
   canceled(timings?: Timings): Promise<Job> {
@@ -180,11 +254,23 @@ export class RedisLease implements Lease {
 
   /** For a store that closes: ends the lease by a step of its own, after what was asked for before. */
   release(step: (stored: RedisJob) => Step): Promise<Job> {
-    return this.#end('giveBack', step, true);
+    return this.#end('giveBack', step, undefined, 0, true);
   }
 
-  #end(kind: Kind, step: (stored: RedisJob) => Step, closing = false): Promise<Job> {
-    return this.#write(kind, (stored) => applyStep(stored, step(stored), this.#host.now()), closing);
+  /** `share`: what the end of the run is for those that joined it. */
+  #end(
+    kind: Kind,
+    step: (stored: RedisJob) => Step,
+    share: (stored: RedisJob) => Share | undefined = () => undefined,
+    kills = 0,
+    closing = false,
+  ): Promise<Job> {
+    const run = (stored: RedisJob): Changed => {
+      const left = isTerminal(stored.job.status);
+      const changed = applyStep(stored, left ? { ...RUN_OVER, kills: stored.kills + kills } : step(stored), this.#host.now());
+      return { ...changed, share: share(stored) };
+    };
+    return this.#write(kind, run, closing);
   }
 
   #write(kind: Kind, run: (stored: RedisJob) => Changed, closing = false): Promise<Job> {
@@ -211,13 +297,14 @@ export class RedisLease implements Lease {
     this.#writing = false;
   }
 
-  /** What is waiting up to the first write that ends the lease; a pin alone, because it may have to wait. */
+  /** What is waiting up to the first write that ends the lease; a pin or a match alone, because it may have to wait. */
   #nextBatch(): Write[] {
     let count = 0;
     for (const { kind, ends } of this.#queue) {
-      if (count === BATCH || (kind === 'pin' && count > 0)) break;
+      const alone = kind === 'pin' || kind === 'match';
+      if (count === BATCH || (alone && count > 0)) break;
       count++;
-      if (ends || kind === 'pin') break;
+      if (ends || alone) break;
     }
     return this.#queue.splice(0, count);
   }
@@ -229,9 +316,9 @@ export class RedisLease implements Lease {
       const { done, changed } = this.#workOut(batch);
       if (done.length === 0) return;
       const last = done.at(-1)!;
-      const ends = last.write.ends ? last.write.kind : undefined;
+      const ends = changed.lease === 'end' ? last.write.kind : undefined;
       // Nothing to write: a warning that is known, a pin that is there.
-      if (changed.events.length === 0 && changed.lease !== 'end' && changed.next.blob === this.#stored.blob) {
+      if (changed.events.length === 0 && changed.lease !== 'end' && !changed.share && changed.next.blob === this.#stored.blob) {
         for (const { write, changed: own } of done) write.resolve(present(own.next, null));
         return;
       }
@@ -248,13 +335,16 @@ export class RedisLease implements Lease {
       this.#doubt = undefined;
       switch (committed.outcome) {
         case 'done':
-          this.#stored = { ...changed.next, ver: this.#stored.ver + 1, op };
+          this.#stored = afterCommit(changed, this.#stored.ver + 1, op);
           this.job = changed.next.job;
           if (changed.lease === 'end') this.#finish();
           for (const { write, changed: own } of done) write.resolve(present(own.next, committed.position));
           return;
         case 'busy':
           for (const { write } of done) write.reject(new BlobBusy());
+          return;
+        case 'shared':
+          for (const { write } of done) write.reject(new SharedMoved());
           return;
         case 'lost':
           this.#finish();
@@ -306,6 +396,8 @@ export class RedisLease implements Lease {
 }
 
 class BlobBusy extends Error {}
+class SharedMoved extends Error {}
+class OtherRun extends Error {}
 
 function unchanged(stored: RedisJob): Changed {
   return { next: stored, events: [], lease: 'keep', queue: undefined, visible: false };

@@ -3,10 +3,12 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
-import { type Job, JobRequestSchema, JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, JobRequestSchema, JobSchema, MediaResultSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { batchMove } from '../../jobs/batches.ts';
+import type { Fingerprint } from '../../jobs/fingerprint.ts';
 import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
-import { dayOf, isSilent, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
+import type { Match } from '../../jobs/ports.ts';
+import { dayOf, isSilent, type Outcome, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
 import type { Recent } from '../recent.ts';
 import type { Reply } from './connection.ts';
 
@@ -26,6 +28,10 @@ export interface RedisJob extends Subject {
   readonly op: string | undefined;
   /** What another job's end means for it and is still to be written: see chains.lua. */
   readonly owed: string | undefined;
+  /** Of the run that it leads or has joined. */
+  readonly fingerprint: Fingerprint | undefined;
+  /** How it wants the end of a run that it joined. */
+  readonly joined: Pick<Match, 'retentionMs' | 'again'> | undefined;
 }
 
 /** In the order of RECORD in lib.lua. */
@@ -45,10 +51,14 @@ type Fields = [
   deadline: Buffer | null,
   op: Buffer | null,
   owed: Buffer | null,
+  fp: Buffer | null,
+  riders: Buffer | null,
+  joined: Buffer | null,
 ];
 
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
-  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed] = record as Fields;
+  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed, fp, riders, joined] =
+    record as Fields;
   let job = fromBinary(JobSchema, state);
   job.tenant = tenant.toString();
   job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);
@@ -71,6 +81,9 @@ export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
     trimmedTo,
     op: op?.toString(),
     owed: owed?.toString(),
+    fingerprint: fp?.toString(),
+    followers: Number(riders ?? 0),
+    joined: joined ? (JSON.parse(joined.toString()) as RedisJob['joined']) : undefined,
   };
 }
 
@@ -87,6 +100,28 @@ export function encodeFacts({
   return `${maxAttempts} ${spent} ${kills} ${trimmedTo}`;
 }
 
+/** What a step means for like jobs: see flights.lua. */
+export interface Share {
+  readonly kind: 'lead' | 'force' | 'join' | 'leave' | 'hit' | 'won' | 'verdict';
+  /** Of the run; of one that is won its blob. */
+  readonly of: string;
+  /** What came of the run, for those that joined it; `encodeOutcome`. */
+  readonly facts?: string;
+  readonly keep?: { readonly fingerprint: Fingerprint; readonly expiresMs: number } | undefined;
+  readonly joined?: RedisJob['joined'];
+}
+
+export function encodeOutcome(outcome: Outcome): string {
+  if (outcome.type !== 'succeed') return JSON.stringify(outcome);
+  return JSON.stringify({ ...outcome, result: Buffer.from(toBinary(MediaResultSchema, outcome.result)).toString('base64') });
+}
+
+export function decodeOutcome(facts: string): Outcome {
+  const outcome = JSON.parse(facts) as Outcome & { readonly result?: string };
+  if (outcome.type !== 'succeed') return outcome;
+  return { ...outcome, result: fromBinary(MediaResultSchema, Buffer.from(outcome.result, 'base64')) };
+}
+
 /** What one step, or several together, make of a job. */
 export interface Changed {
   readonly next: RedisJob;
@@ -94,6 +129,7 @@ export interface Changed {
   readonly lease: 'keep' | 'pin' | 'end';
   readonly queue: Step['queue'];
   readonly keepsUploads?: boolean | undefined;
+  readonly share?: Share | undefined;
   /** Whoever watches all jobs sees it. */
   readonly visible: boolean;
 }
@@ -101,8 +137,8 @@ export interface Changed {
 /** Applies a step: its transition, its state event, and what it does to lease and blob. */
 export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Partial<RedisJob> = {}): Changed {
   const { change, lease, queue, spent, kills } = step;
-  const job = transition(before.job, change, nowMs);
-  const silent = isSilent(change);
+  const job = change ? transition(before.job, change, nowMs) : before.job;
+  const silent = !change || isSilent(change);
   if (!silent) job.sequence++;
   const next: RedisJob = {
     ...before,
@@ -117,7 +153,15 @@ export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Pa
     blob: before.held && lease === 'keep' ? before.blob : (job.result?.sha256 ?? ''),
   };
   const events = silent ? [] : [eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)];
-  return { next, events, lease, queue, visible: true, keepsUploads: step.keepsUploads };
+  return { next, events, lease, queue, visible: change !== undefined, keepsUploads: step.keepsUploads };
+}
+
+/** The record as a commit has left it. */
+export function afterCommit({ next, share, lease, queue }: Changed, ver: number, op: string | undefined): RedisJob {
+  const entered = share?.kind === 'lead' || share?.kind === 'force' || share?.kind === 'join';
+  if (entered) return { ...next, ver, op, fingerprint: share.of, joined: share.joined };
+  const left = share?.kind === 'leave' || (lease === 'end' && queue !== 'ready');
+  return left ? { ...next, ver, op, fingerprint: undefined, followers: 0, joined: undefined } : { ...next, ver, op };
 }
 
 export function eventOf(job: Job, body: JobEvent['event'], nowMs: number): JobEvent {
@@ -137,10 +181,12 @@ export function encodeCommit(
   const { job } = next;
   const fields: (string | Uint8Array)[] = ['state', encodeState(job), 'facts', encodeFacts(next)];
   if (next.deadlineMs !== before.deadlineMs) fields.push('deadline', next.deadlineMs === undefined ? '' : `${next.deadlineMs}`);
-  if (job.cancelRequestedAt) fields.push('cancel', '1');
+  if (job.cancelRequestedAt && !isTerminal(job.status)) fields.push('cancel', '1');
   const used = usedBy(before.job, job);
   const ends = isTerminal(job.status) && !isTerminal(before.job.status);
   if (changed.keepsUploads) fields.push('keeps', '1');
+  const { share } = changed;
+  if (share?.joined) fields.push('joined', JSON.stringify(share.joined));
   if (ends) fields.push('finished', `${timestampMs(job.finishedAt!)}`);
   if (ends && job.resultExpireTime) fields.push('expires', `${timestampMs(job.resultExpireTime)}`);
   const args: (string | Uint8Array)[] = [
@@ -159,6 +205,12 @@ export function encodeCommit(
     `${used.bytes}`,
     `${used.gpuMs}`,
     `${dayOf(nowMs)}`,
+    share?.kind ?? '',
+    share?.of ?? '',
+    share?.facts ?? '',
+    share?.keep?.fingerprint ?? '',
+    `${share?.keep?.expiresMs ?? ''}`,
+    `${nowMs}`,
     encodeEffects(before.job, job, nowMs),
     `${fields.length / 2}`,
     ...fields,

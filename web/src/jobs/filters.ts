@@ -15,7 +15,7 @@ export const STATUSES = {
 export type StatusName = keyof typeof STATUSES;
 
 export type Since = 'any' | 'hour' | 'day' | 'week';
-export const SINCE_MS: Readonly<Record<Exclude<Since, 'any'>, number>> = { hour: 3_600_000, day: 86_400_000, week: 7 * 86_400_000 };
+const SINCE_MS: Readonly<Record<Exclude<Since, 'any'>, number>> = { hour: 3_600_000, day: 86_400_000, week: 7 * 86_400_000 };
 
 export interface Chosen {
   readonly status: StatusName | undefined;

@@ -1,6 +1,5 @@
 // How a job's state is shown: its status in seven words, its steps in pieces of one bar.
 import { type Job, JobStatus, JobStep, WaitReason } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { percent } from '../format.ts';
 import { words } from '../words/words.ts';
 
 export type Shown = 'queued' | 'running' | 'stopping' | 'succeeded' | 'failed' | 'canceled' | 'refused';
@@ -73,7 +72,7 @@ export function timedStepName(job: Job, key: string): StepName | undefined {
 /** Steps that engines have shown to have, by engine and kind of target; a step that one never takes is not promised. */
 const taken = new Map<string, Set<StepName>>();
 
-export function plan(job: Job): readonly (readonly [StepName, number])[] {
+function plan(job: Job): readonly (readonly [StepName, number])[] {
   const kind = `${job.engine?.name ?? ''} ${isVideo(job)}`;
   const all = isVideo(job) ? VIDEO : PICTURE;
   const timed = Object.keys(job.timings?.stepSeconds ?? {});
@@ -173,8 +172,4 @@ export function shortId(job: Job): string {
 export function failureWords(job: Job): string {
   const { reason = '', message = '' } = job.error ?? {};
   return words.value.reasons[reason]?.what ?? (message || job.errorMessage || reason);
-}
-
-export function progressWords(job: Job): string {
-  return percent(job.progress);
 }

@@ -144,7 +144,7 @@ export function problemOf(name: string): Problem | undefined {
   return problems.value.find((one) => one.at === `f-${name}`);
 }
 
-export const waitsForUpload = computed(() => inputsOf(draft.value).some(({ reference }) => reference === undefined));
+const waitsForUpload = computed(() => inputsOf(draft.value).some(({ reference }) => reference === undefined));
 
 export type Sending = { readonly is: 'no' | 'uploading' | 'sending' } | { readonly is: 'failed'; readonly why: string };
 export const sending = signal<Sending>({ is: 'no' });

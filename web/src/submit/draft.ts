@@ -205,7 +205,7 @@ function kindOf(file: File): MediaKind | undefined {
   return kind === 'image' || kind === 'video' || kind === 'audio' ? kind : kindOfName(file.name);
 }
 
-export function kindOfName(reference: string): MediaKind | undefined {
+function kindOfName(reference: string): MediaKind | undefined {
   const name = baseName(reference);
   return (['image', 'video', 'audio'] as const).find((kind) => EXTENSIONS[kind].test(name));
 }

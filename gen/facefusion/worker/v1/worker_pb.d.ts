@@ -270,6 +270,13 @@ export declare type Ready = Message<"facefusion.worker.v1.Ready"> & {
    * @generated from field: repeated string warm_models = 6;
    */
   warmModels: string[];
+
+  /**
+   * Tells one set of model files from another, where the engine's version does not; empty: it does.
+   *
+   * @generated from field: string model_digest = 7;
+   */
+  modelDigest: string;
 };
 
 /**

@@ -3,8 +3,11 @@
 -- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is delayed until),
 --       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
 --       bytes and ms of engine time that its tenant has used more, day,
+--       what it shares ('', 'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'), the fingerprint, or the blob of a 'won' run, and
+--       what that was, an entry to keep: fingerprint or '' and when it expires, now,
 --       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
--- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'} or {'unknown'}.
+-- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found
+-- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
 local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed')
@@ -20,16 +23,32 @@ if was[1] ~= ARGV[2] then
 end
 
 local blob, before = ARGV[8], was[10] or ''
+local share, fp = ARGV[16], ARGV[17]
+if (share == 'lead' or share == 'force' or share == 'join' or share == 'hit') and not share_stands(share, fp, id, blob, ARGV[21]) then return {'shared'} end
+-- Its run goes on for others, and now that is over too.
+local left_run = terminal(was[8]) and was[2]
 if blob ~= before then
   if lease == 'pin' and tonumber(call('ZSCORE', P .. 'deleting', blob) or '0') > now() then return {'busy'} end
   if blob ~= '' then refer(blob, place) end
   if before ~= '' then unrefer(before, place) end
 end
 
-local fields = tonumber(ARGV[17])
-call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 18, 17 + fields * 2))
+local fields = tonumber(ARGV[23])
+call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 24, 23 + fields * 2))
 -- From here on the state says that the job was claimed.
 if was[12] then call('HDEL', key, 'claimed') end
+local owed = 0
+if ARGV[19] ~= '' then cache_put(ARGV[19], fp, ARGV[18], ARGV[20]) end
+if (lease == 'end' and share ~= 'join' and queue ~= 'ready') or share == 'leave' then owed = leave_flight(id, place, share, fp, ARGV[18]) end
+if share == 'lead' or share == 'force' or share == 'join' then enter_flight(share, fp, id, place) end
+if share == 'join' then
+  -- The tenant is not charged for the claim.
+  local start, active = start_of(tenant)
+  set_start(tenant, start - 1 / weight_of(tenant), active)
+end
+if terminal(was[8]) and not was[2] and before ~= '' and blob == '' and not call('HGET', key, 'keeps') then
+  for _, kept in ipairs(call('SMEMBERS', P .. 'cached:' .. before)) do cache_drop(kept) end
+end
 
 local queued, was_queued = status == QUEUED and lease == 'end', was[8] == QUEUED and not was[2]
 if lease == 'end' and was[2] then
@@ -55,7 +74,6 @@ elseif queued and not was_queued then
 elseif queue == 'ready' then
   paid(id, place)
   leave(tenant, class, place)
-  call('HDEL', key, 'ready')
   enter(tenant, class, score, place)
 end
 
@@ -68,7 +86,9 @@ if reason ~= reason_was then
 end
 if terminal(status) then
   -- The only change of a job that has ended is its purge.
-  if not terminal(was[8]) then uploads_ended(id, place)
+  if left_run and lease == 'end' then
+    -- Nothing of its own has changed.
+  elseif not terminal(was[8]) then uploads_ended(id, place)
   elseif not call('HGET', key, 'keeps') then uploads_purged(id, place) end
 end
 if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
@@ -76,14 +96,13 @@ if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
   if call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1) == 1 then call('EXPIRE', hour, 34560000) end
 end
 
-local owed = 0
 -- When what has ended goes. Nothing but a purge follows an end.
 if terminal(was[8]) then
   call('ZREM', P .. 'expiring', place)
 elseif terminal(status) then
   local ends = call('HMGET', key, 'finished', 'expires')
   inputs_ended(id, place)
-  owed = tell_waiters(id, blob)
+  owed = owed + tell_waiters(id, status == '3' and blob or '')
   call('ZADD', P .. 'ended_jobs', ends[1], place)
   if ends[2] then call('ZADD', P .. 'expiring', ends[2], place) end
 end
@@ -95,16 +114,16 @@ if ARGV[13] ~= '0' or ARGV[14] ~= '0' then
   call('HINCRBY', usage, 'gpu', ARGV[14])
 end
 
-for i = 18 + fields * 2, #ARGV, 3 do
+for i = 24 + fields * 2, #ARGV, 3 do
   call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])
   call('PUBLISH', P .. 'watch:' .. id, ARGV[i] .. ' ' .. ARGV[i + 2])
 end
 if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
 if ARGV[10] == '1' then changed(place) end
-local effects = ARGV[16] ~= '' and cjson.decode(ARGV[16]) or {}
+local effects = ARGV[22] ~= '' and cjson.decode(ARGV[22]) or {}
 if effects.batch then batch_moved(effects.batch, was[8], status, effects.done, effects.at) end
 -- The holder is told at once; if this is lost, its next renewal says it.
-if token == '' and lease == 'keep' and was[2] then
+if token == '' and lease == 'keep' and was[2] and not terminal(status) then
   local dot = string.find(was[2], '.', 1, true)
   call('PUBLISH', P .. 'holder:' .. string.sub(was[2], 1, dot - 1), was[2])
 end

@@ -7,8 +7,8 @@ local function known_no_more(tenant, key, for_)
   if known and string.sub(known, -#for_ - 1) == ' ' .. for_ then call('DEL', idempotency) end
 end
 local key = key_of(id)
-local was = call('HMGET', key, 'tenant', 'place', 'status', 'error', 'blob')
-if not was[1] or not terminal(was[3]) then return 0 end
+local was = call('HMGET', key, 'tenant', 'place', 'status', 'error', 'blob', 'token')
+if not was[1] or not terminal(was[3]) or was[6] then return 0 end
 local tenant, place, reason, blob = was[1], was[2], was[4] or '', was[5] or ''
 call('ZREM', P .. 'jobs:' .. tenant .. ':' .. was[3], place)
 if reason ~= '' then call('ZREM', P .. 'error:' .. reason, place) end

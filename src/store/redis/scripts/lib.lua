@@ -11,7 +11,7 @@
 --   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
 --   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
---   inputs:ID, waiters:ID, owed: see chains.lua
+--   inputs:ID, waiters:ID, owed: see chains.lua      cache:FINGERPRINT, flight:FINGERPRINT, ...: see flights.lua
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
@@ -21,7 +21,7 @@ local ARGV = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
 local QUEUED, PROCESSING, FAILED = '1', '2', '4'
-local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed'}
+local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed', 'fp', 'riders', 'joined'}
 
 local function now()
   local t = call('TIME')

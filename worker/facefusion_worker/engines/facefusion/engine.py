@@ -52,6 +52,9 @@ class Facefusion:
             self._program.say("choose_audio_source"): ("SOURCE_MISSING", "There is no source audio."),
         }
 
+    def model_digest(self) -> str:
+        return self._models.digest()
+
     def capabilities(self) -> Capabilities:
         pictures, videos = list(PICTURE_FORMATS), list(VIDEO_FORMATS)
         if "audio_to_image" in self._program.release.workflows:

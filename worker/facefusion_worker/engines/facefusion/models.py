@@ -5,6 +5,7 @@ Always true here: no model is fetched but on the operator's word, none is delete
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,21 @@ class Models:
         finally:
             self._recorded = None
             self._program.reset()
+
+    def digest(self) -> str:
+        """Over the names, sizes and checksums of the models that are there: an operator may put another one in the place of one."""
+        digest = hashlib.sha256()
+        for folder, folders, files in os.walk(self.folder):
+            folders.sort()
+            for name in sorted(file for file in files if file.endswith(".hash")):
+                path = os.path.join(folder, name)
+                stem = os.path.splitext(name)[0]
+                models = [one for one in sorted(files) if one != name and os.path.splitext(one)[0] == stem]
+                sizes = [f"{one} {_size(os.path.join(folder, one))}" for one in models]
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    facts = [os.path.relpath(path, self.folder), *sizes, file.read(200).strip(), ""]
+                digest.update("\0".join(facts).encode())
+        return digest.hexdigest()
 
     def require(self, paths: Sequence[str]) -> None:
         """Raises where a file is missing; whether those that are there are whole is for the program to say."""

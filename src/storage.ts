@@ -1,0 +1,76 @@
+// Where jobs, results and the bytes of uploads are kept: the adapters that the settings name. Whatever is large and not named is not loaded.
+import { join } from 'node:path';
+import type { FastifyInstance } from 'fastify';
+import type { AccessOptions } from './access/access.ts';
+import type { Policies } from './access/policies.ts';
+import type { Closing } from './closing.ts';
+import type { Config } from './config.ts';
+import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
+import { openLocalUploadBytes, type UploadBytes } from './media/upload-files.ts';
+import { registerBlobRoutes } from './store/blobs-http.ts';
+import { openLocalBlobStore } from './store/blobs-local.ts';
+import { openSqliteJobStore } from './store/jobs-sqlite.ts';
+import type { Logger } from './telemetry/logs.ts';
+
+/** The job store, and who else is in its fleet. */
+export async function openStore(
+  config: Config,
+  policies: Policies,
+  log: Logger,
+  opened: Closing,
+): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
+  const shares = sharesOf(policies);
+  if (config.storeRedis === undefined) {
+    return {
+      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, log, ...shares })),
+      nodes: undefined,
+      counters: undefined,
+    };
+  }
+  const { openRedisJobStore } = await import('./store/jobs-redis.ts');
+  const store = opened.last(
+    'job store',
+    await openRedisJobStore({ url: config.storeRedis, fleet: config.fleet, leaseMs: config.leaseMs, log, ...shares }),
+  );
+  if (config.blobsS3 === undefined) {
+    const words = 'results are kept in a local folder: every node of the fleet must have the same one, or set FFJOBS_BLOBS=s3://...';
+    log.warn({ blobs: config.blobsPath }, words);
+  }
+  return { store, nodes: store.nodes, counters: store.counters };
+}
+
+/** The store of results, and the routes that its URLs lead to, where they lead to this service. */
+export async function openBlobs(
+  config: Config,
+  opened: Closing,
+): Promise<{ readonly blobs: BlobStore; readonly addBlobRoutes: (app: FastifyInstance) => void }> {
+  if (config.blobsS3 === undefined) {
+    const blobs = await openLocalBlobStore({ dir: config.blobsPath });
+    return { blobs, addBlobRoutes: (app) => registerBlobRoutes(app, blobs) };
+  }
+  // The SDK is large; who does not use it does not load it.
+  const { openS3BlobStore } = await import('./store/blobs-s3.ts');
+  const blobs = await openS3BlobStore({
+    connection: config.s3,
+    publicEndpoint: config.s3PublicEndpoint,
+    bucket: config.blobsS3.bucket,
+    prefix: config.blobsS3.key,
+    scratch: join(config.dataDir, 'blobs-scratch'),
+  });
+  return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };
+}
+
+/** Where the bytes of uploads lie: where results do, so that every process of a fleet has them. */
+export async function openUploadBytes({ blobsS3, s3, dataDir, minFreeBytes }: Config): Promise<UploadBytes> {
+  if (blobsS3 === undefined) return await openLocalUploadBytes({ dir: join(dataDir, 'uploads'), minFreeBytes });
+  const { openS3UploadBytes } = await import('./media/upload-s3.ts');
+  return openS3UploadBytes({ connection: s3, bucket: blobsS3.bucket, prefix: `${blobsS3.key}uploads/` });
+}
+
+/** What the job store has to know of tenants. */
+function sharesOf({ tenant, tenants }: Policies) {
+  return {
+    weights: tenants.size > 0 ? Object.fromEntries([...tenants].map(([name, { weight }]) => [name, weight])) : undefined,
+    maxRunning: (name: string) => tenant(name).quotas.runningJobs,
+  };
+}
