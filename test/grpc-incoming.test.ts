@@ -120,10 +120,10 @@ describe('messages of a client stream', () => {
 });
 
 for (const grpc of ['own', 'connect'] as const) {
-  describe(`a client stream over gRPC, served by ${grpc}`, { timeout: 8_000 }, () => {
+  describe(`a client stream over gRPC, served by ${grpc}`, { timeout: 60_000 }, () => {
     let server: Server;
     let session: ClientHttp2Session;
-    const seen = Promise.withResolvers<unknown>();
+    let seen = Promise.withResolvers<unknown>();
     const left = Promise.withResolvers<void>();
     const counted: string[] = [];
     const implementation: ServiceImpl<typeof UploadService> = {
@@ -140,7 +140,7 @@ for (const grpc of ['own', 'connect'] as const) {
             bytes += BigInt(part.value.length);
           }
         } catch (error) {
-          if (context.signal.aborted) seen.resolve(error);
+          seen.resolve(error);
           throw error;
         }
         context.responseHeader.set('x-head', 'one');
@@ -237,12 +237,12 @@ for (const grpc of ['own', 'connect'] as const) {
       assert.equal((await answer).status, Code.DeadlineExceeded);
     });
 
-    test('that its client leaves ends for the implementation too', async () => {
+    ours('that its client leaves ends for the implementation too', async () => {
+      seen = Promise.withResolvers();
       const stream = open();
       stream.write(metadata('leaving'));
       await left.promise;
-      console.log('DBG left');
-      stream.destroy();
+      stream.close(http2.constants.NGHTTP2_CANCEL);
       assert.equal(ConnectError.from(await seen.promise).code, Code.Canceled);
     });
   });

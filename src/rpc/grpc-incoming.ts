@@ -55,7 +55,9 @@ export class IncomingMessages implements AsyncIterableIterator<Message, undefine
     this.#input = input;
     const field = input.field[split?.field ?? ''];
     if (split && field) this.#split = { field, tag: varint((field.number << 3) | LENGTH_DELIMITED), maxBytes: split.maxBytes };
-    stream.on('data', this.#onData).once('end', this.#onEnd).once('close', this.#onClose).on('error', this.fail);
+    // A stream that its client resets is told to have ended, after it was told to be aborted.
+    stream.once('aborted', this.#onClose).once('close', this.#onClose).on('error', this.fail);
+    stream.on('data', this.#onData).once('end', this.#onEnd);
   }
 
   [Symbol.asyncIterator](): this {
@@ -196,7 +198,7 @@ export class IncomingMessages implements AsyncIterableIterator<Message, undefine
 
   #leave(): void {
     this.#parts = undefined;
-    this.#stream.off('data', this.#onData).off('end', this.#onEnd).off('close', this.#onClose).pause();
+    this.#stream.off('data', this.#onData).off('end', this.#onEnd).off('aborted', this.#onClose).off('close', this.#onClose).pause();
   }
 }
 
