@@ -33,7 +33,7 @@ end
 -- What the node would take of a tenant: {place, score, cold, class passed over}.
 local function first_of(tenant)
   local first, best
-  for _, class in ipairs(call('SMEMBERS', P .. 'classes:' .. tenant)) do
+  for class in pairs(classes_of(tenant)) do
     look(class)
     if runs[class] then
       local head = call('ZRANGE', P .. 'class:' .. tenant .. ':' .. class, 0, 0, 'WITHSCORES')
@@ -79,7 +79,7 @@ end
 
 local job, key, tenant, start = next_job()
 if not job then
-  call('SET', P .. 'waiting', '1')
+  WAITS = true
   local due = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')
   return {'none', due[2] or false}
 end
@@ -90,16 +90,16 @@ elseif penalty > 0 then
   call('HDEL', P .. 'passed', tenant .. ':' .. job[4])
 end
 leave(tenant, job[4], place)
-call('ZREM', P .. 'deadlines', place)
+put_score(P .. 'deadlines', place, false)
 local _, active = start_of(tenant)
-if start > virtual_now() then call('SET', P .. 'virtual', exact(start)) end
+if start > virtual_now() then VIRTUAL = start end
 set_start(tenant, start + 1 / weight_of(tenant), active)
 
-local record = key_of(id)
-call('HINCRBY', record, 'ver', 1)
-call('HSET', record, 'token', token, 'node', node, 'claimed', at, 'flow', exact(key))
-call('HSET', P .. 'held', token, id)
-call('HINCRBY', P .. 'running', tenant, 1)
-call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)
+local record = record_of(key_of(id))
+record[1], record[9], record[10], record[12] = exact(record[1] + 1), token, node, exact(at)
+call('HSET', key_of(id), 'ver', record[1], 'token', token, 'node', node, 'claimed', record[12], 'flow', exact(key))
+HELD[token] = id
+rise(P .. 'running', tenant, 1)
+put_score(P .. 'leases', token, at + tonumber(ARGV[3]))
 changed(place)
-return {'job', exact(key), exact(job[2]), record_of(record), call('HGETALL', P .. 'inputs:' .. id)}
+return {'job', exact(key), exact(job[2]), record, call('HGETALL', P .. 'inputs:' .. id)}
