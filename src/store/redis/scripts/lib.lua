@@ -64,6 +64,26 @@ local function put_score(key, member, value)
   members[member] = value
 end
 
+-- Redis takes so many arguments of a command at once.
+local AT_ONCE = 1000
+local function all_at_once(command, key, list)
+  for i = 1, #list, AT_ONCE do call(command, key, unpack(list, i, math.min(#list, i + AT_ONCE - 1))) end
+end
+
+local function write_scores(key)
+  local come, go = {}, {}
+  for member, value in pairs(SCORES[key] or {}) do
+    if value then
+      come[#come + 1] = value
+      come[#come + 1] = member
+    else
+      go[#go + 1] = member
+    end
+  end
+  all_at_once('ZREM', key, go)
+  all_at_once('ZADD', key, come)
+end
+
 -- The same of hashes of numbers: field -> how much it rises.
 local RISES = {}
 local function rise(key, field, by)
@@ -186,13 +206,52 @@ local function start_of(tenant)
   return math.max(flow[1], virtual_now()), false
 end
 
+-- The first tenants with ready jobs, in order: {tenant, start} .... All there are, where they are fewer than so many.
+local FIRST = 64
+local ORDER
+local function order()
+  if not ORDER then
+    ORDER = {}
+    local flows = call('ZRANGE', P .. 'flows', 0, FIRST - 1, 'WITHSCORES')
+    for i = 1, #flows, 2 do ORDER[#ORDER + 1] = {flows[i], tonumber(flows[i + 1])} end
+  end
+  return ORDER
+end
+
+-- The tenant at a place of that order.
+local PAGE, PAGE_AT
+local function flow_at(i)
+  local list = order()
+  if list[i] or #list < FIRST then return list[i] end
+  local page = math.floor((i - 1) / FIRST)
+  if PAGE_AT ~= page then
+    PAGE, PAGE_AT = call('ZRANGE', P .. 'flows', page * FIRST, page * FIRST + FIRST - 1, 'WITHSCORES'), page
+  end
+  local at = 2 * (i - page * FIRST)
+  if PAGE[at] then return {PAGE[at - 1], tonumber(PAGE[at])} end
+end
+
 local function set_start(tenant, start, active)
   local flow = flow_of(tenant)
+  local list = order()
+  if #list < FIRST - 1 then
+    for i = #list, 1, -1 do
+      if list[i][1] == tenant then table.remove(list, i) end
+    end
+    if active then
+      local at = 1
+      while list[at] and (list[at][2] < start or (list[at][2] == start and list[at][1] < tenant)) do at = at + 1 end
+      table.insert(list, at, {tenant, start})
+    end
+    put_score(P .. 'flows', tenant, active and exact(start))
+  else
+    put_score(P .. 'flows', tenant, active and exact(start))
+    write_scores(P .. 'flows')
+    SCORES[P .. 'flows'], ORDER, PAGE_AT = nil, nil, nil
+  end
   if active then
-    call('ZADD', P .. 'flows', exact(start), tenant)
     if not flow[2] then call('HDEL', P .. 'idle', tenant) end
   else
-    if flow[2] then call('ZREM', P .. 'flows', tenant) end
     if start > virtual_now() then
       call('HSET', P .. 'idle', tenant, exact(start))
     else
@@ -239,21 +298,54 @@ local function enter(tenant, class, rank, place, start)
   wake()
 end
 
--- Takes a job out of the queue, ready or not.
-local function leave(tenant, class, place)
+-- A ready job has gone.
+local function gone(tenant, class)
   local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
-  local left, left_class = count_of(ready), count_of(classed)
-  if call('ZREM', ready, place) == 0 then
-    call('ZREM', P .. 'delayed', place)
-    return
-  end
-  COUNTS[ready], COUNTS[classed] = left - 1, left_class - call('ZREM', classed, place)
+  COUNTS[ready], COUNTS[classed] = COUNTS[ready] - 1, COUNTS[classed] - 1
   if COUNTS[classed] == 0 then
     call('SREM', P .. 'classes:' .. tenant, class)
     call('HDEL', P .. 'passed', tenant .. ':' .. class)
     classes_of(tenant)[class] = nil
   end
   if COUNTS[ready] == 0 then set_start(tenant, flow_of(tenant)[1], false) end
+end
+
+-- Takes a job out of the queue, ready or not.
+local function leave(tenant, class, place)
+  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
+  -- As many as there were: `gone` takes off the one.
+  count_of(ready)
+  count_of(classed)
+  if call('ZREM', ready, place) == 0 then
+    call('ZREM', P .. 'delayed', place)
+    return
+  end
+  call('ZREM', classed, place)
+  gone(tenant, class)
+end
+
+-- The jobs of a class that come first, {place, score, place ...}, and where the next one is. For claims, which add none.
+local HEADS = {}
+local function head_of(tenant, class)
+  local classed = P .. 'class:' .. tenant .. ':' .. class
+  local heads = HEADS[classed]
+  if not heads then
+    heads = {call('ZRANGE', classed, 0, #STEPS - 1, 'WITHSCORES'), 1}
+    HEADS[classed] = heads
+  end
+  return heads[1][heads[2]], tonumber(heads[1][heads[2] + 1])
+end
+
+-- The head of a class leaves the queue.
+local function take(tenant, class)
+  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
+  local place = head_of(tenant, class)
+  HEADS[classed][2] = HEADS[classed][2] + 2
+  count_of(ready)
+  count_of(classed)
+  put_score(ready, place, false)
+  put_score(classed, place, false)
+  gone(tenant, class)
 end
 
 -- Back to its place: the tenant is not charged for the claim, and gains no turns for the time it was away.
@@ -287,12 +379,13 @@ local function position(tenant, score, place)
     end
   end
   local start = start_of(tenant) + ahead / weight_of(tenant)
-  local flows = call('ZRANGEBYSCORE', P .. 'flows', '-inf', exact(start), 'WITHSCORES')
   local before = ahead
-  for i = 1, #flows, 2 do
-    local other = flows[i]
+  for i = 1, math.huge do
+    local flow = flow_at(i)
+    if not flow or flow[2] > start then break end
+    local other = flow[1]
     if other ~= tenant then
-      local turns = (start - tonumber(flows[i + 1])) * weight_of(other)
+      local turns = (start - flow[2]) * weight_of(other)
       local whole = math.floor(turns + 0.5)
       local served
       if math.abs(turns - whole) < 1e-9 then served = whole + (other < tenant and 1 or 0) else served = math.ceil(turns) end
@@ -339,12 +432,6 @@ local function position_of(record)
   return shown_position(record[5], record[7], record[6])
 end
 
--- Redis takes so many arguments of a command at once.
-local AT_ONCE = 1000
-local function all_at_once(command, key, list)
-  for i = 1, #list, AT_ONCE do call(command, key, unpack(list, i, math.min(#list, i + AT_ONCE - 1))) end
-end
-
 -- Writes what all steps together come to.
 local function settle()
   if #CHANGED > 0 then
@@ -352,19 +439,7 @@ local function settle()
     for i, place in ipairs(CHANGED) do put_score(P .. 'changes', place, last - #CHANGED + i) end
     call('PUBLISH', P .. 'changed', last)
   end
-  for key, members in pairs(SCORES) do
-    local come, go = {}, {}
-    for member, value in pairs(members) do
-      if value then
-        come[#come + 1] = value
-        come[#come + 1] = member
-      else
-        go[#go + 1] = member
-      end
-    end
-    all_at_once('ZREM', key, go)
-    all_at_once('ZADD', key, come)
-  end
+  for key in pairs(SCORES) do write_scores(key) end
   for key, fields in pairs(RISES) do
     for field, by in pairs(fields) do
       if by ~= 0 then call('HINCRBY', key, field, by) end
