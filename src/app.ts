@@ -13,6 +13,7 @@ import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { MediaKind } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { type Access, type AccessOptions, loadPolicies, openAccess } from './access/access.ts';
 import { Keyring } from './access/keys.ts';
@@ -55,6 +56,7 @@ import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
+import { createWebhookService } from './rpc/webhook-service.ts';
 import { openBlobs, openStore, openUploadBytes } from './storage.ts';
 import { BLOB_PATH } from './store/blobs-local.ts';
 import type { Outputs } from './store/outputs.ts';
@@ -229,6 +231,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     { desc: UploadService, implementation: createUploadService((facts, bytes, signal) => uploads.receive(facts, bytes, signal)) },
     { desc: SystemService, implementation: createSystemService(system) },
     { desc: AccessService, implementation: createAccessService({ keys: access.keys, store, policyOf: policies.tenant }) },
+    { desc: WebhookService, implementation: createWebhookService(store) },
   ];
   /** Of a process that has workers alone, only the health. */
   const served = config.role === 'worker' ? [] : ours;

@@ -28,8 +28,8 @@ export interface WebhookWork {
 }
 
 const TRY_MS = 15_000;
-/** Longer than a try can take, so that two nodes do not tell the same at once. */
-const LEASE_MS = 60_000;
+/** Twice what a try can take, so that two nodes do not tell the same at once; so long after a crash it is told again. */
+const LEASE_MS = 30_000;
 const MAX_AT_ONCE = 64;
 const MAX_PER_HOST = 4;
 const NO_SECRET = {
@@ -39,7 +39,10 @@ const NO_SECRET = {
 
 /** Throws an `Error` that can be shown where the operator's settings cannot be. */
 export async function openWebhooks(config: Config): Promise<Webhooks> {
-  const secretsFor = webhookSecrets(config.webhookSecretsFile === undefined ? '' : await secretsIn(config.webhookSecretsFile));
+  // A node that only works writes down what is to be told, and leaves it to others to sign and send: it needs the receiver and no secret.
+  const sends = config.role !== 'worker';
+  const file = sends ? config.webhookSecretsFile : undefined;
+  const secretsFor = webhookSecrets(file === undefined ? '' : await secretsIn(file));
   const hosts = new Hosts({ allow: config.webhookAllow, ports: config.httpPorts, schemes: ['https', 'http'] });
   const check: Webhooks['check'] = (url, tenant) => {
     const parsed = hosts.parse(url);
@@ -52,7 +55,9 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
     return secretsFor(tenant).length > 0 ? undefined : NO_SECRET;
   };
   if (config.webhookUrl !== undefined) {
-    const wrong = check(config.webhookUrl, '');
+    if (!URL.canParse(config.webhookUrl))
+      throw new Error(`FFJOBS_WEBHOOK_URL is '${config.webhookUrl}'; allowed: a URL such as https://example.com/hook`);
+    const wrong = sends ? check(config.webhookUrl, '') : undefined;
     if (wrong) throw new Error(`FFJOBS_WEBHOOK_URL: ${wrong.description}; FFJOBS_WEBHOOK_ALLOW lists hosts that are not public`);
   }
   return {

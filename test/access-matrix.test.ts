@@ -11,6 +11,7 @@ import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { Health } from '../gen/grpc/health/v1/health_pb.js';
 import { ServerReflection } from '../gen/grpc/reflection/v1/reflection_pb.js';
 import { compileRoutes } from '../src/rest/routes.ts';
@@ -50,6 +51,8 @@ const EXPECTED: Readonly<Record<string, readonly [needs: Needs, about?: 'job']>>
   'AccessService/ListKeys': ['admin'],
   'AccessService/RevokeKey': ['admin'],
   'AccessService/RotateKey': ['admin'],
+  'WebhookService/ListDeliveries': ['read'],
+  'WebhookService/ReplayDelivery': ['submit'],
   'Health/Check': ['public'],
   'Health/Watch': ['public'],
   'Health/List': ['public'],
@@ -63,6 +66,7 @@ const SERVICES: readonly DescService[] = [
   UploadService,
   SystemService,
   AccessService,
+  WebhookService,
   Health,
   ServerReflection,
 ];
@@ -109,6 +113,7 @@ function requestOf(method: DescMethod, jobId: string): Message {
     if (name === 'job_id') named[localName] = jobId;
     if (name === 'batch_id') named[localName] = 'batch_none';
     if (name === 'key_id') named[localName] = 'nokey';
+    if (name === 'delivery_id') named[localName] = 'msg_none';
     if (name === 'tenant') named[localName] = method.name === 'CreateKey' ? '../no' : '';
     // Not this store's: the first answer is that.
     if (name === 'watch_token') named[localName] = 'elsewhere';
@@ -145,7 +150,10 @@ async function byTransport(transport: Transport, method: DescMethod, message: Me
 }
 
 const ROUTES = new Map(
-  compileRoutes([JobService, ProcessService, SystemService, AccessService]).map((route) => [route.method as DescMethod, route]),
+  compileRoutes([JobService, ProcessService, SystemService, AccessService, WebhookService]).map((route) => [
+    route.method as DescMethod,
+    route,
+  ]),
 );
 const REST_CODES: Readonly<Record<number, string>> = {
   400: 'InvalidArgument',

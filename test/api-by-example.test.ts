@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,10 +15,11 @@ import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { http } from '../gen/google/api/annotations_pb.js';
 import { ROOT, startService } from './api/service.ts';
 
-const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService];
+const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 /** Those that their caller ends. */
 const ENDLESS = `${JobService.typeName}/WatchJobs`;
 const missing = ['jq', 'curl', 'base64'].filter((program) => spawnSync(program, ['--version']).error !== undefined);
@@ -29,7 +31,8 @@ test('every rpc is shown on every way in, and every example works', {
   const page = await readFile(join(ROOT, 'docs', '13-api-by-example.md'), 'utf8');
   const [open = '', keyed = ''] = page.split('## Who calls, and keys');
   await using folder = await exampleFolder();
-  const calls = [...(await run(open, folder.path, {})), ...(await run(keyed, folder.path, { API_KEYS: 'on' }))];
+  await using receiver = await goneReceiver(folder.path);
+  const calls = [...(await run(open, folder.path, receiver.settings)), ...(await run(keyed, folder.path, { API_KEYS: 'on' }))];
 
   for (const { typeName, methods } of SERVICES) {
     for (const method of methods) {
@@ -87,6 +90,22 @@ async function exampleFolder(): Promise<AsyncDisposable & { readonly path: strin
     await chmod(join(bin, 'grpcurl'), 0o755);
   }
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+/** A receiver of webhooks that wants nothing any more, so that there are dead deliveries. */
+async function goneReceiver(folder: string): Promise<AsyncDisposable & { readonly settings: Record<string, string> }> {
+  const server = createHttpServer((_request, response) => void response.writeHead(410).end()).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const secrets = join(folder, 'secrets');
+  await writeFile(secrets, `whsec_${Buffer.alloc(32, 7).toString('base64')}\n`);
+  return {
+    settings: { WEBHOOK_URL: `http://${host}/`, WEBHOOK_ALLOW: host, WEBHOOK_SECRETS_FILE: secrets },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
 }
 
 interface Calls {

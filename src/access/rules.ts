@@ -6,6 +6,7 @@ import { JobService } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { Health } from '../../gen/grpc/health/v1/health_pb.js';
 import { ServerReflection } from '../../gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '../../gen/grpc/reflection/v1alpha/reflection_pb.js';
@@ -50,6 +51,7 @@ const access: Record<keyof typeof AccessService.method, Rule> = {
   revokeKey: ADMIN,
   rotateKey: ADMIN,
 };
+const webhooks: Record<keyof typeof WebhookService.method, Rule> = { listDeliveries: READ, replayDelivery: CHANGE };
 const health: Record<keyof typeof Health.method, Rule> = { check: PUBLIC, watch: PUBLIC, list: PUBLIC };
 const reflection: Record<keyof typeof ServerReflection.method, Rule> = { serverReflectionInfo: PUBLIC };
 const reflectionAlpha: Record<keyof typeof ServerReflectionAlpha.method, Rule> = { serverReflectionInfo: PUBLIC };
@@ -60,6 +62,7 @@ const RULES: ReadonlyMap<DescMethod, Rule> = new Map([
   ...of(UploadService, uploads),
   ...of(SystemService, system),
   ...of(AccessService, access),
+  ...of(WebhookService, webhooks),
   ...of(Health, health),
   ...of(ServerReflection, reflection),
   ...of(ServerReflectionAlpha, reflectionAlpha),

@@ -36,11 +36,15 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'ffjobs submit --source https://cdn.example.com/face.jpg --target s3://media/clip.mp4 --retention 7d',
     'ffjobs submit -p face_enhancer --target job://JOB',
   ],
+  batch: ['ffjobs batch monday.jsonl --watch', 'ffjobs batch monday.jsonl --idempotency-key monday --stop-on-failure --json'],
   watch: ['ffjobs watch JOB', 'ffjobs watch JOB --output swapped.mp4', 'ffjobs --json watch JOB --after 0'],
   get: ['ffjobs get JOB', 'ffjobs get JOB --json'],
   list: ['ffjobs list --status queued processing', 'ffjobs list --label order=17 --limit 100 --json'],
   cancel: ['ffjobs cancel JOB'],
   purge: ['ffjobs purge JOB'],
+  webhooks: ['ffjobs webhooks list', 'ffjobs webhooks replay --all'],
+  'webhooks list': ['ffjobs webhooks list', 'ffjobs webhooks list --pending --limit 100 --json'],
+  'webhooks replay': ['ffjobs webhooks replay DELIVERY', 'ffjobs webhooks replay --all'],
   capabilities: ['ffjobs capabilities', 'ffjobs capabilities --json'],
 };
 

@@ -1,6 +1,6 @@
 // The `ffjobs` program: which commands there are, and how each way of ending becomes words and an exit code.
 import { Argument, Command, CommanderError } from 'commander';
-import type { Backoff } from '../client/watch.ts';
+import type { Backoff } from '../client/reconnects.ts';
 import { ConfigError } from '../config.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { addExamples } from './examples.ts';

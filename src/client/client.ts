@@ -5,13 +5,22 @@ import { type Client, Code, ConnectError, createClient, type Transport } from '@
 import { AccessService } from '../../gen/facefusion/jobs/v1/access_service_pb.js';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, type JobRequestSchema, JobStatus, type MediaResult } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { JobService } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+import {
+  type Batch,
+  JobService,
+  type SubmitBatchRequestSchema,
+  type WatchBatchResponse,
+} from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { SystemService } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { type UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { WebhookService } from '../../gen/facefusion/jobs/v1/webhook_service_pb.js';
+import type { ResumeOptions } from './reconnects.ts';
 import { isTerminal, statusIn, type WatchOptions, watch } from './watch.ts';
+import { watchBatch } from './watch-batch.ts';
 
 export type JobRequestInit = MessageInitShape<typeof JobRequestSchema>;
+export type BatchInit = MessageInitShape<typeof SubmitBatchRequestSchema>;
 
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
@@ -64,13 +73,14 @@ export interface JobsClientOptions<Source> {
   readonly close?: () => void;
 }
 
-/** Every rpc is in `jobs`, `process`, `system`, `uploads` and `access` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
+/** Every rpc is in `jobs`, `process`, `system`, `uploads`, `access` and `webhooks` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
 export class JobsClient<Source> implements Disposable {
   readonly jobs: Client<typeof JobService>;
   readonly process: Client<typeof ProcessService>;
   readonly system: Client<typeof SystemService>;
   readonly uploads: Client<typeof UploadService>;
   readonly access: Client<typeof AccessService>;
+  readonly webhooks: Client<typeof WebhookService>;
   /** Where the service is. */
   readonly url: string;
   readonly #options: JobsClientOptions<Source>;
@@ -83,6 +93,7 @@ export class JobsClient<Source> implements Disposable {
     this.system = createClient(SystemService, options.transport);
     this.uploads = createClient(UploadService, options.transport);
     this.access = createClient(AccessService, options.transport);
+    this.webhooks = createClient(WebhookService, options.transport);
   }
 
   /** Accepted jobs are not lost, and one request is one job: it is given an idempotency key, so that it can be sent again safely. */
@@ -90,6 +101,17 @@ export class JobsClient<Source> implements Disposable {
     const job = { ...request, idempotencyKey: request.idempotencyKey ?? randomKey() };
     const answer = await this.jobs.submit({ job }, { signal });
     return answer.job!;
+  }
+
+  /** All of its jobs are accepted or none; one request is one batch, as with `submit`. */
+  async submitBatch(request: BatchInit, { signal }: CallOptions = {}): Promise<Batch> {
+    const answer = await this.jobs.submitBatch({ ...request, idempotencyKey: request.idempotencyKey ?? randomKey() }, { signal });
+    return answer.batch!;
+  }
+
+  /** How a batch goes until it has finished, over lost connections too; each change with the batch as it is then. */
+  watchBatch(batchId: string, options?: ResumeOptions): AsyncGenerator<WatchBatchResponse, void> {
+    return watchBatch(this.jobs, batchId, options);
   }
 
   /** A job's events until it has ended, in order and without gaps, over lost connections too. */

@@ -30,6 +30,7 @@ export type ErrorReason =
   | 'AUDIT_UNAVAILABLE'
   | 'JOB_NOT_FOUND'
   | 'BATCH_NOT_FOUND'
+  | 'DELIVERY_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'

@@ -1,11 +1,24 @@
-// What a lease, a caller or the clock makes of a job: which transition, what it costs of the attempts, and whether the job is held or queued
-// afterwards. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
-import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+// What a lease, a caller or the clock makes of a job: which transition, what it costs of the attempts, whether the job is held or queued afterwards, and
+// what is told of it. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { inputJobFailure, NEVER_MS } from './chains.ts';
 import { JobsError } from './errors.ts';
-import { type Change, type Failure, isTerminal, type Job, JobStatus, POISON_KILLS, retryDelayMs, WaitReason } from './job.ts';
-import type { Failed, JobId, Limits, Usage } from './ports.ts';
+import {
+  type Change,
+  type Failure,
+  isTerminal,
+  type Job,
+  JobStatus,
+  POISON_KILLS,
+  retryDelayMs,
+  stateOf,
+  transition,
+  WaitReason,
+} from './job.ts';
+import type { Done, Failed, JobId, Match, Sequence } from './ports.ts';
 
 /** What a step depends on. */
 export interface Subject {
@@ -19,8 +32,8 @@ export interface Subject {
   readonly kills: number;
   /** When the engine must run, in milliseconds since 1970. */
   readonly deadlineMs: number | undefined;
-  /** Jobs that have joined its run. */
-  readonly followers: number;
+  /** The blob that it refers to: its result's, or the one that its run is about to store. */
+  readonly blob: string | undefined;
 }
 
 export interface Step {
@@ -32,53 +45,102 @@ export interface Step {
   readonly lease: 'keep' | 'end';
   /** What a purge leaves to the caller. */
   readonly keepsUploads?: boolean;
-  /** Where a job goes that is queued and held by nobody: back to its place, its tenant not charged, or to wait until a time; `ready`: it waited for other jobs. */
-  readonly queue?: 'back' | 'ready' | { readonly readyAtMs: number };
+  /**
+   * Where a job goes that is queued and held by nobody. `back`: to its place, its tenant not charged for the claim; `ready`: it waited for other jobs; else it
+   * waits until a time. `free`: its tenant is not charged either.
+   */
+  readonly queue?: 'back' | 'ready' | { readonly readyAtMs: number; readonly free?: boolean };
+}
+
+/** What a step makes of its subject. The state event that follows is undefined where the transition is silent. */
+export function after(subject: Subject, step: Step, nowMs: number): Subject & { readonly event: JobEvent['event'] | undefined } {
+  const { change, lease, spent, kills } = step;
+  const job = change ? transition(subject.job, change, nowMs) : subject.job;
+  const silent = !change || isSilent(change);
+  if (!silent) job.sequence++;
+  const held = subject.held && lease === 'keep';
+  return {
+    job,
+    held,
+    maxAttempts: subject.maxAttempts,
+    spent: spent ?? subject.spent,
+    kills: kills ?? subject.kills,
+    // The engine runs: it has made it.
+    deadlineMs: change?.type === 'begin' ? undefined : subject.deadlineMs,
+    // What a run has pinned is let go with its lease, unless it has become the result.
+    blob: held ? subject.blob : job.result?.sha256,
+    event: silent ? undefined : { case: 'state', value: stateOf(job) },
+  };
+}
+
+/** A claim and its release write no state event (the job stays queued), nor does a purge (nothing follows the terminal event). */
+function isSilent({ type }: Change): boolean {
+  return type === 'claim' || type === 'release' || type === 'purge';
+}
+
+/** An event of a job, which has its sequence. */
+export function eventOf({ sequence }: Job, body: JobEvent['event'], nowMs: number): JobEvent {
+  const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
+  event.event = body;
+  return event;
+}
+
+/** A run that its first job has left is over. */
+export const RUN_OVER: Step = { change: undefined, lease: 'end' };
+
+/** The engine is about to run. Undefined: it does so for other jobs. */
+export function begun({ job }: Subject, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Step | undefined {
+  return isTerminal(job.status) ? undefined : { change: { type: 'begin', ...run }, lease: 'keep' };
 }
 
 /** The lease has a result. A cancel that was asked for before wins. */
-export function completed(
-  subject: Subject,
-  done: { readonly result: MediaResult; readonly warnings: readonly string[]; readonly timings: Timings },
-): Step {
-  if (subject.job.cancelRequestedAt) return ended(done.timings);
+export function completed({ job }: Subject, { result, warnings, timings, retentionMs }: Done): Step {
+  if (isTerminal(job.status)) return RUN_OVER;
+  if (job.cancelRequestedAt) return canceled(timings);
   // A job that ends well without having begun took its result from the cache.
-  return { change: { type: 'succeed', ...done, cached: subject.job.status === JobStatus.QUEUED }, lease: 'end' };
+  const cached = job.status === JobStatus.QUEUED;
+  return { change: { type: 'succeed', result, warnings, timings, cached, retentionMs }, lease: 'end' };
 }
 
 /** The lease has failed: tried again after a back-off where that makes sense and attempts are left. `random` is in [0, 1). */
 export function failed(
   subject: Subject,
-  failure: Failure,
-  facts: { readonly killedWorker: boolean; readonly timings: Timings | undefined },
+  { reason, message, retryable, killedWorker, timings }: Failed,
   nowMs: number,
   random: number,
 ): Step {
-  const { timings } = facts;
-  if (subject.job.cancelRequestedAt) return ended(timings);
-  const kills = subject.kills + Number(facts.killedWorker);
+  const { job, maxAttempts } = subject;
+  const failure = { reason, message, retryable };
+  const kills = subject.kills + Number(killedWorker);
+  if (isTerminal(job.status)) return { ...RUN_OVER, kills };
+  if (job.cancelRequestedAt) return canceled(timings);
   const spent = subject.spent + 1;
-  if (facts.killedWorker && kills >= POISON_KILLS) {
-    return { change: { type: 'fail', failure: poisonous(kills, failure.message), timings }, spent, kills, lease: 'end' };
+  if (killedWorker && kills >= POISON_KILLS) {
+    return { change: { type: 'fail', failure: poisonous(kills, message), timings }, spent, kills, lease: 'end' };
   }
-  if (!failure.retryable || spent >= subject.maxAttempts) return { change: { type: 'fail', failure, timings }, spent, kills, lease: 'end' };
+  if (!retryable || spent >= maxAttempts) return { change: { type: 'fail', failure, timings }, spent, kills, lease: 'end' };
   const readyAtMs = nowMs + retryDelayMs(spent, random);
   return { change: { type: 'requeue', wait: WaitReason.RETRY, failure, timings }, spent, kills, lease: 'end', queue: { readyAtMs } };
 }
 
-export function refused(failure: Failure, timings: Timings | undefined): Step {
-  return { change: { type: 'refuse', failure, timings }, lease: 'end' };
+export function refused({ job }: Subject, failure: Failure, timings: Timings | undefined): Step {
+  return isTerminal(job.status) ? RUN_OVER : { change: { type: 'refuse', failure, timings }, lease: 'end' };
 }
 
-/** Nothing runs for the job any more: canceled. */
-export function ended(timings: Timings | undefined): Step {
+/** The lease's word that nothing runs for the job any more: canceled. */
+export function ended({ job }: Subject, timings: Timings | undefined): Step {
+  return isTerminal(job.status) ? RUN_OVER : canceled(timings);
+}
+
+function canceled(timings: Timings | undefined): Step {
   return { change: { type: 'cancel', timings }, lease: 'end' };
 }
 
 /** The lease lets the job go, with no attempt spent. */
-export function givenBack(subject: Subject, wait: WaitReason, timings: Timings | undefined): Step {
-  if (subject.job.cancelRequestedAt) return ended(timings);
-  const begun = subject.job.status === JobStatus.PROCESSING;
+export function givenBack({ job }: Subject, wait: WaitReason, timings: Timings | undefined): Step {
+  if (isTerminal(job.status)) return RUN_OVER;
+  if (job.cancelRequestedAt) return canceled(timings);
+  const begun = job.status === JobStatus.PROCESSING;
   return {
     change: begun ? { type: 'requeue', wait, failure: undefined, timings } : { type: 'release', wait },
     lease: 'end',
@@ -86,28 +148,36 @@ export function givenBack(subject: Subject, wait: WaitReason, timings: Timings |
   };
 }
 
-/** Whoever held the job is gone, and so is its lease. `failure` says why, to the job's reader. */
+/** Why a job goes on without its holder, to its reader. */
+export const NODE_LOST: Failure = { reason: 'NODE_LOST', message: 'the node that ran the job was lost', retryable: true };
+export const RESTARTED: Failure = {
+  reason: 'SERVICE_RESTARTED',
+  message: 'the service stopped while the job was running',
+  retryable: true,
+};
+
+/** Whoever held the job is gone, and so is its lease. */
 export function recovered(subject: Subject, failure: Failure): Step {
-  if (isTerminal(subject.job.status)) return RUN_OVER;
-  if (subject.job.cancelRequestedAt) return ended(undefined);
-  if (subject.job.status === JobStatus.QUEUED) return { change: { type: 'release', wait: WaitReason.SLOT }, lease: 'end', queue: 'back' };
+  const { job, maxAttempts } = subject;
+  if (isTerminal(job.status)) return RUN_OVER;
+  if (job.cancelRequestedAt) return canceled(undefined);
+  if (job.status === JobStatus.QUEUED) return { change: { type: 'release', wait: WaitReason.SLOT }, lease: 'end', queue: 'back' };
   const spent = subject.spent + 1;
-  if (spent >= subject.maxAttempts) return { change: { type: 'fail', failure, timings: undefined }, spent, lease: 'end' };
+  if (spent >= maxAttempts) return { change: { type: 'fail', failure, timings: undefined }, spent, lease: 'end' };
   return { change: { type: 'requeue', wait: WaitReason.SLOT, failure, timings: undefined }, spent, lease: 'end', queue: 'back' };
 }
 
-/** A caller's cancel; undefined: it changes nothing. */
-export function canceledByCaller(subject: Subject, graceMs: number): Step | undefined {
-  if (isTerminal(subject.job.status)) return undefined;
-  if (!subject.held) return ended(undefined);
+/** A caller's cancel; undefined: it changes nothing. `followers`: jobs that have joined its run. */
+export function canceledByCaller({ job, held }: Subject, graceMs: number, followers: number): Step | undefined {
+  if (isTerminal(job.status)) return undefined;
+  if (!held) return canceled(undefined);
   // It leaves at once, and its run goes on for the others.
-  if (subject.followers > 0) return { change: { type: 'cancel', timings: undefined }, lease: 'keep' };
-  return subject.job.cancelRequestedAt ? undefined : { change: { type: 'request_cancel', graceMs }, lease: 'keep' };
+  if (followers > 0) return { change: { type: 'cancel', timings: undefined }, lease: 'keep' };
+  return job.cancelRequestedAt ? undefined : { change: { type: 'request_cancel', graceMs }, lease: 'keep' };
 }
 
 /** The start deadline has passed; undefined: it is somebody's affair, or over. */
-export function startTimedOut(subject: Subject): Step | undefined {
-  const { job, deadlineMs, held } = subject;
+export function startTimedOut({ job, deadlineMs, held }: Subject): Step | undefined {
   if (held || deadlineMs === undefined || job.status !== JobStatus.QUEUED) return undefined;
   const seconds = (deadlineMs - timestampMs(job.createdAt!)) / 1000;
   const failure = { reason: 'START_TIMEOUT', message: `the engine had not started ${seconds} s after submission`, retryable: false };
@@ -130,16 +200,32 @@ export function expired(subject: Subject): Step | undefined {
   return step && { ...step, keepsUploads: true };
 }
 
-/** A run that its first job has left is over. */
-export const RUN_OVER: Step = { change: undefined, lease: 'end' };
+/** A job joins a like run: it waits in the queue for what comes of that. */
+export const JOINED: Step = {
+  change: { type: 'wait', wait: WaitReason.ANOTHER_JOB },
+  lease: 'end',
+  queue: { readyAtMs: NEVER_MS, free: true },
+};
 
-/** The engine's word on the content, which goes for every like job; undefined: it says nothing of that. */
-export function verdictOf({ kills }: Subject, { killedWorker, ofRun, reason, message, retryable }: Failed): Failure | undefined {
-  if (killedWorker && kills + 1 >= POISON_KILLS) return poisonous(kills + 1, message);
-  return ofRun && !retryable ? { reason, message, retryable } : undefined;
+/** What a run that it joined is for a job. */
+export type Outcome =
+  | { readonly type: 'succeed'; readonly result: MediaResult; readonly warnings: readonly string[] }
+  | { readonly type: 'fail' | 'refuse'; readonly failure: Failure };
+
+/** What a result is for those that joined the run; undefined: its own job is to be canceled, and they run again. */
+export function wonBy({ job }: Subject, { result, warnings }: Done): (Outcome & { readonly type: 'succeed' }) | undefined {
+  if (job.cancelRequestedAt && !isTerminal(job.status)) return undefined;
+  // A copy somewhere else was made for the one job alone.
+  return { type: 'succeed', result: { ...result, outputUri: undefined }, warnings };
 }
 
-export function poisonous(kills: number, message: string): Failure {
+/** The engine's word on the content, which goes for every like job; undefined: it says nothing of that. */
+export function verdictOf({ kills }: Subject, { killedWorker, ofRun, reason, message, retryable }: Failed): Outcome | undefined {
+  if (killedWorker && kills + 1 >= POISON_KILLS) return { type: 'fail', failure: poisonous(kills + 1, message) };
+  return ofRun && !retryable ? { type: 'fail', failure: { reason, message, retryable } } : undefined;
+}
+
+function poisonous(kills: number, message: string): Failure {
   return {
     reason: 'JOB_KILLS_WORKERS',
     message: `${kills} workers died on this job, the last one so: ${message}`,
@@ -147,19 +233,11 @@ export function poisonous(kills: number, message: string): Failure {
   };
 }
 
-/** A job joins a like run: it waits in the queue for what comes of that. */
-export const JOINED: Step = { change: { type: 'wait', wait: WaitReason.ANOTHER_JOB }, lease: 'end', queue: { readyAtMs: NEVER_MS } };
-
-/** What a run that it joined is for a job. */
-export type Outcome =
-  | { readonly type: 'succeed'; readonly result: MediaResult; readonly warnings: readonly string[] }
-  | { readonly type: 'fail' | 'refuse'; readonly failure: Failure };
-
 /** A run that it joined has ended; undefined: the job has ended before. */
 export function endedWith(
   { job }: Subject,
   outcome: Outcome,
-  { retentionMs, again }: { readonly retentionMs: number | undefined; readonly again: boolean },
+  { retentionMs, again }: Pick<Match, 'retentionMs' | 'again'>,
 ): Step | undefined {
   if (isTerminal(job.status)) return undefined;
   if (outcome.type !== 'succeed') return { change: { ...outcome, timings: undefined }, lease: 'end' };
@@ -167,62 +245,65 @@ export function endedWith(
   return { change: { ...outcome, cached: true, timings: undefined, retentionMs }, lease: 'end' };
 }
 
-/** A job that waited for others is ready. */
+/** The job goes on with a run that its first job has left without a word on it: what that was told of killed workers goes on too. */
+export function inherited(subject: Subject, kills: number): Step | undefined {
+  const step = ready(subject);
+  return step && { ...step, kills: Math.max(subject.kills, kills) };
+}
+
+/** A job that waited for others is ready; undefined: it has ended before. */
 export function ready({ job }: Subject): Step | undefined {
   if (isTerminal(job.status)) return undefined;
   return { change: { type: 'wait', wait: WaitReason.SLOT }, lease: 'end', queue: 'ready' };
 }
 
-/** A job that waited for `of` will have nothing from it; `job` is that one, undefined where it is forgotten. */
-export function inputFailed(subject: Subject, of: JobId, job: Job | undefined): Step | undefined {
-  if (isTerminal(subject.job.status)) return undefined;
-  return { change: { type: 'fail', failure: inputJobFailure(of, job), timings: undefined }, lease: 'end' };
+/** A job that waited for `of` will have nothing from it; `from` is that one, undefined where it is forgotten. */
+export function inputFailed({ job }: Subject, of: JobId, from: Job | undefined): Step | undefined {
+  if (isTerminal(job.status)) return undefined;
+  return { change: { type: 'fail', failure: inputJobFailure(of, from), timings: undefined }, lease: 'end' };
 }
 
-/** Whether a transition writes a state event: a claim and its release do not (the job stays queued), nor a purge (nothing follows the terminal event). */
-export function isSilent({ type }: Change): boolean {
-  return type === 'claim' || type === 'release' || type === 'purge';
+/** Undefined: the job has ended, or has these warnings. */
+export function warned({ job }: Subject, warnings: readonly string[]): Step | undefined {
+  const known = new Set(job.warnings);
+  if (isTerminal(job.status) || warnings.every((warning) => known.has(warning))) return undefined;
+  return { change: { type: 'warn', warnings }, lease: 'keep' };
 }
 
-/** Refusals that every store gives in the same words. */
-export function quotaExceeded(queued: number, limit: number, more = 1): JobsError {
-  const what = more > 1 ? `, and with these ${more} they would be more than the ${limit} that may be` : `, and ${limit} may be`;
-  return new JobsError('exhausted', 'QUOTA_EXCEEDED', `${queued} jobs are queued${what}: wait for some to start`, {
-    retryAfterSeconds: 5,
-    metadata: { limit: String(limit) },
-  });
+/** What an engine says of its run: an event, and the job with it. */
+export interface Said {
+  readonly job: Job;
+  readonly event: JobEvent['event'];
+  /** It changes what a list shows of the job. */
+  readonly visible: boolean;
 }
 
-const DAY_MS = 86_400_000;
-
-/** The day (UTC) that a tenant's engine time is counted in. */
-export function dayOf(nowMs: number): number {
-  return Math.floor(nowMs / DAY_MS);
+/** Undefined: the job has ended. `percent` is the highest of the attempt. */
+export function progressed({ job: before }: Subject, progress: Progress, percent: number, nowMs: number): Said | undefined {
+  if (isTerminal(before.status)) return undefined;
+  const { step, estimatedFinishTime: estimatedFinish } = progress;
+  const job = transition(before, { type: 'progress', step, percent, estimatedFinish }, nowMs);
+  job.sequence++;
+  return { job, event: { case: 'progress', value: { ...progress, percent, attempt: job.attempt } }, visible: true };
 }
 
-/** Before a submit: throws QUOTA_EXCEEDED where the tenant has used up what it may. */
-export function checkUsage(used: Pick<Usage, 'gpuSecondsToday' | 'storedBytes'>, limits: Limits, nowMs: number): void {
-  const { gpuSecondsToday: seconds, storedBytes: bytes } = used;
-  const exceeded = (message: string, options: ConstructorParameters<typeof JobsError>[3]) =>
-    new JobsError('exhausted', 'QUOTA_EXCEEDED', message, options);
-  if (limits.gpuSecondsPerDay !== undefined && seconds >= limits.gpuSecondsPerDay) {
-    throw exceeded(`${Math.floor(seconds)} of ${limits.gpuSecondsPerDay} seconds of engine time are used up for today (UTC)`, {
-      retryAfterSeconds: Math.ceil((DAY_MS - (nowMs % DAY_MS)) / 1000),
-      metadata: { quota: 'gpu_seconds_per_day', limit: String(limits.gpuSecondsPerDay) },
-    });
-  }
-  if (limits.storedBytes !== undefined && bytes >= limits.storedBytes) {
-    throw exceeded(`results of ${bytes} bytes are stored, and ${limits.storedBytes} may be: purge jobs whose results are not needed`, {
-      metadata: { quota: 'stored_bytes', limit: String(limits.storedBytes) },
-    });
-  }
+/** Between two looks of jobs that joined a run at how far it is. */
+export const FOLLOW_MS = 1000;
+
+/** A job that joined a run shows how far that is, and falls back no more than its own attempts do. */
+export function followed(subject: Subject, progress: Progress, nowMs: number): Said | undefined {
+  return progressed(subject, progress, Math.max(subject.job.progress, progress.percent), nowMs);
 }
 
-/** What a step adds to what its tenant has used. */
-export function usedBy(before: Job, after: Job): { readonly bytes: number; readonly gpuMs: number } {
-  const bytesOf = ({ result }: Job) => (result ? Number(result.bytes) : 0);
-  const gpuMs = Math.round(((after.timings?.gpuSeconds ?? 0) - (before.timings?.gpuSeconds ?? 0)) * 1000);
-  return { bytes: bytesOf(after) - bytesOf(before), gpuMs: Math.max(0, gpuMs) };
+/** Undefined: the job has ended. */
+export function logged({ job }: Subject, log: Log): Said | undefined {
+  if (isTerminal(job.status)) return undefined;
+  return { job: { ...job, sequence: job.sequence + 1 }, event: { case: 'log', value: log }, visible: false };
+}
+
+/** Up to which sequence a job's progress and log events are gone: `most` of them are kept, and up to a quarter more before they are trimmed. */
+export function trimmedTo({ sequence }: Job, before: Sequence, most: number): Sequence {
+  return sequence - before > most * 1.25 ? sequence - most : before;
 }
 
 export function keyReused(key: string, jobId: string): JobsError {

@@ -70,6 +70,21 @@ export interface TakeDeliveries {
   readonly leaseMs: number;
 }
 
+export interface DeliveryQuery {
+  readonly tenant: string;
+  readonly dead: boolean;
+  /** 1..1000. */
+  readonly pageSize: number;
+  /** `DeliveryPage.next` of the page before. */
+  readonly before?: number | undefined;
+}
+
+export interface DeliveryPage {
+  readonly deliveries: readonly Delivery[];
+  /** Place of the last one, where more may follow. Those that come in or are tried again meanwhile are newer: who pages comes to an end. */
+  readonly next: number | undefined;
+}
+
 /** What is to be told, until it is. Part of the job store, whose steps write it. */
 export interface WebhookOutbox {
   /** Deliveries that are due, the longest due host first, and when something is due next that was not given for its time alone. */
@@ -77,7 +92,7 @@ export interface WebhookOutbox {
   /** What came of a try. Nothing, where somebody else has taken it since, or its job is forgotten. */
   settle(delivery: Delivery, outcome: Outcome): Promise<void>;
   /** A tenant's that have not been delivered, newest first. */
-  list(tenant: string, dead: boolean, max: number): Promise<readonly Delivery[]>;
+  list(query: DeliveryQuery): Promise<DeliveryPage>;
   /** Tries a dead one again, behind what its job has to tell already. Not dead: as it is. Unknown, or another tenant's: undefined. */
   replay(tenant: string, id: string): Promise<Delivery | undefined>;
   /** Called when something may have come to be due. */

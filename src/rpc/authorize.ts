@@ -215,12 +215,12 @@ function entryOf(request: AnyRequest, call: Call | undefined, error: unknown, an
 
 function collect(message: unknown, facts: Facts): void {
   if (typeof message !== 'object' || message === null) return;
-  const { jobId, batchId, keyId, uri, job, batch, key, attestation } = message as Record<string, unknown>;
+  const { jobId, batchId, keyId, uri, job, batch, key, delivery, attestation } = message as Record<string, unknown>;
   const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
   facts.job_id = text(jobId) ?? facts.job_id;
   facts.batch_id = text(batchId) ?? facts.batch_id;
   facts.key_id = text(keyId) ?? facts.key_id;
   facts.upload_id = (text(uri) && uploadIdOf(uri as string)) ?? facts.upload_id;
   facts.attestation = text(attestation) ?? facts.attestation;
-  for (const inner of [job, batch, key]) collect(inner, facts);
+  for (const inner of [job, batch, key, delivery]) collect(inner, facts);
 }

@@ -8,27 +8,20 @@ import { type JobEvent, JobEventSchema } from '../../gen/facefusion/jobs/v1/even
 import { type Job, JobRequestSchema, JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobStatus } from '../jobs/job.ts';
 import type { JobId, JobQuery, Sequence } from '../jobs/ports.ts';
+import type { Subject } from '../jobs/steps.ts';
 import { Recent } from '../recent.ts';
 import { filterScope, pageTokenRefused } from './job-filter.ts';
 import type { QueuedJob } from './ready-queue.ts';
 import type { Tokens } from './tokens.ts';
 
-/** A job and what the store alone knows of it. */
-export interface StoredJob {
+/** A job, without its queue position, which is not its own, and what the store alone knows of it. */
+export interface StoredJob extends Subject {
   readonly num: number;
   readonly tenant: string;
-  /** Without queue position, which is not the job's own. */
-  readonly job: Job;
   readonly score: number;
   readonly readyAtMs: number;
-  readonly deadlineMs: number | undefined;
-  readonly maxAttempts: number;
-  readonly spent: number;
-  readonly kills: number;
-  /** The node that holds its lease. */
+  /** The node that holds its lease; undefined where it is not held. */
   readonly node: string | undefined;
-  /** The blob that it refers to: its result's, or the one that its run is about to store. */
-  readonly blob: string | undefined;
   readonly change: number;
   readonly trimmedTo: Sequence;
 }
@@ -141,13 +134,14 @@ export class JobTable {
   }
 
   /** Adds a new job and its labels. `num` and `change` are given here. */
-  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'blob' | 'spent' | 'kills'>): StoredJob {
+  insert(facts: Omit<StoredJob, 'num' | 'change' | 'trimmedTo' | 'node' | 'held' | 'blob' | 'spent' | 'kills'>): StoredJob {
     const stored: StoredJob = {
       ...facts,
       num: this.#nextNum++,
       change: this.nextChange(),
       trimmedTo: 0,
       node: undefined,
+      held: false,
       blob: undefined,
       spent: 0,
       kills: 0,
@@ -372,6 +366,11 @@ export class JobTable {
   }
 }
 
+/** The job as it waits in the queue. */
+export function queuedAs({ num, tenant, job, score, readyAtMs, deadlineMs }: StoredJob): QueuedJob {
+  return { num, jobId: job.jobId, tenant, score, readyAtMs, deadlineMs };
+}
+
 export function encodeState(job: Job): Uint8Array {
   return toBinary(JobSchema, { ...job, request: undefined });
 }
@@ -391,6 +390,7 @@ function decode(row: Row): StoredJob {
     spent: row.spent as number,
     kills: row.kills as number,
     node: (row.node as string | null) ?? undefined,
+    held: row.node !== null,
     blob: (row.result_key as string | null) ?? undefined,
     change: row.change_no as number,
     trimmedTo: row.trimmed_to as number,

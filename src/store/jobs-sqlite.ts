@@ -5,63 +5,60 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
-import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { Batch } from '../jobs/batches.ts';
-import { JobsError } from '../jobs/errors.ts';
-import { type Failure, type Job, JobStatus, WaitReason } from '../jobs/job.ts';
-import {
-  type Claim,
-  type Done,
-  type Expired,
-  type Failed,
-  type JobChange,
-  type JobFilter,
-  type JobId,
-  type JobPage,
-  type JobQuery,
-  type JobStore,
-  type Lease,
-  LeaseEnded,
-  type Limits,
-  type Match,
-  type Matched,
-  type NewBatch,
-  type NewJob,
-  type Overview,
-  type Rank,
-  type Sequence,
-  type Submitted,
-  type SubmittedBatch,
-  type Usage,
+import type { JobsError } from '../jobs/errors.ts';
+import { type Job, JobStatus, WaitReason } from '../jobs/job.ts';
+import type {
+  Claim,
+  Expired,
+  JobChange,
+  JobFilter,
+  JobId,
+  JobPage,
+  JobQuery,
+  JobStore,
+  Lease,
+  Limits,
+  NewBatch,
+  NewJob,
+  Overview,
+  Sequence,
+  Submitted,
+  SubmittedBatch,
+  Usage,
 } from '../jobs/ports.ts';
-import { leaseLost } from '../jobs/steps.ts';
+import { leaseLost, shuttingDown } from '../jobs/steps.ts';
+import { BatchStops } from './batch-stops.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
 import { CachedResults } from './cached-results.ts';
 import { Flights } from './flights.ts';
+import { IdempotencyKeys } from './idempotency.ts';
 import { InputJobs } from './input-jobs.ts';
 import { JobChanges } from './job-changes.ts';
 import { JobEvents } from './job-events.ts';
 import { JobFigures } from './job-figures.ts';
 import { hasEnded } from './job-filter.ts';
+import { JobIntake } from './job-intake.ts';
+import { JobNews } from './job-news.ts';
 import { JobSteps } from './job-steps.ts';
 import { JobTable, type StoredJob } from './job-table.ts';
 import { SqliteKeys } from './keys-sqlite.ts';
+import { type LeaseHost, SqliteLease } from './lease-sqlite.ts';
 import { Lifetimes } from './lifetimes.ts';
 import { type QueuedJob, ReadyQueue } from './ready-queue.ts';
 import { LogSync, openDatabase, stillThere } from './sqlite.ts';
 import { countStored, TenantUsage, USAGE_SCHEMA } from './tenant-usage.ts';
 import { Tokens } from './tokens.ts';
 import { SqliteUploads, UploadTable } from './upload-records.ts';
+import { type WaitingClaim, WaitingClaims } from './waiting-claims.ts';
 import { SqliteOutbox, WebhookTable } from './webhook-table.ts';
 import { Writer } from './writer.ts';
 
 const MIGRATIONS = join(import.meta.dirname, 'migrations');
 /** The longest that a timer can wait. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
-/** Jobs of a batch that are canceled in one step: others have their turn in between. */
-const STOPPED_AT_ONCE = 64;
 /** Before a start timeout that could not be written is tried again. */
 const RETRY_WRITE_MS = 1000;
 
@@ -109,12 +106,6 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
   }
 }
 
-interface Waiter {
-  readonly want: Claim;
-  readonly settle: (lease: Lease | undefined) => void;
-  readonly fail: (error: unknown) => void;
-}
-
 class SqliteJobStore implements JobStore {
   readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
@@ -131,16 +122,17 @@ class SqliteJobStore implements JobStore {
   readonly webhooks: SqliteOutbox;
   readonly #usage: TenantUsage;
   readonly #batches: BatchTable;
-  /** Batches whose jobs are being canceled. */
-  readonly #stops = new Map<string, Promise<void>>();
+  readonly #stops: BatchStops;
   readonly #maxRunning: (tenant: string) => number | undefined;
+  readonly #intake: JobIntake;
   readonly #steps: JobSteps;
+  readonly #leaseHost: LeaseHost;
   readonly #ping;
   readonly #stillThere: () => void;
   readonly #log: StoreLog | undefined;
   /** By job id; only these may write. */
   readonly #leases = new Map<JobId, SqliteLease>();
-  readonly #waiters = new Set<Waiter>();
+  readonly #waiting = new WaitingClaims();
   #timer: { readonly atMs: number; readonly handle: NodeJS.Timeout } | undefined;
   #notBeforeMs = 0;
   #closing: Promise<void> | undefined;
@@ -155,7 +147,7 @@ class SqliteJobStore implements JobStore {
     this.#writer = new Writer(db, {
       sync: () => logSync.sync(),
       beforeDurable: this.#stillThere,
-      followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failWaiters(error) },
+      followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failClaims(error) },
       beforeCommit: () => this.#figures.write(),
       afterGroup: () => this.#arm(),
       afterTold: () => this.#changes.changed(),
@@ -195,43 +187,74 @@ class SqliteJobStore implements JobStore {
     this.webhooks = new SqliteOutbox(webhooks, (durable, run) => this.#step(durable, run), this.#now);
     const uploads = new UploadTable(db, this.#now);
     this.uploads = new SqliteUploads(uploads, (durable, run) => this.#step(durable, run));
-    this.#steps = new JobSteps({
-      lifetimes: new Lifetimes(db),
+    const parts = {
       db,
       table: this.#table,
       queue: this.#queue,
       figures: this.#figures,
-      events: this.#events,
-      references: this.#references,
+      news: new JobNews({
+        table: this.#table,
+        events: this.#events,
+        batches: this.#batches,
+        stopBatches: () => this.#stopBatches(),
+        webhooks,
+        webhookUrl: options.webhookUrl,
+        deliveryDue: () => this.webhooks.onDue(),
+        tx: this.#writer,
+      }),
       inputs: new InputJobs(db, this.#references),
-      cached: new CachedResults(db, this.#references),
-      flights: new Flights(undo),
-      onDeserted: (leader) => this.#leases.get(leader)?.end('cancel_requested'),
+      keys: new IdempotencyKeys(db),
       uploads,
       batches: this.#batches,
-      webhooks,
-      webhookUrl: options.webhookUrl,
-      deliveryDue: () => this.webhooks.onDue(),
-      stopBatches: () => this.#stopBatches(),
       usage: this.#usage,
-      tx: this.#writer,
       now: this.#now,
+    };
+    this.#intake = new JobIntake(parts);
+    this.#steps = new JobSteps({
+      ...parts,
+      events: this.#events,
+      references: this.#references,
+      cached: new CachedResults(db, this.#references),
+      flights: new Flights(undo),
+      lifetimes: new Lifetimes(db),
+      webhooks,
+      onDeserted: (leader) => this.#leases.get(leader)?.end('cancel_requested'),
+      tx: this.#writer,
       random: options.random ?? Math.random,
       maxStoredEvents: options.maxStoredEvents ?? 10_000,
     });
+    this.#stops = new BatchStops({
+      batches: this.#batches,
+      step: (run) => this.#step(true, run),
+      cancel: (id, graceMs) => void this.#cancel(id, graceMs),
+      failed: (error, batchId) => {
+        if (this.#closing) return;
+        this.#log?.error({ err: error, batchId }, 'the rest of a batch could not be canceled; tried again at the next start');
+      },
+    });
+    this.#leaseHost = {
+      holds: (lease) => this.#holds(lease),
+      step: (lease, kind, run) => this.#leaseStep(lease, kind, run),
+      holdBlob: (lease, key) => {
+        this.#assertOpen();
+        this.#assertHeld(lease);
+        return this.#references.deletionOf(key) ?? this.#references.hold(key);
+      },
+      preview: (jobId, preview) => this.#events.preview(jobId, preview),
+    };
     this.#ping = db.prepare('SELECT 1 FROM meta LIMIT 1');
   }
 
   async submit(job: NewJob, limits: Limits): Promise<Submitted> {
     return await this.#step(true, () => {
-      const { stored, created } = this.#steps.submit(job, limits);
+      const { stored, created } = this.#intake.submit(job, limits);
       return { job: this.#present(stored), created };
     });
   }
 
   async submitted(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Job | undefined> {
     this.#assertOpen();
-    const stored = this.#steps.submitted(tenant, idempotencyKey, requestDigest, this.#now());
+    const stored = this.#intake.submitted(tenant, idempotencyKey, requestDigest, this.#now());
     return stored && this.#present(await this.#shown(stored));
   }
 
@@ -251,13 +274,15 @@ class SqliteJobStore implements JobStore {
 
   async cancel(id: JobId, graceMs: number): Promise<Job | undefined> {
     return await this.#step(true, () => {
-      const stored = this.#table.get(id);
-      return stored && this.#present(this.#cancel(stored, graceMs));
+      const next = this.#cancel(id, graceMs);
+      return next && this.#present(next);
     });
   }
 
   /** Inside a step. */
-  #cancel(stored: StoredJob, graceMs: number): StoredJob {
+  #cancel(id: JobId, graceMs: number): StoredJob | undefined {
+    const stored = this.#table.get(id);
+    if (!stored) return undefined;
     const next = this.#steps.cancel(stored, graceMs);
     // One that has left its run to others has ended, and its lease goes on.
     if (next.job.cancelRequestedAt && !hasEnded(next)) {
@@ -267,12 +292,12 @@ class SqliteJobStore implements JobStore {
   }
 
   async submitBatch(batch: NewBatch, limits: Limits): Promise<SubmittedBatch> {
-    return await this.#step(true, () => this.#steps.submitBatch(batch, limits));
+    return await this.#step(true, () => this.#intake.submitBatch(batch, limits));
   }
 
   async submittedBatch(tenant: string, idempotencyKey: string, requestDigest: string): Promise<Batch | undefined> {
     this.#assertOpen();
-    const batch = this.#steps.submittedBatch(tenant, idempotencyKey, requestDigest, this.#now());
+    const batch = this.#intake.submittedBatch(tenant, idempotencyKey, requestDigest, this.#now());
     return batch && (await this.batch(batch.batchId));
   }
 
@@ -284,7 +309,7 @@ class SqliteJobStore implements JobStore {
   }
 
   async cancelBatch(id: string, graceMs: number): Promise<Batch | undefined> {
-    if (await this.#step(true, () => this.#batches.cancel({ batchId: id, graceMs }, this.#now()))) await this.#stop(id, graceMs);
+    if (await this.#step(true, () => this.#batches.cancel({ batchId: id, graceMs }, this.#now()))) await this.#stops.stop(id, graceMs);
     return await this.batch(id);
   }
 
@@ -295,37 +320,7 @@ class SqliteJobStore implements JobStore {
 
   /** Goes on with what is marked as to be stopped. */
   #stopBatches(): void {
-    if (this.#closing) return;
-    for (const { batchId, graceMs } of this.#batches.stopping()) {
-      this.#stop(batchId, graceMs).catch((error) => {
-        if (this.#closing) return;
-        this.#log?.error({ err: error, batchId }, 'the rest of a batch could not be canceled; tried again at the next start');
-      });
-    }
-  }
-
-  /** Cancels the jobs of a batch that have not ended, some in each step. */
-  #stop(batchId: string, graceMs: number): Promise<void> {
-    let stop = this.#stops.get(batchId);
-    if (!stop) {
-      stop = this.#cancelAll(batchId, graceMs).finally(() => this.#stops.delete(batchId));
-      this.#stops.set(batchId, stop);
-    }
-    return stop;
-  }
-
-  async #cancelAll(batchId: string, graceMs: number): Promise<void> {
-    const left = this.#batches.unended(batchId);
-    while (left.length > 0) {
-      const some = left.splice(0, STOPPED_AT_ONCE);
-      await this.#step(true, () => {
-        for (const id of some) {
-          const stored = this.#table.get(id);
-          if (stored) this.#cancel(stored, graceMs);
-        }
-      });
-    }
-    await this.#step(true, () => this.#batches.stopped(batchId));
+    if (!this.#closing) this.#stops.stopMarked();
   }
 
   async purge(id: JobId): Promise<Job | undefined> {
@@ -348,28 +343,7 @@ class SqliteJobStore implements JobStore {
 
   async claim(want: Claim, signal: AbortSignal): Promise<Lease | undefined> {
     if (this.#closing || signal.aborted) return undefined;
-    return await new Promise((resolve, reject) => {
-      const leave = () => {
-        this.#waiters.delete(waiter);
-        signal.removeEventListener('abort', onAbort);
-      };
-      const waiter: Waiter = {
-        want,
-        settle: (lease) => {
-          leave();
-          resolve(lease);
-        },
-        fail: (error) => {
-          leave();
-          reject(error);
-        },
-      };
-      // One that has been served in the running group is no longer waiting: it gets its lease, or the lease would be nobody's.
-      const onAbort = () => this.#waiters.has(waiter) && waiter.settle(undefined);
-      signal.addEventListener('abort', onAbort, { once: true });
-      this.#waiters.add(waiter);
-      this.#writer.wake();
-    });
+    return await this.#waiting.wait(want, signal, () => this.#writer.wake());
   }
 
   watch(id: JobId, after: Sequence | undefined, signal: AbortSignal): AsyncIterable<JobEvent> {
@@ -409,29 +383,15 @@ class SqliteJobStore implements JobStore {
     return this.#closing;
   }
 
-  /** Whether a lease has not ended and is not lost. */
-  holds(lease: SqliteLease): boolean {
+  #holds(lease: SqliteLease): boolean {
     return this.#leases.get(lease.job.jobId) === lease;
   }
 
-  /** A reference in memory to a blob that a lease has yet to look for; answers how to let go, or what has to be waited for. */
-  holdBlob(lease: SqliteLease, key: string): (() => void) | Promise<void> {
-    this.#assertOpen();
-    this.#assertHeld(lease);
-    return this.#references.deletionOf(key) ?? this.#references.hold(key);
-  }
-
   #assertHeld(lease: SqliteLease): void {
-    if (this.holds(lease)) return;
-    throw leaseLost(lease.job.jobId);
+    if (!this.#holds(lease)) throw leaseLost(lease.job.jobId);
   }
 
-  /** A lease's write; `ends`: its last one. Fenced when the step runs, not when it is asked for. */
-  async leaseStep(
-    lease: SqliteLease,
-    kind: { readonly durable: boolean; readonly ends: boolean | (() => boolean) },
-    run: LeaseRun,
-  ): Promise<Job> {
+  async #leaseStep(...[lease, kind, run]: Parameters<LeaseHost['step']>): Promise<Job> {
     const { jobId } = lease.job;
     const step = () => {
       this.#assertHeld(lease);
@@ -452,10 +412,6 @@ class SqliteJobStore implements JobStore {
     return await this.#step(kind.durable, step, jobId);
   }
 
-  preview(jobId: JobId, preview: Preview): void {
-    this.#events.preview(jobId, preview);
-  }
-
   #step<T>(durable: boolean, run: () => T, of?: JobId): Promise<T> {
     this.#assertOpen();
     return this.#writer.step(durable, run, of);
@@ -468,9 +424,9 @@ class SqliteJobStore implements JobStore {
   }
 
   /** The job as a caller sees it. */
-  #present({ job, tenant, node }: StoredJob): Job {
+  #present({ job, tenant, held }: StoredJob): Job {
     if (job.status !== JobStatus.QUEUED) return job;
-    const waitsForOwn = job.waitReason === WaitReason.SLOT && node === undefined && !this.#mayRun(tenant);
+    const waitsForOwn = job.waitReason === WaitReason.SLOT && !held && !this.#mayRun(tenant);
     return {
       ...job,
       waitReason: waitsForOwn ? WaitReason.QUOTA : job.waitReason,
@@ -484,31 +440,33 @@ class SqliteJobStore implements JobStore {
   }
 
   #canServe(): boolean {
-    for (const { want } of this.#waiters) if (this.#queue.has(want.above)) return true;
+    for (const { want } of this.#waiting.open()) if (this.#queue.has(want.above)) return true;
     return false;
   }
 
   /** Gives waiting claims what there is, in the transaction of the steps that brought it. */
   #serve(): void {
-    for (const waiter of this.#waiters) {
-      const { node, above } = waiter.want;
-      const claimed = this.#steps.claim(node, above);
-      if (!claimed) continue;
-      const { stored, rank } = claimed;
-      const { jobId } = stored.job;
-      const lease = new SqliteLease(this, stored, rank, this.#steps.inputsOf(stored));
-      this.#leases.set(jobId, lease);
-      this.#waiters.delete(waiter);
-      this.#writer.undo(() => {
-        this.#leases.delete(jobId);
-        this.#waiters.add(waiter);
-      });
-      this.#writer.committed(() => waiter.settle(lease));
-    }
+    for (const claim of this.#waiting.open()) this.#serveOne(claim);
   }
 
-  #failWaiters(error: unknown): void {
-    for (const waiter of this.#waiters) if (this.#queue.has(waiter.want.above)) waiter.fail(error);
+  #serveOne(claim: WaitingClaim): void {
+    const { node, above } = claim.want;
+    const claimed = this.#steps.claim(node, above);
+    if (!claimed) return;
+    const { stored, rank } = claimed;
+    const { jobId } = stored.job;
+    const lease = new SqliteLease(this.#leaseHost, stored, rank, this.#steps.inputsOf(stored));
+    this.#leases.set(jobId, lease);
+    claim.take();
+    this.#writer.undo(() => {
+      this.#leases.delete(jobId);
+      claim.putBack();
+    });
+    this.#writer.committed(() => claim.settle(lease));
+  }
+
+  #failClaims(error: unknown): void {
+    for (const claim of this.#waiting.open()) if (this.#queue.has(claim.want.above)) claim.fail(error);
   }
 
   /** The disk has failed: nobody is left waiting for what will not come. */
@@ -517,7 +475,7 @@ class SqliteJobStore implements JobStore {
       { err: error.cause },
       'the disk has failed to keep the job store: nothing more is written until the service is restarted',
     );
-    this.#failWaiters(error);
+    this.#failClaims(error);
     this.#events.fail(error);
     this.#changes.fail(error);
   }
@@ -543,9 +501,7 @@ class SqliteJobStore implements JobStore {
     for (const { jobId } of this.#queue.overdue(nowMs)) {
       this.#writer
         .step(true, () => {
-          const stored = this.#table.get(jobId)!;
-          // A claim or a cancel may have come first.
-          if (stored.node === undefined && stored.deadlineMs !== undefined && !hasEnded(stored)) this.#steps.startTimeout(stored);
+          this.#steps.startTimeout(this.#table.get(jobId)!);
         })
         .catch((error) => {
           this.#notBeforeMs = this.#now() + RETRY_WRITE_MS;
@@ -597,7 +553,7 @@ class SqliteJobStore implements JobStore {
     // What was asked for before is still done and answered.
     await this.#writer.finish();
     clearTimeout(this.#timer?.handle);
-    for (const waiter of [...this.#waiters]) waiter.settle(undefined);
+    this.#waiting.end();
     this.#events.fail(shuttingDown());
     this.#changes.fail(shuttingDown());
     for (const lease of this.#leases.values()) lease.end('closed');
@@ -608,152 +564,8 @@ class SqliteJobStore implements JobStore {
   }
 }
 
-function shuttingDown(): JobsError {
-  return new JobsError('unavailable', 'SHUTTING_DOWN', 'the service is shutting down; try again shortly', { retryAfterSeconds: 2 });
-}
-
 /** The store's own secret, made with the file: tokens of another store are told from ours. */
 function secretOf(db: DatabaseSync): Uint8Array {
   db.prepare('INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)').run('token_secret', randomBytes(32));
   return (db.prepare('SELECT value FROM meta WHERE key = ?').get('token_secret') as { value: Uint8Array }).value;
-}
-
-type LeaseRun = (steps: JobSteps, stored: StoredJob) => StoredJob;
-
-const PASSING = { durable: false, ends: false };
-const LASTING = { durable: true, ends: false };
-const LAST = { durable: true, ends: true };
-
-class SqliteLease implements Lease {
-  job: Job;
-  readonly rank: Rank;
-  readonly maxAttempts: number;
-  readonly startDeadlineMs: number | undefined;
-  readonly inputs: ReadonlyMap<JobId, string>;
-  readonly #store: SqliteJobStore;
-  readonly #abort = new AbortController();
-  /** Blobs held in memory, and how to let each go. */
-  readonly #blobs = new Map<string, () => void>();
-  /** Highest percent of the attempt. */
-  #percent = 0;
-
-  constructor(store: SqliteJobStore, stored: StoredJob, rank: Rank, inputs: ReadonlyMap<JobId, string>) {
-    this.#store = store;
-    this.inputs = inputs;
-    this.job = stored.job;
-    this.rank = rank;
-    this.maxAttempts = stored.maxAttempts;
-    this.startDeadlineMs = stored.deadlineMs;
-  }
-
-  get signal(): AbortSignal {
-    return this.#abort.signal;
-  }
-
-  /** For the store: tells the holder. */
-  end(why: 'cancel_requested' | 'closed'): void {
-    this.#abort.abort(new LeaseEnded(this.job.jobId, why));
-  }
-
-  async match(want: Match): Promise<Matched> {
-    let matched: Matched | undefined;
-    const kind = { durable: false, ends: () => matched?.kind === 'joined' };
-    await this.#store.leaseStep(this, kind, (steps, stored) => {
-      const found = steps.match(stored, want);
-      matched = found.matched;
-      return found.stored;
-    });
-    return matched!;
-  }
-
-  begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
-    return this.#store.leaseStep(this, PASSING, (steps, stored) => {
-      const next = steps.begin(stored, run);
-      this.#percent = 0;
-      return next;
-    });
-  }
-
-  async progress(progress: Progress): Promise<void> {
-    await this.#store.leaseStep(this, PASSING, (steps, stored) => {
-      this.#percent = Math.max(this.#percent, Math.min(100, progress.percent));
-      return steps.progress(stored, { ...progress, percent: this.#percent });
-    });
-  }
-
-  async log(log: Log): Promise<void> {
-    await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.log(stored, log));
-  }
-
-  preview(preview: Preview): void {
-    this.#store.preview(this.job.jobId, preview);
-  }
-
-  async warn(warnings: readonly string[]): Promise<void> {
-    await this.#store.leaseStep(this, PASSING, (steps, stored) => steps.warn(stored, warnings));
-  }
-
-  async pin(key: string, lasting = true): Promise<void> {
-    if (!lasting) return await this.#hold(key);
-    for (let deletion: Promise<void> | undefined; ; await deletion) {
-      deletion = undefined;
-      await this.#store.leaseStep(this, LASTING, (steps, stored) => {
-        const next = steps.pin(stored, key);
-        if (!(next instanceof Promise)) return next;
-        deletion = next;
-        return stored;
-      });
-      if (!deletion) return;
-    }
-  }
-
-  async #hold(key: string): Promise<void> {
-    if (this.#blobs.has(key)) return;
-    for (;;) {
-      const held = this.#store.holdBlob(this, key);
-      if (typeof held === 'function') {
-        this.#blobs.set(key, held);
-        return;
-      }
-      await held;
-    }
-  }
-
-  /** For the store: the lease is over, and what it held in memory is nobody's. */
-  letGo(): void {
-    for (const letGo of this.#blobs.values()) letGo();
-    this.#blobs.clear();
-  }
-
-  complete(done: Done): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.complete(stored, done));
-  }
-
-  fail({ reason, message, retryable, killedWorker, timings, ofRun }: Failed): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) =>
-      steps.fail(stored, { reason, message, retryable, killedWorker, timings, ofRun }),
-    );
-  }
-
-  refuse(failure: Failure, timings?: Timings): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.refuse(stored, failure, timings));
-  }
-
-  canceled(timings?: Timings): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.stopped(stored, timings));
-  }
-
-  giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {
-    return this.#store.leaseStep(this, LAST, (steps, stored) => steps.giveBack(stored, wait, timings));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#store.holds(this)) return;
-    try {
-      await this.giveBack(WaitReason.SLOT);
-    } catch (error) {
-      // Ended already, or the store is closing and will find the job at the next start.
-      if (!(error instanceof JobsError && (error.reason === 'LEASE_LOST' || error.reason === 'SHUTTING_DOWN'))) throw error;
-    }
-  }
 }

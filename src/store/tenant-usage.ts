@@ -5,7 +5,7 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Job } from '../jobs/job.ts';
 import type { Limits } from '../jobs/ports.ts';
-import { checkUsage, dayOf, usedBy } from '../jobs/steps.ts';
+import { checkUsage, dayOf, usedBy } from '../jobs/quotas.ts';
 
 /** The first schema with these figures. */
 export const USAGE_SCHEMA = 4;
@@ -59,11 +59,11 @@ export class TenantUsage {
   /** Inside a step: a job has become another. */
   moved(
     tenant: string,
-    before: { readonly job: Job; readonly node: string | undefined },
-    after: { readonly job: Job; readonly node: string | undefined },
+    before: { readonly job: Job; readonly held: boolean },
+    after: { readonly job: Job; readonly held: boolean },
     nowMs: number,
   ): void {
-    const held = Number(after.node !== undefined) - Number(before.node !== undefined);
+    const held = Number(after.held) - Number(before.held);
     if (held !== 0) {
       this.#hold(tenant, held);
       this.#undo(() => this.#hold(tenant, -held));

@@ -4,7 +4,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Job } from '../jobs/job.ts';
-import type { Delivery, NewDelivery, Outcome, TakeDeliveries, WebhookOutbox } from '../jobs/webhooks.ts';
+import type { Delivery, DeliveryPage, DeliveryQuery, NewDelivery, Outcome, TakeDeliveries, WebhookOutbox } from '../jobs/webhooks.ts';
 import { encodeState } from './job-table.ts';
 
 type Row = Record<string, unknown>;
@@ -49,7 +49,7 @@ export class WebhookTable {
     this.#bury = db.prepare('UPDATE webhooks SET due_ms = NULL, dead = 1, error = ? WHERE delivery_id = ?');
     this.#next = db.prepare('SELECT seq, host FROM webhooks WHERE job_id = ? AND dead = 0 ORDER BY seq LIMIT 1');
     this.#wake = db.prepare('UPDATE webhooks SET due_ms = ? WHERE seq = ?');
-    this.#list = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND dead = ? ORDER BY seq DESC LIMIT ?');
+    this.#list = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND dead = ? AND seq < ? ORDER BY seq DESC LIMIT ?');
     this.#revive = db.prepare('UPDATE webhooks SET seq = ?, dead = 0, attempts = 0, since_ms = ?, due_ms = ? WHERE delivery_id = ?');
     this.#lastSeq = db.prepare('SELECT max(seq) AS seq FROM webhooks');
     this.#hostsOfJob = db.prepare('SELECT DISTINCT host FROM webhooks WHERE job_id = ?');
@@ -95,8 +95,9 @@ export class WebhookTable {
     this.#touch(row.host as string);
   }
 
-  list(tenant: string, dead: boolean, max: number): Delivery[] {
-    return (this.#list.all(tenant, Number(dead), max) as Row[]).map(decode);
+  list({ tenant, dead, pageSize, before = Number.MAX_SAFE_INTEGER }: DeliveryQuery): DeliveryPage {
+    const rows = this.#list.all(tenant, Number(dead), before, pageSize) as Row[];
+    return { deliveries: rows.map(decode), next: rows.length < pageSize ? undefined : (rows.at(-1)!.seq as number) };
   }
 
   replay(tenant: string, id: string, nowMs: number): Delivery | undefined {
@@ -145,8 +146,8 @@ export class SqliteOutbox implements WebhookOutbox {
     return this.#step(false, () => this.#table.settle(delivery, outcome, this.#now()));
   }
 
-  async list(tenant: string, dead: boolean, max: number): Promise<Delivery[]> {
-    return this.#table.list(tenant, dead, max);
+  async list(query: DeliveryQuery): Promise<DeliveryPage> {
+    return this.#table.list(query);
   }
 
   async replay(tenant: string, id: string): Promise<Delivery | undefined> {

@@ -20,6 +20,7 @@ import { file_facefusion_jobs_v1_job_service } from '../../gen/facefusion/jobs/v
 import { file_facefusion_jobs_v1_process_service } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import { file_facefusion_jobs_v1_system_service } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { file_facefusion_jobs_v1_upload_service } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { file_facefusion_jobs_v1_webhook_service } from '../../gen/facefusion/jobs/v1/webhook_service_pb.js';
 
 const CONTRACT = createRegistry(
   file_facefusion_jobs_v1_access_service,
@@ -27,6 +28,7 @@ const CONTRACT = createRegistry(
   file_facefusion_jobs_v1_process_service,
   file_facefusion_jobs_v1_system_service,
   file_facefusion_jobs_v1_upload_service,
+  file_facefusion_jobs_v1_webhook_service,
 );
 
 // grpcurl's flags have one dash, as Go's do.

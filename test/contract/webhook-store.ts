@@ -32,6 +32,8 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
     return opened;
   };
   const take = async (store: JobStore, want: Partial<TakeDeliveries> = {}) => (await store.webhooks.take({ ...ALL, ...want })).deliveries;
+  const list = async (store: JobStore, tenant: string, dead: boolean) =>
+    (await store.webhooks.list({ tenant, dead, pageSize: 10 })).deliveries;
 
   describe(`${name}: webhooks`, { concurrency: 4, timeout: 60_000 }, () => {
     it('are written with the step that they tell of, and for no other', async (t) => {
@@ -59,7 +61,7 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       assert.equal(delivery.job.resultUrl, undefined);
       await store.webhooks.settle(delivery, { type: 'delivered' });
       assert.deepEqual(await take(store), []);
-      assert.deepEqual(await store.webhooks.list('one', false, 10), []);
+      assert.deepEqual(await list(store, 'one', false), []);
     });
 
     it('of one job come one after another, in the order of its steps', async (t) => {
@@ -123,7 +125,7 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       assert.equal(second?.id, first?.id);
       assert.equal(second?.attempts, 2);
       await store.webhooks.settle(first!, { type: 'delivered' });
-      assert.equal((await store.webhooks.list('one', false, 10)).length, 1);
+      assert.equal((await list(store, 'one', false)).length, 1);
       assert.deepEqual(await take(store), []);
       await store.webhooks.settle(second!, { type: 'retry', atMs: Date.now() - 1, error: 'it answered 500' });
       const [third] = await take(store);
@@ -158,8 +160,8 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       await store.webhooks.settle(queued!, { type: 'dead', error: 'no answer' });
       const [succeeded] = await take(store);
       assert.equal(succeeded?.status, SUCCEEDED);
-      assert.deepEqual(await store.webhooks.list('two', true, 10), []);
-      const [dead] = await store.webhooks.list('one', true, 10);
+      assert.deepEqual(await list(store, 'two', true), []);
+      const [dead] = await list(store, 'one', true);
       assert.deepEqual([dead?.id, dead?.dead, dead?.error], [queued!.id, true, 'no answer']);
       assert.equal(await store.webhooks.replay('two', queued!.id), undefined);
       assert.equal(await store.webhooks.replay('one', 'msg_none'), undefined);
@@ -171,7 +173,28 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
         (await take(store)).map(({ id }) => id),
         [queued!.id],
       );
-      assert.deepEqual(await store.webhooks.list('one', true, 10), []);
+      assert.deepEqual(await list(store, 'one', true), []);
+    });
+
+    it('are listed in pages, newest first, which those that are tried again meanwhile do not make endless', async (t) => {
+      const { store } = await open(t);
+      for (let i = 0; i < 5; i++) await store.submit(told('https://a.example.com/', [QUEUED]), LIMITS);
+      const all = await take(store);
+      for (const one of all) await store.webhooks.settle(one, { type: 'dead', error: 'it answered 410' });
+      const query = { tenant: 'one', dead: true, pageSize: 2 };
+      const seen: string[] = [];
+      for (let page = await store.webhooks.list(query); ; page = await store.webhooks.list({ ...query, before: page.next })) {
+        for (const { id } of page.deliveries) {
+          seen.push(id);
+          await store.webhooks.replay('one', id);
+          const [again] = await take(store);
+          await store.webhooks.settle(again!, { type: 'dead', error: 'it answered 410' });
+        }
+        if (page.next === undefined) break;
+      }
+      assert.deepEqual(seen, all.map(({ id }) => id).reverse());
+      assert.equal((await list(store, 'one', true)).length, 5);
+      assert.equal((await store.webhooks.list({ tenant: 'one', dead: false, pageSize: 2 })).next, undefined);
     });
 
     it('of a job that is forgotten are told no more', async (t) => {
@@ -183,8 +206,8 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       await new Promise((resolve) => setTimeout(resolve, 5));
       await store.expire({ jobTtlMs: 0, max: 10 });
       assert.deepEqual(await take(store), []);
-      assert.deepEqual(await store.webhooks.list('one', true, 10), []);
-      assert.deepEqual(await store.webhooks.list('one', false, 10), []);
+      assert.deepEqual(await list(store, 'one', true), []);
+      assert.deepEqual(await list(store, 'one', false), []);
     });
   });
 }

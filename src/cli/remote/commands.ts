@@ -14,11 +14,13 @@ import {
 } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
-import { type Backoff, isTerminal } from '../../client/watch.ts';
+import type { Backoff } from '../../client/reconnects.ts';
+import { isTerminal } from '../../client/watch.ts';
+import { cancelBatch, isBatchId, showBatch, submitBatch, watchBatch } from './batch.ts';
 import { connect, type Service } from './client.ts';
 import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
 import { dialect, enumName } from './json.ts';
-import { checkOutput, upload } from './media.ts';
+import { checkOutput, upload, uploadOn } from './media.ts';
 import { SILENT, showProgress, size } from './progress.ts';
 import {
   cachePolicy,
@@ -29,12 +31,15 @@ import {
   paramsObject,
   type RequestInit,
   roles,
+  TO_BE_UPLOADED,
   targetField,
   targetFieldOfFile,
+  toBeUploaded,
   wholeNumber,
 } from './request.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 import { watchJob } from './watch.ts';
+import { addWebhookCommands } from './webhooks.ts';
 
 export interface RemoteContext {
   readonly terminal: Terminal;
@@ -120,15 +125,46 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
     );
 
   program
+    .command('batch')
+    .summary('submit a file of jobs, all or none')
+    .description(
+      'Submits up to 1,000 jobs in one call, all or none. FILE has a request in JSON on each line, as POST /api/v1/jobs takes it, or ' +
+        '{"ref": "a", "job": {...}} for others to take its result as job://a. Media are named as for `ffjobs submit`: files are uploaded, each once, ' +
+        'references are handed on, and server:PATH is a path under the service’s input root.',
+    )
+    .argument('<file>', 'requests, one a line')
+    .option('--idempotency-key <key>', 'the same key and requests give the same batch; an upload is another request each time')
+    .option('--stop-on-failure', 'cancel the rest when one has failed', false)
+    .option('-w, --watch', 'stay until the last job has ended, then list what became of each', false)
+    .action((file: string, _options: unknown, command: Command) =>
+      against(command, (service, { json }) => {
+        const options = command.opts<{ idempotencyKey?: string; stopOnFailure: boolean; watch: boolean }>();
+        const { idempotencyKey, stopOnFailure } = options;
+        return submitBatch(service, terminal, file, {
+          json,
+          idempotencyKey,
+          stopOnFailure,
+          watch: options.watch,
+          backoff: context.backoff,
+        });
+      }),
+    );
+
+  program
     .command('watch')
-    .description('watch a job until it ends; over lost connections too')
-    .argument('<job>')
+    .description('watch a job or a batch until it ends; over lost connections too')
+    .argument('<job>', 'or a batch')
     .option('--after <sequence>', 'replay the events after this one instead of a snapshot')
     .option('--preview <file>', 'keep the latest preview in FILE')
     .option('-o, --output <file>', 'then download the result to FILE')
     .action((jobId: string, _options: unknown, command: Command) =>
       against(command, async (service, { json }) => {
         const { after, preview, output } = command.opts<{ after?: string; preview?: string; output?: string }>();
+        if (isBatchId(jobId)) {
+          if (preview !== undefined || output !== undefined || after !== undefined)
+            throw new CliError(Exit.invalid, `--after, --preview and --output are of one job, and ${jobId} is a batch`);
+          return watchBatch(service, terminal, jobId, { json, backoff: context.backoff });
+        }
         await checkOutput(output);
         return watchJob(service, terminal, jobId, {
           json,
@@ -142,10 +178,11 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
 
   program
     .command('get')
-    .description('show a job; the exit code tells how it ended')
-    .argument('<job>')
+    .description('show a job or a batch; the exit code tells how it ended')
+    .argument('<job>', 'or a batch')
     .action((jobId: string, _options: unknown, command: Command) =>
       against(command, async (service, { json }) => {
+        if (isBatchId(jobId)) return showBatch(service, terminal, jobId, json);
         const { job } = await service.jobs.get({ jobId });
         return showJob(terminal, job, json);
       }),
@@ -165,10 +202,11 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
 
   program
     .command('cancel')
-    .description('stop a job wherever it is; one that has ended stays as it is')
-    .argument('<job>')
+    .description('stop a job wherever it is, or all of a batch; what has ended stays as it is')
+    .argument('<job>', 'or a batch')
     .action((jobId: string, _options: unknown, command: Command) =>
       against(command, async (service, { json }) => {
+        if (isBatchId(jobId)) return cancelBatch(service, terminal, jobId, json);
         const { job } = await service.jobs.cancel({ jobId });
         if (json) answerJson(terminal, dialect(JobSchema, job!));
         else answer(terminal, `${jobId} ${job!.status === JobStatus.PROCESSING ? 'is being stopped' : `is ${statusName(job!.status)}`}`);
@@ -188,6 +226,8 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
         return Exit.ok;
       }),
     );
+
+  addWebhookCommands(program, terminal, against);
 
   program
     .command('capabilities')
@@ -234,7 +274,7 @@ async function submit(service: Service, context: RemoteContext, files: string[],
   const undo = terminal.onInterrupt(() => giving.abort());
   const given = async (one: Awaited<ReturnType<typeof media>>) => {
     if (one.kind === 'reference') return { reference: one.reference, mediaType: undefined };
-    const known = sent.get(one.path) ?? upload(service, one.path, progress.line(one.path), giving.signal);
+    const known = sent.get(one.path) ?? upload(service, one.path, uploadOn(progress.line(one.path)), giving.signal);
     sent.set(one.path, known);
     const { uri, mediaType } = await known;
     return { reference: uri, mediaType };
@@ -275,9 +315,6 @@ async function submit(service: Service, context: RemoteContext, files: string[],
 
 type GivenMedia = Awaited<ReturnType<typeof media>>;
 
-/** Stands for an upload that is not there yet. */
-const TO_BE_UPLOADED = `upload://${'0'.repeat(32)}`;
-
 /**
  * Has the service look at everything but the files, before the first byte of one is sent. A target whose name does not tell whether it is a picture or
  * a video is left to submit.
@@ -292,7 +329,7 @@ async function validate(service: Service, request: RequestInit, target: GivenMed
   const value = target.kind === 'reference' ? target.reference : TO_BE_UPLOADED;
   const job = { ...request, sourceImages: references, sourceAudio, target: { case: field, value } };
   const { violations } = await service.jobs.validate({ job });
-  const wrong = violations.filter(({ reason, description }) => !(reason === 'UPLOAD_NOT_FOUND' && description.includes(TO_BE_UPLOADED)));
+  const wrong = violations.filter((one) => !toBeUploaded(one));
   if (wrong.length === 0) return;
   const fieldViolations = wrong.map(({ field: path, description, reason }) => ({ field: path, description, reason }));
   throw new ConnectError('the request was not taken; nothing was uploaded', Code.InvalidArgument, undefined, [

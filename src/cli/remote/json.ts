@@ -39,3 +39,24 @@ function scalar(schema: DescMessage | DescEnum | undefined, value: JsonValue): J
   if (schema?.kind === 'enum' && typeof value === 'string') return value.slice(schema.sharedPrefix?.length ?? 0).toLowerCase();
   return value;
 }
+
+/** JSON of the REST dialect as `fromJson` takes it: enum values get their prefix and their case. What does not fit stays, for `fromJson` to refuse. */
+export function protoJson(schema: DescMessage, json: JsonValue): JsonValue {
+  if (typeof json !== 'object' || json === null || Array.isArray(json) || schema.typeName.startsWith('google.protobuf.')) return json;
+  const fields = new Map(schema.fields.flatMap((field) => [field.name, field.jsonName].map((name) => [name, field])));
+  return Object.fromEntries(
+    Object.entries(json).map(([name, value]) => {
+      const field = fields.get(name);
+      const inner = field && (field.fieldKind === 'map' ? undefined : (field.message ?? field.enum));
+      if (!inner) return [name, value];
+      return [name, Array.isArray(value) ? value.map((item) => protoValue(inner, item)) : protoValue(inner, value)];
+    }),
+  );
+}
+
+function protoValue(schema: DescMessage | DescEnum, value: JsonValue): JsonValue {
+  if (schema.kind === 'message') return protoJson(schema, value);
+  if (typeof value !== 'string') return value;
+  const full = `${schema.sharedPrefix ?? ''}${value}`.toUpperCase();
+  return schema.values.some(({ name }) => name === full) ? full : value;
+}

@@ -13,9 +13,16 @@ import type { Service } from './client.ts';
 import { CliError, Exit } from './errors.ts';
 import { type Line, size } from './progress.ts';
 
-export async function upload(service: Service, path: string, line: Line, signal: AbortSignal): Promise<UploadResponse> {
-  const onProgress = (sent: number, total = 0) =>
-    line.update(total === 0 ? 100 : (100 * sent) / total, `${size(sent)} of ${size(total)} sent`, 'upload');
+/** Shows on `line` how much of a file has been sent. */
+export const uploadOn = (line: Line) => (sent: number, total?: number) =>
+  line.update(total ? (100 * sent) / total : 100, `${size(sent)} of ${size(total ?? 0)} sent`, 'upload');
+
+export async function upload(
+  service: Service,
+  path: string,
+  onProgress: (sent: number, total?: number) => void,
+  signal: AbortSignal,
+): Promise<UploadResponse> {
   try {
     return await service.upload(path, { signal, onProgress });
   } catch (error) {

@@ -27,6 +27,14 @@ export async function media(word: string): Promise<Media> {
   );
 }
 
+/** Stands for an upload that is not there yet, where the service is asked about a request before its files are sent. */
+export const TO_BE_UPLOADED = `upload://${'0'.repeat(32)}`;
+
+/** Whether all that is wrong is that a file has not been sent yet. */
+export function toBeUploaded({ reason, description }: { readonly reason: string; readonly description: string }): boolean {
+  return reason === 'UPLOAD_NOT_FOUND' && description.includes(TO_BE_UPLOADED);
+}
+
 /** Files in the order of the command line: the last is the target unless `--target` names it. */
 export function roles(
   files: readonly string[],

@@ -1,11 +1,11 @@
-// Watches one job to its end on this terminal. Ctrl-C never cancels a job by itself: a person is asked, a script's job goes on, and a second
-// Ctrl-C leaves at once.
+// Watches one job to its end on this terminal.
 import { rename, writeFile } from 'node:fs/promises';
 import { JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import type { Backoff } from '../../client/watch.ts';
+import type { Backoff } from '../../client/reconnects.ts';
 import type { Service } from './client.ts';
 import { Exit, type ExitCode, exitOfStatus } from './errors.ts';
+import { assertLeft, interruptible } from './interrupt.ts';
 import { dialect } from './json.ts';
 import { download } from './media.ts';
 import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, type View, withEvent } from './progress.ts';
@@ -22,33 +22,24 @@ export interface WatchOptions {
 }
 
 export async function watchJob(service: Service, terminal: Terminal, jobId: string, options: WatchOptions): Promise<ExitCode> {
-  const leaving = new AbortController();
   let progress = options.json ? SILENT : showProgress(terminal);
   let line = progress.line(jobId);
   let view: View = NOTHING_YET;
-  let asking = false;
 
   const draw = (fresh: Progress) => {
     progress[Symbol.dispose]();
     progress = fresh;
     line = progress.line(jobId);
   };
-  const ask = async () => {
-    asking = true;
-    // The bars would be drawn over the question.
-    draw(SILENT);
-    const word = await terminal.ask(`Cancel ${jobId}? y: cancel it, n: leave it running, Enter: go on watching. `, leaving.signal);
-    if (leaving.signal.aborted) return;
-    if (word === undefined || /^n/i.test(word)) leaving.abort();
-    else if (/^y/i.test(word)) await service.jobs.cancel({ jobId }, { signal: leaving.signal });
-    asking = false;
-    if (leaving.signal.aborted || options.json) return;
-    draw(showProgress(terminal));
-    showView(line, view);
-  };
-  const undo = terminal.onInterrupt((signal) => {
-    if (asking || !terminal.interactive || signal === 'SIGTERM') leaving.abort();
-    else ask().catch((error: unknown) => leaving.abort(error));
+  using leaving = interruptible(terminal, {
+    what: () => jobId,
+    hide: () => draw(SILENT),
+    show() {
+      if (options.json) return;
+      draw(showProgress(terminal));
+      showView(line, view);
+    },
+    cancel: (signal) => service.jobs.cancel({ jobId }, { signal }),
   });
 
   try {
@@ -77,15 +68,11 @@ export async function watchJob(service: Service, terminal: Terminal, jobId: stri
     if (!options.json) tellEnd(terminal, job, saved);
     return exitOfStatus(job.status);
   } catch (error) {
-    if (!leaving.signal.aborted) throw error;
+    assertLeft(error, leaving.signal);
     progress[Symbol.dispose]();
-    const { reason } = leaving.signal;
-    if (reason instanceof Error && reason.name !== 'AbortError') throw reason;
     say(terminal, `${jobId} goes on without you; \`ffjobs watch ${jobId}\` comes back to it, \`ffjobs cancel ${jobId}\` stops it.`);
     return Exit.interrupted;
   } finally {
-    undo();
-    leaving.abort();
     progress[Symbol.dispose]();
   }
 }

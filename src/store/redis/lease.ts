@@ -5,7 +5,7 @@ import type { Log, Preview, Progress } from '../../../gen/facefusion/jobs/v1/eve
 import type { EngineInfo, MediaResult, Timings } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../../jobs/errors.ts';
 import type { Fingerprint } from '../../jobs/fingerprint.ts';
-import { type Failure, isTerminal, type Job, transition, WaitReason } from '../../jobs/job.ts';
+import { type Failure, type Job, WaitReason } from '../../jobs/job.ts';
 import {
   type Done,
   type Failed,
@@ -17,8 +17,26 @@ import {
   type Matched,
   type Rank,
 } from '../../jobs/ports.ts';
-import { completed, ended, failed, givenBack, JOINED, leaseLost, RUN_OVER, refused, type Step, verdictOf } from '../../jobs/steps.ts';
-import { afterCommit, applyStep, type Changed, encodeOutcome, eventOf, present, type RedisJob, type Share } from './record.ts';
+import {
+  begun,
+  completed,
+  ended,
+  eventOf,
+  failed,
+  givenBack,
+  JOINED,
+  leaseLost,
+  logged,
+  progressed,
+  refused,
+  type Said,
+  type Step,
+  trimmedTo,
+  verdictOf,
+  warned,
+  wonBy,
+} from '../../jobs/steps.ts';
+import { afterCommit, applyStep, type Changed, encodeOutcome, present, type RedisJob, type Share } from './record.ts';
 
 /** How a commit ended. */
 export type Committed =
@@ -142,9 +160,8 @@ export class RedisLease implements Lease {
 
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
     return this.#write('begin', (stored) => {
-      if (isTerminal(stored.job.status)) return unchanged(stored);
       this.#percent = 0;
-      return applyStep(stored, { change: { type: 'begin', ...run }, lease: 'keep' }, this.#host.now(), { deadlineMs: undefined });
+      return this.#step(stored, begun(stored, run));
     });
   }
 
@@ -152,26 +169,14 @@ export class RedisLease implements Lease {
     await this.#write('progress', (stored) => {
       const { fingerprint, followers } = stored;
       if (fingerprint !== undefined && followers > 0) this.#host.follow(fingerprint, progress);
-      if (isTerminal(stored.job.status)) return unchanged(stored);
-      const nowMs = this.#host.now();
       this.#percent = Math.max(this.#percent, Math.min(100, progress.percent));
-      const { step, estimatedFinishTime: estimatedFinish } = progress;
-      const job = transition(stored.job, { type: 'progress', step, percent: this.#percent, estimatedFinish }, nowMs);
-      return this.#append(
-        stored,
-        job,
-        { case: 'progress', value: { ...progress, percent: this.#percent, attempt: job.attempt } },
-        nowMs,
-        true,
-      );
+      const nowMs = this.#host.now();
+      return this.#say(stored, progressed(stored, progress, this.#percent, nowMs), nowMs);
     });
   }
 
   async log(log: Log): Promise<void> {
-    await this.#write('log', (stored) => {
-      if (isTerminal(stored.job.status)) return unchanged(stored);
-      return this.#append(stored, { ...stored.job }, { case: 'log', value: log }, this.#host.now(), false);
-    });
+    await this.#write('log', (stored) => this.#say(stored, logged(stored, log), this.#host.now()));
   }
 
   preview(preview: Preview): void {
@@ -179,11 +184,7 @@ export class RedisLease implements Lease {
   }
 
   async warn(warnings: readonly string[]): Promise<void> {
-    await this.#write('warn', (stored) => {
-      const known = new Set(stored.job.warnings);
-      if (isTerminal(stored.job.status) || warnings.every((warning) => known.has(warning))) return unchanged(stored);
-      return applyStep(stored, { change: { type: 'warn', warnings }, lease: 'keep' }, this.#host.now());
-    });
+    await this.#write('warn', (stored) => this.#step(stored, warned(stored, warnings)));
   }
 
   async pin(key: string): Promise<void> {
@@ -198,44 +199,40 @@ export class RedisLease implements Lease {
     }
   }
 
-  complete({ keep, ...done }: Done): Promise<Job> {
+  complete(done: Done): Promise<Job> {
+    const { keep } = done;
     return this.#end(
       'complete',
       (stored) => completed(stored, done),
       (stored) => {
-        if (stored.job.cancelRequestedAt && !isTerminal(stored.job.status)) return undefined;
-        // A copy somewhere else was made for this job alone.
-        const result = { ...done.result, outputUri: undefined };
-        const facts = encodeOutcome({ type: 'succeed', result, warnings: done.warnings });
+        const won = wonBy(stored, done);
         const kept = keep && { fingerprint: keep.fingerprint, expiresMs: this.#host.now() + keep.ttlMs };
-        return { kind: 'won', of: result.sha256, facts, keep: kept };
+        return won && { kind: 'won', of: won.result.sha256, facts: encodeOutcome(won), keep: kept };
       },
     );
   }
 
-  fail(failed_: Failed): Promise<Job> {
-    const { reason, message, retryable, killedWorker, timings } = failed_;
+  fail(failure: Failed): Promise<Job> {
     return this.#end(
       'fail',
-      (stored) => failed(stored, { reason, message, retryable }, { killedWorker, timings }, this.#host.now(), this.#host.random()),
+      (stored) => failed(stored, failure, this.#host.now(), this.#host.random()),
       (stored) => {
-        const failure = verdictOf(stored, failed_);
-        return failure && { kind: 'verdict', of: '', facts: encodeOutcome({ type: 'fail', failure }) };
+        const verdict = verdictOf(stored, failure);
+        return verdict && { kind: 'verdict', of: '', facts: encodeOutcome(verdict) };
       },
-      Number(killedWorker),
     );
   }
 
   refuse(failure: Failure, timings?: Timings): Promise<Job> {
     return this.#end(
       'refuse',
-      () => refused(failure, timings),
+      (stored) => refused(stored, failure, timings),
       () => ({ kind: 'verdict', of: '', facts: encodeOutcome({ type: 'refuse', failure }) }),
     );
   }
 
   canceled(timings?: Timings): Promise<Job> {
-    return this.#end('canceled', () => ended(timings));
+    return this.#end('canceled', (stored) => ended(stored, timings));
   }
 
   giveBack(wait: WaitReason, timings?: Timings): Promise<Job> {
@@ -254,7 +251,7 @@ export class RedisLease implements Lease {
 
   /** For a store that closes: ends the lease by a step of its own, after what was asked for before. */
   release(step: (stored: RedisJob) => Step): Promise<Job> {
-    return this.#end('giveBack', step, undefined, 0, true);
+    return this.#end('giveBack', step, undefined, true);
   }
 
   /** `share`: what the end of the run is for those that joined it. */
@@ -262,15 +259,13 @@ export class RedisLease implements Lease {
     kind: Kind,
     step: (stored: RedisJob) => Step,
     share: (stored: RedisJob) => Share | undefined = () => undefined,
-    kills = 0,
     closing = false,
   ): Promise<Job> {
-    const run = (stored: RedisJob): Changed => {
-      const left = isTerminal(stored.job.status);
-      const changed = applyStep(stored, left ? { ...RUN_OVER, kills: stored.kills + kills } : step(stored), this.#host.now());
-      return { ...changed, share: share(stored) };
-    };
-    return this.#write(kind, run, closing);
+    return this.#write(kind, (stored) => ({ ...this.#step(stored, step(stored)), share: share(stored) }), closing);
+  }
+
+  #step(stored: RedisJob, step: Step | undefined): Changed {
+    return step ? applyStep(stored, step, this.#host.now()) : unchanged(stored);
   }
 
   #write(kind: Kind, run: (stored: RedisJob) => Changed, closing = false): Promise<Job> {
@@ -381,12 +376,11 @@ export class RedisLease implements Lease {
     return { done, changed: all };
   }
 
-  #append(stored: RedisJob, job: Job, event: Parameters<typeof eventOf>[1], nowMs: number, visible: boolean): Changed {
-    const { maxStoredEvents } = this.#host;
-    job.sequence++;
-    const trim = job.sequence - stored.trimmedTo > maxStoredEvents * 1.25;
-    const trimmedTo = trim ? job.sequence - maxStoredEvents : stored.trimmedTo;
-    return { ...unchanged({ ...stored, job, trimmedTo }), events: [eventOf(job, event, nowMs)], visible };
+  #say(stored: RedisJob, said: Said | undefined, nowMs: number): Changed {
+    if (!said) return unchanged(stored);
+    const { job, event, visible } = said;
+    const next = { ...stored, job, trimmedTo: trimmedTo(job, stored.trimmedTo, this.#host.maxStoredEvents) };
+    return { ...unchanged(next), events: [eventOf(job, event, nowMs)], visible };
   }
 
   #finish(): void {

@@ -1,7 +1,7 @@
 // The outbox of webhooks in Redis. What is given out is leased: a taker that dies only delays it, and what it says later counts for nothing.
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import type { Delivery, Outcome, TakeDeliveries, WebhookOutbox } from '../../jobs/webhooks.ts';
+import type { Delivery, DeliveryPage, DeliveryQuery, Outcome, TakeDeliveries, WebhookOutbox } from '../../jobs/webhooks.ts';
 import type { Reply } from './connection.ts';
 
 type Run = (args: readonly (string | number)[]) => Promise<Reply>;
@@ -28,8 +28,9 @@ export class RedisOutbox implements WebhookOutbox {
     await this.#run(['settle', this.#now(), id, attempts, outcome.type, next, error]);
   }
 
-  async list(tenant: string, dead: boolean, max: number): Promise<Delivery[]> {
-    return ((await this.#run(['list', tenant, dead ? '1' : '', max])) as Reply[]).map(decode);
+  async list({ tenant, dead, pageSize, before }: DeliveryQuery): Promise<DeliveryPage> {
+    const [last, ...found] = (await this.#run(['list', tenant, dead ? '1' : '', pageSize, before ?? ''])) as [Buffer | null, ...Reply[]];
+    return { deliveries: found.map(decode), next: last === null || found.length < pageSize ? undefined : Number(last) };
   }
 
   async replay(tenant: string, id: string): Promise<Delivery | undefined> {

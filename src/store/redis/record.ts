@@ -1,17 +1,28 @@
 // A job in Redis: its record as a hash, and the arguments by which one step changes it. Always true here: a `RedisJob` is immutable, and is
 // what the record was at version `ver`.
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema, MediaResultSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { batchMove } from '../../jobs/batches.ts';
 import type { Fingerprint } from '../../jobs/fingerprint.ts';
-import { isTerminal, JobStatus, stateOf, transition, WaitReason } from '../../jobs/job.ts';
-import type { Match } from '../../jobs/ports.ts';
-import { dayOf, isSilent, type Outcome, type Step, type Subject, usedBy } from '../../jobs/steps.ts';
+import { isTerminal, JobStatus, transition, WaitReason } from '../../jobs/job.ts';
+import type { Match, NewJob } from '../../jobs/ports.ts';
+import { dayOf, usedBy } from '../../jobs/quotas.ts';
+import { after, eventOf, type Outcome, type Step, type Subject } from '../../jobs/steps.ts';
 import { deliveryOf } from '../../jobs/webhooks.ts';
 import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
+
+/** Every status that a job may have, in the order in which the scripts count them. */
+export const STATUSES = [
+  JobStatus.QUEUED,
+  JobStatus.PROCESSING,
+  JobStatus.SUCCEEDED,
+  JobStatus.FAILED,
+  JobStatus.CANCELED,
+  JobStatus.REFUSED,
+] as const;
 
 export interface RedisJob extends Subject {
   /** Rises by one with each change of the record. */
@@ -21,8 +32,6 @@ export interface RedisJob extends Subject {
   readonly score: number;
   /** Of the lease that holds it. */
   readonly token: string | undefined;
-  /** The blob that it refers to: its result's, or the one that its run is about to store. */
-  readonly blob: string;
   /** Events up to this sequence are trimmed away. */
   readonly trimmedTo: number;
   /** The last write made by a lease. */
@@ -31,6 +40,8 @@ export interface RedisJob extends Subject {
   readonly owed: string | undefined;
   /** Of the run that it leads or has joined. */
   readonly fingerprint: Fingerprint | undefined;
+  /** Jobs that have joined the run that it leads. */
+  readonly followers: number;
   /** How it wants the end of a run that it joined. */
   readonly joined: Pick<Match, 'retentionMs' | 'again'> | undefined;
 }
@@ -78,7 +89,7 @@ export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
     maxAttempts,
     spent,
     kills,
-    blob: blob?.toString() ?? '',
+    blob: blob?.toString() || undefined,
     trimmedTo,
     op: op?.toString(),
     owed: owed?.toString(),
@@ -135,26 +146,17 @@ export interface Changed {
   readonly visible: boolean;
 }
 
-/** Applies a step: its transition, its state event, and what it does to lease and blob. */
-export function applyStep(before: RedisJob, step: Step, nowMs: number, patch: Partial<RedisJob> = {}): Changed {
-  const { change, lease, queue, spent, kills } = step;
-  const job = change ? transition(before.job, change, nowMs) : before.job;
-  const silent = !change || isSilent(change);
-  if (!silent) job.sequence++;
+/** Applies a step: what it makes of the job, its state event, and what it does to the lease. */
+export function applyStep(before: RedisJob, step: Step, nowMs: number): Changed {
+  const { change, lease, queue, keepsUploads } = step;
+  const { event, ...made } = after(before, step, nowMs);
   const next: RedisJob = {
     ...before,
-    ...patch,
-    spent: spent ?? before.spent,
-    kills: kills ?? before.kills,
-    job,
+    ...made,
     owed: queue === 'ready' ? undefined : before.owed,
-    held: before.held && lease === 'keep',
     token: lease === 'keep' ? before.token : undefined,
-    // What a run has pinned is let go with its lease, unless it has become the result.
-    blob: before.held && lease === 'keep' ? before.blob : (job.result?.sha256 ?? ''),
   };
-  const events = silent ? [] : [eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)];
-  return { next, events, lease, queue, visible: change !== undefined, keepsUploads: step.keepsUploads };
+  return { next, events: event ? [eventOf(made.job, event, nowMs)] : [], lease, queue, visible: change !== undefined, keepsUploads };
 }
 
 /** The record as a commit has left it. */
@@ -163,12 +165,6 @@ export function afterCommit({ next, share, lease, queue }: Changed, ver: number,
   if (entered) return { ...next, ver, op, fingerprint: share.of, joined: share.joined };
   const left = share?.kind === 'leave' || (lease === 'end' && queue !== 'ready');
   return left ? { ...next, ver, op, fingerprint: undefined, followers: 0, joined: undefined } : { ...next, ver, op };
-}
-
-export function eventOf(job: Job, body: JobEvent['event'], nowMs: number): JobEvent {
-  const event = create(JobEventSchema, { sequence: job.sequence, time: timestampFromMs(nowMs) });
-  event.event = body;
-  return event;
 }
 
 /** Arguments of commit.lua. */
@@ -199,7 +195,7 @@ export function encodeCommit(
     `${job.status}`,
     lease,
     queue === undefined ? '' : typeof queue === 'string' ? queue : `${queue.readyAtMs}`,
-    next.blob,
+    next.blob ?? '',
     job.error?.reason ?? '',
     visible ? '1' : '',
     next.trimmedTo > before.trimmedTo ? `${next.trimmedTo + 1}` : '',
@@ -228,6 +224,11 @@ export function encodeEffects(before: Job | undefined, after: Job, nowMs: number
   if (!move && !delivery) return '';
   const hook = delivery && { ...delivery, state: Buffer.from(encodeState(after)).toString('base64') };
   return JSON.stringify({ at: nowMs, batch: move?.batchId, done: move?.done, hook });
+}
+
+/** Each label twice, as they are looked for. */
+export function labelsOf({ labels }: NewJob['request']): string[] {
+  return Object.entries(labels).flatMap(([label, value]) => [label, `${label}=${value}`]);
 }
 
 /** The job as a caller sees it. `position`: of one that is queued; -1 less that where its tenant runs as many jobs as it may. */

@@ -14,6 +14,7 @@ import grpc.aio
 
 from . import _calls
 from ._calls import FileSource, JobNotSucceeded, is_terminal
+from .v1.access_service_pb2_grpc import AccessServiceStub
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
 from .v1.job_service_pb2 import CancelRequest, GetRequest, GetResultRequest, SubmitRequest, WatchRequest
@@ -22,6 +23,7 @@ from .v1.process_service_pb2_grpc import ProcessServiceStub
 from .v1.system_service_pb2_grpc import SystemServiceStub
 from .v1.upload_service_pb2 import UploadResponse
 from .v1.upload_service_pb2_grpc import UploadServiceStub
+from .v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 
 class AsyncJobsClient:
@@ -48,6 +50,8 @@ class AsyncJobsClient:
         self.process = ProcessServiceStub(self._channel)
         self.system = SystemServiceStub(self._channel)
         self.uploads = UploadServiceStub(self._channel)
+        self.access = AccessServiceStub(self._channel)
+        self.webhooks = WebhookServiceStub(self._channel)
 
     async def __aenter__(self) -> AsyncJobsClient:
         return self

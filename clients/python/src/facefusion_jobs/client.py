@@ -12,6 +12,7 @@ import grpc
 
 from . import _calls
 from ._calls import FileSource, JobNotSucceeded, is_terminal
+from .v1.access_service_pb2_grpc import AccessServiceStub
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
 from .v1.job_service_pb2 import CancelRequest, GetRequest, GetResultRequest, SubmitRequest, WatchRequest
@@ -20,11 +21,12 @@ from .v1.process_service_pb2_grpc import ProcessServiceStub
 from .v1.system_service_pb2_grpc import SystemServiceStub
 from .v1.upload_service_pb2 import UploadResponse
 from .v1.upload_service_pb2_grpc import UploadServiceStub
+from .v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 
 class JobsClient:
-    """A service's jobs. Every rpc is in `jobs`, `process`, `system` and `uploads` as the contract has it; errors are `grpc.RpcError`s,
-    which `details_of` reads.
+    """A service's jobs. Every rpc is in `jobs`, `process`, `system`, `uploads`, `access` and `webhooks` as the contract has it;
+    errors are `grpc.RpcError`s, which `details_of` reads.
 
     `token`: API key or JWT. `patience`: seconds that one call may wait for a service that asks for time or does not answer.
     """
@@ -50,6 +52,8 @@ class JobsClient:
         self.process = ProcessServiceStub(self._channel)
         self.system = SystemServiceStub(self._channel)
         self.uploads = UploadServiceStub(self._channel)
+        self.access = AccessServiceStub(self._channel)
+        self.webhooks = WebhookServiceStub(self._channel)
 
     def __enter__(self) -> JobsClient:
         return self

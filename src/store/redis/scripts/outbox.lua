@@ -1,8 +1,8 @@
 -- What is to be told, and what came of it.
 -- ARGV: 'take', now, lease in ms, most, most of one host, hosts that have some on their way and how many (host, number) ...
 --     | 'settle', now, id, attempts, 'delivered' or 'retry' or 'dead', time of the next try or '', error
---     | 'list', tenant, '1' for dead ones, most | 'replay', now, tenant, id
--- Answers for 'take' {when something is due next or false, delivery ...}, for 'list' deliveries, for 'replay' one or false.
+--     | 'list', tenant, '1' for dead ones, most, place of the last one known or '' | 'replay', now, tenant, id
+-- Answers for 'take' {when something is due next or false, delivery ...}, for 'list' {place of the last one or false, delivery ...}, for 'replay' one or false.
 local FIELDS = {'id', 'url', 'host', 'status', 'tenant', 'job', 'state', 'created', 'since', 'attempts', 'dead', 'error'}
 local function hook_of(id) return call('HMGET', P .. 'hook:' .. id, unpack(FIELDS)) end
 
@@ -58,9 +58,12 @@ if act == 'settle' then
 end
 
 if act == 'list' then
-  local found = call('ZREVRANGE', P .. (ARGV[3] == '1' and 'hooks:dead:' or 'hooks:of:') .. ARGV[2], 0, ARGV[4] - 1)
-  for i, id in ipairs(found) do found[i] = hook_of(id) end
-  return found
+  local below = ARGV[5] == '' and '+inf' or '(' .. ARGV[5]
+  local list = P .. (ARGV[3] == '1' and 'hooks:dead:' or 'hooks:of:') .. ARGV[2]
+  local found = call('ZREVRANGEBYSCORE', list, below, '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+  local answer = {found[#found] or false}
+  for i = 1, #found, 2 do answer[#answer + 1] = hook_of(found[i]) end
+  return answer
 end
 
 local tenant, id = ARGV[3], ARGV[4]
