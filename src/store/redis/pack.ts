@@ -3,15 +3,16 @@
 
 export type Arguments = readonly (string | number | Uint8Array)[];
 
-const FIRST_BYTES = 64 * 1024;
-/** A buffer that has grown beyond this is not kept. */
-const KEPT_BYTES = 4 * 1024 * 1024;
+/** What is packed lies side by side in slabs, each as long as something in it is still to be sent: a buffer of its own costs more than what is in it. */
+const SLAB_BYTES = 1024 * 1024;
 /** Array with its length in four bytes. */
 const ARRAY_32 = 0xdd;
 /** Below, a loop is quicker than the calls that measure and copy. */
 const SHORT = 32;
 
-let scratch = Buffer.allocUnsafeSlow(FIRST_BYTES);
+let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+/** Where what is being packed begins, and goes on. */
+let start = 0;
 let at = 0;
 
 /** The first of `steps`: `most` of them, or fewer when they come to so many bytes; one in any case. */
@@ -20,10 +21,12 @@ export function packSteps(
   most: number,
   bytes: number,
 ): { readonly packed: Buffer; readonly count: number } {
-  at = 5;
+  at = start;
+  need(5);
+  at += 5;
   let count = 0;
   for (const { args } of steps) {
-    if (count === most || (count > 0 && at >= bytes)) break;
+    if (count === most || (count > 0 && at - start >= bytes)) break;
     array(args.length);
     for (const arg of args) {
       if (typeof arg === 'string') text(arg);
@@ -32,38 +35,39 @@ export function packSteps(
     }
     count++;
   }
-  scratch[0] = ARRAY_32;
-  scratch.writeUInt32BE(count, 1);
-  const packed = Buffer.allocUnsafe(at);
-  scratch.copy(packed, 0, 0, at);
-  if (scratch.length > KEPT_BYTES) scratch = Buffer.allocUnsafeSlow(FIRST_BYTES);
+  slab[start] = ARRAY_32;
+  slab.writeUInt32BE(count, start + 1);
+  const packed = slab.subarray(start, at);
+  start = at;
   return { packed, count };
 }
 
 function need(bytes: number): void {
-  if (at + bytes <= scratch.length) return;
-  const larger = Buffer.allocUnsafeSlow(Math.max(scratch.length * 2, at + bytes));
-  scratch.copy(larger, 0, 0, at);
-  scratch = larger;
+  if (at + bytes <= slab.length) return;
+  const next = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, 2 * (at - start + bytes)));
+  slab.copy(next, 0, start, at);
+  slab = next;
+  at -= start;
+  start = 0;
 }
 
 function array(length: number): void {
   need(5);
-  scratch[at] = ARRAY_32;
-  at = scratch.writeUInt32BE(length, at + 1);
+  slab[at] = ARRAY_32;
+  at = slab.writeUInt32BE(length, at + 1);
 }
 
 function lengthOf(length: number): void {
-  if (length < 32) scratch[at++] = 0xa0 | length;
+  if (length < 32) slab[at++] = 0xa0 | length;
   else if (length < 0x1_00) {
-    scratch[at++] = 0xd9;
-    scratch[at++] = length;
+    slab[at++] = 0xd9;
+    slab[at++] = length;
   } else if (length < 0x1_00_00) {
-    scratch[at] = 0xda;
-    at = scratch.writeUInt16BE(length, at + 1);
+    slab[at] = 0xda;
+    at = slab.writeUInt16BE(length, at + 1);
   } else {
-    scratch[at] = 0xdb;
-    at = scratch.writeUInt32BE(length, at + 1);
+    slab[at] = 0xdb;
+    at = slab.writeUInt32BE(length, at + 1);
   }
 }
 
@@ -72,7 +76,7 @@ function text(value: string): void {
   const length = Buffer.byteLength(value);
   need(5 + length);
   lengthOf(length);
-  at += scratch.write(value, at);
+  at += slab.write(value, at);
 }
 
 /** False: it is none, and nothing is written. */
@@ -82,9 +86,9 @@ function ascii(value: string): boolean {
   for (let i = 0; i < length; i++) {
     const code = value.charCodeAt(i);
     if (code > 0x7f) return false;
-    scratch[at + 1 + i] = code;
+    slab[at + 1 + i] = code;
   }
-  scratch[at] = 0xa0 | length;
+  slab[at] = 0xa0 | length;
   at += 1 + length;
   return true;
 }
@@ -92,6 +96,6 @@ function ascii(value: string): boolean {
 function binary(value: Uint8Array): void {
   need(5 + value.length);
   lengthOf(value.length);
-  scratch.set(value, at);
+  slab.set(value, at);
   at += value.length;
 }

@@ -66,6 +66,8 @@ export class Script {
       }
     } catch (error) {
       for (const { reject } of steps) reject(error);
+      // A server that does not answer is not asked again by those that have waited as long.
+      if ((error as Error).name !== 'ReplyError') for (const { reject } of this.#waiting.splice(0)) reject(error);
     }
     this.#underWay--;
     this.#schedule();
