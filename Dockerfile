@@ -20,8 +20,8 @@ RUN npm run build && npm prune --omit=dev --ignore-scripts && mv node_modules di
 
 # --- the workers' Python --------------------------------------------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu-python
-COPY worker/requirements.txt /tmp/requirements.txt
-RUN python -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+COPY worker/requirements.txt worker/requirements-provenance.txt /tmp/
+RUN python -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt -r /tmp/requirements-provenance.txt
 
 FROM ${CUDA_IMAGE} AS cuda-system
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -32,8 +32,8 @@ RUN apt-get update \
   && rm -rf /var/lib/apt/lists/*
 
 FROM cuda-system AS cuda-python
-COPY worker/requirements.txt /tmp/requirements.txt
-RUN python3 -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+COPY worker/requirements.txt worker/requirements-provenance.txt /tmp/
+RUN python3 -m venv /opt/worker && /opt/worker/bin/pip install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt -r /tmp/requirements-provenance.txt
 
 # --- the images -----------------------------------------------------------------------------------------------------------------------------
 FROM cuda-system AS cuda
@@ -43,7 +43,7 @@ COPY --from=package /src/dist /app
 RUN ln -s /app/bin/ffjobs.mjs /usr/local/bin/ffjobs \
   && groupadd --gid 10001 ffjobs && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin ffjobs \
   && install -d -o 10001 -g 10001 /data
-ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json \
+ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_METRICS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json \
   NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 10001:10001
 WORKDIR /data
@@ -64,7 +64,7 @@ COPY --from=package /src/dist /app
 RUN ln -s /app/bin/ffjobs.mjs /usr/local/bin/ffjobs \
   && groupadd --gid 10001 ffjobs && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin ffjobs \
   && install -d -o 10001 -g 10001 /data
-ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json
+ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_METRICS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

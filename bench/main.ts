@@ -10,6 +10,7 @@ import { cluster } from './groups/cluster.ts';
 import { engine } from './groups/engine.ts';
 import { fleet } from './groups/fleet.ts';
 import { get } from './groups/get.ts';
+import { guard } from './groups/guard.ts';
 import { jobs } from './groups/jobs.ts';
 import { media } from './groups/media.ts';
 import { queue } from './groups/queue.ts';
@@ -19,7 +20,7 @@ import { CannotRun, ownProcesses } from './processes.ts';
 import { machine, table, writeJson } from './report.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const GROUPS: readonly Group[] = [submit, jobs, get, watch, queue, cluster, fleet, media, cache, engine];
+const GROUPS: readonly Group[] = [submit, jobs, get, guard, watch, queue, cluster, fleet, media, cache, engine];
 
 const usage = () =>
   [

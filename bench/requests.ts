@@ -5,6 +5,8 @@ import { GetRequestSchema, SubmitRequestSchema, WatchRequestSchema } from '../ge
 import type { Request } from './load/tasks.ts';
 import { TARGET } from './service.ts';
 
+type Headers = Readonly<Record<string, string>>;
+
 const SERVICE = '/facefusion.jobs.v1.JobService';
 
 /** A job of the no-op engine; its options are in `engines/noop.py`. */
@@ -32,12 +34,12 @@ export function submitByGrpc(job: JobRequest): Request {
   };
 }
 
-export function getByRest(jobId: string): Request {
-  return { protocol: 'http', method: 'GET', path: `/api/v1/jobs/${jobId}`, status: 200 };
+export function getByRest(jobId: string, headers: Headers = {}): Request {
+  return { protocol: 'http', method: 'GET', path: `/api/v1/jobs/${jobId}`, headers, status: 200 };
 }
 
-export function getByGrpc(jobId: string): Request {
-  return { protocol: 'grpc', path: `${SERVICE}/Get`, message: toBinary(GetRequestSchema, create(GetRequestSchema, { jobId })) };
+export function getByGrpc(jobId: string, headers: Headers = {}): Request {
+  return { protocol: 'grpc', path: `${SERVICE}/Get`, headers, message: toBinary(GetRequestSchema, create(GetRequestSchema, { jobId })) };
 }
 
 export function watchBySse(jobId: string): Request {

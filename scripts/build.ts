@@ -18,6 +18,7 @@ const FILES = [
   'web/dist/assets/*',
   'worker/pyproject.toml',
   'worker/requirements.txt',
+  'worker/requirements-provenance.txt',
   'worker/facefusion_worker/**/*.py',
   'README.md',
   'LICENSE',

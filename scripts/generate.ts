@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { fromBinary } from '@bufbuild/protobuf';
 import { type DescriptorProto, type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { generatePython, PYTHON_GEN } from './generate-python.ts';
+import { updateReadme } from './readme-settings.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const CACHE = join(ROOT, '.cache', 'proto');
@@ -126,5 +127,6 @@ if (import.meta.main) {
   generatePython();
   writeFileSync(COMMENTS, `${JSON.stringify(comments(), null, 2)}\n`);
   writeFileSync(MANIFEST, `${JSON.stringify(manifest(), null, 2)}\n`);
-  process.stdout.write('gen/ and the Python client are up to date\n');
+  updateReadme(join(ROOT, 'README.md'));
+  process.stdout.write(`gen/, the Python client and the README's table of settings are up to date\n`);
 }

@@ -2,7 +2,7 @@
 // End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
 import { createHash } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { dirname, extname, join } from 'node:path';
 import type { SecureContextOptions, TlsOptions } from 'node:tls';
 import { create } from '@bufbuild/protobuf';
 import { durationMs } from '@bufbuild/protobuf/wkt';
@@ -19,7 +19,8 @@ import { type Access, type AccessOptions, loadPolicies, openAccess } from './acc
 import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import { Closing } from './closing.ts';
-import type { Config } from './config.ts';
+import { type Config, policyDefaults } from './config.ts';
+import { readToken } from './config-files.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { GpuWatch, readGpus } from './gpu/devices.ts';
@@ -31,15 +32,19 @@ import { fingerprintOf, type RunFacts } from './jobs/fingerprint.ts';
 import type { Guard } from './jobs/guard.ts';
 import { type Failure, type Job, JobStatus, type MediaResult } from './jobs/job.ts';
 import type { KeyAdmin } from './jobs/keys.ts';
+import type { MarkedInput } from './jobs/marking.ts';
 import { resolveParameters } from './jobs/parameters.ts';
 import type { BlobStore, JobStore } from './jobs/ports.ts';
+import { deniedValues, type TenantPolicy } from './jobs/tenants.ts';
 import { FreeSpace } from './media/free-space.ts';
-import { type FetchingOptions, fetchInputs, resultFormat } from './media/inputs.ts';
+import { type FetchingOptions, fetchInputs, type Inputs, resultFormat } from './media/inputs.ts';
 import { jobReferences, takingResults } from './media/job-results.ts';
 import { openProbe, type Probe } from './media/probe.ts';
 import type { MediaResolver } from './media/references.ts';
 import { openUploads } from './media/uploads.ts';
+import { openFilesLimit } from './open-files.ts';
 import { openPlaces } from './places.ts';
+import { type Marked, type Marker, openMarker } from './provenance/marker.ts';
 import { createAccessService } from './rpc/access-service.ts';
 import type { Engine } from './rpc/admission.ts';
 import { assertMay, authorize, mustKnow, noteRoutes } from './rpc/authorize.ts';
@@ -54,6 +59,7 @@ import { presenter } from './rpc/result-urls.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
+import { uploadsOpenApi } from './rpc/upload-openapi.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
 import { createWebhookService } from './rpc/webhook-service.ts';
@@ -63,7 +69,8 @@ import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
-import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import { serveMetrics } from './telemetry/metrics-port.ts';
 import { openWebhooks, type WebhookWork } from './webhooks.ts';
 
 export interface Surroundings {
@@ -93,6 +100,8 @@ export interface App {
 
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const FORM_PATH = '/api/v1/uploads';
+const TUS_PATH = '/api/v1/tus';
 const DISK = 'the disk of the data folder';
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 const PROBES_AT_ONCE = 2;
@@ -119,7 +128,7 @@ export async function startApp(config: Config, surroundings: Surroundings): Prom
 export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposable> {
   const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
   await mkdir(config.dataDir, { recursive: true });
-  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const policies = await loadPolicies(config.tenants, policyDefaults(config));
   const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
   const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
   opened.last('keys', keyring);
@@ -133,13 +142,14 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
 }
 
 export { verifyAudit } from './access/audit-chain.ts';
+export { fileProblems } from './config-files.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
   let address = '';
   const baseUrl = () => config.publicUrl ?? address;
 
-  const policies = await loadPolicies(config.tenants, { queuedJobs: config.maxQueued, attestation: config.attestation });
+  const policies = await loadPolicies(config.tenants, policyDefaults(config));
   const { store, nodes, counters } = await openStore(config, policies, log, opened);
   const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
@@ -249,7 +259,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
-    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
+    const { metricsHost: host, metricsPort: port, metricsTokenFile } = config;
+    const token = metricsTokenFile === undefined ? undefined : await readToken(metricsTokenFile);
+    const metricsServer = await serveMetrics(metrics, { host, port, token });
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
   const webConsole =
@@ -268,6 +280,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
+    maxConnections: connectionsOf(config, log),
     maxBodyBytes: config.maxBodyBytes,
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
@@ -306,14 +319,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       }
       return { ready: true, facts };
     },
+    openApiExtra: config.role === 'worker' ? undefined : uploadsOpenApi(FORM_PATH, TUS_PATH),
+    openApiSecurity: securityOf(config),
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
       const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
       void app.register(async (ways) => {
         noteRoutes(ways, guard, callerOf);
-        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
-        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+        registerMultipartUploads(ways, { uploads, path: FORM_PATH, ...common });
+        registerTus(ways, { uploads, path: TUS_PATH, ...common });
       });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
@@ -332,6 +347,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     opened.last('webhooks', webhooks.start(work));
   }
   if (config.role !== 'api') {
+    const marker = await markerOf(config, surroundings, log, policies);
+    if (marker) opened.last('marker', marker);
     const workRoot = join(config.dataDir, 'work');
     const processes = await engineProcesses(config, {
       env: surroundings.env,
@@ -361,9 +378,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         const engine = fleet.localEngine() ?? fleet.engine();
         const models = scheduler?.capabilities()?.models ?? '';
         const cache = { ttlMs: config.cacheTtlMs, shared: config.cacheShared, models };
-        return await prepare({ resolver, probe, report: counting }, cache, engine, job, folder, signal);
+        const rules = { policy: policies.tenant(job.tenant), marker };
+        return await prepare({ resolver, probe, report: counting }, cache, rules, engine, job, folder, signal);
       },
-      storeResult: (outputPath, context) => storeResult(blobs, places.outputs(context.job.tenant), outputPath, context),
+      async storeResult(outputPath, context) {
+        const { marking, done, signal, job, warn } = context;
+        // Last of all that is done to the bytes, before their digest is taken.
+        const marked = marking && (await marker!.mark(outputPath, dirname(outputPath), mediaTypeOf(done), marking, signal));
+        if (marked && 'reason' in marked) return marked;
+        if (marked) warn(marked.warnings);
+        return await storeResult(blobs, places.outputs(job.tenant), outputPath, marked, context);
+      },
       takeResult: async (result, path, context) => {
         await blobs.fetch(result.sha256, path, context.signal, context.report);
         return await deliver(places.outputs(context.job.tenant), path, result, context);
@@ -431,6 +456,7 @@ function figuresOf(
 async function prepare(
   fetching: FetchingOptions,
   cache: { readonly ttlMs: number; readonly shared: boolean; readonly models: string },
+  rules: { readonly policy: TenantPolicy; readonly marker: Marker | undefined },
   engine: Engine,
   job: Job,
   folder: string,
@@ -438,8 +464,12 @@ async function prepare(
 ): Promise<Prepared | Failure> {
   const request = job.request!;
   const target = request.target.case === 'targetVideo' ? 'video' : 'image';
-  const { parameters, violations } = resolveParameters(request.parameters ?? {}, target, engine);
-  const [wrong] = violations;
+  const { parameters, processors, violations } = resolveParameters(request.parameters ?? {}, target, engine);
+  // What is denied may have come since, or with the other engine's defaults.
+  const [wrong] = [
+    ...violations,
+    ...deniedValues({ ...parameters, processors: [...processors] }, rules.policy.denied, engine.capabilities),
+  ];
   if (wrong) {
     const message = `${wrong.field}: ${wrong.description} (the engine is not the one that took the job)`;
     return { reason: 'PARAMETERS_NOT_VALID', message, retryable: false };
@@ -449,13 +479,16 @@ async function prepare(
   const { imageFormats, videoFormats } = engine.capabilities;
   const outputFormat = request.outputFormat ?? resultFormat(inputs.targetType, target === 'video' ? videoFormats : imageFormats);
   const sources = inputs.digests.slice(1, 1 + request.sourceImages.length);
+  const marking = rules.marker?.markingOf(rules.policy.mark, { engine: engine.name, processors });
   const facts: RunFacts = {
-    tenant: cache.shared ? undefined : job.tenant,
+    // A mark is made for whoever publishes the result.
+    tenant: cache.shared && !marking ? undefined : job.tenant,
     target: { kind: target, sha256: inputs.digests[0]! },
     sources,
     audio: request.sourceAudio === undefined ? undefined : inputs.digests.at(-1),
     parameters,
     outputFormat,
+    marking: marking?.key,
     engine: { name: engine.name, version: engine.version, models: cache.models },
   };
   const shares = cache.ttlMs > 0 && request.cache !== CachePolicy.OFF;
@@ -466,8 +499,30 @@ async function prepare(
     targetKind: target === 'video' ? MediaKind.VIDEO : MediaKind.IMAGE,
     outputFormat,
     parameters,
+    ...(marking && {
+      marking: {
+        ...marking,
+        kind: target,
+        extension: outputFormat,
+        engine: { name: engine.name, version: engine.version },
+        processors,
+        parameters,
+        inputs: markedInputs(inputs),
+      },
+    }),
     ...(shares && { like: { fingerprint: fingerprintOf(facts), runs: request.cache === CachePolicy.REFRESH, keepMs: cache.ttlMs } }),
   };
+}
+
+/** As a manifest names them. */
+function markedInputs({ targetPath, sourcePaths, sourceAudioPath, types, digests }: Inputs): MarkedInput[] {
+  const paths = [targetPath, ...sourcePaths, ...(sourceAudioPath === '' ? [] : [sourceAudioPath])];
+  return paths.map((path, i) => ({
+    path,
+    title: i === 0 ? 'target' : i <= sourcePaths.length ? `source ${i}` : 'sound',
+    mediaType: types[i]!,
+    sha256: digests[i]!,
+  }));
 }
 
 const IDEMPOTENCY_HEADER = {
@@ -477,14 +532,25 @@ const IDEMPOTENCY_HEADER = {
 };
 
 /** From an engine's output to a result that callers can fetch, and a copy where the job wants one. */
-async function storeResult(blobs: BlobStore, copies: Outputs, outputPath: string, context: StoreContext): Promise<MediaResult | Failure> {
+async function storeResult(
+  blobs: BlobStore,
+  copies: Outputs,
+  outputPath: string,
+  marked: Marked | undefined,
+  context: StoreContext,
+): Promise<MediaResult | Failure> {
   const { done, signal, pin, report } = context;
-  // It becomes a header: what does not look like one is not passed on as one.
-  const mediaType = MEDIA_TYPE.test(done.mediaType) ? done.mediaType : 'application/octet-stream';
-  const { key, bytes } = await blobs.put(outputPath, mediaType, { signal, pin, progress: report });
+  const mediaType = mediaTypeOf(done);
+  const path = marked?.path ?? outputPath;
+  const { key, bytes } = await blobs.put(path, mediaType, { signal, pin, progress: report });
   const { width, height, frames, durationSeconds } = done;
-  const result = create(MediaResultSchema, { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds });
-  return await deliver(copies, outputPath, result, context);
+  const facts = { mediaType, bytes: BigInt(bytes), sha256: key, width, height, frames, durationSeconds };
+  return await deliver(copies, path, create(MediaResultSchema, { ...facts, provenance: marked?.provenance }), context);
+}
+
+/** It becomes a header: what does not look like one is not passed on as one. */
+function mediaTypeOf({ mediaType }: StoreContext['done']): string {
+  return MEDIA_TYPE.test(mediaType) ? mediaType : 'application/octet-stream';
 }
 
 /** A copy of the result where the job wants one. */
@@ -503,12 +569,51 @@ async function deliver(
   return 'reason' in delivered ? delivered : { ...result, outputUri: delivered.uri };
 }
 
+/** How callers prove who they are, as the OpenAPI document says it; undefined: nobody has to. */
+function securityOf({ apiKeys, jwt, tlsClientCa, identities, anonymousScopes }: Config) {
+  if (!identities) return undefined;
+  const format = [apiKeys && 'an API key (ffj_...)', jwt && 'a token (JWT) of the identity provider'].filter(Boolean).join(' or ');
+  const schemes: Record<string, { readonly [key: string]: unknown }> = {
+    ...(format !== '' && { bearer: { type: 'http', scheme: 'bearer', description: `${format}, in the header Authorization` } }),
+    ...(format !== '' && { apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The same, in a header of its own' } }),
+    ...(tlsClientCa !== undefined && {
+      mutualTLS: { type: 'mutualTLS', description: 'A client certificate that the operator has listed' },
+    }),
+  };
+  return { schemes, optional: anonymousScopes !== undefined };
+}
+
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */
 const EXAMPLE_JOB = {
   source_images: ['demo/eileen_collins.jpg'],
   target_image: 'demo/grace_hopper.jpg',
   parameters: { processors: ['face_swapper'] },
 };
+
+/** Undefined: nobody's results are marked. Throws where they are to be, and cannot. */
+async function markerOf(config: Config, surroundings: Surroundings, log: Logger, policies: Policies): Promise<Marker | undefined> {
+  const tenants = [...policies.tenants].filter(([, { mark }]) => mark.signed).map(([name]) => name);
+  const everybody = policies.tenant('').mark.signed;
+  if (!everybody && tenants.length === 0) return undefined;
+  const files = config.provenanceSigner;
+  if (!files) {
+    throw new JobsError(
+      'failed_precondition',
+      'PROVENANCE_CANNOT_SIGN',
+      `the results of ${everybody ? 'all tenants' : `the tenant ${tenants[0]}`} are to be marked (FFJOBS_TENANTS), and there is nothing to sign with: ` +
+        'set FFJOBS_PROVENANCE_CERT and FFJOBS_PROVENANCE_KEY',
+    );
+  }
+  const program = {
+    command: config.provenancePython ?? probePython(config),
+    packageDir: join(surroundings.root, 'worker'),
+    environment: surroundings.env,
+    memoryBytes: config.workerMemoryBytes,
+  };
+  const { provenanceSourceType: sourceType, runTimeoutMs: timeoutMs } = config;
+  return await openMarker({ program, files, sourceType, version: surroundings.version, timeoutMs, log });
+}
+
 function examiner(config: Config, { env, root }: Surroundings, log: Logger): Probe {
   return openProbe({
     command: probePython(config),
@@ -556,6 +661,18 @@ async function accessOf(
     version,
     onProblem: (error, what) => log.error({ err: error }, what),
   });
+}
+
+/** Files that are no connections: inputs, results, stores, pipes of workers. */
+const OTHER_FILES = 1000;
+
+/** A connection is an open file: where they take all of them, no job can open its own. */
+function connectionsOf({ maxConnections }: Config, log: Logger): number {
+  const files = openFilesLimit();
+  const room = files === undefined ? maxConnections : Math.max(16, files - Math.min(OTHER_FILES, files / 2));
+  if (room >= maxConnections) return maxConnections;
+  log.info({ connections: room, open_files: files }, 'fewer connections than FFJOBS_MAX_CONNECTIONS: this process may open no more files');
+  return room;
 }
 
 async function tlsOf({ tlsCert, tlsKey, tlsClientCa }: Config): Promise<SecureContextOptions | undefined> {

@@ -1,10 +1,11 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
-// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts;
+// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts; marks: config-provenance.ts;
 // what a value may look like: config-values.ts).
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { ACCESS_SETTINGS, type AccessConfig, accessConfig, accessProblems } from './config-access.ts';
 import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
+import { PROVENANCE_SETTINGS, type ProvenanceConfig, provenanceConfig, provenanceProblems } from './config-provenance.ts';
 import {
   blobs,
   bucket,
@@ -32,11 +33,13 @@ import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import type { S3Place } from './s3/names.ts';
 
-export interface Config extends AccessConfig {
+export interface Config extends AccessConfig, ProvenanceConfig {
   readonly host: string;
   readonly port: number;
   /** 0: no metrics port. */
   readonly metricsPort: number;
+  readonly metricsHost: string;
+  readonly metricsTokenFile: string | undefined;
   readonly dataDir: string;
   readonly inputRoot: string;
   /** The SQLite file, where `storeRedis` is not set. */
@@ -92,6 +95,7 @@ export interface Config extends AccessConfig {
   readonly tlsKey: string | undefined;
   /** Authority of client certificates, PEM; undefined: none are asked for. */
   readonly tlsClientCa: string | undefined;
+  readonly maxConnections: number;
   readonly maxBodyBytes: number;
   readonly maxUploadBytes: number;
   readonly uploadTtlMs: number;
@@ -153,6 +157,11 @@ export interface Config extends AccessConfig {
   readonly recycleAfterJobs: number;
 }
 
+/** What holds for a tenant that the file of tenants says nothing of. */
+export function policyDefaults({ maxQueued, attestation, provenance, provenanceLabel }: Config) {
+  return { queuedJobs: maxQueued, attestation, mark: { signed: provenance, label: provenanceLabel } };
+}
+
 /** What is wrong with the configuration, one sentence a problem. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
@@ -168,6 +177,12 @@ export const SETTINGS = {
   HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs identities, or FFJOBS_ALLOW_ANONYMOUS'),
   PORT: setting(integer(0, 65_535), '8000', 'the one port for gRPC, gRPC-Web, Connect and REST; 0 takes a free one'),
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
+  METRICS_HOST: setting(text, '127.0.0.1', 'address that the metrics are shown on, whatever HOST is; the images set 0.0.0.0'),
+  METRICS_TOKEN_FILE: setting(
+    text,
+    undefined,
+    'file with a token (at least 16 characters) that who asks for metrics sends as Bearer; default: nobody is asked',
+  ),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
@@ -235,6 +250,7 @@ export const SETTINGS = {
     'authority of client certificates in PEM: callers may have one, and FFJOBS_TENANTS says whose it is',
   ),
   ...ACCESS_SETTINGS,
+  ...PROVENANCE_SETTINGS,
   GRPC: setting(
     oneOf('own', 'connect'),
     'own',
@@ -243,6 +259,11 @@ export const SETTINGS = {
   CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
+  MAX_CONNECTIONS: setting(
+    integer(16, 1_000_000),
+    '20000',
+    'connections at a time, fewer where this process may open fewer files; when all are taken, an idle one makes room',
+  ),
   MAX_BODY_BYTES: setting(bytes, '4M', 'largest request message, media apart'),
   MAX_UPLOAD_BYTES: setting(bytes, '20G', 'largest upload'),
   UPLOAD_TTL: setting(
@@ -351,11 +372,7 @@ export function readConfig(
   const known = Object.keys(SETTINGS).map((name) => `FFJOBS_${name}`);
   for (const name of Object.keys(env)) {
     if (!name.startsWith('FFJOBS_') || known.includes(name) || OTHERS.has(name)) continue;
-    const hint = didYouMean(
-      name.toLowerCase(),
-      known.map((one) => one.toLowerCase()),
-    );
-    problems.push(`there is no setting ${name}${hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean')}`);
+    problems.push(`there is no setting ${name}${nearestName(name, known)}`);
   }
   const v = values as Values;
   const dataDir = resolve(cwd, v.DATA_DIR!);
@@ -369,7 +386,7 @@ export function readConfig(
   if ((v.ROLE === 'api' || v.ROLE === 'worker') && v.STORE?.redis === undefined) {
     problems.push(`FFJOBS_ROLE=${v.ROLE} is for a fleet, whose nodes share a job store: set FFJOBS_STORE=redis://...`);
   }
-  problems.push(...accessProblems(v));
+  problems.push(...accessProblems(v), ...provenanceProblems(v));
   if (v.PROBE === 'off' && !engine.includes(':')) {
     problems.push('FFJOBS_PROBE=off is only for an engine of your own (module:Class): the built-in ones open what callers send');
   }
@@ -391,6 +408,8 @@ export function readConfig(
     host: v.HOST!,
     port: v.PORT!,
     metricsPort: v.METRICS_PORT!,
+    metricsHost: v.METRICS_HOST!,
+    metricsTokenFile: path(v.METRICS_TOKEN_FILE),
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
     storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),
@@ -430,6 +449,8 @@ export function readConfig(
     tlsKey: path(v.TLS_KEY),
     tlsClientCa: path(v.TLS_CLIENT_CA),
     ...accessConfig(v, cwd, dataDir),
+    ...provenanceConfig(v, cwd),
+    maxConnections: v.MAX_CONNECTIONS!,
     maxBodyBytes: v.MAX_BODY_BYTES!,
     maxUploadBytes: v.MAX_UPLOAD_BYTES!,
     uploadTtlMs: v.UPLOAD_TTL!,
@@ -514,6 +535,18 @@ function s3Connection(v: Values, env: Readonly<Record<string, string | undefined
 
 /** Names with the prefix that others read: where the file of settings is, and which server the command line talks to. */
 export const OTHERS: ReadonlySet<string> = new Set(['FFJOBS_CONFIG', 'FFJOBS_SERVER', 'FFJOBS_TOKEN']);
+
+/** Of AWS, read as its own programs do, from the file of settings too. */
+export const AWS_SETTINGS: readonly string[] = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_REGION'];
+
+/** The end of a sentence about a name that is not there: one that was perhaps meant, or nothing. */
+export function nearestName(name: string, known: readonly string[]): string {
+  const hint = didYouMean(
+    name.toLowerCase(),
+    known.map((one) => one.toLowerCase()),
+  );
+  return hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean');
+}
 
 function withoutPassword(value: string): string {
   return value.replace(/:[^:@/]*@/, ':***@');

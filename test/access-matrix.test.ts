@@ -33,6 +33,7 @@ const EXPECTED: Readonly<Record<string, readonly [needs: Needs, about?: 'job']>>
   'JobService/Get': ['read', 'job'],
   'JobService/GetStatus': ['read', 'job'],
   'JobService/GetResult': ['read', 'job'],
+  'JobService/GetProvenance': ['read', 'job'],
   'JobService/GetInput': ['read', 'job'],
   'JobService/Watch': ['read', 'job'],
   'JobService/WatchJobs': ['read'],
@@ -59,7 +60,7 @@ const EXPECTED: Readonly<Record<string, readonly [needs: Needs, about?: 'job']>>
   'ServerReflection/ServerReflectionInfo': ['public'],
 };
 /** What the purge of another case may have taken away. */
-const MEDIA = new Set(['JobService/GetResult', 'JobService/GetInput']);
+const MEDIA = new Set(['JobService/GetResult', 'JobService/GetProvenance', 'JobService/GetInput']);
 const SERVICES: readonly DescService[] = [
   JobService,
   ProcessService,

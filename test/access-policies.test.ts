@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import tls from 'node:tls';
 import { create } from '@bufbuild/protobuf';
@@ -17,8 +13,9 @@ import { Rates, type RatesOptions } from '../src/access/rates.ts';
 import type { Caller, Identity } from '../src/jobs/caller.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import { allowedCapabilities, deniedValues } from '../src/jobs/tenants.ts';
+import { Certificates } from './access/certificates.ts';
 
-const DEFAULTS = { queuedJobs: 1000, attestation: false };
+const DEFAULTS = { queuedJobs: 1000, attestation: false, mark: { signed: false, label: '' } };
 
 describe('where a call comes from', () => {
   const origin = originOf(['10.0.0.0/8', '192.168.7.7', 'fd00::/8', '::ffff:172.16.0.0/108']);
@@ -67,10 +64,10 @@ describe('the operator’s file', () => {
       gold: { submits_per_minute: 100, running_jobs: 4, stored_bytes: '2G', gpu_seconds_per_day: 3600.5 },
       tight: { queued_jobs: 2 },
     },
-    everybody: { tier: 'tight', denied_options: { deep_swapper_model: ['*/real_*'] } },
+    everybody: { tier: 'tight', denied_options: { deep_swapper_model: ['*/real_*'] }, provenance: 'c2pa' },
     tenants: {
       studio: { tier: 'gold', weight: 3, input_root: '/mnt/studio', input_buckets: ['media', 'shared/studio/'], attestation: true },
-      other: { denied_options: { deep_swapper_model: ['a*'], processors: ['age_modifier'] } },
+      other: { denied_options: { deep_swapper_model: ['a*'], processors: ['age_modifier'] }, label: 'AI' },
     },
     certificates: [{ subject: 'CN=render-01,O=Studio', tenant: 'studio', scopes: ['read'] }],
   };
@@ -83,6 +80,13 @@ describe('the operator’s file', () => {
     assert.deepEqual(studio.inputBuckets, ['media', 'shared/studio/']);
     assert.deepEqual(studio.denied.get('deep_swapper_model'), ['*/real_*']);
     const other = policies.tenant('other');
+    assert.deepEqual(
+      [studio.mark, other.mark],
+      [
+        { signed: true, label: '' },
+        { signed: true, label: 'AI' },
+      ],
+    );
     assert.equal(other.quotas.queuedJobs, 2);
     assert.deepEqual(other.denied.get('deep_swapper_model'), ['*/real_*', 'a*']);
     assert.equal(policies.tenant('stranger').quotas.queuedJobs, 2);
@@ -103,6 +107,8 @@ describe('the operator’s file', () => {
     [{ tenants: { a: { input_root: 'media' } } }, /allowed: an absolute path/],
     [{ tenants: { a: { input_buckets: ['*'] } } }, /a list of bucket or bucket\/prefix/],
     [{ tenants: { a: { attestation: 'yes' } } }, /true or false/],
+    [{ tenants: { a: { provenance: 'xmp' } } }, /tenants.a.provenance is "xmp"; allowed: c2pa, off/],
+    [{ tenants: { a: { label: 'KI-erzeugt \u00fc' } } }, /ASCII/],
     [{ tenants: { a: { denied_options: ['x'] } } }, /must be a JSON object/],
     [{ tenants: { a: { denied_options: { x: 'y' } } } }, /tenants.a.denied_options.x is "y"; allowed: a list of texts/],
     [{ tiers: { a: { submits_per_minute: 1.5 } } }, /a whole number/],
@@ -145,6 +151,20 @@ describe('options that a tenant may not use', () => {
     assert.equal(deniedValues({ deep_swapper_model: 'A.B(C' }, denied).length, 1);
     assert.equal(deniedValues({ deep_swapper_model: 'aXb(c' }, denied).length, 0);
   });
+  test('are refused with what is allowed, and why', () => {
+    const capabilities = create(CapabilitiesSchema, {
+      processors: [{ name: 'face_swapper' }, { name: 'deep_swapper' }],
+      options: [{ name: 'deep_swapper_model', choices: ['iperov/x', 'own/y'] }],
+    });
+    const found = deniedValues({ processors: ['deep_swapper'], deep_swapper_model: 'iperov/x' }, denied, capabilities);
+    assert.deepEqual(
+      found.map((one) => one.description),
+      [
+        "'deep_swapper' is not allowed for you: the operator of this service has put it on a list; allowed: face_swapper",
+        "'iperov/x' is not allowed for you: the operator of this service has put it on a list; allowed: own/y",
+      ],
+    );
+  });
   test('are not shown', () => {
     const capabilities = create(CapabilitiesSchema, {
       processors: [{ name: 'face_swapper' }, { name: 'deep_swapper' }],
@@ -180,62 +200,23 @@ describe('options that a tenant may not use', () => {
 });
 
 describe('a client certificate', () => {
-  let dir: string;
-  const made = (name: string) => readFileSync(join(dir, name));
+  const certificates = new Certificates();
   before(() => {
-    dir = mkdtempSync(join(tmpdir(), 'certs-'));
-    const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] });
-    for (const ca of ['ca', 'other']) {
-      openssl(
-        'req',
-        '-x509',
-        '-newkey',
-        'rsa:2048',
-        '-nodes',
-        '-keyout',
-        `${ca}.key`,
-        '-out',
-        `${ca}.pem`,
-        '-days',
-        '2',
-        '-subj',
-        `/CN=${ca}`,
-      );
-    }
-    const sign = (name: string, ca: string, subject: string, san: string) => {
-      writeFileSync(join(dir, `${name}.ext`), `subjectAltName=${san}`);
-      openssl('req', '-newkey', 'rsa:2048', '-nodes', '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', subject);
-      openssl(
-        'x509',
-        '-req',
-        '-in',
-        `${name}.csr`,
-        '-CA',
-        `${ca}.pem`,
-        '-CAkey',
-        `${ca}.key`,
-        '-out',
-        `${name}.pem`,
-        '-days',
-        '2',
-        '-extfile',
-        `${name}.ext`,
-      );
-    };
-    sign('server', 'ca', '/CN=localhost', 'DNS:localhost');
-    sign('render', 'ca', '/O=Studio, Inc./CN=render-01', 'DNS:Render-01.example.com,URI:spiffe://example.com/render');
-    sign('stranger', 'ca', '/CN=stranger', 'DNS:stranger.example.com');
-    sign('forged', 'other', '/O=Studio, Inc./CN=render-01', 'DNS:render-01.example.com');
+    for (const name of ['ca', 'other']) certificates.addAuthority(name);
+    certificates.sign('server', 'ca', { subject: '/CN=localhost' });
+    const names = 'DNS:Render-01.example.com,URI:spiffe://example.com/render';
+    certificates.sign('render', 'ca', { subject: '/O=Studio, Inc./CN=render-01', names });
+    certificates.sign('stranger', 'ca', { subject: '/CN=stranger', names: 'DNS:stranger.example.com' });
+    certificates.sign('forged', 'other', { subject: '/O=Studio, Inc./CN=render-01', names: 'DNS:render-01.example.com' });
   });
-  after(() => rmSync(dir, { recursive: true }));
+  after(() => certificates[Symbol.dispose]());
 
   /** What the server's side makes of a connection with this certificate. */
   const seen = async (subject: string, client?: string): Promise<Identity | undefined> => {
     const identities = certificateIdentities([{ subject, tenant: 'studio', scopes: new Set(['read']) }]);
     const server = tls.createServer({
-      key: made('server.key'),
-      cert: made('server.pem'),
-      ca: made('ca.pem'),
+      ...certificates.pair('server'),
+      ca: certificates.read('ca.pem'),
       requestCert: true,
       rejectUnauthorized: false,
     });
@@ -245,7 +226,7 @@ describe('a client certificate', () => {
       port: (server.address() as AddressInfo).port,
       host: '127.0.0.1',
       rejectUnauthorized: false,
-      ...(client ? { key: made(`${client}.key`), cert: made(`${client}.pem`) } : {}),
+      ...certificates.pair(client),
     });
     connection.on('error', () => {});
     try {

@@ -40,7 +40,7 @@ test('two nodes count as one, and a Redis that is away keeps nobody out', async 
       limiter: limiterOf(store.counters),
       anonymous: { points: 5, seconds: 60 },
       countLocal: false,
-      policies: noPolicies({ queuedJobs: 1, attestation: false }),
+      policies: noPolicies({ queuedJobs: 1, attestation: false, mark: { signed: false, label: '' } }),
       onProblem: (error) => problems.push(error),
     });
     return { store, rates };

@@ -395,6 +395,27 @@ describe('rates', () => {
   });
 });
 
+test('a batch has an entry in the audit log for each statement of consent, with the places of its jobs', async (t) => {
+  const service = await startSecured({ ATTESTATION: 'required' });
+  t.after(() => service[Symbol.asyncDispose]());
+  await service.furnish('studio');
+  const client = restClient(service.baseUrl, await service.token({ tenant: 'studio', scopes: ALL }));
+  const jobs = ['all agreed', 'anna agreed', 'all agreed'].map((attestation) => ({ job: picture({ attestation }) }));
+  const { batch_id } = (await client.submitBatch({ jobs })) as Json;
+  const entries = (await readFile(service.auditPath, 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Json);
+  assert.deepEqual(
+    entries.filter((entry) => entry.batch_id === batch_id).map((entry) => [entry.attestation, entry.attested_jobs]),
+    [
+      ['all agreed', [0, 2]],
+      ['anna agreed', [1]],
+    ],
+  );
+  assert.equal((await verifyAudit(service.auditPath)).problem, undefined);
+});
+
 test('the audit log says who did what to which job, from where, refusals included, and nothing secret', async (t) => {
   const service = await startSecured({ ATTESTATION: 'required' });
   t.after(() => service[Symbol.asyncDispose]());

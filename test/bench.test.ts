@@ -138,7 +138,7 @@ describe('a quick run', () => {
       assert.ok('cores' in machine && 'node' in machine && 'date' in machine);
       assert.deepEqual(
         [...new Set(rows.map((row) => row.group))],
-        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache', 'engine'],
+        ['submit', 'jobs', 'get', 'guard', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache', 'engine'],
       );
       const columns = ['group', 'name', 'figure', 'unit', 'peer', 'ratio', 'target', 'verdict', 'note'];
       for (const row of rows) {
@@ -151,7 +151,7 @@ describe('a quick run', () => {
       const ran = new Set(rows.filter((row) => row.figure !== null).map((row) => row.group));
       assert.deepEqual(
         [...ran],
-        ['submit', 'jobs', 'get', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache'],
+        ['submit', 'jobs', 'get', 'guard', 'watch', 'queue', 'cluster', 'fleet', 'media', 'cache'],
         'only the engine needs a full run',
       );
     } finally {

@@ -3,22 +3,16 @@ import assert from 'node:assert/strict';
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { settingRows } from '../scripts/readme-settings.ts';
 import { Exit } from '../src/cli/remote/errors.ts';
-import { SETTINGS } from '../src/config.ts';
-import { FACEFUSION_SETTINGS } from '../src/config-facefusion.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 
 test('the table of settings is the list of settings', () => {
-  const rows = Object.entries<{ fallback: string | undefined; help: string }>(SETTINGS).map(([name, { fallback, help }]) => {
-    const value = fallback === undefined ? '' : fallback === '' ? 'empty' : `\`${fallback}\``;
-    return `| \`${name}\` | ${value} | ${help} |`;
-  });
-  const facefusion = Object.entries(FACEFUSION_SETTINGS).map(([name, help]) => `| \`${name}\` | ${help} |`);
   const table = README.split('\n').filter((line) => /^\| `[A-Z\d_]+` \|/.test(line));
-  assert.deepEqual(table.toSorted(), [...rows, ...facefusion].toSorted());
+  assert.deepEqual(table.toSorted(), [...settingRows().values()].toSorted(), '`npm run generate` writes it anew');
 });
 
 test('the table of exit codes is the list of exit codes', () => {

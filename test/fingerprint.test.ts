@@ -13,6 +13,7 @@ const FACTS: RunFacts = {
   audio: undefined,
   parameters: { processors: ['face_swapper'], quality: 90 },
   outputFormat: 'png',
+  marking: undefined,
   engine: { name: 'classical', version: '1', models: '' },
 };
 
@@ -33,6 +34,8 @@ test('every fact makes another run', () => {
     { parameters: { processors: ['face_swapper', 'face_enhancer'], quality: 90 } },
     { parameters: { processors: ['face_enhancer', 'face_swapper'], quality: 90 } },
     { outputFormat: 'jpg' },
+    { marking: 'm' },
+    { marking: 'n' },
     { engine: { name: 'facefusion', version: '1', models: '' } },
     { engine: { name: 'classical', version: '2', models: '' } },
     { engine: { name: 'classical', version: '1', models: 'd' } },

@@ -240,13 +240,44 @@ test('an HTTP/2 session without a stream is closed in time', async () => {
   await app.close();
 });
 
-test('connections beyond the limit are turned away', async () => {
-  const { app, port } = await serve({ maxConnections: 1, handshakeMs: 5000 });
-  const first = net.connect(port, '127.0.0.1');
-  await once(first, 'connect');
-  assert.equal(await probe(net.connect(port, '127.0.0.1'), 'GET / HTTP/1.1\r\nhost: x\r\n\r\n'), '');
-  first.destroy();
-  await app.close();
+describe('when all connections are taken', () => {
+  const ASKS = 'GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n';
+
+  test('the one that has been idle for longest makes room, whatever it speaks', async () => {
+    const { app, port } = await serve({ maxConnections: 3, handshakeMs: 60_000, headersMs: 60_000 });
+    const answered = net.connect(port, '127.0.0.1');
+    answered.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    await once(answered, 'data');
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    session.on('error', () => {});
+    assert.equal(await get(session, '/'), 'hello over 2.0');
+    const silent = net.connect(port, '127.0.0.1');
+    await once(silent, 'connect');
+    for (const idle of [answered, session, silent]) {
+      const closed = idle instanceof net.Socket ? gone(idle) : once(idle, 'close');
+      // Stays, as the youngest.
+      const next = net.connect(port, '127.0.0.1');
+      next.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+      await once(next, 'data');
+      await closed;
+    }
+    await app.close();
+  });
+
+  test('one that waits for an answer or watches keeps its place, and who comes is turned away', async () => {
+    const { app, port, waiting } = await serve({ maxConnections: 2 });
+    const waits = probe(net.connect(port, '127.0.0.1'), ASKS.replace('/', '/wait'));
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    const watch = session.request({ ':path': '/watch' });
+    await once(watch, 'data');
+    const answer = await waiting;
+    assert.equal(await probe(net.connect(port, '127.0.0.1'), ASKS), '');
+    answer();
+    assert.match(await waits, /done$/);
+    assert.match(await probe(net.connect(port, '127.0.0.1'), ASKS), /hello over 1\.1/);
+    session.destroy();
+    await app.close();
+  });
 });
 
 test('a limit that is no positive number is refused at the start', () => {

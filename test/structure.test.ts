@@ -16,6 +16,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'app.ts': [
     'closing.ts',
     'config.ts',
+    'config-files.ts',
+    'open-files.ts',
     'engine-process.ts',
     'fleet.ts',
     'webhooks.ts',
@@ -29,15 +31,18 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     's3',
     'access',
     'notify',
+    'provenance',
     'telemetry',
     'jobs',
   ],
   'closing.ts': ['telemetry'],
+  'config-files.ts': ['config.ts', 'webhooks.ts', 'access'],
   'storage.ts': ['closing.ts', 'config.ts', 'access', 'media', 'store', 'telemetry', 'jobs'],
   'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
-  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'jobs', 's3'],
+  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'config-provenance.ts', 'jobs', 's3'],
   'config-values.ts': ['s3'],
   'config-access.ts': ['config-values.ts', 'jobs'],
+  'config-provenance.ts': ['config-values.ts', 'jobs'],
   'config-facefusion.ts': [],
   // What the workers run: from the configuration to the plain options of the scheduler.
   'fleet.ts': ['gpu', 'jobs', 'rpc'],
@@ -46,19 +51,24 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // What others import to call a service: the contract and nothing else.
   client: [],
   'cli/remote': ['client'],
-  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 's3'],
+  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 'provenance', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
   rpc: ['rest', 'jobs'],
   rest: [],
   gpu: ['jobs'],
   store: ['jobs', 's3', 'recent.ts'],
-  media: ['jobs', 's3'],
+  media: ['jobs', 's3', 'young-garbage.ts'],
   access: ['jobs', 'recent.ts'],
   notify: ['jobs'],
+  provenance: ['jobs'],
+  // Of this process; knows nothing.
+  'open-files.ts': [],
   // The values used last, whoever keeps some; knows nothing.
   'recent.ts': [],
   // Objects of S3, whoever wants them; knows no jobs.
-  s3: [],
+  s3: ['young-garbage.ts'],
+  // Collects what bodies leave behind; knows nothing.
+  'young-garbage.ts': [],
   // Loggers and metrics know no domain; the composition root hands them to who uses them.
   telemetry: [],
   jobs: [],
@@ -224,4 +234,27 @@ test('the lock file holds the packages of every platform, without which `npm ci`
     ),
   );
   assert.deepEqual(missing, []);
+});
+
+test('the console and what browsers bundle know the contract and the client alone, and nothing of Node', () => {
+  const web = globSync('web/src/**/*.{ts,tsx}', { cwd: ROOT });
+  assert.ok(web.length > 20);
+  for (const file of web) {
+    for (const [, target] of readFileSync(join(ROOT, file), 'utf8').matchAll(/\bfrom\s+'([^']+)'/g)) {
+      const path = posix.join(posix.dirname(file), target!);
+      if (target!.startsWith('.')) assert.match(path, /^(web|gen|src\/client)\//, `${file} imports ${target}`);
+      else assert.doesNotMatch(target!, /^node:/, file);
+    }
+  }
+  const seen = new Set<string>();
+  const visit = (file: string): void => {
+    if (seen.has(file)) return;
+    seen.add(file);
+    for (const target of importsOf(file, readFileSync(join(ROOT, 'src', file), 'utf8'))) {
+      if (target.endsWith('.ts')) visit(target);
+      else assert.doesNotMatch(target, /^node:|^@connectrpc\/connect-node$|^standardwebhooks$/, `src/${file}, which browsers bundle`);
+    }
+  };
+  visit('client/browser.ts');
+  visit('client/tus.ts');
 });

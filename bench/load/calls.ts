@@ -32,7 +32,7 @@ async function callers(port: number, request: Request, connections: number, inFl
     };
   }
   const clients = await Promise.all(Array.from({ length: connections }, () => H2Client.connect(port)));
-  const headers = grpcHeaders(port, request.path);
+  const headers = grpcHeaders(port, request.path, request.headers);
   const body = grpcMessage(request.message);
   return {
     calls: Array.from({ length: inFlight }, (_, index) => {
@@ -77,6 +77,7 @@ export async function calls(task: Calls): Promise<CallsDone> {
           firstError ??= (error as Error).message;
           if (errors > 1000) return; // a server that is gone answers very fast
         }
+        if (task.pauseMs !== undefined) await sleep(task.pauseMs);
       }
     }),
   );

@@ -164,7 +164,7 @@ function hpackText(text: string): Buffer {
 }
 
 /** The header block of one gRPC call (the gRPC-over-HTTP/2 protocol's request headers). */
-export function grpcHeaders(port: number, path: string): Buffer {
+export function grpcHeaders(port: number, path: string, headers: Readonly<Record<string, string>> = {}): Buffer {
   return headerBlock([
     [':method', 'POST'],
     [':scheme', 'http'],
@@ -173,6 +173,7 @@ export function grpcHeaders(port: number, path: string): Buffer {
     ['content-type', 'application/grpc'],
     ['te', 'trailers'],
     ['user-agent', 'facefusion-jobs-bench'],
+    ...Object.entries(headers),
   ]);
 }
 

@@ -1,9 +1,11 @@
 // A load generator's process: takes one task after another from its parent, and ends with it.
 import { calls, submits } from './calls.ts';
+import { CrowdOfClients } from './crowd.ts';
 import type { Results, Task } from './tasks.ts';
 import { Watchers } from './watchers.ts';
 
 const watchers = new Watchers();
+const crowd = new CrowdOfClients();
 
 function perform(task: Task): Promise<Results[Task['kind']]> {
   switch (task.kind) {
@@ -17,6 +19,10 @@ function perform(task: Task): Promise<Results[Task['kind']]> {
       return watchers.deliveries(task);
     case 'unwatch':
       return watchers.close();
+    case 'crowd':
+      return crowd.open(task);
+    case 'disperse':
+      return crowd.disperse();
   }
 }
 

@@ -17,6 +17,7 @@ export type Request =
       readonly protocol: 'grpc';
       /** `/package.Service/Method`. */
       readonly path: string;
+      readonly headers?: Readonly<Record<string, string>>;
       readonly message: Uint8Array;
     };
 
@@ -29,6 +30,8 @@ export interface Calls {
   readonly inFlight: number;
   readonly seconds?: number;
   readonly count?: number;
+  /** Between an answer and the next request; default none. */
+  readonly pauseMs?: number;
 }
 
 export interface CallsDone {
@@ -93,7 +96,30 @@ export interface Unwatch {
   readonly kind: 'unwatch';
 }
 
-export type Task = Calls | Submits | Watch | Deliveries | Unwatch;
+/** Opens connections that do nothing, and others that send next to nothing; each that the server ends is opened again, until `disperse`. */
+export interface Crowd {
+  readonly kind: 'crowd';
+  readonly port: number;
+  readonly idle: number;
+  readonly slow: number;
+  /** Of the slow ones, so that their bodies are waited for. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface Disperse {
+  readonly kind: 'disperse';
+}
+
+export interface Dispersed {
+  /** Connections that were there at the end. */
+  readonly open: number;
+  /** How often the server ended one. */
+  readonly ended: number;
+  /** How often one could not be opened. */
+  readonly failed: number;
+}
+
+export type Task = Calls | Submits | Watch | Deliveries | Unwatch | Crowd | Disperse;
 
 export interface Results {
   readonly calls: CallsDone;
@@ -101,4 +127,6 @@ export interface Results {
   readonly watch: { readonly seconds: number };
   readonly deliveries: DeliveriesDone;
   readonly unwatch: null;
+  readonly crowd: { readonly seconds: number };
+  readonly disperse: Dispersed;
 }

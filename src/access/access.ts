@@ -132,13 +132,7 @@ async function openTokens(settings: TokenSettings, onProblem: AccessOptions['onP
   const { jwks, secretFile, ...facts } = settings;
   let secret: Uint8Array | undefined;
   if (secretFile !== undefined) {
-    const text = await readFile(secretFile).catch((error: unknown) => {
-      throw unreadable(secretFile, error);
-    });
-    // An editor's line end is not part of it.
-    secret = new Uint8Array(Buffer.from(text.toString('latin1').replace(/\r?\n$/, ''), 'latin1'));
-    if (secret.length < MIN_SECRET_BYTES)
-      throw new Error(`the secret in ${secretFile} has ${secret.length} bytes; it takes at least ${MIN_SECRET_BYTES}`);
+    secret = await readSecret(secretFile);
   }
   let set: Jwks | undefined;
   if (jwks !== undefined) {
@@ -148,6 +142,17 @@ async function openTokens(settings: TokenSettings, onProblem: AccessOptions['onP
     void set.refresh();
   }
   return new Tokens({ ...facts, jwks: set, secret });
+}
+
+/** A shared secret for tokens. Throws an `Error` that can be shown. */
+export async function readSecret(path: string): Promise<Uint8Array> {
+  const text = await readFile(path).catch((error: unknown) => {
+    throw unreadable(path, error);
+  });
+  // An editor's line end is not part of it.
+  const secret = new Uint8Array(Buffer.from(text.toString('latin1').replace(/\r?\n$/, ''), 'latin1'));
+  if (secret.length >= MIN_SECRET_BYTES) return secret;
+  throw new Error(`the secret in ${path} has ${secret.length} bytes; it takes at least ${MIN_SECRET_BYTES}`);
 }
 
 function unreadable(path: string, error: unknown): Error {

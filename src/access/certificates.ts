@@ -28,6 +28,7 @@ export function certificateIdentities(rules: readonly CertificateRule[]): (socke
 function judge(rules: readonly CertificateRule[], socket: CertifiedSocket): Verdict {
   const certificate = socket.getPeerX509Certificate();
   if (!certificate) return undefined;
+  if (!socket.authorized && String(socket.authorizationError).includes('CERT_HAS_EXPIRED')) return expiredCertificate();
   if (!socket.authorized) return refusal(`the client certificate is not taken (${String(socket.authorizationError)})`);
   const names = namesOf(certificate);
   const rule = rules.find((one) => names.includes(canonical(one.subject)));
@@ -41,6 +42,10 @@ function judge(rules: readonly CertificateRule[], socket: CertifiedSocket): Verd
     expiresMs: Date.parse(certificate.validTo),
     seesAll: rule.scopes.has('admin'),
   };
+}
+
+export function expiredCertificate(): JobsError {
+  return new JobsError('unauthenticated', 'CREDENTIALS_EXPIRED', 'the client certificate has expired');
 }
 
 function refusal(message: string): JobsError {

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { DEFAULT_TENANT, type Identity, type Scope } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
-import type { CertifiedSocket } from './certificates.ts';
+import { type CertifiedSocket, expiredCertificate } from './certificates.ts';
 import { Expiring } from './expiring.ts';
 import { KEY_PREFIX, type Keyring } from './keys.ts';
 import { LOOKS_LIKE_TOKEN, type Tokens } from './tokens.ts';
@@ -64,7 +64,7 @@ export class Identities {
       this.#options.certificates && 'getPeerX509Certificate' in socket && this.#options.certificates(socket as CertifiedSocket);
     if (certified) {
       if (certified.expiresMs! > this.#now()) return certified;
-      throw new JobsError('unauthenticated', 'CREDENTIALS_EXPIRED', 'the client certificate has expired');
+      throw expiredCertificate();
     }
     return this.#anonymous ?? refuse(this.#ways());
   }

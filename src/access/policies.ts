@@ -2,7 +2,7 @@
 // known, a value out of range or a tier that is not there stops the start with a sentence that says where and what is allowed.
 import { isAbsolute } from 'node:path';
 import { DEFAULT_TENANT, SCOPES, type Scope, TENANT_NAME } from '../jobs/caller.ts';
-import type { Quotas, TenantPolicy } from '../jobs/tenants.ts';
+import { LABEL, LABEL_WORDS, type Mark, type Quotas, type TenantPolicy } from '../jobs/tenants.ts';
 
 export interface Tier {
   /** Of a key with this tier, or of all of a tenant's callers; undefined: no limit. */
@@ -42,6 +42,7 @@ export interface Policies {
 export interface PolicyDefaults {
   readonly queuedJobs: number;
   readonly attestation: boolean;
+  readonly mark: Mark;
 }
 
 export class PolicyError extends Error {
@@ -85,6 +86,7 @@ export function readPolicies(text: string, defaults: PolicyDefaults): Policies {
       quotas: tier ? { ...tier.quotas, queuedJobs: tier.quotas.queuedJobs ?? defaults.queuedJobs } : base.quotas,
       weight: part.number('weight', 0.01, 1000) ?? base.weight,
       attestation: part.flag('attestation') ?? base.attestation,
+      mark: markOf(part, base.mark),
       inputRoot: inputRoot ?? base.inputRoot,
       inputBuckets: part.buckets('input_buckets') ?? base.inputBuckets,
       outputRoots: part.folders('output_roots') ?? base.outputRoots,
@@ -103,6 +105,7 @@ export function readPolicies(text: string, defaults: PolicyDefaults): Policies {
     quotas: { ...NO_QUOTAS, queuedJobs: defaults.queuedJobs },
     weight: 1,
     attestation: defaults.attestation,
+    mark: defaults.mark,
     inputRoot: undefined,
     inputBuckets: [],
     outputRoots: [],
@@ -133,6 +136,12 @@ export function readPolicies(text: string, defaults: PolicyDefaults): Policies {
   });
   file.end();
   return { tiers, tenants, certificates, tenant: (name) => tenants.get(name) ?? base };
+}
+
+function markOf(part: Part, base: Mark): Mark {
+  const [kind, label] = [part.choice('provenance', ['c2pa', 'off']), part.text('label')];
+  if (label !== undefined && !LABEL.test(label)) part.fail('label', LABEL_WORDS);
+  return { signed: kind === undefined ? base.signed : kind === 'c2pa', label: label ?? base.label };
 }
 
 function parse(text: string): unknown {
@@ -175,6 +184,12 @@ class Part {
     const value = this.#take(name);
     if (value !== undefined && typeof value !== 'string') this.fail(name, 'a text');
     return value as string | undefined;
+  }
+
+  choice<const T extends string>(name: string, choices: readonly T[]): T | undefined {
+    const value = this.text(name);
+    if (value !== undefined && !choices.includes(value as T)) this.fail(name, choices.join(', '));
+    return value as T | undefined;
   }
 
   flag(name: string): boolean | undefined {

@@ -32,6 +32,7 @@ const jobs: Record<keyof typeof JobService.method, Rule> = {
   get: READ,
   getStatus: READ,
   getResult: FETCH,
+  getProvenance: READ,
   getBatchResults: FETCH,
   getInput: FETCH,
   watch: READ,

@@ -8,6 +8,9 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
     'ffjobs --server https://jobs.example.com capabilities',
   ],
   serve: ['ffjobs serve', 'FFJOBS_PORT=9000 FFJOBS_SLOTS=auto ffjobs serve', 'FFJOBS_CONFIG=/etc/facefusion-jobs/settings ffjobs serve'],
+  config: ['ffjobs config check', 'ffjobs config list'],
+  'config check': ['ffjobs config check', 'ffjobs config check /etc/facefusion-jobs/settings', 'ffjobs config check --json'],
+  'config list': ['ffjobs config list', 'ffjobs config list --json'],
   doctor: ['ffjobs doctor', 'ffjobs doctor --json'],
   completion: ['source <(ffjobs completion bash)', 'ffjobs completion fish > ~/.config/fish/completions/ffjobs.fish'],
   engine: ['ffjobs engine install facefusion', 'ffjobs engine list'],
@@ -30,6 +33,8 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'keys rotate': ['ffjobs keys rotate ID --overlap 24h'],
   audit: ['ffjobs audit verify'],
   'audit verify': ['ffjobs audit verify'],
+  provenance: ['ffjobs provenance certificate --out ./trial-certificate'],
+  'provenance certificate': ['ffjobs provenance certificate --out ./trial-certificate'],
   submit: [
     'ffjobs submit face.jpg clip.mp4 --watch --output swapped.mp4',
     'ffjobs submit face.jpg clip.mp4 -p face_swapper -p face_enhancer --param output_video_quality=90 --label order=17',

@@ -5,8 +5,10 @@ import { ConfigError } from '../config.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
+import { addConfigCommands, type FileProblems } from './local/config.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
+import { addProvenanceCommands } from './local/provenance.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
 import { addRemoteCommands } from './remote/commands.ts';
@@ -21,6 +23,7 @@ export interface Surroundings {
   readonly root: string;
   readonly version: string;
   readonly startApp: StartApp;
+  readonly fileProblems: FileProblems;
   readonly access: AccessTools;
   readonly backoff?: Backoff;
 }
@@ -55,7 +58,9 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
     .command('doctor')
     .description('look at what the service needs on this machine, and say what to mend')
     .action(async () => finish(await doctor(surroundings, program.opts())));
+  addConfigCommands(program, { ...surroundings, finish });
   addEngineCommands(program, { ...surroundings, finish });
+  addProvenanceCommands(program, { ...surroundings, finish });
   const token = env.FFJOBS_TOKEN || undefined;
   addAccessCommands(program, { ...surroundings, token, finish });
   addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });

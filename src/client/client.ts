@@ -35,7 +35,7 @@ export interface SubmitAndWaitOptions extends WaitOptions {
   readonly cancelOnAbort?: boolean;
 }
 
-export interface UploadOptions extends CallOptions {
+export interface UploadOptions extends ResumeOptions {
   /** For people; default: the file's own name. */
   readonly filename?: string | undefined;
   /** Bytes sent, and in all where that is known. */

@@ -1,13 +1,16 @@
-// `facefusion-jobs/client` for Node: gRPC over one HTTP/2 connection, which is opened by the first call and closed with the client.
-import { createHash } from 'node:crypto';
+// `facefusion-jobs/client` for Node: gRPC over one HTTP/2 connection, which is opened by the first call and closed with the client; large files go up
+// over tus beside it.
+import { createHash, type Hash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Client, Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import type { UploadRequestSchema, UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+import { authorization, bearer, type Token } from './bearer.ts';
 import { JobsClient, type UploadOptions } from './client.ts';
 import { patience, type RetryOptions } from './retry.ts';
+import { sendResuming, type TusFile, type TusPlace, TusUpload } from './tus.ts';
 
 export * from '../../gen/facefusion/jobs/v1/event_pb.js';
 export * from '../../gen/facefusion/jobs/v1/job_pb.js';
@@ -19,8 +22,7 @@ export { verifyWebhook, type WebhookEvent, WebhookVerificationError } from './we
 export type FileSource = string | Uint8Array | Blob | AsyncIterable<Uint8Array>;
 
 export interface ConnectOptions {
-  /** API key or JWT, sent as `Authorization: Bearer`; a function is asked for each call. */
-  readonly token?: string | (() => string | Promise<string>);
+  readonly token?: Token;
   readonly retry?: RetryOptions;
 }
 
@@ -31,32 +33,72 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
   const interceptors: Interceptor[] = [patience(retry)];
   if (token !== undefined) interceptors.push(bearer(token));
   const transport = createGrpcTransport({ baseUrl: url, sessionManager, interceptors });
-  return new JobsClient({ baseUrl: url, transport, upload: sendFile, close: () => sessionManager.abort() });
+  const place = { url: `${url.replace(/\/+$/, '')}/api/v1/tus`, headers: () => authorization(token) };
+  return new JobsClient({
+    baseUrl: url,
+    transport,
+    upload: (uploads, source, options) => sendFile(uploads, place, source, options),
+    close: () => sessionManager.abort(),
+  });
 }
 
-export function bearer(token: NonNullable<ConnectOptions['token']>): Interceptor {
-  return (next) => async (request) => {
-    request.header.set('authorization', `Bearer ${typeof token === 'string' ? token : await token()}`);
-    return next(request);
-  };
-}
-
+/** From so many bytes on a file whose parts can be read again goes up in pieces: what was sent outlives the connection. */
+const RESUMABLE_BYTES = 16 * 1024 * 1024;
 const CHUNK_BYTES = 256 * 1024;
 
-/** Streams a file to the service and compares what arrived with what was sent, by its SHA-256. Throws DATA_LOSS where they differ. */
-export async function sendFile(
+/** Gives the service a file and compares what arrived with what was sent, by its SHA-256. Throws DATA_LOSS where they differ. */
+async function sendFile(
   uploads: Client<typeof UploadService>,
+  place: TusPlace,
   source: FileSource,
-  { filename, signal, onProgress }: UploadOptions = {},
+  options: UploadOptions,
 ): Promise<UploadResponse> {
-  const digest = createHash('sha256');
   await using opened = await openSource(source);
+  const { total, read } = opened;
+  const digest = createHash('sha256');
+  const answer =
+    total !== undefined && read && total >= RESUMABLE_BYTES
+      ? await sendPieces(place, { ...opened, total, read }, digest, options)
+      : await sendStream(uploads, opened, digest, options);
+  if (answer.sha256 !== digest.digest('hex')) {
+    throw new ConnectError('the file changed on the way to the service or while it was read: send it again', Code.DataLoss);
+  }
+  return answer;
+}
+
+async function sendPieces(
+  place: TusPlace,
+  { name, total, read }: Pick<OpenSource, 'name'> & { readonly total: number; readonly read: NonNullable<OpenSource['read']> },
+  digest: Hash,
+  { filename = name, ...options }: UploadOptions,
+): Promise<UploadResponse> {
+  let hashed = 0;
+  const file: TusFile = {
+    name: filename,
+    size: total,
+    async slice(start, end) {
+      const bytes = await read(start, end);
+      // A piece that is sent again was seen already, the whole of it or its beginning.
+      if (end > hashed) digest.update(bytes.subarray(hashed - start));
+      hashed = Math.max(hashed, end);
+      return bytes;
+    },
+  };
+  return await sendResuming(new TusUpload(file, place), options);
+}
+
+async function sendStream(
+  uploads: Client<typeof UploadService>,
+  opened: OpenSource,
+  digest: Hash,
+  { filename, signal, onProgress }: UploadOptions,
+): Promise<UploadResponse> {
   const { total } = opened;
   async function* parts(): AsyncGenerator<MessageInitShape<typeof UploadRequestSchema>> {
     const bytes = total === undefined ? undefined : BigInt(total);
     yield { part: { case: 'metadata', value: { filename: filename ?? opened.name, bytes } } };
     let sent = 0;
-    for await (const piece of opened.bytes) {
+    for await (const piece of opened.bytes()) {
       for (let at = 0; at < piece.length; at += CHUNK_BYTES) {
         const chunk = piece.subarray(at, at + CHUNK_BYTES);
         digest.update(chunk);
@@ -66,18 +108,16 @@ export async function sendFile(
       }
     }
   }
-  const answer = await uploads.upload(parts(), { signal });
-  if (answer.sha256 !== digest.digest('hex')) {
-    throw new ConnectError('the file changed on the way to the service or while it was read: send it again', Code.DataLoss);
-  }
-  return answer;
+  return await uploads.upload(parts(), { signal });
 }
 
 interface OpenSource extends AsyncDisposable {
   readonly name: string;
   /** In bytes. */
   readonly total: number | undefined;
-  readonly bytes: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+  readonly bytes: () => AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+  /** A part of it, as often as it is wanted; undefined: it is a stream, and read once. */
+  readonly read?: (start: number, end: number) => Promise<Uint8Array<ArrayBuffer>>;
 }
 
 async function openSource(source: FileSource): Promise<OpenSource> {
@@ -88,13 +128,41 @@ async function openSource(source: FileSource): Promise<OpenSource> {
     return {
       name: basename(source),
       total: size,
-      bytes: file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false }) as AsyncIterable<Uint8Array>,
+      bytes: () => file.createReadStream({ highWaterMark: CHUNK_BYTES, autoClose: false }) as AsyncIterable<Uint8Array>,
+      async read(start, end) {
+        const bytes = new Uint8Array(end - start);
+        let at = 0;
+        while (at < bytes.length) {
+          const { bytesRead } = await file.read(bytes, at, bytes.length - at, start + at);
+          if (bytesRead === 0) throw new ConnectError(`'${source}' has become shorter while it was read: send it again`, Code.DataLoss);
+          at += bytesRead;
+        }
+        return bytes;
+      },
       [Symbol.asyncDispose]: () => file.close(),
     };
   }
-  if (source instanceof Uint8Array) return { name: '', total: source.length, bytes: [source], ...nothing };
-  if (source instanceof Blob) {
-    return { name: source instanceof File ? source.name : '', total: source.size, bytes: source.stream(), ...nothing };
+  if (source instanceof Uint8Array) {
+    return {
+      name: '',
+      total: source.length,
+      bytes: () => [source],
+      read: async (start, end) => new Uint8Array(source.subarray(start, end)),
+      ...nothing,
+    };
   }
-  return { name: '', total: undefined, bytes: source, ...nothing };
+  if (source instanceof Blob) {
+    return {
+      name: source instanceof File ? source.name : '',
+      total: source.size,
+      bytes: () => source.stream(),
+      read: (start, end) => bytesOf(source.slice(start, end)),
+      ...nothing,
+    };
+  }
+  return { name: '', total: undefined, bytes: () => source, ...nothing };
+}
+
+async function bytesOf(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
+  return new Uint8Array(await blob.arrayBuffer());
 }

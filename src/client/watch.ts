@@ -30,9 +30,10 @@ export async function* watch(
         yield event;
         if (isTerminal(statusIn(event))) return;
       }
-      // Ended without a terminal event: the service went down in good order, or we asked for what lies past the job's end.
+      // Ended without a terminal event: the service went down in good order, or we asked for what lies past the job's end. What it may have told
+      // meanwhile another connection replays.
       const { job } = await jobs.get({ jobId }, { signal });
-      if (job !== undefined && isTerminal(job.status)) {
+      if (job !== undefined && isTerminal(job.status) && job.sequence <= (after ?? job.sequence)) {
         yield create(JobEventSchema, {
           sequence: job.sequence,
           time: job.updatedAt,

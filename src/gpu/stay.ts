@@ -15,6 +15,7 @@ import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Done, RunSchema } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
+import type { MarkingPlan } from '../jobs/marking.ts';
 import { type Done as Completed, type Lease, LeaseEnded, type Match, type Matched, type Rank } from '../jobs/ports.ts';
 import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
@@ -29,6 +30,8 @@ export type Prepared = Pick<
   readonly warnings?: readonly string[];
   /** As far as the run may be one with others; undefined: it is not. */
   readonly like?: Pick<Match, 'fingerprint' | 'runs'> & { readonly keepMs: number };
+  /** Undefined: the result is stored as the engine leaves it. */
+  readonly marking?: MarkingPlan;
 };
 
 export interface StoreContext {
@@ -39,7 +42,13 @@ export interface StoreContext {
   readonly pin: Lease['pin'];
   /** For bytes that have to be sent elsewhere. */
   readonly report: (done: number, total: number) => void;
+  readonly marking: MarkingPlan | undefined;
+  /** Of the job, for its caller. */
+  readonly warn: (warnings: readonly string[]) => void;
 }
+
+/** As far as it goes for a result that is there already. */
+export type Delivering = Omit<StoreContext, 'done' | 'pin' | 'marking' | 'warn'>;
 
 /** What is done for a job on this node before and after its run. */
 export interface StayOptions {
@@ -58,7 +67,7 @@ export interface StayOptions {
    * What has to be done with a result that is there already, before the job ends with it: `path` is free for its bytes. As `storeResult`, for jobs that
    * want a copy of their own.
    */
-  readonly takeResult?: (result: MediaResult, path: string, context: Omit<StoreContext, 'done' | 'pin'>) => Promise<MediaResult | Failure>;
+  readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -266,7 +275,9 @@ export class Stay {
     this.#enterStoring();
     const { done } = end;
     const pin: Lease['pin'] = (key, lasting) => this.#lease.pin(key, lasting);
-    const result = await this.#storing((context) => this.#options.storeResult(this.#outputPath, { ...context, done, pin }));
+    const { marking } = prepared;
+    const warn = (warnings: readonly string[]) => this.#reporter.warn(warnings);
+    const result = await this.#storing((context) => this.#options.storeResult(this.#outputPath, { ...context, done, pin, marking, warn }));
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
     const { like } = prepared;
@@ -351,7 +362,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     if (worker.state !== IDLE) return 'no_worker';
 
-    const { warnings: _, like: __, ...inputs } = this.#prepared!;
+    const { warnings: _, like: __, marking: ___, ...inputs } = this.#prepared!;
     const { request } = job;
     this.#run = worker.run({
       run: {
@@ -391,9 +402,7 @@ export class Stay {
   }
 
   /** The output in the store, a failure to tell, or undefined: stopped meanwhile. */
-  async #storing(
-    store: (context: Omit<StoreContext, 'done' | 'pin'>) => Promise<MediaResult | Failure>,
-  ): Promise<MediaResult | Failure | undefined> {
+  async #storing(store: (context: Delivering) => Promise<MediaResult | Failure>): Promise<MediaResult | Failure | undefined> {
     if (this.#stopped) return undefined;
     const started = performance.now();
     const lease = this.#lease;

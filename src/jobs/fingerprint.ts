@@ -1,5 +1,5 @@
-// What makes two runs the same: the bytes that go in, the resolved parameters, the format that comes out, and the engine with its models. Pure. Where an
-// input came from is never part of it, so a file that has changed behind a URL is another run, and one picture behind two URLs the same.
+// What makes two runs the same: the bytes that go in, the resolved parameters, the format that comes out and its mark, and the engine with its models.
+// Pure. Where an input came from is never part of it, so a file that has changed behind a URL is another run, and one picture behind two URLs the same.
 import { createHash } from 'node:crypto';
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 
@@ -13,6 +13,8 @@ export interface RunFacts {
   /** Every option with its value, defaults filled in, by the engine's names. */
   readonly parameters: JsonObject;
   readonly outputFormat: string;
+  /** How the result is marked (`Marking.key`); undefined: it is not. */
+  readonly marking: string | undefined;
   /** `models`: what the engine says of its model files; empty where its version tells all. */
   readonly engine: { readonly name: string; readonly version: string; readonly models: string };
 }
@@ -21,9 +23,9 @@ export interface RunFacts {
 export type Fingerprint = string;
 
 /** Changes when what goes into a fingerprint does, so that no entry of an older release is taken for one of this. */
-const SCHEME = 'ffjobs-run-1';
+const SCHEME = 'ffjobs-run-2';
 
-export function fingerprintOf({ tenant, target, sources, audio, parameters, outputFormat, engine }: RunFacts): Fingerprint {
+export function fingerprintOf({ tenant, target, sources, audio, parameters, outputFormat, marking, engine }: RunFacts): Fingerprint {
   const facts: JsonValue = [
     SCHEME,
     tenant ?? null,
@@ -32,6 +34,7 @@ export function fingerprintOf({ tenant, target, sources, audio, parameters, outp
     audio ?? null,
     canonical(parameters),
     outputFormat,
+    marking ?? null,
     [engine.name, engine.version, engine.models],
   ];
   return createHash('sha256').update(JSON.stringify(facts)).digest('hex');

@@ -38,6 +38,8 @@ export interface AuditEntry {
   readonly request_id?: string;
   /** The caller's statement of consent. */
   readonly attestation?: string;
+  /** Of a batch: the places, from 0, of the jobs that make this statement. Each other statement in it has an entry of its own. */
+  readonly attested_jobs?: readonly number[];
   /** Like refusals of the same caller before this one that have no line of their own. */
   readonly suppressed?: number;
   /** Entries that could not be written before this one. */

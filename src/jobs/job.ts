@@ -183,7 +183,8 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
     case 'succeed':
       end(next, now, change.timings);
       next.progress = 100;
-      next.result = change.result;
+      next.result = { ...change.result, provenance: undefined };
+      next.provenance = change.result.provenance;
       next.resultExpireTime = change.retentionMs === undefined ? undefined : timestampFromMs(nowMs + change.retentionMs);
       next.cached = change.cached;
       next.warnings = [...new Set([...job.warnings, ...change.warnings])];
@@ -202,6 +203,7 @@ export function transition(job: Job, change: Change, nowMs: number): Job {
     case 'purge':
       next.purgedAt = now;
       next.result = undefined;
+      next.provenance = undefined;
       return next;
   }
 }

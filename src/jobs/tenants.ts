@@ -21,21 +21,53 @@ export interface TenantPolicy {
   readonly attestation: boolean;
   /** By option (`processors` among them): patterns of values that are refused, with `*` for any text. */
   readonly denied: ReadonlyMap<string, readonly string[]>;
+  /** How its results are marked as made by AI. */
+  readonly mark: Mark;
 }
 
-/** Every value among the resolved parameters of a job that its tenant may not use. */
-export function deniedValues(parameters: Readonly<Record<string, unknown>>, denied: TenantPolicy['denied']): Violation[] {
+export interface Mark {
+  /** With a signed manifest. */
+  readonly signed: boolean;
+  /** Text that is drawn over the picture; empty: none. */
+  readonly label: string;
+}
+
+/** What can be drawn: the strokes that it is drawn with know no other letters. */
+export const LABEL = /^[\x20-\x7e]{0,60}$/;
+export const LABEL_WORDS = 'up to 60 letters, digits and signs of ASCII';
+
+/** Every value among the resolved parameters of a job that its tenant may not use, and what it may. */
+export function deniedValues(
+  parameters: Readonly<Record<string, unknown>>,
+  denied: TenantPolicy['denied'],
+  capabilities?: Capabilities,
+): Violation[] {
   const violations: Violation[] = [];
   for (const [option, patterns] of denied) {
     const value = parameters[option];
     for (const one of Array.isArray(value) ? value : [value]) {
       if (one === undefined || one === null || !matches(String(one), patterns)) continue;
-      const description = `'${String(one)}' is not allowed for you on this service`;
+      const description = `'${String(one)}' is not allowed for you: the operator of this service has put it on a list${allowedOf(option, patterns, capabilities)}`;
       violations.push({ field: `parameters.${option}`, reason: 'NOT_ALLOWED', description });
     }
   }
   return violations;
 }
+
+/** In words; empty where the engine names no choices. */
+function allowedOf(option: string, patterns: readonly string[], capabilities: Capabilities | undefined): string {
+  const choices =
+    option === 'processors'
+      ? capabilities?.processors.map(({ name }) => name)
+      : capabilities?.options.find(({ name }) => name === option)?.choices;
+  if (!choices || choices.length === 0) return '';
+  const allowed = choices.filter((one) => !matches(one, patterns));
+  const more = allowed.length > MAX_NAMED ? ` and ${allowed.length - MAX_NAMED} more` : '';
+  return `; allowed: ${allowed.slice(0, MAX_NAMED).join(', ') || 'none of its choices'}${more}`;
+}
+
+/** Choices that a sentence can hold. */
+const MAX_NAMED = 20;
 
 /** What an engine can do, less what a tenant may not use. */
 export function allowedCapabilities(capabilities: Capabilities, denied: TenantPolicy['denied']): Capabilities {

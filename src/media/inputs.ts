@@ -15,6 +15,8 @@ export interface Inputs {
   readonly targetType: string;
   /** SHA-256 of the target, the sources in order, and the sound if there is one. */
   readonly digests: readonly string[];
+  /** Media types, likewise. */
+  readonly types: readonly string[];
   /** Undefined: nothing is examined here. */
   readonly targetFacts: Facts | undefined;
 }
@@ -90,6 +92,7 @@ export async function fetchInputs(
     targetPath: files[0]!.path,
     targetType: files[0]!.type,
     digests: files.map(({ digest }) => digest),
+    types: files.map(({ type }) => type),
     targetFacts: files[0]!.facts,
   };
 }

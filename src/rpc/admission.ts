@@ -60,7 +60,7 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
   const warnings = [...resolved.warnings];
-  violations.push(...deniedValues({ ...resolved.parameters, processors: [...resolved.processors] }, policy.denied));
+  violations.push(...deniedValues({ ...resolved.parameters, processors: [...resolved.processors] }, policy.denied, engine.capabilities));
   if (policy.attestation && !request.attestation?.trim()) violations.push(ATTESTATION_REQUIRED);
   violations.push(...resolved.violations, ...needs(request, resolved.processors, engine), ...format(request, target, engine));
   if (request.engine !== undefined && request.engine !== engine.name) {

@@ -68,7 +68,9 @@ async function unary(
     const left = rule.submits && (await guard.submit(caller, rule.submits(request.message)));
     const response = await next(request);
     if (left) setRateHeaders(response.header, { limit: left.limit, remaining: left.remaining, reset: left.resetSeconds });
-    if (!response.stream) await guard.note(entryOf(request, call, undefined, response.message));
+    if (!response.stream) {
+      for (const entry of entriesOf(request, entryOf(request, call, undefined, response.message))) await guard.note(entry);
+    }
     return response;
   } catch (error) {
     guard.noteRefusal(entryOf(request, call, error), caller.identity.kind === 'anonymous' ? caller.address : caller.identity.name);
@@ -211,6 +213,21 @@ function entryOf(request: AnyRequest, call: Call | undefined, error: unknown, an
     ...facts,
     request_id: call?.id,
   };
+}
+
+/** The entry of a call; of a batch, one for each statement of consent in it, so that no line of the log grows with the batch. */
+function entriesOf({ message }: AnyRequest & { readonly stream: false }, entry: AuditEntry): AuditEntry[] {
+  const { jobs } = message as { readonly jobs?: readonly { readonly job?: { readonly attestation?: string } }[] };
+  if (!Array.isArray(jobs)) return [entry];
+  const places = new Map<string, number[]>();
+  for (const [i, { job }] of jobs.entries()) {
+    if (!job?.attestation) continue;
+    const known = places.get(job.attestation);
+    if (known) known.push(i);
+    else places.set(job.attestation, [i]);
+  }
+  if (places.size === 0) return [entry];
+  return [...places].map(([attestation, attested_jobs]) => ({ ...entry, attestation, attested_jobs }));
 }
 
 function collect(message: unknown, facts: Facts): void {

@@ -3,6 +3,7 @@
 import { create, type DescMessage, fromBinary, isMessage, type Message, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 
 /** Flags (1 byte) and length (4 bytes) before each message. */
 export const PREFIX_BYTES = 5;
@@ -53,6 +54,20 @@ export function compileFrame(output: DescMessage): Frame {
     }
     return envelope(parts.length === 1 ? parts[0]! : Buffer.concat(parts), 0);
   };
+}
+
+/**
+ * How a call went, in the trailers. The message is encoded no further than the protocol asks for (`%x20-%x24 / %x26-%x7E` stay as they are): grpc-js, for one,
+ * does not decode commas, colons and slashes.
+ */
+export function setStatus(trailer: Headers, error: ConnectError | undefined): void {
+  setTrailerStatus(trailer, error);
+  if (error) trailer.set('grpc-message', percentEncoded(error.rawMessage));
+}
+
+function percentEncoded(message: string): string {
+  const bytes = Buffer.from(message).toString('latin1');
+  return bytes.replaceAll(/[^\x20-\x24\x26-\x7e]/g, (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`);
 }
 
 /** The envelope of bytes that are compressed already. */

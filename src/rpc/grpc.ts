@@ -9,12 +9,21 @@ import { promisify } from 'node:util';
 import { gzip as gzipNode } from 'node:zlib';
 import type { DescMethod, Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
-import { parseTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
+import { parseTimeout } from '@connectrpc/connect/protocol-grpc';
 import type { Service } from '../rest/bridge.ts';
 import { Call, callStream, callUnary, type Implementation, LiveCalls } from '../rest/call.ts';
 import type { AnswerHeaders } from '../rest/exchange.ts';
 import { pump } from '../rest/streams.ts';
-import { compileFrame, compileStreamFrame, compressed, type Frame, PREFIX_BYTES, parseMessage, unwrap } from './grpc-messages.ts';
+import {
+  compileFrame,
+  compileStreamFrame,
+  compressed,
+  type Frame,
+  PREFIX_BYTES,
+  parseMessage,
+  setStatus,
+  unwrap,
+} from './grpc-messages.ts';
 
 export interface GrpcOptions {
   readonly services: readonly Service[];
@@ -125,7 +134,7 @@ export function createGrpc(options: GrpcOptions): Take {
       if (error === undefined && writtenTrailer === undefined) response.addTrailers(OK);
       else {
         const trailer = new Headers(writtenTrailer);
-        setTrailerStatus(trailer, error === undefined ? undefined : asConnectError(error, options.report));
+        setStatus(trailer, error === undefined ? undefined : asConnectError(error, options.report));
         response.addTrailers(plain(trailer));
       }
       if (last) response.end(last);

@@ -6,7 +6,7 @@ import { timestampDate, timestampFromMs, timestampMs } from '@bufbuild/protobuf/
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
-import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type JobRequest, JobRequestSchema, type MediaResult, ProvenanceSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import {
   JobService,
   type ListRequest,
@@ -97,27 +97,14 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
     getStatus: async ({ jobId }, context) => ({ state: stateOf(await existing(jobId, context)) }),
 
     async getResult({ jobId }, context) {
-      const job = await existing(jobId, context);
-      if (hasExpired(job)) {
-        const when = timestampDate(job.resultExpireTime!).toISOString();
-        throw new JobsError(
-          'not_found',
-          'RESULT_EXPIRED',
-          `the result of ${jobId} was kept until ${when}: submit the job again to have it anew`,
-        );
-      }
-      if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${jobId} was purged`);
-      if (!isTerminal(job.status)) {
-        const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
-        const message = `${jobId} is ${nameOf(job.status)} (${job.progress} %); watch it or ask again later`;
-        throw new JobsError('not_found', 'RESULT_NOT_READY', message, { retryAfterSeconds: Math.min(60, retryAfterSeconds) });
-      }
-      if (!job.result) {
-        const why = job.errorMessage ? `: ${job.errorMessage}` : '';
-        throw new JobsError('not_found', 'NO_RESULT', `${jobId} is ${nameOf(job.status)} and has no result${why}`);
-      }
+      const job = withResult(await existing(jobId, context));
       const expiresMs = urlExpiry(options, job);
       return { url: await signedUrl(options, job, expiresMs), expireTime: timestampFromMs(expiresMs), result: job.result };
+    },
+
+    async getProvenance({ jobId }, context) {
+      const { result, provenance } = withResult(await existing(jobId, context));
+      return { jobId, resultSha256: result.sha256, provenance: provenance ?? create(ProvenanceSchema) };
     },
 
     getInput: async function* ({ jobId, input }, context) {
@@ -275,6 +262,29 @@ function filterOf(request: ListRequest | WatchJobsRequest, tenant: string): JobF
     }),
     batchId: request.batchId || undefined,
   };
+}
+
+/** Throws NOT_FOUND, with the reason, where there is no result or none any more. */
+function withResult(job: Job): Job & { readonly result: MediaResult } {
+  if (hasExpired(job)) {
+    const when = timestampDate(job.resultExpireTime!).toISOString();
+    throw new JobsError(
+      'not_found',
+      'RESULT_EXPIRED',
+      `the result of ${job.jobId} was kept until ${when}: submit the job again to have it anew`,
+    );
+  }
+  if (job.purgedAt) throw new JobsError('not_found', 'RESULT_PURGED', `the result of ${job.jobId} was purged`);
+  if (!isTerminal(job.status)) {
+    const retryAfterSeconds = job.estimatedFinishTime ? Math.max(1, (timestampMs(job.estimatedFinishTime) - Date.now()) / 1000) : 2;
+    const message = `${job.jobId} is ${nameOf(job.status)} (${job.progress} %); watch it or ask again later`;
+    throw new JobsError('not_found', 'RESULT_NOT_READY', message, { retryAfterSeconds: Math.min(60, retryAfterSeconds) });
+  }
+  if (!job.result) {
+    const why = job.errorMessage ? `: ${job.errorMessage}` : '';
+    throw new JobsError('not_found', 'NO_RESULT', `${job.jobId} is ${nameOf(job.status)} and has no result${why}`);
+  }
+  return { ...job, result: job.result };
 }
 
 function nameOf(status: JobStatus): string {

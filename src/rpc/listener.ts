@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import type { SecureContextOptions } from 'node:tls';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { Connections } from './connections.ts';
 
 export interface ListenerOptions {
   /** Certificate and key; without them the port is in the clear. */
@@ -26,7 +27,7 @@ export interface ListenerOptions {
   readonly pingMs?: number;
   /** HTTP/2: streams of one session at a time. Default 1,000: fewer starve unary calls behind one client's streams. */
   readonly maxConcurrentStreams?: number;
-  /** Connections at a time, of any protocol. Default 10,000. */
+  /** Connections at a time, of any protocol; a new one more makes an idle one go. Default 20,000. */
   readonly maxConnections?: number;
   /** Bytes of a request's headers. Default 16 KiB. */
   readonly maxHeaderBytes?: number;
@@ -71,7 +72,7 @@ const DEFAULTS: Limits = {
   idleMs: 300_000,
   pingMs: 30_000,
   maxConcurrentStreams: 1000,
-  maxConnections: 10_000,
+  maxConnections: 20_000,
   maxHeaderBytes: 16 << 10,
   graceMs: 10_000,
 };
@@ -79,7 +80,7 @@ const DEFAULTS: Limits = {
 /** Throws a RangeError when a limit is not a positive number. */
 export function createListener(options: ListenerOptions = {}): Listener {
   const limits = complete(options);
-  const sockets = new Set<Socket>();
+  const connections = new Connections(limits.maxConnections);
   /** Those whose protocol is not known yet. */
   const undecided = new Set<Socket>();
   const sessions = new Set<http2.ServerHttp2Session>();
@@ -102,19 +103,17 @@ export function createListener(options: ListenerOptions = {}): Listener {
     maxSessionMemory: 64,
   };
 
-  function track(socket: Socket): void {
-    if (closed) {
-      socket.destroy();
-      return;
-    }
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+  /** False: it is not let in. */
+  function enter(socket: Socket): boolean {
+    if (!closed) return connections.enter(socket);
+    socket.destroy();
+    return false;
   }
 
   function guard(inner: http2.Http2Server | http2.Http2SecureServer): void {
     inner.on('session', (session) => {
       sessions.add(session);
-      guardSession(session, limits, bodies);
+      guardSession(session, limits, bodies, connections);
       session.once('close', () => sessions.delete(session));
       if (closed) session.close();
     });
@@ -129,7 +128,7 @@ export function createListener(options: ListenerOptions = {}): Listener {
     const asHttp1 = outer.listeners('connection')[0] as (this: http.Server, socket: Socket) => void;
     outer.removeListener('connection', asHttp1);
     outer.on('connection', (socket: Socket) => {
-      track(socket);
+      if (!enter(socket)) return;
       undecided.add(socket);
       socket.once('close', () => undecided.delete(socket));
       firstBytes(socket, limits.handshakeMs, (isHttp2) => {
@@ -155,15 +154,20 @@ export function createListener(options: ListenerOptions = {}): Listener {
     );
     Object.assign(outer, { headersTimeout: limits.headersMs, requestTimeout: 0, keepAliveTimeout: limits.keepAliveMs });
     guard(outer);
-    outer.on('connection', track);
+    outer.on('connection', enter);
     return outer;
   }
 
   function serverFactory(handler: Handler): http.Server {
     const server = options.tls ? (secure(handler) as unknown as http.Server) : plain(handler);
-    server.maxConnections = limits.maxConnections;
     server.prependListener('request', (request, response) => {
-      if (request.httpVersionMajor < 2) bodies.watchRequest(request, response);
+      if (request.httpVersionMajor >= 2) return;
+      const connection = connections.of(request.socket);
+      if (connection) {
+        connection.begin();
+        response.once('close', connection.answered);
+      }
+      bodies.watchRequest(request, response);
     });
     // Without a listener the connection would end without a word.
     server.on('connect', (request, socket) => {
@@ -179,19 +183,18 @@ export function createListener(options: ListenerOptions = {}): Listener {
     for (const server of servers) server.close();
     for (const session of sessions) session.close();
     for (const socket of undecided) socket.destroy();
-    if (sockets.size === 0) return;
-    const { promise: empty, resolve } = Promise.withResolvers<void>();
-    for (const socket of sockets) socket.once('close', () => sockets.size === 0 && resolve());
+    if (connections.isEmpty) return;
+    const { promise: graceOver, resolve } = Promise.withResolvers<void>();
     const grace = setTimeout(() => {
       for (const session of sessions) session.destroy();
-      for (const socket of sockets) socket.destroy();
+      connections.destroyAll();
       resolve();
     }, limits.graceMs);
     // HTTP/1.1 connections become idle as their answers end, and Node has no event for that.
     const sweeping = setInterval(() => {
       for (const server of servers) server.closeIdleConnections();
     }, 20);
-    await empty;
+    await Promise.race([connections.empty(), graceOver]);
     clearTimeout(grace);
     clearInterval(sweeping);
   }
@@ -256,8 +259,9 @@ function firstBytes(socket: Socket, ms: number, decide: (isHttp2: boolean) => vo
 
 const SESSION_WINDOW = 4 << 20;
 
-function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies: BodyWatch): void {
+function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies: BodyWatch, connections: Connections): void {
   let open = 0;
+  const connection = connections.of(session.socket);
   // The default is that of one stream: a single body that waits to be read would stop all others of its session.
   session.setLocalWindowSize(SESSION_WINDOW);
   // Node sets no limit to how long a client may take for its settings, for the frames of one header block, or to be gone without a word.
@@ -274,8 +278,10 @@ function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies:
   });
   session.on('stream', (stream, _headers, flags) => {
     open++;
+    connection?.begin();
     stream.once('close', () => {
       open--;
+      connection?.answered();
     });
     if (!(flags & http2.constants.NGHTTP2_FLAG_END_STREAM))
       bodies.watch(stream, () => stream.close(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM));

@@ -3,8 +3,9 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { ConnectError } from '@connectrpc/connect';
 import { codeToHttpStatus, endStreamFlag, endStreamToJson, errorToJson } from '@connectrpc/connect/protocol-connect';
-import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import type { ErrorAnswer } from '../rest/errors.ts';
+import { setStatus } from './grpc-messages.ts';
+import { API } from './security-headers.ts';
 
 const GRPC = /^application\/grpc(?:-web)?(?:-text)?(?:\+[a-z]+)?$/;
 const CONNECT_STREAM = /^application\/connect\+(?:proto|json)$/;
@@ -26,7 +27,7 @@ export function refuse(
       : CONNECT_STREAM.test(type)
         ? asConnectStream(error, type)
         : asConnectUnary(error);
-  const all: OutgoingHttpHeaders = { ...headers, 'x-request-id': requestId };
+  const all: OutgoingHttpHeaders = { ...API, ...headers, 'x-request-id': requestId };
   if (request.httpVersionMajor < 2 && isLong(request)) all.connection = 'close';
   if (trailers) {
     response.writeHead(status, all);
@@ -49,7 +50,7 @@ interface Refusal {
 /** gRPC-Web has no trailers of HTTP, and takes those of an answer without messages from its headers. */
 function asGrpc(error: ConnectError, type: string): Refusal {
   const trailer = new Headers();
-  setTrailerStatus(trailer, error);
+  setStatus(trailer, error);
   const status = Object.fromEntries(trailer);
   return type.startsWith('application/grpc-web')
     ? { status: 200, headers: { ...status, 'content-type': type }, body: '' }

@@ -1,5 +1,6 @@
 // Signed URLs of results. Always true here: a URL is made when a job is shown, is never stored, and ends before what it leads to.
 import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { Provenance } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Job, JobStatus } from '../jobs/job.ts';
 import type { BlobStore } from '../jobs/ports.ts';
 
@@ -25,11 +26,16 @@ export function presenter(options: ResultUrls): (job: Job) => Job | Promise<Job>
     if (known && nowMs < known.untilMs) return known.view;
     const expiresMs = urlExpiry(options, job);
     return signedUrl(options, job, expiresMs).then((resultUrl) => {
-      const view = { ...job, resultUrl };
+      const view = { ...job, resultUrl, provenance: withoutSidecar(job.provenance) };
       views.set(job, { view, untilMs: Math.min(nowMs + reuseMs, expiresMs) });
       return view;
     });
   };
+}
+
+/** A manifest that lies beside its file is asked for by itself: it is larger than the rest of a job. */
+function withoutSidecar(provenance: Provenance | undefined): Provenance | undefined {
+  return provenance && provenance.sidecar.length > 0 ? { ...provenance, sidecar: new Uint8Array() } : provenance;
 }
 
 /** When the result's time is up, whether it has been swept yet or not. One that was purged before has no such time any more. */

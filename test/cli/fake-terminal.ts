@@ -73,6 +73,7 @@ export function ffjobs(
     root: '/',
     version: '0.0.0',
     startApp: () => Promise.reject(new Error('not in this test')),
+    fileProblems: async () => [],
     access: {
       openKeys: () => Promise.reject(new Error('not in this test')),
       verifyAudit: () => Promise.reject(new Error('not in this test')),

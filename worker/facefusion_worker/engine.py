@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -150,13 +151,20 @@ class Capabilities:
     ignored_options: Sequence[str] = field(default=())
 
 
+_EVEN: Mapping[Step, Sequence[float]] = MappingProxyType({})
+
+
 class Report(Protocol):
     """The engine's side of one run. Calls are cheap: the loop drops what comes too often."""
 
     cancel: CancelToken
 
-    def plan(self, weights: Mapping[Step, float]) -> None:
-        """The share of each step in the whole run; said once, before the first step. Only the ratio matters."""
+    def plan(self, weights: Mapping[Step, float], shapes: Mapping[Step, Sequence[float]] = _EVEN) -> None:
+        """The share of each step in the whole run; said once, before the first step. Only the ratio matters.
+
+        `shapes` has the steps whose time does not go evenly with their work: the shares of the step's time, rising, that have passed
+        when its first piece of work is done, and then at even distances, up to when its last one is.
+        """
 
     def enter(self, step: Step, total: int = 0) -> None:
         """A step begins (and the one before it ends): `total` pieces of work, 0 if unknown."""

@@ -7,7 +7,7 @@ is decoded; packets are counted, headers are not believed; what is written has c
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -72,6 +72,7 @@ class VideoInfo:
     constant: bool  # every frame lies where the rate puts it
     has_audio: bool
     stamps: tuple[int, ...]  # the same times in the stream's own ticks; empty where the container stores none
+    keys: tuple[int, ...] = ()  # those of the frames at which decoding can begin
 
     @property
     def frames(self) -> int:
@@ -94,7 +95,7 @@ def examine(path: str, what: str, cancel: CancelToken) -> VideoInfo:
             raise EngineError(
                 "INPUT_TOO_LARGE", f"The {what} is {width}x{height}; at most {MAX_VIDEO_PIXELS >> 20} megapixels a frame are taken."
             )
-        stamps, count, base, announced = _stamps(container, stream, cancel)
+        stamps, keys, count, base, announced = _stamps(container, stream, cancel)
         if announced > count and container.format.name.startswith("mov"):
             raise EngineError("INPUT_NOT_READABLE", f"The {what} is cut short: it announces {announced} frames and holds {count}.")
         if count == 0:
@@ -106,7 +107,7 @@ def examine(path: str, what: str, cancel: CancelToken) -> VideoInfo:
     if first is None:
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be decoded.")
     height, width = first[1].shape[:2]
-    return VideoInfo(width, height, times, rate, constant, has_audio, stamps)
+    return VideoInfo(width, height, times, rate, constant, has_audio, stamps, keys)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -114,8 +115,9 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & stream.disposition.attached_pic)
 
 
-def _stamps(container: Any, stream: Any, cancel: CancelToken) -> tuple[tuple[int, ...], int, Fraction, int]:
+def _stamps(container: Any, stream: Any, cancel: CancelToken) -> tuple[tuple[int, ...], tuple[int, ...], int, Fraction, int]:
     stamps: list[int] = []
+    keys: list[int] = []
     count = 0
     complete = True
     announced = stream.frames
@@ -133,14 +135,16 @@ def _stamps(container: Any, stream: Any, cancel: CancelToken) -> tuple[tuple[int
                 complete = False
             else:
                 stamps.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
             if count > _MAX_FRAMES:
                 raise EngineError("INPUT_TOO_LARGE", f"A video of more than {_MAX_FRAMES} frames is not taken.")
     except av.error.FFmpegError:
         pass  # what came before the damage counts
     stamps.sort()
     if not complete or len(set(stamps)) != len(stamps):
-        stamps = []
-    return tuple(stamps), count, Fraction(stream.time_base), announced
+        stamps, keys = [], []
+    return tuple(stamps), tuple(sorted(keys)), count, Fraction(stream.time_base), announced
 
 
 def _rate(stamps: tuple[int, ...], count: int, base: Fraction, stream: Any) -> tuple[Fraction, bool]:
@@ -183,6 +187,30 @@ def decode(path: str, what: str, info: VideoInfo, begin: int, end: int, cancel: 
             pixels = frame.to_ndarray(format="bgr24")
             turns = round(frame.rotation / 90) % 4
             yield number, np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def undecodable(path: str, what: str, info: VideoInfo, numbers: Sequence[int], cancel: CancelToken) -> list[int]:
+    """Those of some frames (their numbers, rising) that cannot be decoded. Reads no more of the video than it takes to get to them."""
+    if not info.stamps:
+        return [number for number in numbers if next(decode(path, what, info, number, number + 1, cancel), None) is None]
+    rest = [info.stamps[number] for number in numbers]
+    seen: set[int] = set()
+    with open_input(path, what) as container:
+        stream = next(s for s in container.streams.video if not _is_cover(s))
+        stream.thread_type = "AUTO"
+        while rest:
+            # Those that are decoded from one key frame on are decoded in one go.
+            until = next((key for key in info.keys if key > rest[0]), info.stamps[-1] + 1)
+            here = [stamp for stamp in rest if stamp < until]
+            rest = rest[len(here) :]
+            with suppress(av.error.FFmpegError):
+                container.seek(here[0], stream=stream, backward=True)
+            for frame in _decoded(container, stream):
+                cancel.check()
+                seen.add(frame.pts)
+                if frame.pts >= here[-1]:
+                    break
+    return [number for number in numbers if info.stamps[number] not in seen]
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from . import protocol
@@ -61,6 +62,7 @@ class RunReport:
         self.step_seconds: dict[str, float] = {}
         self._events = events
         self._shares: dict[Step, float] = {}
+        self._shapes: Mapping[Step, Sequence[float]] = {}
         self._before = 0.0
         self._share = 0.0
         self._percent = 0.0
@@ -69,8 +71,9 @@ class RunReport:
         self._done = self._total = 0
         self._sent_at = self._preview_at = -math.inf
 
-    def plan(self, weights: Mapping[Step, float]) -> None:
+    def plan(self, weights: Mapping[Step, float], shapes: Mapping[Step, Sequence[float]] = MappingProxyType({})) -> None:
         whole = sum(weights.values()) or 1.0
+        self._shapes = shapes
         self._shares = {step: weight / whole for step, weight in weights.items()}
 
     def enter(self, step: Step, total: int = 0) -> None:
@@ -92,7 +95,7 @@ class RunReport:
         step = self._step
         if step is None:
             return
-        within = min(1.0, self._done / self._total) if self._total else 0.0
+        within = _time_share(self._shapes.get(step, ()), min(1.0, self._done / self._total)) if self._total else 0.0
         self._percent = max(self._percent, min(100.0, 100.0 * (self._before + self._share * within)))
         elapsed, rate, eta = now - self._step_began, 0.0, None
         if self._total and self._done and elapsed > 0:
@@ -120,6 +123,15 @@ class RunReport:
 
     def log(self, message: str, level: str = "INFO") -> None:
         self._events.send(protocol.log(level, message, self.job))
+
+
+def _time_share(shape: Sequence[float], work: float) -> float:
+    """The share of a step's time that has passed when that share of its work is done."""
+    if not shape or work == 0:
+        return work
+    place = work * (len(shape) - 1)
+    before = min(int(place), len(shape) - 2)
+    return shape[before] + (shape[before + 1] - shape[before]) * (place - before)
 
 
 class _LogHandler(logging.Handler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Recorder:
         self._wants = previews
         self._cancel_when = cancel_when
 
-    def plan(self, weights: Mapping[Step, float]) -> None:
+    def plan(self, weights: Mapping[Step, float], shapes: Mapping[Step, Sequence[float]] = MappingProxyType({})) -> None:
         self.weights = weights
 
     def enter(self, step: Step, total: int = 0) -> None:

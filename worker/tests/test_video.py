@@ -25,7 +25,7 @@ from facefusion_worker.engine import Canceled, CancelToken, EngineError, Step
 from facefusion_worker.faces import apply
 from facefusion_worker.samples import camera
 from facefusion_worker.tracking import Tracker
-from facefusion_worker.video import crf, examine
+from facefusion_worker.video import crf, examine, undecodable
 from facefusion_worker.vision import av, cv2
 
 PLAIN = {"processors": ["face_debugger"], "sources": ()}  # frames come out as they went in: no face is in the small test videos
@@ -340,12 +340,34 @@ def test_a_damaged_frame_costs_itself_only(run, tmp_path):
     size = data.index(b"\xff\xd9", at) - at
     data[at : at + size] = b"\0" * size
     target.write_bytes(data)
+    info = examine(str(target), "target video", CancelToken())
+    assert undecodable(str(target), "target video", info, [0, 18, 19, 20, 39], CancelToken()) == [19]
     result, output, _ = run(target, "mp4", **PLAIN)
     numbers = [number_of(frame) for frame in frames(output)]
     assert result.frames == len(numbers) == 40
     assert numbers[:19] == list(range(19))
     assert numbers[20:] == list(range(20, 40))
     assert any("damaged" in warning for warning in result.warnings)
+
+
+def test_frames_are_looked_for_in_and_behind_a_group_of_pictures(bars, tmp_path):
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(bars.read_bytes())
+    info = examine(str(path), "result", CancelToken())
+    assert info.keys[0] == info.stamps[0]
+    assert len(info.keys) < info.frames
+    every = list(range(info.frames))
+    assert undecodable(str(path), "result", info, every, CancelToken()) == []
+    # From a group's middle on, nothing but zeros.
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for stamp, place, size in packets:
+        if stamp > info.stamps[30]:
+            data[place : place + size] = b"\0" * size
+    path.write_bytes(data)
+    lost = undecodable(str(path), "result", info, [0, 10, 49], CancelToken())
+    assert lost == [49]
 
 
 def test_more_frames_asked_for_than_there_are_is_a_warning(run, bars):

@@ -20,7 +20,7 @@ export const DIGEST_FILE = 'sources.sha256';
 /** What the console is made of, as one digest. */
 export function consoleDigest(root: string): string {
   const hash = createHash('sha256');
-  const files = ['web/**/*.{ts,tsx,css,html,json,svg}', 'gen/facefusion/jobs/**/*.js', 'scripts/build-web.ts']
+  const files = ['web/**/*.{ts,tsx,css,html,json,svg}', 'gen/facefusion/jobs/**/*.js', 'src/client/*.ts', 'scripts/build-web.ts']
     .flatMap((pattern) => globSync(pattern, { cwd: root, exclude: (path) => /(^|[\\/])\.?dist/.test(String(path)) }))
     .map((file) => file.replaceAll('\\', '/'));
   for (const file of files.sort())

@@ -11,12 +11,14 @@ import { ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type Config, ConfigError } from '../../config.ts';
 import type { FacefusionConfig } from '../../config-facefusion.ts';
 import { readGpus } from '../../gpu/devices.ts';
+import { checkSigner, type SignerFiles } from '../../provenance/process.ts';
 import type { S3Place } from '../../s3/names.ts';
 import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { size } from '../remote/progress.ts';
 import { answer, answerJson, type Terminal } from '../remote/terminal.ts';
 import { ask, programOf, type Said } from './engine/ask.ts';
+import { markingProgram } from './provenance.ts';
 import { findPython, missingModules, run, SetupProblem, venvPython, venvState, WORKER_MODULES } from './python.ts';
 import { engineInWords, servicePython } from './service-engine.ts';
 import { type Environment, readSettings } from './settings.ts';
@@ -76,6 +78,7 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
 
   yield* python(config, env, root);
   if (config.facefusion) yield* facefusion(config.facefusion, env, root);
+  if (config.provenanceSigner) yield* marks(config, config.provenanceSigner, env, root);
   yield await gpu(config, env);
   yield await dataFolder(config.dataDir);
   const served = await alreadyServed(config);
@@ -193,6 +196,20 @@ async function* facefusion(config: FacefusionConfig, env: Environment, root: str
   }
 }
 
+/** Signs a trial, as `serve` does before it takes jobs whose results are marked. */
+async function* marks(config: Config, files: SignerFiles, env: Environment, root: string): AsyncGenerator<Finding> {
+  const found = await checkSigner(markingProgram(config, env, root), files);
+  if ('fix' in found) {
+    yield { check: 'provenance', state: 'fail', detail: found.message, fix: found.fix };
+    return;
+  }
+  const until = found.expires.slice(0, 10);
+  yield { check: 'provenance', state: 'ok', detail: `results are signed as ${found.signer}, issued by ${found.issuer}, until ${until}` };
+  for (const warning of found.warnings) {
+    yield { check: 'provenance', state: 'warn', detail: warning, fix: 'results are marked all the same; see docs/17-responsible-use.md' };
+  }
+}
+
 async function gpu(config: Config, env: Environment): Promise<Finding> {
   const gpus = await readGpus(env);
   const found = gpus.map(({ index, name, memoryBytes }) => `${index}, ${name}, ${Math.round(memoryBytes / 2 ** 20)} MiB`);
@@ -267,7 +284,7 @@ async function port(config: Config, served: string | undefined): Promise<Finding
 }
 
 async function metricsPort(config: Config): Promise<Finding> {
-  const problem = await bindProblem(config.host, config.metricsPort);
+  const problem = await bindProblem(config.metricsHost, config.metricsPort);
   if (problem === undefined) return { check: 'metrics port', state: 'ok', detail: `${config.metricsPort} is free` };
   return {
     check: 'metrics port',

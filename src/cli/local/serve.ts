@@ -3,10 +3,11 @@
 import { existsSync } from 'node:fs';
 import { access, constants, mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import type { Config } from '../../config.ts';
+import { type Config, ConfigError } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
+import type { FileProblems } from './config.ts';
 import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
@@ -31,6 +32,7 @@ export interface ServeContext {
   /** Of the installed package: holds `worker/` and `.venv`. */
   readonly root: string;
   readonly startApp: StartApp;
+  readonly fileProblems: FileProblems;
 }
 
 export async function serve(context: ServeContext, options: { readonly json: boolean }): Promise<ExitCode> {
@@ -47,6 +49,8 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   });
   const run = async (): Promise<ExitCode> => {
     const config = readSettings(env, cwd);
+    const problems = await context.fileProblems(config);
+    if (problems.length > 0) throw new ConfigError(problems);
     await writable(config.dataDir);
     const [python] = await Promise.all([ready(context, config, stopping.signal), withConsole(context, config, stopping.signal)]);
     if (stopping.signal.aborted) return Exit.ok;
@@ -117,7 +121,7 @@ async function makeFolder(folder: string): Promise<void> {
 
 /** The ends of a start that people meet, in words; anything else stays as it is. */
 function startProblem(error: unknown, config: Config): unknown {
-  const { code, port } = error as { code?: string; port?: number };
+  const { code, port, address } = error as { code?: string; port?: number; address?: string };
   const options = { cause: error };
   if (code === 'EADDRINUSE') {
     const metrics = port !== undefined && port === config.metricsPort && port !== config.port;
@@ -132,7 +136,9 @@ function startProblem(error: unknown, config: Config): unknown {
     return new CliError(Exit.failed, `this user may not listen on port ${port}: set FFJOBS_PORT to one above 1023`, options);
   }
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
-    return new CliError(Exit.failed, `this machine has no address '${config.host}': set FFJOBS_HOST to one that it has`, options);
+    const metrics = address !== undefined && address === config.metricsHost && address !== config.host;
+    const [name, host] = metrics ? ['FFJOBS_METRICS_HOST', address] : ['FFJOBS_HOST', config.host];
+    return new CliError(Exit.failed, `this machine has no address '${host}': set ${name} to one that it has`, options);
   }
   if (error instanceof JobsError) return new CliError(Exit.failed, error.message, options);
   return error;

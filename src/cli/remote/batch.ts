@@ -22,7 +22,7 @@ import { assertLeft, interruptible } from './interrupt.ts';
 import { type FileLine, readJobsFile } from './jobs-file.ts';
 import { dialect, enumName } from './json.ts';
 import { upload } from './media.ts';
-import { type Line, type Progress, SILENT, showProgress, size } from './progress.ts';
+import { type Progress, SILENT, showProgress, size } from './progress.ts';
 import { TO_BE_UPLOADED, toBeUploaded } from './request.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 
@@ -48,7 +48,7 @@ export async function submitBatch(service: Service, terminal: Terminal, path: st
       await validate(service, lines, leaving.signal);
       if (!options.json) progress = showProgress(terminal);
     }
-    await give(service, lines, files, progress.line(basename(path)), leaving.signal);
+    await give(service, lines, files, progress, { title: basename(path), signal: leaving.signal, backoff: options.backoff });
   } catch (error) {
     if (leaving.signal.aborted) throw new CliError(Exit.interrupted, 'interrupted; nothing was submitted', { cause: error });
     throw error;
@@ -211,9 +211,11 @@ async function give(
   service: Service,
   lines: readonly FileLine[],
   sizes: ReadonlyMap<string, number>,
-  line: Line,
-  signal: AbortSignal,
+  progress: Progress,
+  { title, signal, backoff }: { readonly title: string; readonly signal: AbortSignal; readonly backoff: Backoff | undefined },
 ): Promise<void> {
+  const line = progress.line(title);
+  const onLost = () => progress.note('The connection was lost; trying again ...');
   const total = [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
   const sent = new Map<string, number>();
   const answers = new Map<string, UploadResponse>();
@@ -230,7 +232,7 @@ async function give(
       sent.set(path, bytes);
       tell();
     };
-    answers.set(path, await upload(service, path, onProgress, signal));
+    answers.set(path, await upload(service, path, { onProgress, onLost, signal, backoff }));
     tell();
   });
   for (const { given, put } of lines.flatMap(({ media }) => media))

@@ -272,9 +272,12 @@ async function submit(service: Service, context: RemoteContext, files: string[],
   using progress = options.json ? SILENT : showProgress(terminal);
   const giving = new AbortController();
   const undo = terminal.onInterrupt(() => giving.abort());
+  const onLost = () => progress.note('The connection was lost; trying again ...');
   const given = async (one: Awaited<ReturnType<typeof media>>) => {
     if (one.kind === 'reference') return { reference: one.reference, mediaType: undefined };
-    const known = sent.get(one.path) ?? upload(service, one.path, uploadOn(progress.line(one.path)), giving.signal);
+    const known =
+      sent.get(one.path) ??
+      upload(service, one.path, { onProgress: uploadOn(progress.line(one.path)), onLost, signal: giving.signal, backoff: context.backoff });
     sent.set(one.path, known);
     const { uri, mediaType } = await known;
     return { reference: uri, mediaType };

@@ -9,6 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
+import type { UploadOptions } from '../../client/client.ts';
 import type { Service } from './client.ts';
 import { CliError, Exit } from './errors.ts';
 import { type Line, size } from './progress.ts';
@@ -17,14 +18,9 @@ import { type Line, size } from './progress.ts';
 export const uploadOn = (line: Line) => (sent: number, total?: number) =>
   line.update(total ? (100 * sent) / total : 100, `${size(sent)} of ${size(total ?? 0)} sent`, 'upload');
 
-export async function upload(
-  service: Service,
-  path: string,
-  onProgress: (sent: number, total?: number) => void,
-  signal: AbortSignal,
-): Promise<UploadResponse> {
+export async function upload(service: Service, path: string, options: UploadOptions): Promise<UploadResponse> {
   try {
-    return await service.upload(path, { signal, onProgress });
+    return await service.upload(path, options);
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;
     if (error.code === Code.DataLoss) throw new CliError(Exit.failed, `'${path}': ${error.rawMessage}`, { cause: error });

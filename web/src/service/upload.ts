@@ -1,7 +1,8 @@
-// One file on its way to the service, over tus 1.0.0 (https://tus.io/protocols/resumable-upload). Always true: what the service has got is asked of
-// it before anything is sent again, so a broken connection, a restart or a closed tab costs only what was under way; the same file chosen again goes
-// on where it was.
+// One file on its way to the service, as the page shows it; the protocol is the client package's. Always true: a broken connection, a restart or a
+// closed tab costs only what was under way; the same file chosen again goes on where it was.
 import { signal } from '@preact/signals';
+import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
+import { type SendPiece, TusProblem, TusUpload } from '../../../src/client/tus.ts';
 import { ROOT } from '../router.ts';
 import { authorization, key, keyRefused, keyWanted } from './key.ts';
 
@@ -11,17 +12,12 @@ export type UploadState =
   | { readonly is: 'lost'; readonly retryAt: number }
   | { readonly is: 'failed'; readonly why: string };
 
-const TUS = `${ROOT}api/v1/tus`;
-const VERSION = { 'tus-resumable': '1.0.0' };
-/** Large enough that asking costs nothing, small enough that a body limit of a proxy lets it through. */
-const CHUNK = 32 * 1024 * 1024;
+/** Larger pieces than those of who knows of no progress inside of one. */
+const PIECE_BYTES = 32 * 1024 * 1024;
 const LONGEST_WAIT_MS = 10_000;
 const KEPT = 'ffjobs.uploads';
 /** A pace is told once it has been watched for this long. */
 const PACE_MS = 800;
-
-class Refused extends Error {}
-class Gone extends Error {}
 
 export class Upload {
   readonly state = signal<UploadState>({ is: 'waiting' });
@@ -32,11 +28,15 @@ export class Upload {
   /** `upload://ID`, known as soon as the service has a place for it; it can be used once the state is `done`. */
   readonly uri = signal<string | undefined>(undefined);
   readonly file: File;
+  readonly #tus: TusUpload;
   readonly #stop = new AbortController();
   #since = { at: 0, sent: 0 };
 
   constructor(file: File) {
     this.file = file;
+    const { name, size } = file;
+    const place = { url: `${ROOT}api/v1/tus`, headers: authorization, pieceBytes: PIECE_BYTES, send };
+    this.#tus = new TusUpload({ name, size, slice: (start, end) => file.slice(start, end) }, place, remembered(file));
   }
 
   async run(): Promise<void> {
@@ -49,15 +49,16 @@ export class Upload {
         return;
       } catch (error) {
         if (this.#stop.signal.aborted) return;
-        if (error instanceof Refused) {
-          this.state.value = { is: 'failed', why: error.message };
-          forget(this.file);
-          return;
-        }
-        if (error instanceof Gone) {
+        const problem = error instanceof TusProblem ? error : undefined;
+        if (problem?.status === 401) keyRefused();
+        else if (problem?.gone) {
           forget(this.file);
           this.uri.value = undefined;
           continue;
+        } else if (problem && !problem.passing) {
+          this.state.value = { is: 'failed', why: wordsOf(problem) };
+          forget(this.file);
+          return;
         }
         this.state.value = { is: 'lost', retryAt: Date.now() + waitMs };
         await pause(waitMs, this.#stop.signal);
@@ -71,80 +72,29 @@ export class Upload {
     const done = this.state.value.is === 'done';
     this.#stop.abort();
     if (!remove) return;
-    const { value } = this.uri;
     forget(this.file);
     // A finished one may be a job's already; it expires by itself.
-    if (value !== undefined && !done)
-      void fetch(urlOf(value), { method: 'DELETE', headers: { ...VERSION, ...authorization() } }).catch(() => {});
+    if (!done) void this.#tus.remove();
   }
 
   async #attempt(answered: () => void): Promise<void> {
-    const known = this.uri.value ?? remembered(this.file);
-    const { uri, offset } =
-      known === undefined ? { uri: await this.#create(), offset: 0 } : { uri: known, offset: await this.#offset(known) };
-    this.uri.value = uri;
-    remember(this.file, uri);
-    answered();
-    let at = offset;
-    this.#since = { at: performance.now(), sent: at };
-    this.#progress(at);
-    this.state.value = { is: 'sending' };
-    while (at < this.file.size) {
-      at = await this.#send(uri, at);
-      answered();
-      this.#progress(at);
-    }
-    this.state.value = { is: 'done' };
-  }
-
-  async #create(): Promise<string> {
-    const metadata = `filename ${base64(this.file.name)}`;
-    const headers = { ...VERSION, 'upload-length': String(this.file.size), 'upload-metadata': metadata, ...authorization() };
-    const answer = await fetch(TUS, { method: 'POST', headers, signal: this.#stop.signal });
-    await checked(answer);
-    const id = answer.headers.get('location')?.split('/').at(-1);
-    if (!id) throw new Error('the service named no place for the upload');
-    return `upload://${id}`;
-  }
-
-  async #offset(uri: string): Promise<number> {
-    const answer = await fetch(urlOf(uri), { method: 'HEAD', headers: { ...VERSION, ...authorization() }, signal: this.#stop.signal });
-    await checked(answer);
-    const length = answer.headers.get('upload-length');
-    if (length !== null && Number(length) !== this.file.size) throw new Gone();
-    return Number(answer.headers.get('upload-offset') ?? 0);
-  }
-
-  /** Sends one piece; answers the new offset. Not by fetch, which tells no progress of what it sends. */
-  #send(uri: string, offset: number): Promise<number> {
-    return new Promise((resolve, reject) => {
-      const request = new XMLHttpRequest();
-      const stop = () => request.abort();
-      const end = () => this.#stop.signal.removeEventListener('abort', stop);
-      request.open('PATCH', urlOf(uri));
-      const headers = {
-        ...VERSION,
-        'upload-offset': String(offset),
-        'content-type': 'application/offset+octet-stream',
-        ...authorization(),
-      };
-      for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-      request.upload.onprogress = (event) => this.#progress(offset + event.loaded);
-      request.onload = () => {
-        end();
-        if (request.status === 204 || request.status === 200) {
-          this.uri.value = request.getResponseHeader('upload-uri') ?? uri;
-          resolve(Number(request.getResponseHeader('upload-offset')));
-        } else reject(problemOf(request.status, request.responseText));
-      };
-      request.onerror = request.onabort = () => {
-        end();
-        reject(new Error('the connection was lost'));
-      };
-      this.#stop.signal.addEventListener('abort', stop);
-      if (this.#stop.signal.aborted) stop();
-      else request.send(this.file.slice(offset, offset + CHUNK));
+    this.#since = { at: performance.now(), sent: this.sent.value };
+    const { uri } = await this.#tus.attempt({
+      signal: this.#stop.signal,
+      onPlace: (place) => {
+        this.uri.value = place;
+        remember(this.file, place);
+      },
+      onAnswer: () => {
+        answered();
+        if (this.state.value.is === 'sending') return;
+        this.state.value = { is: 'sending' };
+        this.#since = { at: performance.now(), sent: this.sent.value };
+      },
+      onProgress: (sent) => this.#progress(sent),
     });
+    this.uri.value = uri;
+    this.state.value = { is: 'done' };
   }
 
   #progress(sent: number): void {
@@ -157,44 +107,33 @@ export class Upload {
   }
 }
 
-async function checked(answer: Response): Promise<void> {
-  if (!answer.ok) throw problemOf(answer.status, await answer.text());
-}
-
-/** What stays wrong when it is tried again is `Refused`; an upload that is not there any more begins anew. */
-function problemOf(status: number, body: string): Error {
-  const message = messageIn(body) ?? `the service answered ${status}`;
-  if (status === 401) {
-    keyRefused();
-    return new Error(message);
-  }
-  if (status === 404 || status === 410) return new Gone();
-  // Another request for the same upload is under way, or the offset was not the service's: asked again, it tells.
-  if (status === 409 || status === 423 || status === 429 || status >= 500)
-    return status === 501 || status === 507 ? new Refused(message) : new Error(message);
-  return new Refused(message);
-}
-
-/** The error's own words; a violation's where there is one. */
-function messageIn(body: string): string | undefined {
-  try {
-    const { message, details = [] } = JSON.parse(body) as {
-      message?: string;
-      details?: { fieldViolations?: { description: string }[]; field_violations?: { description: string }[] }[];
+/** Not by fetch, which tells no progress of what it sends. */
+const send: SendPiece = (url, headers, body, signal, onSent) =>
+  new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    const stop = () => request.abort();
+    const end = () => signal.removeEventListener('abort', stop);
+    request.open('PATCH', url);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded }) => onSent(loaded);
+    request.onload = () => {
+      end();
+      resolve({ status: request.status, header: (name) => request.getResponseHeader(name), text: async () => request.responseText });
     };
-    const violations = details.flatMap((detail) => detail.field_violations ?? detail.fieldViolations ?? []);
-    return violations[0]?.description ?? message;
-  } catch {
-    return undefined;
-  }
-}
+    request.onerror = request.onabort = () => {
+      end();
+      // As fetch has it.
+      reject(new TypeError('the connection was lost'));
+    };
+    signal.addEventListener('abort', stop);
+    if (signal.aborted) stop();
+    else request.send(body);
+  });
 
-function urlOf(uri: string): string {
-  return `${TUS}/${uri.slice('upload://'.length)}`;
-}
-
-function base64(text: string): string {
-  return btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+/** The violation's own words where there is one. */
+function wordsOf({ error }: TusProblem): string {
+  const [violation] = error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
+  return violation?.description ?? error.rawMessage;
 }
 
 /** Which upload a file was last sent as, by what the browser tells of the file. */

@@ -89,7 +89,8 @@ class JobsClient:
                         return
                 # Ended without a terminal event: the service went down in good order, or we asked for what lies past the job's end.
                 job = self.get(job_id)
-                if is_terminal(job.status):
+                # What it may have told meanwhile another connection replays.
+                if is_terminal(job.status) and (after is None or job.sequence <= after):
                     yield JobEvent(sequence=job.sequence, time=job.updated_at, snapshot={"job": job})
                     return
             except grpc.RpcError as error:

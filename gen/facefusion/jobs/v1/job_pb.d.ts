@@ -366,6 +366,13 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
    * @generated from field: google.protobuf.Timestamp result_expire_time = 30;
    */
   resultExpireTime?: Timestamp | undefined;
+
+  /**
+   * How the result is marked as made by AI; null where it is not. A manifest that lies beside it is shown by GetProvenance alone.
+   *
+   * @generated from field: facefusion.jobs.v1.Provenance provenance = 31;
+   */
+  provenance?: Provenance | undefined;
 };
 
 /**
@@ -568,6 +575,13 @@ export declare type MediaResult = Message<"facefusion.jobs.v1.MediaResult"> & {
    * @generated from field: optional string output_uri = 8;
    */
   outputUri?: string | undefined;
+
+  /**
+   * Between the service's own parts; a job has it as a field of its own.
+   *
+   * @generated from field: facefusion.jobs.v1.Provenance provenance = 9;
+   */
+  provenance?: Provenance | undefined;
 };
 
 /**
@@ -575,6 +589,146 @@ export declare type MediaResult = Message<"facefusion.jobs.v1.MediaResult"> & {
  * Use `create(MediaResultSchema)` to create a new message.
  */
 export declare const MediaResultSchema: GenMessage<MediaResult>;
+
+/**
+ * The mark of a result, as it was read back from the finished file and verified before the job succeeded.
+ *
+ * @generated from message facefusion.jobs.v1.Provenance
+ */
+export declare type Provenance = Message<"facefusion.jobs.v1.Provenance"> & {
+  /**
+   * @generated from field: facefusion.jobs.v1.ProvenanceMark mark = 1;
+   */
+  mark: ProvenanceMark;
+
+  /**
+   * Code of the IPTC's vocabulary of digital source types, as a URI.
+   *
+   * @generated from field: string digital_source_type = 2;
+   */
+  digitalSourceType: string;
+
+  /**
+   * Label of the C2PA manifest.
+   *
+   * @generated from field: string manifest = 3;
+   */
+  manifest: string;
+
+  /**
+   * Common name and organisation of the signing certificate.
+   *
+   * @generated from field: string signer = 4;
+   */
+  signer: string;
+
+  /**
+   * @generated from field: string issuer = 5;
+   */
+  issuer: string;
+
+  /**
+   * Lower-case hex of the SHA-256 of the signing certificate.
+   *
+   * @generated from field: string certificate_sha256 = 6;
+   */
+  certificateSha256: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp certificate_expire_time = 7;
+   */
+  certificateExpireTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp signed_at = 8;
+   */
+  signedAt?: Timestamp | undefined;
+
+  /**
+   * Whether a time-stamping authority has countersigned it: then it stays valid when the certificate has expired.
+   *
+   * @generated from field: bool timestamped = 9;
+   */
+  timestamped: boolean;
+
+  /**
+   * What the library says of the manifest: `Valid`, or `Trusted` where the operator names the roots to be trusted.
+   *
+   * @generated from field: string validation_state = 10;
+   */
+  validationState: string;
+
+  /**
+   * @generated from field: repeated facefusion.jobs.v1.ProvenanceIngredient ingredients = 11;
+   */
+  ingredients: ProvenanceIngredient[];
+
+  /**
+   * XMP with the digital source type is in the file too.
+   *
+   * @generated from field: bool xmp = 12;
+   */
+  xmp: boolean;
+
+  /**
+   * Text that is drawn over the picture; empty: none.
+   *
+   * @generated from field: string label = 13;
+   */
+  label: string;
+
+  /**
+   * The manifest store (application/c2pa) of a format that cannot hold it.
+   *
+   * @generated from field: bytes sidecar = 14;
+   */
+  sidecar: Uint8Array;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Provenance.
+ * Use `create(ProvenanceSchema)` to create a new message.
+ */
+export declare const ProvenanceSchema: GenMessage<Provenance>;
+
+/**
+ * One input of a marked result. No name or place of a caller's file is in a manifest.
+ *
+ * @generated from message facefusion.jobs.v1.ProvenanceIngredient
+ */
+export declare type ProvenanceIngredient = Message<"facefusion.jobs.v1.ProvenanceIngredient"> & {
+  /**
+   * `target`, `source 1` ..., `sound`.
+   *
+   * @generated from field: string title = 1;
+   */
+  title: string;
+
+  /**
+   * `parentOf` the target, `inputTo` the others.
+   *
+   * @generated from field: string relationship = 2;
+   */
+  relationship: string;
+
+  /**
+   * @generated from field: string media_type = 3;
+   */
+  mediaType: string;
+
+  /**
+   * Lower-case hex.
+   *
+   * @generated from field: string sha256 = 4;
+   */
+  sha256: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.ProvenanceIngredient.
+ * Use `create(ProvenanceIngredientSchema)` to create a new message.
+ */
+export declare const ProvenanceIngredientSchema: GenMessage<ProvenanceIngredient>;
 
 /**
  * @generated from message facefusion.jobs.v1.EngineInfo
@@ -855,4 +1009,35 @@ export enum WaitReason {
  * Describes the enum facefusion.jobs.v1.WaitReason.
  */
 export declare const WaitReasonSchema: GenEnum<WaitReason>;
+
+/**
+ * @generated from enum facefusion.jobs.v1.ProvenanceMark
+ */
+export enum ProvenanceMark {
+  /**
+   * The result is not marked.
+   *
+   * @generated from enum value: PROVENANCE_MARK_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A C2PA manifest in the file.
+   *
+   * @generated from enum value: PROVENANCE_MARK_EMBEDDED = 1;
+   */
+  EMBEDDED = 1,
+
+  /**
+   * A C2PA manifest beside the file.
+   *
+   * @generated from enum value: PROVENANCE_MARK_SIDECAR = 2;
+   */
+  SIDECAR = 2,
+}
+
+/**
+ * Describes the enum facefusion.jobs.v1.ProvenanceMark.
+ */
+export declare const ProvenanceMarkSchema: GenEnum<ProvenanceMark>;
 

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Job, JobError, JobRequest, JobState, JobStatus, MediaResult } from "./job_pb.js";
+import type { Job, JobError, JobRequest, JobState, JobStatus, MediaResult, Provenance } from "./job_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { JobEvent } from "./event_pb.js";
 
@@ -275,6 +275,50 @@ export declare type GetResultResponse = Message<"facefusion.jobs.v1.GetResultRes
  * Use `create(GetResultResponseSchema)` to create a new message.
  */
 export declare const GetResultResponseSchema: GenMessage<GetResultResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.GetProvenanceRequest
+ */
+export declare type GetProvenanceRequest = Message<"facefusion.jobs.v1.GetProvenanceRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetProvenanceRequest.
+ * Use `create(GetProvenanceRequestSchema)` to create a new message.
+ */
+export declare const GetProvenanceRequestSchema: GenMessage<GetProvenanceRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.GetProvenanceResponse
+ */
+export declare type GetProvenanceResponse = Message<"facefusion.jobs.v1.GetProvenanceResponse"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * Lower-case hex: the file that is spoken of.
+   *
+   * @generated from field: string result_sha256 = 2;
+   */
+  resultSha256: string;
+
+  /**
+   * @generated from field: facefusion.jobs.v1.Provenance provenance = 3;
+   */
+  provenance?: Provenance | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetProvenanceResponse.
+ * Use `create(GetProvenanceResponseSchema)` to create a new message.
+ */
+export declare const GetProvenanceResponseSchema: GenMessage<GetProvenanceResponse>;
 
 /**
  * @generated from message facefusion.jobs.v1.GetInputRequest
@@ -1105,6 +1149,16 @@ export declare const JobService: GenService<{
     methodKind: "unary";
     input: typeof GetResultRequestSchema;
     output: typeof GetResultResponseSchema;
+  },
+  /**
+   * How a job's result is marked as made by AI. A result without a mark: `mark` is unspecified. No result: as GetResult.
+   *
+   * @generated from rpc facefusion.jobs.v1.JobService.GetProvenance
+   */
+  getProvenance: {
+    methodKind: "unary";
+    input: typeof GetProvenanceRequestSchema;
+    output: typeof GetProvenanceResponseSchema;
   },
   /**
    * One of a job's inputs, for showing it beside the result: first what it is, then its bytes. Only of what the service holds itself, uploads and

@@ -17,13 +17,13 @@ from ...engine import Canceled, Capabilities, ContentRefused, EngineError, Job, 
 from ...pictures import PICTURE_FORMATS
 from ...video import VIDEO_FORMATS
 from ...vision import cv2
+from ...weights import Weights
 from . import media
 from .hooks import Hooks, Run, is_out_of_memory
 from .job import Jobs, Prepared
 from .models import Models
 from .program import Program
 from .settings import Settings
-from .weights import Weights
 
 REFUSED = "FaceFusion's content analyser refused the target."
 # What `conditional_process` answers.
@@ -115,7 +115,7 @@ class Facefusion:
 
     def _run(self, job: Job, prepared: Prepared, report: Report, run: Run) -> Result:
         kind = prepared.kind(self.version)
-        report.plan(self._weights.predict(kind, prepared.steps()))
+        report.plan(*self._weights.predict(kind, prepared.steps()))
         run.frames = prepared.frames
         run.enter(Step.STEP_LOADING_MODELS)
         paths = self._models.needed_paths(prepared.arguments)
@@ -133,11 +133,11 @@ class Facefusion:
             raise ContentRefused(REFUSED)
         if code != _DONE:
             raise self._failure(prepared, run, code)
-        run.leave()
         self._check_faces(prepared, run)
         prepared.warnings += run.warnings
         result = self._finish(job, prepared, report)
-        self._weights.learn(kind, prepared.frames, run.step_seconds)
+        run.leave()
+        self._weights.learn(kind, prepared.frames, run.step_seconds, run.step_shapes)
         return result
 
     def _process(self, prepared: Prepared, run: Run) -> int:

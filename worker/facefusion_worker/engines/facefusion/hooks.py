@@ -41,21 +41,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))
 
 
+# The distances of work at which a step's time is noted.
+_MARKS = 10
+
+
 class Run:
-    """One run of the program, as the hooks see it."""
+    """One run of the program, as the hooks see it. Its first step counts from here, its last one until `leave`."""
 
     def __init__(self, report: Report, frames: int) -> None:
         self.report = report
         self.frames = frames
         self.step: Step | None = None
         self.step_seconds: dict[Step, float] = {}
+        # As in `Report.plan`, of the steps that told of all their work.
+        self.step_shapes: dict[Step, list[float]] = {}
         self.analysed = False
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.faces_asked = self.faces_found = False
         self.range: tuple[int, int] | None = None  # of the target video's frames
         self.after_analysis: Callable[[], bool] = lambda: False  # answers whether the content is refused
-        self._entered = 0.0
+        self._entered = time.monotonic()
+        self._marks: list[float] = []
         self._lock = threading.Lock()
         self._children: set[Child] = set()
         self._native: set[Any] = set()  # options of the sessions that run or load now
@@ -68,18 +75,27 @@ class Run:
         self.report.cancel.check()
 
     def enter(self, step: Step) -> None:
-        self.leave()
-        self.step, self._entered = step, time.monotonic()
+        if self.step is not None:
+            self.leave()
+            self._entered = time.monotonic()
+        self.step, self._marks = step, []
         self.report.enter(step, self.frames)
 
     def leave(self) -> None:
         if self.step is not None:
-            self.step_seconds[self.step] = self.step_seconds.get(self.step, 0.0) + time.monotonic() - self._entered
+            seconds = time.monotonic() - self._entered
+            self.step_seconds[self.step] = self.step_seconds.get(self.step, 0.0) + seconds
+            if len(self._marks) > _MARKS:
+                self.step_shapes[self.step] = [(mark - self._entered) / seconds for mark in self._marks]
             self.step = None
 
     def advance(self, done: float, total: float) -> None:
         """`done` of the `total` of one of the program's bars, which need not count in frames of the job."""
-        self.report.advance(min(self.frames, int(done * self.frames / total)) if total else 0)
+        if not total:
+            return
+        while done > 0 and len(self._marks) <= _MARKS and done * _MARKS >= total * len(self._marks):
+            self._marks.append(time.monotonic())
+        self.report.advance(min(self.frames, int(done * self.frames / total)))
 
     def show(self, pixels: Any) -> None:
         if self.analysed and self.report.wants_preview():

@@ -19,7 +19,7 @@ from typing import Any
 
 from ...engine import CancelToken, EngineError, MediaKind
 from ...pictures import PICTURE_FORMATS, read_picture
-from ...video import VIDEO_FORMATS, VideoInfo, decode, examine, open_input
+from ...video import VIDEO_FORMATS, VideoInfo, decode, examine, open_input, undecodable
 from ...vision import MAX_PICTURE_PIXELS, av, cv2
 
 _PICTURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
@@ -324,9 +324,9 @@ def finish_video(
     elif abs(float(info.times[-1] - info.times[0] + 1 / info.rate) - seconds) > float(1 / target.rate) + float(1 / rate):
         problem = f"it lasts {float(info.times[-1] - info.times[0] + 1 / info.rate):.2f} s instead of {seconds:.2f}"
     else:
-        for number in sorted({info.frames // 2, info.frames - 1}):
-            if next(decode(made, "result", info, number, number + 1, cancel), None) is None:
-                problem = f"frame {number} does not decode"
+        lost = undecodable(made, "result", info, sorted({info.frames // 2, info.frames - 1}), cancel)
+        if lost:
+            problem = f"frame {lost[0]} does not decode"
     if problem:
         raise EngineError("RESULT_INVALID", f"The result is not right: {problem}.", retryable=True)
     _move(made, path)

@@ -74,7 +74,7 @@ class Models:
             return [path for path in dict.fromkeys(self._recorded) if not path.endswith(".hash")]
         finally:
             self._recorded = None
-            self._program.reset()
+            self._program.forget_arguments()
 
     def digest(self) -> str:
         """Over the names, sizes and checksums of the models that are there: an operator may put another one in the place of one."""

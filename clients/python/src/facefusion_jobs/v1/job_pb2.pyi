@@ -51,6 +51,12 @@ class WaitReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WAIT_REASON_MODEL_LOADING: _ClassVar[WaitReason]
     WAIT_REASON_ANOTHER_JOB: _ClassVar[WaitReason]
     WAIT_REASON_RETRY: _ClassVar[WaitReason]
+
+class ProvenanceMark(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROVENANCE_MARK_UNSPECIFIED: _ClassVar[ProvenanceMark]
+    PROVENANCE_MARK_EMBEDDED: _ClassVar[ProvenanceMark]
+    PROVENANCE_MARK_SIDECAR: _ClassVar[ProvenanceMark]
 CACHE_POLICY_UNSPECIFIED: CachePolicy
 CACHE_POLICY_USE: CachePolicy
 CACHE_POLICY_REFRESH: CachePolicy
@@ -79,6 +85,9 @@ WAIT_REASON_QUOTA: WaitReason
 WAIT_REASON_MODEL_LOADING: WaitReason
 WAIT_REASON_ANOTHER_JOB: WaitReason
 WAIT_REASON_RETRY: WaitReason
+PROVENANCE_MARK_UNSPECIFIED: ProvenanceMark
+PROVENANCE_MARK_EMBEDDED: ProvenanceMark
+PROVENANCE_MARK_SIDECAR: ProvenanceMark
 
 class JobRequest(_message.Message):
     __slots__ = ("source_images", "source_audio", "target_video", "target_image", "output_format", "output_uri", "parameters", "engine", "priority", "labels", "idempotency_key", "start_timeout", "run_timeout", "max_attempts", "cache", "retention", "webhook", "previews", "attestation")
@@ -138,7 +147,7 @@ class Webhook(_message.Message):
     def __init__(self, url: _Optional[str] = ..., statuses: _Optional[_Iterable[_Union[JobStatus, str]]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request", "tenant", "result_expire_time")
+    __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "created_at", "updated_at", "result_url", "error_message", "error", "wait_reason", "queue_position", "attempt", "slot", "batch_id", "result", "warnings", "engine", "cached", "timings", "sequence", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "purged_at", "submitted_by", "request", "tenant", "result_expire_time", "provenance")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +178,7 @@ class Job(_message.Message):
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     RESULT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     status: JobStatus
     progress: int
@@ -199,7 +209,8 @@ class Job(_message.Message):
     request: JobRequest
     tenant: str
     result_expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., tenant: _Optional[str] = ..., result_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    provenance: Provenance
+    def __init__(self, job_id: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., progress: _Optional[int] = ..., step: _Optional[_Union[JobStep, str]] = ..., estimated_finish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_url: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., wait_reason: _Optional[_Union[WaitReason, str]] = ..., queue_position: _Optional[int] = ..., attempt: _Optional[int] = ..., slot: _Optional[str] = ..., batch_id: _Optional[str] = ..., result: _Optional[_Union[MediaResult, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ..., engine: _Optional[_Union[EngineInfo, _Mapping]] = ..., cached: bool = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., sequence: _Optional[int] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., cancel_requested_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., force_stop_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purged_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_by: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., tenant: _Optional[str] = ..., result_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
 
 class JobState(_message.Message):
     __slots__ = ("job_id", "status", "progress", "step", "estimated_finish_time", "queue_position", "wait_reason", "attempt", "slot", "updated_at", "started_at", "finished_at", "cancel_requested_at", "force_stop_at", "error_message", "error", "result", "warnings", "cached", "sequence")
@@ -256,7 +267,7 @@ class JobError(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ...) -> None: ...
 
 class MediaResult(_message.Message):
-    __slots__ = ("media_type", "bytes", "sha256", "width", "height", "frames", "duration_seconds", "output_uri")
+    __slots__ = ("media_type", "bytes", "sha256", "width", "height", "frames", "duration_seconds", "output_uri", "provenance")
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +276,7 @@ class MediaResult(_message.Message):
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     DURATION_SECONDS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     media_type: str
     bytes: int
     sha256: str
@@ -273,7 +285,52 @@ class MediaResult(_message.Message):
     frames: int
     duration_seconds: float
     output_uri: str
-    def __init__(self, media_type: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., frames: _Optional[int] = ..., duration_seconds: _Optional[float] = ..., output_uri: _Optional[str] = ...) -> None: ...
+    provenance: Provenance
+    def __init__(self, media_type: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., frames: _Optional[int] = ..., duration_seconds: _Optional[float] = ..., output_uri: _Optional[str] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("mark", "digital_source_type", "manifest", "signer", "issuer", "certificate_sha256", "certificate_expire_time", "signed_at", "timestamped", "validation_state", "ingredients", "xmp", "label", "sidecar")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    DIGITAL_SOURCE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_AT_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMPED_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_STATE_FIELD_NUMBER: _ClassVar[int]
+    INGREDIENTS_FIELD_NUMBER: _ClassVar[int]
+    XMP_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SIDECAR_FIELD_NUMBER: _ClassVar[int]
+    mark: ProvenanceMark
+    digital_source_type: str
+    manifest: str
+    signer: str
+    issuer: str
+    certificate_sha256: str
+    certificate_expire_time: _timestamp_pb2.Timestamp
+    signed_at: _timestamp_pb2.Timestamp
+    timestamped: bool
+    validation_state: str
+    ingredients: _containers.RepeatedCompositeFieldContainer[ProvenanceIngredient]
+    xmp: bool
+    label: str
+    sidecar: bytes
+    def __init__(self, mark: _Optional[_Union[ProvenanceMark, str]] = ..., digital_source_type: _Optional[str] = ..., manifest: _Optional[str] = ..., signer: _Optional[str] = ..., issuer: _Optional[str] = ..., certificate_sha256: _Optional[str] = ..., certificate_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., signed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., timestamped: bool = ..., validation_state: _Optional[str] = ..., ingredients: _Optional[_Iterable[_Union[ProvenanceIngredient, _Mapping]]] = ..., xmp: bool = ..., label: _Optional[str] = ..., sidecar: _Optional[bytes] = ...) -> None: ...
+
+class ProvenanceIngredient(_message.Message):
+    __slots__ = ("title", "relationship", "media_type", "sha256")
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    RELATIONSHIP_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    title: str
+    relationship: str
+    media_type: str
+    sha256: str
+    def __init__(self, title: _Optional[str] = ..., relationship: _Optional[str] = ..., media_type: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("name", "version")

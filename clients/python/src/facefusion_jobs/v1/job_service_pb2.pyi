@@ -105,6 +105,22 @@ class GetResultResponse(_message.Message):
     result: _job_pb2.MediaResult
     def __init__(self, url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result: _Optional[_Union[_job_pb2.MediaResult, _Mapping]] = ...) -> None: ...
 
+class GetProvenanceRequest(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class GetProvenanceResponse(_message.Message):
+    __slots__ = ("job_id", "result_sha256", "provenance")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    result_sha256: str
+    provenance: _job_pb2.Provenance
+    def __init__(self, job_id: _Optional[str] = ..., result_sha256: _Optional[str] = ..., provenance: _Optional[_Union[_job_pb2.Provenance, _Mapping]] = ...) -> None: ...
+
 class GetInputRequest(_message.Message):
     __slots__ = ("job_id", "input")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -84,6 +84,11 @@ class JobServiceStub(object):
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.GetProvenance = channel.unary_unary(
+                '/facefusion.jobs.v1.JobService/GetProvenance',
+                request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceRequest.SerializeToString,
+                response_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceResponse.FromString,
+                _registered_method=True)
         self.GetInput = channel.unary_stream(
                 '/facefusion.jobs.v1.JobService/GetInput',
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetInputRequest.SerializeToString,
@@ -179,6 +184,12 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProvenance(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInput(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -267,6 +278,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.FromString,
                     response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.SerializeToString,
+            ),
+            'GetProvenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvenance,
+                    request_deserializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceRequest.FromString,
+                    response_serializer=facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceResponse.SerializeToString,
             ),
             'GetInput': grpc.unary_stream_rpc_method_handler(
                     servicer.GetInput,
@@ -569,6 +585,33 @@ class JobService(object):
             '/facefusion.jobs.v1.JobService/GetResult',
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultRequest.SerializeToString,
             facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facefusion.jobs.v1.JobService/GetProvenance',
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceRequest.SerializeToString,
+            facefusion_dot_jobs_dot_v1_dot_job__service__pb2.GetProvenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,7 @@
 """How long each step of a kind of job takes, learned from the jobs before it: what makes percent one steady number.
 
-For each kind and step a line `seconds = a + b * frames`, as sums that fade: the last dozen jobs count. They live as long as the
+For each kind and step a line `seconds = a + b * frames`, as sums that fade: the last dozen jobs count; and the shape of the step, which is
+how its time goes with its work (a queue of frames begins slowly, and an encoder has its own to do after the last). They live as long as the
 process, and in a file where the operator names one. The file is a help, not a truth: whatever is wrong with it, it is begun anew.
 """
 
@@ -10,11 +11,14 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ...engine import Step
+from .engine import Step
 
 _FADE = 0.92
+_SUMS = 5
+# How much of a shape is the last job's: one that was disturbed is soon forgotten.
+_FRESH = 0.4
 _KINDS = 200
 # Until something is learned: seconds, and seconds a frame.
 _FIRST = {
@@ -32,18 +36,23 @@ class Weights:
         self._path = path  # empty: none is kept
         self._table: dict[str, dict[str, list[float]]] = {}
 
-    def predict(self, kind: str, steps: Mapping[Step, float]) -> dict[Step, float]:
-        """Seconds of each step; `steps` has the frames that each will count."""
+    def predict(self, kind: str, steps: Mapping[Step, float]) -> tuple[dict[Step, float], dict[Step, list[float]]]:
+        """Seconds of each step and, where they are known, shapes, as `Report.plan` takes them; `steps` has the frames of each."""
         known = self._read().get(kind, {})
-        return {step: max(0.001, _line(known.get(step.name), step, frames)) for step, frames in steps.items()}
+        seconds = {step: max(0.001, _line(known.get(step.name), step, frames)) for step, frames in steps.items()}
+        return seconds, {step: shape for step in steps if (shape := known.get(step.name, [])[_SUMS:])}
 
-    def learn(self, kind: str, frames: float, seconds: Mapping[Step, float]) -> None:
+    def learn(self, kind: str, frames: float, seconds: Mapping[Step, float], shapes: Mapping[Step, Sequence[float]]) -> None:
         table = self._read()
         known = table.pop(kind, {})
         for step, taken in seconds.items():
-            sums = known.get(step.name) or [0.0] * 5
+            before = known.get(step.name) or [0.0] * _SUMS
             fresh = (1.0, frames, taken, frames * frames, frames * taken)
-            known[step.name] = [round(_FADE * old + new, 6) for old, new in zip(sums, fresh, strict=True)]
+            sums = [_FADE * old + new for old, new in zip(before[:_SUMS], fresh, strict=True)]
+            shape, now = before[_SUMS:], shapes.get(step, ())
+            if len(shape) == len(now):
+                shape = [old + _FRESH * (new - old) for old, new in zip(shape, now, strict=True)]
+            known[step.name] = [round(number, 6) for number in [*sums, *(shape or now)]]
         table[kind] = known  # last: the kinds that come no more are the first to go
         while len(table) > _KINDS:
             del table[next(iter(table))]
@@ -56,7 +65,7 @@ class Weights:
             with open(self._path, encoding="utf-8") as file:
                 table = json.load(file)
             return {
-                str(kind): {str(step): [float(number) for number in sums] for step, sums in steps.items() if len(sums) == 5}
+                str(kind): {str(step): [float(number) for number in sums] for step, sums in steps.items() if len(sums) >= _SUMS}
                 for kind, steps in table.items()
             }
         except (OSError, ValueError, TypeError, AttributeError):
@@ -80,7 +89,7 @@ def _line(sums: list[float] | None, step: Step, frames: float) -> float:
     if not sums or sums[0] <= 0:
         a, b = _FIRST[step]
         return a + b * frames
-    n, x, y, xx, xy = sums
+    n, x, y, xx, xy = sums[:_SUMS]
     spread = n * xx - x * x
     if spread <= 1e-6 * max(1.0, xx * n):
         # All of one length: the share that a frame has is the first guess's.
