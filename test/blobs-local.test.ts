@@ -2,8 +2,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
-import type { AddressInfo } from 'node:net';
+import http2 from 'node:http2';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -29,6 +32,21 @@ describeBlobStore('local', async () => {
     destroy: () => rm(dir, { recursive: true }),
   };
 });
+
+async function* each(chunks: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* chunks;
+}
+
+const NO_PROC = existsSync('/proc/self/fd') ? false : 'machine: open files are read from /proc, which is not here';
+
+/** Undefined: it has been closed meanwhile. */
+function linkOf(fd: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return undefined;
+  }
+}
 
 const BYTES = randomBytes(10_000);
 const NOW = Date.UTC(2025, 3, 5);
@@ -175,6 +193,110 @@ describe('signed URLs of local blobs', { concurrency: 4 }, () => {
     assert.equal(beyond.status, 416);
     assert.equal(beyond.headers.get('content-range'), 'bytes */10000');
     assert.equal(((await beyond.json()) as { code: string }).code, 'out_of_range');
+  });
+
+  /** Longer than the buffers that an answer has, and no multiple of them. */
+  const LONG = randomBytes(3_000_001);
+  async function servedLong(t: TestContext) {
+    const { blobs, get, url } = await served(t);
+    const { key } = await blobs.put(each([LONG]), 'video/mp4');
+    const path = await blobs.signedUrl(key, { expiresMs: NOW + 60_000, filename: 'job_1.mp4', mediaType: 'video/mp4' });
+    return { blobs, key, url, path, get: (headers: Record<string, string> = {}) => get(headers, 'GET', path) };
+  }
+
+  it('give a long object, and long ranges of it, byte for byte, to many at once', async (t) => {
+    const { get } = await servedLong(t);
+    const ranges = [undefined, [0, 262_143], [1, 262_145], [262_144, 3_000_000], [131_071, 2_999_999], [2_999_999, 3_000_000]] as const;
+    await Promise.all(
+      ranges.map(async (range) => {
+        const [from, to] = range ?? [0, LONG.length - 1];
+        const response = await get(range ? { range: `bytes=${from}-${to}` } : {});
+        assert.equal(response.status, range ? 206 : 200);
+        assert.ok((await bytesOf(response)).equals(LONG.subarray(from, to + 1)), String(range));
+      }),
+    );
+  });
+
+  it('answer requests that a client sends without waiting, each whole and in their order', async (t) => {
+    const { get, path } = await servedLong(t);
+    const { port, hostname } = new URL((await get({ range: 'bytes=0-0' })).url);
+    const socket = connect(Number(port), hostname);
+    t.after(() => socket.destroy());
+    const request = (range: string) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\nRange: bytes=${range}\r\nConnection: keep-alive\r\n\r\n`;
+    const ranges = [
+      [0, 999_999],
+      [1_000_000, 1_000_009],
+      [5, 2_000_004],
+    ] as const;
+    socket.write(ranges.map(([from, to]) => request(`${from}-${to}`)).join(''));
+    let received = Buffer.alloc(0);
+    const bodies: Buffer[] = [];
+    for await (const chunk of socket) {
+      received = Buffer.concat([received, chunk as Buffer]);
+      for (let end = received.indexOf('\r\n\r\n'); end >= 0; end = received.indexOf('\r\n\r\n')) {
+        const length = Number(/content-length: (\d+)/i.exec(received.toString('latin1', 0, end))![1]);
+        if (received.length < end + 4 + length) break;
+        bodies.push(received.subarray(end + 4, end + 4 + length));
+        received = received.subarray(end + 4 + length);
+      }
+      if (bodies.length === ranges.length) break;
+    }
+    for (const [nth, [from, to]] of ranges.entries()) assert.ok(bodies[nth]?.equals(LONG.subarray(from, to + 1)), `answer ${nth}`);
+  });
+
+  it('let go of the file when a client leaves: in the middle, or while its answer waits behind another', { skip: NO_PROC }, async (t) => {
+    const { blobs, key, get, path } = await servedLong(t);
+    const file = join(blobs.dir, blobs.pathOf(key));
+    const isOpen = () => readdirSync('/proc/self/fd').some((fd) => linkOf(fd) === file);
+    const { port, hostname } = new URL((await get({ range: 'bytes=0-0' })).url);
+    const sockets = await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const socket = connect(Number(port), hostname);
+        await once(socket, 'connect');
+        socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`.repeat(3));
+        // The first bytes have come, and no more are read.
+        await once(socket, 'readable');
+        return socket;
+      }),
+    );
+    assert.ok(isOpen());
+    for (const socket of sockets) socket.destroy();
+    while (isOpen()) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.ok((await bytesOf(await get())).equals(LONG));
+  });
+
+  it('give it over HTTP/2 too, and let go of it when a stream is reset', { skip: NO_PROC }, async (t) => {
+    const { blobs, key, path } = await servedLong(t);
+    const app = fastify({ http2: true });
+    registerBlobRoutes(app as never, blobs, { now: () => NOW });
+    const session = http2.connect(await app.listen({ host: '127.0.0.1', port: 0 }));
+    t.after(async () => {
+      session.destroy();
+      await app.close();
+    });
+    const whole = session.request({ ':path': path });
+    const chunks: Buffer[] = [];
+    for await (const chunk of whole) chunks.push(chunk as Buffer);
+    assert.ok(Buffer.concat(chunks).equals(LONG));
+    const stopped = session.request({ ':path': path });
+    await once(stopped, 'response');
+    const file = join(blobs.dir, blobs.pathOf(key));
+    const isOpen = () => readdirSync('/proc/self/fd').some((fd) => linkOf(fd) === file);
+    assert.ok(isOpen());
+    stopped.close(http2.constants.NGHTTP2_CANCEL);
+    while (isOpen()) await new Promise((resolve) => setTimeout(resolve, 10));
+  });
+
+  it('break off where the disk has lost a part, so that nobody takes what came for the whole', async (t) => {
+    const { blobs, key, get } = await servedLong(t);
+    const path = join(blobs.dir, blobs.pathOf(key));
+    // More than what the system takes for a client that does not read.
+    const bytes = 64 << 20;
+    await truncate(path, bytes);
+    const answered = await get();
+    assert.equal(answered.headers.get('content-length'), String(bytes));
+    await truncate(path, 1000);
+    await assert.rejects(bytesOf(answered));
   });
 
   it('heed validators: a copy that is still good, a range of another object', async (t) => {

@@ -5,6 +5,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Dispatcher, errors, request } from 'undici';
 import type { Failure } from '../jobs/job.ts';
+import { bytesPassed } from '../young-garbage.ts';
 import { HostNotAllowed, type Hosts } from './hosts.ts';
 import { type FetchObserver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
@@ -250,6 +251,7 @@ class Transfer {
         // As soon as it can be told, so that what is no medium is not fetched in full.
         if (this.#received - chunk.length < SNIFF_BYTES && this.#head.length === SNIFF_BYTES) this.#judgeHead();
         progress(this.#received, this.#total);
+        bytesPassed(chunk.length);
       }
     } finally {
       clearInterval(timer);

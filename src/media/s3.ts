@@ -8,6 +8,7 @@ import type { Failure } from '../jobs/job.ts';
 import { openClient, type S3Connection } from '../s3/client.ts';
 import { isListed, placeOf, type S3Place } from '../s3/names.ts';
 import { problemOf } from '../s3/problems.ts';
+import { bytesPassed } from '../young-garbage.ts';
 import { type FetchObserver, type MediaResolver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
 
@@ -231,6 +232,7 @@ class Transfer {
           at += chunk.length;
           this.#received += chunk.length;
           this.#observer?.progress(this.#received, total);
+          bytesPassed(chunk.length);
           if (from === 0 && head.length < SNIFF_BYTES) {
             head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
             if (head.length === SNIFF_BYTES) judge(head);

@@ -5,6 +5,7 @@ import { createReadStream, openSync } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Failure } from '../jobs/job.ts';
+import { bytesPassed } from '../young-garbage.ts';
 import { FreeSpace, type FreeSpaceOptions } from './free-space.ts';
 import { copyOpened, type FetchObserver, storageFull } from './references.ts';
 
@@ -152,6 +153,7 @@ class Appender {
   async add(chunk: Uint8Array): Promise<void> {
     this.#collected.push(chunk);
     this.#bytes += chunk.length;
+    bytesPassed(chunk.length);
     if (this.#bytes < WRITE_BYTES) return;
     await this.#writing;
     this.#write();

@@ -7,6 +7,7 @@ import type { Code } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Cors } from './cors.ts';
 import { type Call, codeName } from './interceptors.ts';
+import { API } from './security-headers.ts';
 
 export interface RequestsOptions {
   readonly log: Logger;
@@ -98,7 +99,12 @@ function refuse(
 ): void {
   const body = JSON.stringify({ ...error, details: [] });
   if (request.httpVersionMajor < 2) response.setHeader('connection', 'close');
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), 'x-request-id': call.id });
+  response.writeHead(status, {
+    ...API,
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    'x-request-id': call.id,
+  });
   response.end(body);
 }
 

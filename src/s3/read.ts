@@ -4,6 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { GetObjectCommand, type S3Client } from '@aws-sdk/client-s3';
+import { bytesPassed } from '../young-garbage.ts';
 import type { S3Place } from './names.ts';
 import { problemOf } from './problems.ts';
 
@@ -25,6 +26,7 @@ export async function* readObject(
       const { Body: body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key, Range }), { abortSignal: leaving.signal });
       for await (const chunk of body as unknown as AsyncIterable<Buffer>) {
         at += chunk.length;
+        bytesPassed(chunk.length);
         yield chunk;
       }
       return;

@@ -1,8 +1,11 @@
 // Blobs over HTTP, for the signed URLs of the local blob store: whoever holds one gets that object, whole or in ranges, and nothing else.
+import { open } from 'node:fs/promises';
+import type { OutgoingHttpHeaders } from 'node:http';
 import send from '@fastify/send';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BLOB_PATH, type LocalBlobStore, type SignedQuery } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
+import { sendBody } from './file-body.ts';
 
 export interface BlobRoutesOptions {
   /** Milliseconds since 1970. */
@@ -44,7 +47,7 @@ async function serve(blobs: LocalBlobStore, key: string, request: BlobRequest, r
   }
   if (headers['if-none-match'] !== undefined && names(headers['if-none-match'], etag)) return reply.code(304).send();
   const path = `/${blobs.pathOf(key).replaceAll('\\', '/')}`;
-  const sent = await send(withoutValidators(request, etag), path, {
+  const sent = await send(headersOnly(request, etag), path, {
     root: blobs.dir,
     etag: false,
     cacheControl: false,
@@ -60,7 +63,25 @@ async function serve(blobs: LocalBlobStore, key: string, request: BlobRequest, r
   }
   reply.headers(sent.headers);
   reply.headers({ 'content-type': type, 'content-disposition': disposition(filename, type) });
-  return reply.code(sent.statusCode).send(sent.stream);
+  if (request.method === 'HEAD') return reply.code(sent.statusCode).send();
+  const file = await open(sent.metadata.path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+  });
+  if (!file)
+    return refuse(reply.removeHeader('content-length').removeHeader('content-range'), 404, 'not_found', 'this result has been deleted');
+  reply.hijack();
+  const { raw } = reply;
+  try {
+    raw.writeHead(sent.statusCode, reply.getHeaders() as OutgoingHttpHeaders);
+    const [, start] = /^bytes (\d+)-/.exec(sent.headers['Content-Range'] ?? '') ?? [];
+    await sendBody(raw, file, Number(start ?? 0), Number(sent.headers['Content-Length']));
+  } catch (error) {
+    request.log.error({ err: error }, 'a result could not be sent whole');
+    raw.destroy();
+  } finally {
+    await file.close();
+  }
+  return reply;
 }
 
 function refuse(reply: FastifyReply, status: number, code: string, message: string): FastifyReply {
@@ -76,10 +97,10 @@ function names(header: string, etag: string): boolean {
 }
 
 /**
- * The request as the file sender is to see it. It knows validators made of size and time only, so the ones that name the content are
+ * The request as the library is to see it, which says what is to be sent and does not send it. It knows validators made of size and time only, so the ones that name the content are
  * resolved here (RFC 9110, section 13.2.2): a range holds when If-Range names this object, else the whole is sent.
  */
-function withoutValidators(request: BlobRequest, etag: string): FastifyRequest['raw'] {
+function headersOnly(request: BlobRequest, etag: string): FastifyRequest['raw'] {
   const { 'if-match': _, 'if-none-match': ifNoneMatch, ...headers } = request.headers;
   if (ifNoneMatch !== undefined) delete headers['if-modified-since'];
   const ifRange = headers['if-range'];
@@ -87,5 +108,5 @@ function withoutValidators(request: BlobRequest, etag: string): FastifyRequest['
     delete headers['if-range'];
     if (ifRange !== etag) delete headers.range;
   }
-  return Object.create(request.raw, { headers: { value: headers } }) as FastifyRequest['raw'];
+  return Object.create(request.raw, { headers: { value: headers }, method: { value: 'HEAD' } }) as FastifyRequest['raw'];
 }
