@@ -285,6 +285,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
     grpc: config.grpc,
+    // "The bytes in any number of chunks", of 1 MiB at most.
+    splittable: { [`${UploadService.typeName}.${UploadService.method.upload.name}`]: { field: 'chunk', maxBytes: 1024 * 1024 } },
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
@@ -410,10 +412,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = fleet
-      .slots()
-      .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
-    health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
+    health.set(WORKERS, fleet.isWarm ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
   fleet.onChange = followWorkers;
   followWorkers();

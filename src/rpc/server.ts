@@ -18,7 +18,7 @@ import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { createCors } from './cors.ts';
 import { createEntrance } from './entrance.ts';
-import { createGrpc } from './grpc.ts';
+import { createGrpc, type GrpcOptions } from './grpc.ts';
 import { callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
 import { readableBody } from './readable-body.ts';
@@ -45,6 +45,8 @@ export interface ServerOptions {
   readonly closeGraceMs: number;
   /** Who serves unary calls and server streams over gRPC: our own short way, or Connect as it comes. */
   readonly grpc: 'own' | 'connect';
+  /** Fields of client streams that may be handed on in pieces, by `package.Service.Method`. */
+  readonly splittable?: GrpcOptions['splittable'];
   /** Whose pages may call, besides the service's own. */
   readonly corsOrigins: readonly string[];
   /** `RequestsOptions.hostNames` */
@@ -109,6 +111,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
           interceptors: options.interceptors,
           shutdownSignal: shutdown.signal,
           readMaxBytes: options.maxBodyBytes,
+          splittable: options.splittable,
           report: (cause) => options.log.error({ err: cause }, 'internal error'),
         })
       : undefined;
