@@ -4,6 +4,7 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
@@ -20,6 +21,7 @@ import { createEntrance } from './entrance.ts';
 import { createGrpc, type GrpcOptions } from './grpc.ts';
 import { callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
+import { readableBody } from './readable-body.ts';
 import { createRequests, type RequestCall } from './requests.ts';
 import { API, EVERY } from './security-headers.ts';
 
@@ -180,10 +182,15 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     return reply.code(404).headers(API).send({ code: 'NOT_FOUND', message, details: [] });
   });
 
+  const methods: ReadonlyMap<string, DescMethod> = new Map(
+    options.services.flatMap(({ desc }) => desc.methods.map((method) => [`/${desc.typeName}/${method.name}`, method] as const)),
+  );
   await app.register(async (rpc) => {
     rpc.addHook('onRoute', (route) => {
       const handle = route.handler;
+      const method = methods.get(route.url);
       route.handler = async function (request, reply) {
+        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, options.maxBodyBytes);
         await handle.call(this, request, reply);
         // What the library can neither read nor put into a header it gives up on without an answer.
         if (reply.raw.headersSent || reply.raw.destroyed) return reply;
