@@ -37,6 +37,11 @@ test('a like job ends with the result that is there, and anything that differs r
   assert.equal((again.result as Json).sha256, (first.result as Json).sha256);
   assert.ok((await fetch(again.result_url as string)).ok);
 
+  const warned = { parameters: { output: 'warned', warnings: ['two frames have no face'] } };
+  assert.deepEqual((await job(warned)).warnings, warned.parameters.warnings);
+  const taken = await job(warned);
+  assert.deepEqual([taken.cached, taken.warnings], [true, warned.parameters.warnings], 'what the engine said of the result goes with it');
+
   const target = await readFile(join(service.inputDir, 'target.png'));
   await writeFile(join(service.inputDir, 'copy.png'), target);
   assert.deepEqual(facts(await job({ target_image: 'copy.png', parameters: { output: 'one' } })), HIT);

@@ -68,6 +68,8 @@ export interface StayOptions {
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
+  /** What this node is called: slots of several nodes have the same names. */
+  readonly node: string;
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -263,7 +265,7 @@ export class Stay {
     // It waits in the queue for a like run, and its lease has ended.
     if (matched.kind === 'joined') return;
     if (this.#stopped) return this.#endStopped();
-    if (matched.kind === 'cached') return this.#endWith(matched.result);
+    if (matched.kind === 'cached') return this.#endWith(matched);
     this.#phase = 'waiting';
     this.#host.onWaiting();
     const end = await this.#turn.promise;
@@ -297,7 +299,7 @@ export class Stay {
   }
 
   /** A like job has made the result before. */
-  async #endWith(kept: MediaResult): Promise<void> {
+  async #endWith({ result: kept, warnings }: Matched & { readonly kind: 'cached' }): Promise<void> {
     const { takeResult } = this.#options;
     let result: MediaResult | Failure | undefined = kept;
     if (takeResult && this.#lease.job.request?.outputUri !== undefined) {
@@ -306,7 +308,7 @@ export class Stay {
     }
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    await this.#complete({ result, warnings: [] });
+    await this.#complete({ result, warnings });
   }
 
   async #complete(done: Pick<Completed, 'result' | 'keep' | 'warnings'>): Promise<void> {
@@ -356,7 +358,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     const taken = performance.now();
     this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
-    const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
+    const job = await this.#lease.begin({ slot: `${this.#options.node}/${slot}`, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
     if (this.#stopped) return undefined;
