@@ -43,7 +43,7 @@ COPY --from=package /src/dist /app
 RUN ln -s /app/bin/ffjobs.mjs /usr/local/bin/ffjobs \
   && groupadd --gid 10001 ffjobs && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin ffjobs \
   && install -d -o 10001 -g 10001 /data
-ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json \
+ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_METRICS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json \
   NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 10001:10001
 WORKDIR /data
@@ -64,7 +64,7 @@ COPY --from=package /src/dist /app
 RUN ln -s /app/bin/ffjobs.mjs /usr/local/bin/ffjobs \
   && groupadd --gid 10001 ffjobs && useradd --uid 10001 --gid 10001 --home-dir /data --shell /usr/sbin/nologin ffjobs \
   && install -d -o 10001 -g 10001 /data
-ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json
+ENV NODE_ENV=production FFJOBS_HOST=0.0.0.0 FFJOBS_METRICS_HOST=0.0.0.0 FFJOBS_DATA_DIR=/data FFJOBS_PYTHON=/opt/worker/bin/python FFJOBS_LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /data
 VOLUME /data

@@ -20,6 +20,7 @@ import { Keyring } from './access/keys.ts';
 import type { Policies } from './access/policies.ts';
 import { Closing } from './closing.ts';
 import { type Config, policyDefaults } from './config.ts';
+import { readToken } from './config-files.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import { Fleet } from './fleet.ts';
 import { GpuWatch, readGpus } from './gpu/devices.ts';
@@ -58,6 +59,7 @@ import { presenter } from './rpc/result-urls.ts';
 import { createServer } from './rpc/server.ts';
 import { createSystemService } from './rpc/system-service.ts';
 import { registerMultipartUploads } from './rpc/upload-multipart.ts';
+import { uploadsOpenApi } from './rpc/upload-openapi.ts';
 import { createUploadService } from './rpc/upload-service.ts';
 import { registerTus } from './rpc/upload-tus.ts';
 import { createWebhookService } from './rpc/webhook-service.ts';
@@ -67,7 +69,8 @@ import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
 import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
-import { createMetrics, serveMetrics } from './telemetry/metrics.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+import { serveMetrics } from './telemetry/metrics-port.ts';
 import { openTraces } from './telemetry/traces.ts';
 import { openWebhooks, type WebhookWork } from './webhooks.ts';
 
@@ -98,6 +101,8 @@ export interface App {
 
 const IDEMPOTENCY_MS = 24 * 3_600_000;
 const CLOSE_GRACE_MS = 5_000;
+const FORM_PATH = '/api/v1/uploads';
+const TUS_PATH = '/api/v1/tus';
 const DISK = 'the disk of the data folder';
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 const PROBES_AT_ONCE = 2;
@@ -264,7 +269,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     gpus: () => gpus?.all ?? [],
   });
   if (config.metricsPort !== 0) {
-    const metricsServer = await serveMetrics(metrics, config.host, config.metricsPort);
+    const { metricsHost: host, metricsPort: port, metricsTokenFile } = config;
+    const token = metricsTokenFile === undefined ? undefined : await readToken(metricsTokenFile);
+    const metricsServer = await serveMetrics(metrics, { host, port, token });
     opened.last('metrics', { [Symbol.asyncDispose]: () => new Promise<void>((resolve) => metricsServer.close(() => resolve())) });
   }
   const webConsole =
@@ -289,6 +296,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     tls: await tlsOf(config),
     closeGraceMs: CLOSE_GRACE_MS,
     grpc: config.grpc,
+    // "The bytes in any number of chunks", of 1 MiB at most.
+    splittable: { [`${UploadService.typeName}.${UploadService.method.upload.name}`]: { field: 'chunk', maxBytes: 1024 * 1024 } },
     version: surroundings.version,
     text: { 'facefusion.jobs.v1.WatchResponse': eventLine },
     corsOrigins: config.corsOrigins,
@@ -323,14 +332,16 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       }
       return { ready: true, facts };
     },
+    openApiExtra: config.role === 'worker' ? undefined : uploadsOpenApi(FORM_PATH, TUS_PATH),
+    openApiSecurity: securityOf(config),
     routes(app, callerOf) {
       if (config.role === 'worker') return;
       addBlobRoutes(app);
       const common = { tenantOf: uploaderOf(guard, callerOf, reportOf(log)), report: reportOf(log) };
       void app.register(async (ways) => {
         noteRoutes(ways, guard, callerOf);
-        registerMultipartUploads(ways, { uploads, path: '/api/v1/uploads', ...common });
-        registerTus(ways, { uploads, path: '/api/v1/tus', ...common });
+        registerMultipartUploads(ways, { uploads, path: FORM_PATH, ...common });
+        registerTus(ways, { uploads, path: TUS_PATH, ...common });
       });
       // Who opens the address in a browser wants to be shown something.
       if (webConsole) webConsole.register(app);
@@ -413,10 +424,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   health.set('', ServingStatus.SERVING);
   health.set(WORKERS, ServingStatus.NOT_SERVING);
   const followWorkers = () => {
-    const up = fleet
-      .slots()
-      .some((slot) => slot.state === WorkerState.IDLE || slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING);
-    health.set(WORKERS, up ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
+    health.set(WORKERS, fleet.isWarm ? ServingStatus.SERVING : ServingStatus.NOT_SERVING);
   };
   fleet.onChange = followWorkers;
   followWorkers();
@@ -570,6 +578,20 @@ async function deliver(
   const copy = { jobId: job.jobId, path, sha256, bytes: Number(result.bytes), mediaType, filename };
   const delivered = await copies.deliver(wanted, copy, { signal, progress: report });
   return 'reason' in delivered ? delivered : { ...result, outputUri: delivered.uri };
+}
+
+/** How callers prove who they are, as the OpenAPI document says it; undefined: nobody has to. */
+function securityOf({ apiKeys, jwt, tlsClientCa, identities, anonymousScopes }: Config) {
+  if (!identities) return undefined;
+  const format = [apiKeys && 'an API key (ffj_...)', jwt && 'a token (JWT) of the identity provider'].filter(Boolean).join(' or ');
+  const schemes: Record<string, { readonly [key: string]: unknown }> = {
+    ...(format !== '' && { bearer: { type: 'http', scheme: 'bearer', description: `${format}, in the header Authorization` } }),
+    ...(format !== '' && { apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The same, in a header of its own' } }),
+    ...(tlsClientCa !== undefined && {
+      mutualTLS: { type: 'mutualTLS', description: 'A client certificate that the operator has listed' },
+    }),
+  };
+  return { schemes, optional: anonymousScopes !== undefined };
 }
 
 /** On the page of documentation, to begin with: the media that `npm run demo` leaves. */

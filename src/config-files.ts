@@ -15,9 +15,21 @@ export async function fileProblems(config: Config, nowMs = Date.now()): Promise<
     of('JWT_SECRET_FILE', jwt?.secretFile, (path) => readSecret(path)),
     of('JWT_JWKS', isUrl(jwt?.jwks) ? undefined : jwt?.jwks, readKeySet),
     of('WEBHOOK_SECRETS_FILE', webhookSecretsFile ?? (config.webhookUrl === undefined ? undefined : ''), () => openWebhooks(config)),
+    of('METRICS_TOKEN_FILE', config.metricsPort === 0 ? undefined : config.metricsTokenFile, readToken),
     tlsProblems(config, nowMs),
   ]);
   return all.flat();
+}
+
+const MIN_TOKEN = 16;
+
+/** A token that fits into a header. Throws an `Error` that can be shown. */
+export async function readToken(path: string): Promise<string> {
+  const token = (await readable(path)).toString().trim();
+  if (token.length >= MIN_TOKEN && /^[\x21-\x7e]+$/.test(token)) return token;
+  throw new Error(
+    `${path} holds no token: it takes at least ${MIN_TOKEN} printable characters, without blanks, such as from \`openssl rand -hex 32\``,
+  );
 }
 
 async function of(name: string, path: string | undefined, read: (path: string) => Promise<unknown>): Promise<string[]> {

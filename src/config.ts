@@ -40,6 +40,8 @@ export interface Config extends AccessConfig, ProvenanceConfig {
   readonly port: number;
   /** 0: no metrics port. */
   readonly metricsPort: number;
+  readonly metricsHost: string;
+  readonly metricsTokenFile: string | undefined;
   readonly dataDir: string;
   readonly inputRoot: string;
   /** The SQLite file, where `storeRedis` is not set. */
@@ -179,6 +181,12 @@ export const SETTINGS = {
   HOST: setting(text, '127.0.0.1', 'address to listen on; anything but loopback needs identities, or FFJOBS_ALLOW_ANONYMOUS'),
   PORT: setting(integer(0, 65_535), '8000', 'the one port for gRPC, gRPC-Web, Connect and REST; 0 takes a free one'),
   METRICS_PORT: setting((value) => (value === 'off' ? 0 : integer(1, 65_535)(value)), '8001', 'Prometheus metrics; `off` for none'),
+  METRICS_HOST: setting(text, '127.0.0.1', 'address that the metrics are shown on, whatever HOST is; the images set 0.0.0.0'),
+  METRICS_TOKEN_FILE: setting(
+    text,
+    undefined,
+    'file with a token (at least 16 characters) that who asks for metrics sends as Bearer; default: nobody is asked',
+  ),
   DATA_DIR: setting(text, './data', 'everything that the service keeps'),
   INPUT_ROOT: setting(text, undefined, 'the folder that local media references are looked up in; default DATA_DIR/input'),
   STORE: setting(store, undefined, 'job store: sqlite:PATH, or redis:// or rediss:// for a fleet; default sqlite:DATA_DIR/jobs.db'),
@@ -415,6 +423,8 @@ export function readConfig(
     host: v.HOST!,
     port: v.PORT!,
     metricsPort: v.METRICS_PORT!,
+    metricsHost: v.METRICS_HOST!,
+    metricsTokenFile: path(v.METRICS_TOKEN_FILE),
     dataDir,
     inputRoot: path(v.INPUT_ROOT) ?? resolve(dataDir, 'input'),
     storePath: path(v.STORE?.path) ?? resolve(dataDir, 'jobs.db'),

@@ -278,6 +278,18 @@ for (const served of ['own', 'connect'] as const) {
       assert.ok(seen >= 0);
     });
 
+    test('the OpenAPI document says so', async () => {
+      const session = http2.connect(baseUrl, connection(undefined).tls);
+      const stream = session.request({ ':path': '/api/v1/openapi.json' });
+      const document = JSON.parse(await text(stream)) as {
+        security: object[];
+        components: { securitySchemes: Record<string, { type: string }> };
+      };
+      session.destroy();
+      assert.deepEqual(document.security, [{ bearer: [] }, { apiKey: [] }, { mutualTLS: [] }]);
+      assert.equal(document.components.securitySchemes.mutualTLS!.type, 'mutualTLS');
+    });
+
     test('a certificate and a credential together: the credential says who calls, and a wrong one is refused', async () => {
       const agent = new https.Agent(connection('render').tls);
       const request = https.request(new URL('/api/v1/identity', baseUrl), { agent, headers: { 'x-api-key': 'ffj_wrong' } });

@@ -158,6 +158,11 @@ describe('settings that are wrong', () => {
       () => ({ FFJOBS_WEBHOOK_SECRETS_FILE: file('w', 'hello') }),
       /FFJOBS_WEBHOOK_SECRETS_FILE: line 1 is no webhook secret/,
     ],
+    [
+      'a token of the metrics that is none',
+      () => ({ FFJOBS_METRICS_TOKEN_FILE: file('token', 'short') }),
+      /FFJOBS_METRICS_TOKEN_FILE: .*token holds no token: it takes at least 16/,
+    ],
     ['a webhook receiver without a secret', () => ({ FFJOBS_WEBHOOK_URL: 'https://example.com/x' }), /FFJOBS_WEBHOOK_URL: /],
   ];
   for (const [what, env, says] of FILES) {

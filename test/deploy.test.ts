@@ -108,6 +108,7 @@ describe('images', () => {
     const instructions = read('Dockerfile').replaceAll(/^#.*$/gm, '');
     const env = Object.fromEntries([...instructions.matchAll(/\b(FFJOBS_[A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name!, value!]));
     assert.equal(env.FFJOBS_HOST, '0.0.0.0');
+    assert.equal(env.FFJOBS_METRICS_HOST, '0.0.0.0', 'Prometheus is in another container');
     assert.throws(() => readConfig({ ...env, FFJOBS_ENGINE: 'classical' }, '/data'), /FFJOBS_ALLOW_ANONYMOUS/);
   });
 });

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -192,6 +193,32 @@ describe('operators', () => {
     assert.match(text, /slots\{state="(idle|busy)"\} 1/);
     assert.match(text, /watchers 0/);
     assert.match(text, /worker_restarts_total 0/);
+  });
+
+  test('metrics are on loopback wherever the service listens, and with a token for who has it alone', async () => {
+    const port = await freePort();
+    const file = join(tmpdir(), `metrics-token-${process.pid}`);
+    await writeFile(file, `${'t'.repeat(32)}\n`);
+    try {
+      await using service = await startService({ METRICS_PORT: port, METRICS_TOKEN_FILE: file, HOST: '0.0.0.0', ALLOW_ANONYMOUS: 'yes' });
+      assert.equal(service.config.metricsHost, '127.0.0.1');
+      const ask = (authorization?: string) =>
+        fetch(`http://127.0.0.1:${port}/metrics`, { headers: authorization === undefined ? {} : { authorization } });
+      for (const wrong of [undefined, '', 'Bearer ', `Bearer ${'t'.repeat(31)}`, `Basic ${'t'.repeat(32)}`, 't'.repeat(32)]) {
+        const answer = await ask(wrong);
+        assert.equal(answer.status, 401, wrong);
+        assert.doesNotMatch(await answer.text(), /api_requests_total/);
+      }
+      assert.match(await (await ask(`Bearer ${'t'.repeat(32)}`)).text(), /api_requests_total/);
+      for (const addresses of Object.values(networkInterfaces())) {
+        for (const { address, family, internal } of addresses ?? []) {
+          if (internal || family !== 'IPv4') continue;
+          await assert.rejects(fetch(`http://${address}:${port}/metrics`), 'not on other addresses of this machine');
+        }
+      }
+    } finally {
+      await rm(file);
+    }
   });
 
   test('health says what serves, and /readyz which engine', async () => {

@@ -3,7 +3,7 @@
 import type { DescMessage, Message } from '@bufbuild/protobuf';
 import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
-import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
+import { Code, ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
@@ -124,14 +124,26 @@ function validate(selfValidated: SelfValidated): Interceptor {
     }
     const messages = request.message;
     const checked = (async function* () {
-      for await (const message of messages) {
-        check(input, message);
-        yield message;
+      try {
+        for await (const message of messages) {
+          check(input, message);
+          yield message;
+        }
+      } catch (error) {
+        throw readable(error);
       }
     })();
     return next({ ...request, message: checked } as typeof request);
   };
 }
+
+/** Bytes that are no message are their sender's fault; Connect takes them for an error of its own. */
+function readable(error: unknown): unknown {
+  if (!(error instanceof ConnectError) || error.code !== Code.Internal || !error.rawMessage.startsWith(UNREAD)) return error;
+  return new ConnectError(`the message cannot be read: ${error.rawMessage.slice(UNREAD.length)}`, Code.InvalidArgument);
+}
+
+const UNREAD = 'parse binary: ';
 
 function check(desc: DescMessage, message: Message): void {
   const violations = violationsOf(desc, message);

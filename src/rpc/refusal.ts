@@ -5,6 +5,7 @@ import type { ConnectError } from '@connectrpc/connect';
 import { codeToHttpStatus, endStreamFlag, endStreamToJson, errorToJson } from '@connectrpc/connect/protocol-connect';
 import type { ErrorAnswer } from '../rest/errors.ts';
 import { setStatus } from './grpc-messages.ts';
+import { API } from './security-headers.ts';
 
 const GRPC = /^application\/grpc(?:-web)?(?:-text)?(?:\+[a-z]+)?$/;
 const CONNECT_STREAM = /^application\/connect\+(?:proto|json)$/;
@@ -26,7 +27,7 @@ export function refuse(
       : CONNECT_STREAM.test(type)
         ? asConnectStream(error, type)
         : asConnectUnary(error);
-  const all: OutgoingHttpHeaders = { ...headers, 'x-request-id': requestId };
+  const all: OutgoingHttpHeaders = { ...API, ...headers, 'x-request-id': requestId };
   if (request.httpVersionMajor < 2 && isLong(request)) all.connection = 'close';
   if (trailers) {
     response.writeHead(status, all);

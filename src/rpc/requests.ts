@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import type { Traces } from '../jobs/traces.ts';
 import type { Cors } from './cors.ts';
 import { type Call, codeName } from './interceptors.ts';
+import { API } from './security-headers.ts';
 
 export interface RequestsOptions {
   readonly log: Logger;
@@ -107,7 +108,12 @@ function refuse(
 ): void {
   const body = JSON.stringify({ ...error, details: [] });
   if (request.httpVersionMajor < 2) response.setHeader('connection', 'close');
-  response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), 'x-request-id': call.id });
+  response.writeHead(status, {
+    ...API,
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    'x-request-id': call.id,
+  });
   response.end(body);
 }
 

@@ -4,6 +4,7 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
@@ -18,10 +19,12 @@ import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { createCors } from './cors.ts';
 import { createEntrance } from './entrance.ts';
-import { createGrpc } from './grpc.ts';
+import { createGrpc, type GrpcOptions } from './grpc.ts';
 import { callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
+import { readableBody } from './readable-body.ts';
 import { createRequests, type RequestCall } from './requests.ts';
+import { API, EVERY } from './security-headers.ts';
 
 export interface ServerOptions {
   /** Everything that is served as RPC. */
@@ -43,6 +46,8 @@ export interface ServerOptions {
   readonly closeGraceMs: number;
   /** Who serves unary calls and server streams over gRPC: our own short way, or Connect as it comes. */
   readonly grpc: 'own' | 'connect';
+  /** Fields of client streams that may be handed on in pieces, by `package.Service.Method`. */
+  readonly splittable?: GrpcOptions['splittable'];
   /** Whose pages may call, besides the service's own. */
   readonly corsOrigins: readonly string[];
   /** `RequestsOptions.hostNames` */
@@ -59,6 +64,8 @@ export interface ServerOptions {
   readonly openApiHeaders?: OpenApiOptions['headers'];
   /** Paths of the routes below that belong into the OpenAPI document. */
   readonly openApiExtra?: OpenApiOptions['extra'];
+  /** How callers prove who they are, for the OpenAPI document. */
+  readonly openApiSecurity?: OpenApiOptions['security'] | undefined;
   /** What `/readyz` says; not ready: the reason. */
   readonly ready: () => Promise<{ ready: boolean; facts: object }>;
   /** Routes that are no rpc: blobs and what else is listed in the design. `callerOf`: undefined where nobody is known to call. */
@@ -108,6 +115,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
           interceptors: options.interceptors,
           shutdownSignal: shutdown.signal,
           readMaxBytes: options.maxBodyBytes,
+          splittable: options.splittable,
           report: (cause) => options.log.error({ err: cause }, 'internal error'),
         })
       : undefined;
@@ -119,6 +127,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     answerOf: bridge.answerOf,
     log: options.log,
   });
+  const rpcs = new Set(options.services.map(({ desc }) => desc.typeName));
+  const isRpc = (url = '') => rpcs.has(url.slice(1, url.indexOf('/', 1)));
   const app = fastify({
     serverFactory: (handler) =>
       listener.serverFactory((request, response) => {
@@ -127,11 +137,14 @@ export async function createServer(options: ServerOptions): Promise<Server> {
         const serve = () => {
           if (!shutdown.signal.aborted) {
             const values = createContextValues().set(callKey, call);
-            const headers = { 'x-request-id': call.id };
-            if (take?.(request, response, values, headers) || bridge.take(request, response, values, headers)) return;
+            const id = { 'x-request-id': call.id };
+            if (take?.(request, response, values, id) || bridge.take(request, response, values, { ...API, ...id })) return;
           }
           passedOn.set(request, call);
           response.setHeader('x-request-id', call.id);
+          // What is no part of the API has a policy of its own.
+          const standard = isRpc(request.url) || request.url?.startsWith(`${REST_PREFIX}/`) ? API : EVERY;
+          for (const name in standard) response.setHeader(name, standard[name]!);
           handler(request, response);
         };
         enter(request, response, call, serve);
@@ -151,9 +164,9 @@ export async function createServer(options: ServerOptions): Promise<Server> {
       };
       options.count({ method: 'other', endpoint: 'unmatched', code: code.toLowerCase(), seconds: 0 });
       const body = JSON.stringify({ code, message, details: [] });
-      socket.end(
-        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-      );
+      const headers = { 'content-type': 'application/json', ...API, 'content-length': Buffer.byteLength(body), connection: 'close' };
+      const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
     },
     bodyLimit: options.maxBodyBytes,
     genReqId: (request) => passedOn.get(request as IncomingMessage)?.id ?? '',
@@ -170,13 +183,18 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   app.setErrorHandler(bridge.frameworkErrors);
   app.setNotFoundHandler((request, reply) => {
     const message = `there is nothing at ${request.url}; the API is under ${REST_PREFIX}, its documentation at /docs`;
-    return reply.code(404).send({ code: 'NOT_FOUND', message, details: [] });
+    return reply.code(404).headers(API).send({ code: 'NOT_FOUND', message, details: [] });
   });
 
+  const methods: ReadonlyMap<string, DescMethod> = new Map(
+    options.services.flatMap(({ desc }) => desc.methods.map((method) => [`/${desc.typeName}/${method.name}`, method] as const)),
+  );
   await app.register(async (rpc) => {
     rpc.addHook('onRoute', (route) => {
       const handle = route.handler;
+      const method = methods.get(route.url);
       route.handler = async function (request, reply) {
+        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, options.maxBodyBytes);
         await handle.call(this, request, reply);
         // What the library can neither read nor put into a header it gives up on without an answer.
         if (reply.raw.headersSent || reply.raw.destroyed) return reply;
@@ -205,15 +223,19 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     examples: options.examples,
     headers: options.openApiHeaders,
     extra: options.openApiExtra,
+    security: options.openApiSecurity,
   });
   const documentText = JSON.stringify(document);
   app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
   await app.register(bridge.plugin);
   await app.register(docs, { document, title: 'facefusion-jobs' });
-  app.get('/healthz', (_request, reply) => reply.send({ status: 'ok' }));
+  app.get('/healthz', (_request, reply) => reply.headers(API).send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();
-    return reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready', ...facts });
+    return reply
+      .code(ready ? 200 : 503)
+      .headers(API)
+      .send({ status: ready ? 'ready' : 'not ready', ...facts });
   });
   options.routes(app, ({ raw }) => passedOn.get(raw)?.caller);
   app.addHook('preClose', async () => await listener.close());

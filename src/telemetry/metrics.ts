@@ -1,5 +1,4 @@
-// Prometheus metrics and the port that shows them. Every request is counted once, REST and RPC alike, one that fails before it is parsed too.
-import { createServer, type Server } from 'node:http';
+// Prometheus metrics. Every request is counted once, REST and RPC alike, one that fails before it is parsed too.
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { JobMetrics } from './job-metrics.ts';
 import { type RequestFacts, RequestFigures } from './request-figures.ts';
@@ -116,25 +115,3 @@ const GPU_GAUGES: readonly (readonly [name: string, help: string, value: (gpu: G
   ['gpu_memory_used_bytes', 'Memory of each GPU that is in use, by whomever', (gpu) => gpu.memoryUsedBytes],
   ['gpu_utilization_ratio', 'Share of the last moments in which each GPU worked, where its driver tells', (gpu) => gpu.utilization],
 ];
-
-/** Serves `/metrics` and nothing else. Rejects when the port cannot be had. */
-export function serveMetrics(metrics: Metrics, host: string, port: number): Promise<Server> {
-  const server = createServer((request, response) => {
-    if (request.url !== '/metrics' || request.method !== 'GET') {
-      response.writeHead(404, { 'content-type': 'text/plain' }).end('metrics are at /metrics\n');
-      return;
-    }
-    metrics.scrape().then(
-      ({ text, contentType }) => response.writeHead(200, { 'content-type': contentType }).end(text),
-      () => response.writeHead(503, { 'content-type': 'text/plain' }).end('the metrics cannot be read now\n'),
-    );
-  });
-  server.requestTimeout = 10_000;
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, host, () => {
-      server.off('error', reject);
-      resolve(server);
-    });
-  });
-}

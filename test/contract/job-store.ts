@@ -146,7 +146,12 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     it('answers a queued job that is there', async (t) => {
       const { store } = await open(t);
       const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
-      const wanted = wantedJob({ warnings: ['careful'], submittedBy: 'ann', traceparent, request: { labels: { show: 'one' }, priority: 2 } });
+      const wanted = wantedJob({
+        warnings: ['careful'],
+        submittedBy: 'ann',
+        traceparent,
+        request: { labels: { show: 'one' }, priority: 2 },
+      });
       const { job, created } = await store.submit(wanted, LIMITS);
       assert.equal(created, true);
       assert.equal(job.jobId, wanted.jobId);

@@ -284,7 +284,7 @@ async function port(config: Config, served: string | undefined): Promise<Finding
 }
 
 async function metricsPort(config: Config): Promise<Finding> {
-  const problem = await bindProblem(config.host, config.metricsPort);
+  const problem = await bindProblem(config.metricsHost, config.metricsPort);
   if (problem === undefined) return { check: 'metrics port', state: 'ok', detail: `${config.metricsPort} is free` };
   return {
     check: 'metrics port',

@@ -121,7 +121,7 @@ async function makeFolder(folder: string): Promise<void> {
 
 /** The ends of a start that people meet, in words; anything else stays as it is. */
 function startProblem(error: unknown, config: Config): unknown {
-  const { code, port } = error as { code?: string; port?: number };
+  const { code, port, address } = error as { code?: string; port?: number; address?: string };
   const options = { cause: error };
   if (code === 'EADDRINUSE') {
     const metrics = port !== undefined && port === config.metricsPort && port !== config.port;
@@ -136,7 +136,9 @@ function startProblem(error: unknown, config: Config): unknown {
     return new CliError(Exit.failed, `this user may not listen on port ${port}: set FFJOBS_PORT to one above 1023`, options);
   }
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
-    return new CliError(Exit.failed, `this machine has no address '${config.host}': set FFJOBS_HOST to one that it has`, options);
+    const metrics = address !== undefined && address === config.metricsHost && address !== config.host;
+    const [name, host] = metrics ? ['FFJOBS_METRICS_HOST', address] : ['FFJOBS_HOST', config.host];
+    return new CliError(Exit.failed, `this machine has no address '${host}': set ${name} to one that it has`, options);
   }
   if (error instanceof JobsError) return new CliError(Exit.failed, error.message, options);
   return error;

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
-import { pack } from './pack.ts';
+import type { Arguments } from './pack.ts';
+import { type Reply, Script } from './script.ts';
 
 /** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
 export interface RedisPlace {
@@ -117,8 +118,13 @@ export interface ConnectionLog {
   error(facts: object, message: string): void;
 }
 
+/** A script as a command. */
+type Command = (prefix: string, packed: Buffer) => Promise<(Reply | Error)[]>;
+
 /** Put before every script. */
 const LIBRARIES = ['lib', 'chains', 'flights', 'hooks', 'intake', 'batch'];
+/** Put after every script: a script's own text is one step. */
+const FRAME = 'frame';
 const SCRIPTS = [
   'open',
   'submit',
@@ -142,10 +148,9 @@ const SCRIPTS = [
   'outbox',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
-/** What a script answers: bulk strings are Buffers. */
-export type Reply = Buffer | number | null | Reply[];
-/** Each as a command. */
-type Scripts = Record<ScriptName, (...args: unknown[]) => Promise<Reply>>;
+type Scripts = Record<ScriptName, Script>;
+
+export type { Reply } from './script.ts';
 
 const FOLDER = join(import.meta.dirname, 'scripts');
 
@@ -177,15 +182,16 @@ export class RedisConnection {
     this.prefix = `{${fleet}}:`;
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
-    const library = LIBRARIES.map((name) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8')).join('\n');
+    const text = (name: string) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8');
+    const library = LIBRARIES.map(text).join('\n');
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
       const command = `ffjobs_${name}`;
-      const lua = `${library}\n${readFileSync(join(FOLDER, `${name}.lua`), 'utf8')}`;
+      const lua = `${library}\nlocal function step(ARGV)\n${text(name)}\nend\n${text(FRAME)}`;
       // Sent by its digest, and whole where the server does not know it (a restart, a failover).
       this.#commands.defineCommand(command, { numberOfKeys: 1, lua });
-      const commands = this.#commands as unknown as Record<string, (...args: unknown[]) => Promise<Reply>>;
-      scripts[name] = commands[`${command}Buffer`]!.bind(this.#commands);
+      const send = (this.#commands as unknown as Record<string, Command>)[`${command}Buffer`]!.bind(this.#commands);
+      scripts[name] = new Script((packed) => send(this.prefix, packed));
     }
     this.#scripts = scripts as Scripts;
     this.#follow(this.#commands);
@@ -210,9 +216,9 @@ export class RedisConnection {
     }
   }
 
-  /** Runs a script. */
-  run(name: ScriptName, args: readonly (string | number | Uint8Array)[]): Promise<Reply> {
-    return this.#answered(this.#scripts[name](this.prefix, pack(args)));
+  /** Makes a step: runs the script of that name, with others of its kind that come at the same time. */
+  run(name: ScriptName, args: Arguments): Promise<Reply> {
+    return this.#answered(this.#scripts[name].run(args));
   }
 
   get(key: string): Promise<Buffer | null> {

@@ -205,6 +205,8 @@ export class RedisLease implements Lease {
       'complete',
       (stored) => completed(stored, done),
       (stored) => {
+        // Told to nobody, and not kept.
+        if (!keep && stored.fingerprint === undefined) return undefined;
         const won = wonBy(stored, done);
         const kept = keep && { fingerprint: keep.fingerprint, expiresMs: this.#host.now() + keep.ttlMs };
         return won && { kind: 'won', of: won.result.sha256, facts: encodeOutcome(won), keep: kept };

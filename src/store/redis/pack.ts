@@ -1,52 +1,101 @@
-// The arguments of a script as one MessagePack array of strings (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in C:
-// thirty arguments by themselves cost more than the step that they are for, on both sides.
+// The arguments of steps as one MessagePack array of arrays of strings (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in
+// C: thirty arguments by themselves cost more than the step that they are for, on both sides.
 
-const FIRST_BYTES = 64 * 1024;
-/** A buffer that has grown beyond this is not kept. */
-const KEPT_BYTES = 4 * 1024 * 1024;
+export type Arguments = readonly (string | number | Uint8Array)[];
 
-let scratch = Buffer.allocUnsafeSlow(FIRST_BYTES);
+/** What is packed lies side by side in slabs, each as long as something in it is still to be sent: a buffer of its own costs more than what is in it. */
+const SLAB_BYTES = 1024 * 1024;
+/** Array with its length in four bytes. */
+const ARRAY_32 = 0xdd;
+/** Below, a loop is quicker than the calls that measure and copy. */
+const SHORT = 32;
 
-export function pack(args: readonly (string | number | Uint8Array)[]): Buffer {
-  let at = 0;
-  const need = (bytes: number) => {
-    if (at + bytes <= scratch.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(scratch.length * 2, at + bytes));
-    scratch.copy(larger, 0, 0, at);
-    scratch = larger;
-  };
-  const lengthOf = (length: number) => {
-    if (length < 32) scratch[at++] = 0xa0 | length;
-    else if (length < 0x1_00) {
-      scratch[at++] = 0xd9;
-      scratch[at++] = length;
-    } else if (length < 0x1_00_00) {
-      scratch[at] = 0xda;
-      at = scratch.writeUInt16BE(length, at + 1);
-    } else {
-      scratch[at] = 0xdb;
-      at = scratch.writeUInt32BE(length, at + 1);
-    }
-  };
+let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+/** Where what is being packed begins, and goes on. */
+let start = 0;
+let at = 0;
+
+/** The first of `steps`: `most` of them, or fewer when they come to so many bytes; one in any case. */
+export function packSteps(
+  steps: readonly { readonly args: Arguments }[],
+  most: number,
+  bytes: number,
+): { readonly packed: Buffer; readonly count: number } {
+  at = start;
   need(5);
-  scratch[at] = 0xdd;
-  at = scratch.writeUInt32BE(args.length, 1);
-  for (const arg of args) {
-    if (arg instanceof Uint8Array) {
-      need(5 + arg.length);
-      lengthOf(arg.length);
-      scratch.set(arg, at);
-      at += arg.length;
-    } else {
-      const text = typeof arg === 'number' ? `${arg}` : arg;
-      const length = Buffer.byteLength(text);
-      need(5 + length);
-      lengthOf(length);
-      at += scratch.write(text, at);
+  at += 5;
+  let count = 0;
+  for (const { args } of steps) {
+    if (count === most || (count > 0 && at - start >= bytes)) break;
+    array(args.length);
+    for (const arg of args) {
+      if (typeof arg === 'string') text(arg);
+      else if (typeof arg === 'number') text(`${arg}`);
+      else binary(arg);
     }
+    count++;
   }
-  const packed = Buffer.allocUnsafe(at);
-  scratch.copy(packed, 0, 0, at);
-  if (scratch.length > KEPT_BYTES) scratch = Buffer.allocUnsafeSlow(FIRST_BYTES);
-  return packed;
+  slab[start] = ARRAY_32;
+  slab.writeUInt32BE(count, start + 1);
+  const packed = slab.subarray(start, at);
+  start = at;
+  return { packed, count };
+}
+
+function need(bytes: number): void {
+  if (at + bytes <= slab.length) return;
+  const next = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, 2 * (at - start + bytes)));
+  slab.copy(next, 0, start, at);
+  slab = next;
+  at -= start;
+  start = 0;
+}
+
+function array(length: number): void {
+  need(5);
+  slab[at] = ARRAY_32;
+  at = slab.writeUInt32BE(length, at + 1);
+}
+
+function lengthOf(length: number): void {
+  if (length < 32) slab[at++] = 0xa0 | length;
+  else if (length < 0x1_00) {
+    slab[at++] = 0xd9;
+    slab[at++] = length;
+  } else if (length < 0x1_00_00) {
+    slab[at] = 0xda;
+    at = slab.writeUInt16BE(length, at + 1);
+  } else {
+    slab[at] = 0xdb;
+    at = slab.writeUInt32BE(length, at + 1);
+  }
+}
+
+function text(value: string): void {
+  if (value.length < SHORT && ascii(value)) return;
+  const length = Buffer.byteLength(value);
+  need(5 + length);
+  lengthOf(length);
+  at += slab.write(value, at);
+}
+
+/** False: it is none, and nothing is written. */
+function ascii(value: string): boolean {
+  const { length } = value;
+  need(1 + length);
+  for (let i = 0; i < length; i++) {
+    const code = value.charCodeAt(i);
+    if (code > 0x7f) return false;
+    slab[at + 1 + i] = code;
+  }
+  slab[at] = 0xa0 | length;
+  at += 1 + length;
+  return true;
+}
+
+function binary(value: Uint8Array): void {
+  need(5 + value.length);
+  lengthOf(value.length);
+  slab.set(value, at);
+  at += value.length;
 }

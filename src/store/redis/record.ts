@@ -46,6 +46,9 @@ export interface RedisJob extends Subject {
   readonly joined: Pick<Match, 'retentionMs' | 'again'> | undefined;
 }
 
+/** Of a place, before the job's id. */
+const PLACE_DIGITS = 14;
+
 /** In the order of RECORD in lib.lua. */
 type Fields = [
   ver: Buffer,
@@ -71,9 +74,15 @@ type Fields = [
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
   const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed, fp, riders, joined] =
     record as Fields;
+  const had = known.get(place.toString('latin1', PLACE_DIGITS));
+  // Held since the version before: that was its claim, and nothing else has changed.
+  if (had && claimed && token && !had.held && had.ver === Number(ver) - 1) {
+    const job = transition(had.job, { type: 'claim' }, Number(claimed));
+    return { ...had, ver: had.ver + 1, job, held: true, token: token.toString() };
+  }
   let job = fromBinary(JobSchema, state);
   job.tenant = tenant.toString();
-  job.request = known.get(job.jobId)?.job.request ?? fromBinary(JobRequestSchema, request);
+  job.request = had?.job.request ?? fromBinary(JobRequestSchema, request);
   // A claim is made inside Redis, which leaves a note of it; the transition itself has one definition.
   if (claimed) job = transition(job, { type: 'claim' }, Number(claimed));
   const [maxAttempts, spent, kills, trimmedTo] = facts.toString().split(' ').map(Number) as [number, number, number, number];

@@ -65,7 +65,6 @@ end
 
 -- A job has ended: it needs its inputs no more.
 local function inputs_ended(id, place)
-  paid(id, place)
   local inputs = call('HGETALL', P .. 'inputs:' .. id)
   for i = 1, #inputs, 2 do
     if inputs[i + 1] == '' then call('ZREM', P .. 'waiters:' .. inputs[i], place) else unrefer(inputs[i + 1], 'in:' .. place) end

@@ -33,11 +33,11 @@ end
 -- What the node would take of a tenant: {place, score, cold, class passed over}.
 local function first_of(tenant)
   local first, best
-  for _, class in ipairs(call('SMEMBERS', P .. 'classes:' .. tenant)) do
+  for class in pairs(classes_of(tenant)) do
     look(class)
     if runs[class] then
-      local head = call('ZRANGE', P .. 'class:' .. tenant .. ':' .. class, 0, 0, 'WITHSCORES')
-      local one = {head[1], tonumber(head[2]), not is_warm[class], class}
+      local head, rank = head_of(tenant, class)
+      local one = {head, rank, not is_warm[class], class}
       local function before(other) return not other or one[2] < other[2] or (one[2] == other[2] and one[1] < other[1]) end
       if before(first) then first = one end
       if is_warm[class] and before(best) then best = one end
@@ -50,36 +50,31 @@ end
 
 local function next_job()
   local best, key, tenant, start
-  local from = 0
-  while true do
-    local flows = call('ZRANGE', P .. 'flows', from, from + 31, 'WITHSCORES')
-    for i = 1, #flows, 2 do
-      local flow = tonumber(flows[i + 1])
-      if best and flow >= key then return best, key, tenant, start end
-      if above and not (flow < above or (flow == above and flows[i] < ARGV[7])) then from = -1 break end
-      if not (above and flows[i] == ARGV[7]) and may_run(flows[i]) then
-        local one = first_of(flows[i])
-        if one then
-          local its = flow + (one[3] and penalty or 0)
-          if (not best or its < key) and (not above or its < above or (its == above and flows[i] < ARGV[7])) then
-            best, key, tenant, start = one, its, flows[i], flow
-          end
+  for i = 1, math.huge do
+    local flow = flow_at(i)
+    if not flow or (best and flow[2] >= key) then break end
+    local other, its = flow[1], flow[2]
+    if above and not (its < above or (its == above and other < ARGV[7])) then break end
+    if not (above and other == ARGV[7]) and may_run(other) then
+      local one = first_of(other)
+      if one then
+        if one[3] then its = its + penalty end
+        if (not best or its < key) and (not above or its < above or (its == above and other < ARGV[7])) then
+          best, key, tenant, start = one, its, other, flow[2]
         end
       end
     end
-    if from == -1 or #flows < 64 then break end
-    from = from + 32
   end
   if best or not above then return best, key, tenant, start end
   -- The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now.
-  local flow = call('ZSCORE', P .. 'flows', ARGV[7])
-  local one = flow and first_of(ARGV[7])
-  if one and not one[3] and one[2] < tonumber(ARGV[6]) then return one, tonumber(flow), ARGV[7], tonumber(flow) end
+  local flow = flow_of(ARGV[7])
+  local one = flow[2] and first_of(ARGV[7])
+  if one and not one[3] and one[2] < tonumber(ARGV[6]) then return one, flow[1], ARGV[7], flow[1] end
 end
 
 local job, key, tenant, start = next_job()
 if not job then
-  call('SET', P .. 'waiting', '1')
+  WAITS = true
   local due = call('ZRANGE', P .. 'delayed', 0, 0, 'WITHSCORES')
   return {'none', due[2] or false}
 end
@@ -89,17 +84,17 @@ if job[5] then
 elseif penalty > 0 then
   call('HDEL', P .. 'passed', tenant .. ':' .. job[4])
 end
-leave(tenant, job[4], place)
-call('ZREM', P .. 'deadlines', place)
+take(tenant, job[4])
+put_score(P .. 'deadlines', place, false)
 local _, active = start_of(tenant)
-if start > virtual_now() then call('SET', P .. 'virtual', exact(start)) end
+if start > virtual_now() then VIRTUAL = start end
 set_start(tenant, start + 1 / weight_of(tenant), active)
 
-local record = key_of(id)
-call('HINCRBY', record, 'ver', 1)
-call('HSET', record, 'token', token, 'node', node, 'claimed', at, 'flow', exact(key))
-call('HSET', P .. 'held', token, id)
-call('HINCRBY', P .. 'running', tenant, 1)
-call('ZADD', P .. 'leases', at + tonumber(ARGV[3]), token)
+local record = record_of(key_of(id))
+record[1], record[9], record[10], record[12] = exact(record[1] + 1), token, node, exact(at)
+call('HSET', key_of(id), 'ver', record[1], 'token', token, 'node', node, 'claimed', record[12], 'flow', exact(key))
+HELD[token] = id
+rise(P .. 'running', tenant, 1)
+put_score(P .. 'leases', token, at + tonumber(ARGV[3]))
 changed(place)
-return {'job', exact(key), exact(job[2]), record_of(record), call('HGETALL', P .. 'inputs:' .. id)}
+return {'job', exact(key), exact(job[2]), record, call('HGETALL', P .. 'inputs:' .. id)}

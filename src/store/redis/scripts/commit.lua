@@ -10,7 +10,8 @@
 -- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
-local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed')
+local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed',
+  'owed', 'fp')
 if not was[1] then return {'unknown'} end
 local tenant, class, place, score, created = was[4], was[5], was[6], was[7], was[9]
 
@@ -36,10 +37,16 @@ end
 local fields = tonumber(ARGV[23])
 call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 24, 23 + fields * 2))
 -- From here on the state says that the job was claimed.
-if was[12] then call('HDEL', key, 'claimed') end
+if lease == 'end' and was[2] then
+  call('HDEL', key, 'claimed', 'token', 'node', 'flow')
+elseif was[12] then
+  call('HDEL', key, 'claimed')
+end
 local owed = 0
 if ARGV[19] ~= '' then cache_put(ARGV[19], fp, ARGV[18], ARGV[20]) end
-if (lease == 'end' and share ~= 'join' and queue ~= 'ready') or share == 'leave' then owed = leave_flight(id, place, share, fp, ARGV[18]) end
+if was[14] and ((lease == 'end' and share ~= 'join' and queue ~= 'ready') or share == 'leave') then
+  owed = leave_flight(id, place, was[14], share, fp, ARGV[18])
+end
 if share == 'lead' or share == 'force' or share == 'join' then enter_flight(share, fp, id, place) end
 if share == 'join' then
   -- The tenant is not charged for the claim.
@@ -52,16 +59,15 @@ end
 
 local queued, was_queued = status == QUEUED and lease == 'end', was[8] == QUEUED and not was[2]
 if lease == 'end' and was[2] then
-  call('HDEL', key, 'token', 'node', 'flow')
-  call('HDEL', P .. 'held', was[2])
-  call('ZREM', P .. 'leases', was[2])
-  call('HINCRBY', P .. 'running', tenant, -1)
+  HELD[was[2]] = false
+  put_score(P .. 'leases', was[2], false)
+  rise(P .. 'running', tenant, -1)
   -- Jobs of its own may have waited for this one.
-  if call('HEXISTS', P .. 'most', tenant) == 1 then wake() end
+  if most_of(tenant) then wake() end
 end
 if was_queued and not queued then
   leave(tenant, class, place)
-  call('ZREM', P .. 'deadlines', place)
+  put_score(P .. 'deadlines', place, false)
 elseif queued and not was_queued then
   if queue == 'back' then
     give_back(tenant, class, score, place)
@@ -70,7 +76,7 @@ elseif queued and not was_queued then
     wake()
   end
   local deadline = call('HGET', key, 'deadline')
-  if deadline and deadline ~= '' then call('ZADD', P .. 'deadlines', deadline, place) end
+  if deadline and deadline ~= '' then put_score(P .. 'deadlines', place, deadline) end
 elseif queue == 'ready' then
   paid(id, place)
   leave(tenant, class, place)
@@ -81,38 +87,29 @@ moved(tenant, place, created, was[8], status)
 local reason, reason_was = ARGV[9], was[11] or ''
 if reason ~= reason_was then
   call('HSET', key, 'error', reason)
-  if reason_was ~= '' then call('ZREM', P .. 'error:' .. reason_was, place) end
-  if reason ~= '' then call('ZADD', P .. 'error:' .. reason, created, place) end
+  if reason_was ~= '' then put_score(P .. 'error:' .. reason_was, place, false) end
+  if reason ~= '' then put_score(P .. 'error:' .. reason, place, created) end
 end
-if terminal(status) then
-  -- The only change of a job that has ended is its purge.
-  if left_run and lease == 'end' then
-    -- Nothing of its own has changed.
-  elseif not terminal(was[8]) then uploads_ended(id, place)
-  elseif not call('HGET', key, 'keeps') then uploads_purged(id, place) end
-end
-if ARGV[12] ~= '' and terminal(status) and not terminal(was[8]) then
-  local hour = P .. 'ended:' .. math.floor(tonumber(ARGV[12]) / 60)
-  if call('HINCRBY', hour, ARGV[12] .. ':' .. status, 1) == 1 then call('EXPIRE', hour, 34560000) end
-end
-
--- When what has ended goes. Nothing but a purge follows an end.
-if terminal(was[8]) then
-  call('ZREM', P .. 'expiring', place)
-elseif terminal(status) then
-  local ends = call('HMGET', key, 'finished', 'expires')
-  inputs_ended(id, place)
-  owed = owed + tell_waiters(id, status == '3' and blob or '')
-  call('ZADD', P .. 'ended_jobs', ends[1], place)
-  if ends[2] then call('ZADD', P .. 'expiring', ends[2], place) end
+if terminal(status) and not terminal(was[8]) then
+  if was[13] then paid(id, place) end
+  if call('EXISTS', P .. 'names:' .. id, P .. 'inputs:' .. id, P .. 'waiters:' .. id) > 0 then
+    uploads_ended(id, place)
+    inputs_ended(id, place)
+    owed = owed + tell_waiters(id, status == '3' and blob or '')
+  end
+  if ARGV[12] ~= '' then count_end(tonumber(ARGV[12]), status) end
+  -- When what has ended goes.
+  for i = 24, 23 + fields * 2, 2 do
+    if ARGV[i] == 'finished' then put_score(P .. 'ended_jobs', place, ARGV[i + 1]) end
+    if ARGV[i] == 'expires' then put_score(P .. 'expiring', place, ARGV[i + 1]) end
+  end
+elseif terminal(was[8]) and not (left_run and lease == 'end') then
+  -- The only change of a job that has ended is its purge, and nothing of it has changed where a run is over that went on for others.
+  if not call('HGET', key, 'keeps') then uploads_purged(id, place) end
+  put_score(P .. 'expiring', place, false)
 end
 
-if ARGV[13] ~= '0' or ARGV[14] ~= '0' then
-  local usage = P .. 'usage:' .. tenant
-  if call('HGET', usage, 'day') ~= ARGV[15] then call('HSET', usage, 'day', ARGV[15], 'gpu', 0) end
-  call('HINCRBY', usage, 'bytes', ARGV[13])
-  call('HINCRBY', usage, 'gpu', ARGV[14])
-end
+if ARGV[13] ~= '0' or ARGV[14] ~= '0' then use(tenant, tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]) end
 
 for i = 24 + fields * 2, #ARGV, 3 do
   call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])

@@ -60,12 +60,10 @@ local function desert(leader)
   return true
 end
 
--- A job leaves the run that it shares. `won` and `verdict`, with what they are, go for all; else the oldest of the others goes on. Answers to how many
+-- A job leaves the run `fp` that it shares. `won` and `verdict`, with what they are, go for all; else the oldest of the others goes on. Answers to how many
 -- jobs something is owed.
-local function leave_flight(id, place, share, blob, facts)
+local function leave_flight(id, place, fp, share, blob, facts)
   local key = key_of(id)
-  local fp = call('HGET', key, 'fp')
-  if not fp then return 0 end
   local flight, joined = P .. 'flight:' .. fp, P .. 'joined:' .. fp
   call('HDEL', key, 'fp', 'riders', 'joined')
   local leader = call('GET', flight)

@@ -1,8 +1,11 @@
 -- Put after chains.lua. How jobs come in, alone and in batches.
 
 -- What a tenant has used, where that is too much for another job.
+local USAGE = {}
 local function over_usage(tenant, day, most_bytes, most_ms)
-  local usage = call('HMGET', P .. 'usage:' .. tenant, 'bytes', 'day', 'gpu')
+  if most_bytes == '' and most_ms == '' then return end
+  if not USAGE[tenant] then USAGE[tenant] = call('HMGET', P .. 'usage:' .. tenant, 'bytes', 'day', 'gpu') end
+  local usage = USAGE[tenant]
   local bytes, spent = tonumber(usage[1] or '0'), usage[2] == day and tonumber(usage[3]) or 0
   if (most_bytes ~= '' and bytes >= tonumber(most_bytes)) or (most_ms ~= '' and spent >= tonumber(most_ms)) then return {'used', bytes, spent} end
 end
@@ -15,10 +18,27 @@ local function missing_upload(uploads, tenant, at)
   end
 end
 
+-- Of a tenant's queued jobs.
+local function queue_of(tenant)
+  return P .. 'jobs:' .. tenant .. ':' .. QUEUED
+end
+
+-- Numbers of places; one that is not used is missed by nobody.
+local NUMBERS, NUMBER = 0, 0
+local function next_number()
+  if NUMBERS == 0 then
+    NUMBERS = #STEPS
+    NUMBER = call('INCRBY', P .. 'number', NUMBERS) - NUMBERS
+  end
+  NUMBERS, NUMBER = NUMBERS - 1, NUMBER + 1
+  return NUMBER
+end
+
 -- A job that may come in: record, queue and first event. Answers its place.
+local TENANTS = {}
 local function insert(job)
   local key = key_of(job.id)
-  local place = string.format('%014d', call('INCR', P .. 'number')) .. job.id
+  local place = string.format('%014d', next_number()) .. job.id
   call('HSET', key, 'ver', 1, 'state', job.state, 'request', job.request, 'facts', job.facts, 'tenant', job.tenant, 'class', job.class, 'place', place,
     'score', job.score, 'status', QUEUED, 'created', job.created, 'deadline', job.deadline)
   call('XADD', P .. 'events:' .. job.id, '1-0', 'k', 'state', 'e', job.event)
@@ -27,11 +47,15 @@ local function insert(job)
     call('SADD', P .. 'needs:' .. upload, place)
     call('SADD', P .. 'uses:' .. upload, place)
   end
-  call('SADD', P .. 'tenants', job.tenant)
+  if not TENANTS[job.tenant] then
+    call('SADD', P .. 'tenants', job.tenant)
+    TENANTS[job.tenant] = true
+  end
+  COUNTS[queue_of(job.tenant)] = count_of(queue_of(job.tenant)) + 1
   moved(job.tenant, place, job.created, nil, QUEUED)
-  if job.batch ~= '' then call('ZADD', P .. 'batch:' .. job.batch, job.created, place) end
-  for _, label in ipairs(job.labels) do call('ZADD', P .. 'label:' .. label, job.created, place) end
-  if job.deadline ~= '' then call('ZADD', P .. 'deadlines', job.deadline, place) end
+  if job.batch ~= '' then put_score(P .. 'batch:' .. job.batch, place, job.created) end
+  for _, label in ipairs(job.labels) do put_score(P .. 'label:' .. label, place, job.created) end
+  if job.deadline ~= '' then put_score(P .. 'deadlines', place, job.deadline) end
   if take_inputs(job.id, place, job.inputs) == 0 then
     enter(job.tenant, job.class, job.score, place)
   else

@@ -25,7 +25,7 @@ if idempotency then
   end
 end
 
-local queued = call('ZCARD', P .. 'jobs:' .. tenant .. ':' .. QUEUED)
+local queued = count_of(queue_of(tenant))
 if queued >= tonumber(ARGV[10]) then return {'full', queued} end
 
 local used = over_usage(tenant, ARGV[17], ARGV[18], ARGV[19])
@@ -34,12 +34,12 @@ local upload = missing_upload(ARGV[21], tenant, ARGV[20])
 if upload then return {'upload', upload} end
 if ARGV[22] == 'refused' then return {'refused'} end
 if not inputs_stand(tenant, ARGV[22]) then return {'moved'} end
-if ARGV[16] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[16] ~= '-' then call('HSET', P .. 'most', tenant, ARGV[16]) end
 
 place = insert({
   id = id, tenant = tenant, class = class, score = score, created = created, deadline = deadline, state = ARGV[11], request = ARGV[12], facts = ARGV[13],
   event = ARGV[14], batch = ARGV[15], uploads = ARGV[21], inputs = ARGV[22], effects = ARGV[23],
   labels = {unpack(ARGV, 24)},
 })
+set_most(tenant, ARGV[16])
 if idempotency and tonumber(ARGV[9]) > 0 then call('SET', idempotency, ARGV[8] .. ' ' .. id, 'PX', ARGV[9]) end
 return {'created', place, shown_position(tenant, score, place)}

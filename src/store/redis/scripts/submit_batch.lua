@@ -35,7 +35,7 @@ for i = 1, tonumber(ARGV[15]) do
   at = at + 13 + labels
 end
 
-local queued = call('ZCARD', P .. 'jobs:' .. tenant .. ':' .. QUEUED)
+local queued = count_of(queue_of(tenant))
 if queued + #jobs > tonumber(ARGV[7]) then return {'full', queued} end
 local used = over_usage(tenant, ARGV[9], ARGV[10], ARGV[11])
 if used then return used end
@@ -48,7 +48,7 @@ for _, job in ipairs(jobs) do
   if not inputs_stand(tenant, job.outside) then return {'moved'} end
 end
 
-if ARGV[8] == '' then call('HDEL', P .. 'most', tenant) elseif ARGV[8] ~= '-' then call('HSET', P .. 'most', tenant, ARGV[8]) end
+set_most(tenant, ARGV[8])
 call('HSET', key, 'tenant', tenant, 'created', created, 'jobs', #jobs, QUEUED, #jobs, 'grace', ARGV[13], 'key', ARGV[4])
 call('SET', P .. 'members:' .. batch, ARGV[14])
 for _, job in ipairs(jobs) do insert(job) end
