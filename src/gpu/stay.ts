@@ -17,6 +17,7 @@ import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import type { MarkingPlan } from '../jobs/marking.ts';
 import { type Done as Completed, type Lease, LeaseEnded, type Match, type Matched, type Rank } from '../jobs/ports.ts';
+import type { Span, TraceFacts, Traces } from '../jobs/traces.ts';
 import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
@@ -92,6 +93,8 @@ export interface StayOptions {
   readonly writeRetryMs?: number;
   /** Told of each job that this node has ended or put back, as its caller now sees it, with the times of this attempt alone. */
   readonly observe?: (job: Job, attempt: { readonly slot: string | undefined; readonly timings: Timings }) => void;
+  /** Undefined: nothing is traced. */
+  readonly traces?: Pick<Traces, 'job'> | undefined;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -138,6 +141,8 @@ export class Stay {
   readonly #options: StayOptions;
   readonly #host: Host;
   readonly #reporter: Reporter;
+  /** Of the stay; undefined: the job is not traced. */
+  readonly #span: Span | undefined;
   #controller = new AbortController();
   /** How the slot's task ended; undefined: nothing ran. */
   readonly #turn = Promise.withResolvers<RunEnd | 'no_worker' | undefined>();
@@ -151,6 +156,8 @@ export class Stay {
   #run: RunHandle | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #leaveLane: (() => void) | undefined;
+  /** How it ended, for its span; empty: by a defect, or its lease was lost. */
+  #ended: TraceFacts = {};
   /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
   #lowMemory = false;
 
@@ -160,6 +167,7 @@ export class Stay {
     this.#options = options;
     this.#host = host;
     this.#reporter = new Reporter(lease, options.logger, options.now);
+    this.#span = spanOf(lease.job, options);
   }
 
   get rank(): Rank {
@@ -218,6 +226,7 @@ export class Stay {
       this.#reporter.close();
       this.#host.onLeave(this);
       await this.#tidy();
+      this.#span?.end(this.#ended, this.#ended['ffjobs.reason'] as string | undefined);
     }
   }
 
@@ -298,6 +307,7 @@ export class Stay {
     const retentionMs = this.#options.retentionMs?.(job);
     const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
     this.#options.onMatched?.(matched.kind);
+    if (matched.kind !== 'run') this.#span?.child(matched.kind).end();
     return matched;
   }
 
@@ -343,6 +353,13 @@ export class Stay {
 
   async #prepare(): Promise<Prepared | Failure> {
     const started = performance.now();
+    const span = this.#span?.child('prepare');
+    const prepared = await this.#prepareHere(started);
+    span?.end({}, 'reason' in prepared ? prepared.reason : undefined);
+    return prepared;
+  }
+
+  async #prepareHere(started: number): Promise<Prepared | Failure> {
     try {
       this.#host.folders.make(this.#folder);
       const { job, inputs } = this.#lease;
@@ -386,6 +403,7 @@ export class Stay {
 
     const { warnings: _, like: __, marking: ___, ...inputs } = this.#prepared!;
     const { request } = job;
+    const span = this.#span?.child('run', { 'ffjobs.slot': slot, 'ffjobs.engine': job.engine?.name, 'ffjobs.attempt': job.attempt });
     this.#run = worker.run({
       run: {
         ...inputs,
@@ -404,6 +422,7 @@ export class Stay {
       onLog: (level, message) => this.#reporter.log(level, message),
     });
     const end = await this.#run.end;
+    span?.end(factsOfRun(end), end.kind === 'failed' ? end.failure.reason : FAULTS.has(end.kind) ? end.kind : undefined);
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (performance.now() - taken) / 1000;
     if (end.kind === 'done') {
@@ -430,6 +449,7 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
+    const span = this.#span?.child('store');
     const context = { job: lease.job, signal, report: (sent: number, total: number) => this.#reporter.storing(sent, total) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
@@ -453,6 +473,7 @@ export class Stay {
       }
     });
     this.#timings.storeSeconds = (performance.now() - started) / 1000;
+    span?.end({ 'ffjobs.bytes': stored && 'bytes' in stored ? Number(stored.bytes) : undefined }, failureOf(stored));
     return stored;
   }
 
@@ -516,7 +537,8 @@ export class Stay {
     const { logger, observe } = this.#options;
     const { jobId, status, attempt, slot, error } = job;
     observe?.(job, { slot: this.#slot, timings: this.#attemptTimings() });
-    const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
+    this.#ended = { 'ffjobs.status': JobStatus[status].toLowerCase(), 'ffjobs.attempts': attempt, 'ffjobs.reason': error?.reason };
+    const facts = { jobId, trace_id: this.#span?.traceId, attempt, slot, reason: error?.reason, problem: error?.message };
     if (status === JobStatus.FAILED) logger.warn(facts, `${jobId} failed`);
     else if (status !== JobStatus.QUEUED) logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);
     else if (error) logger.warn(facts, `${jobId} is tried again`);
@@ -554,6 +576,29 @@ export class Stay {
   #attemptTimings(): Timings {
     return create(TimingsSchema, { ...this.#timings, stepSeconds: this.#stepSeconds });
   }
+}
+
+/** From the submit on, with the wait in the queue in it; of a later attempt, from its claim on. */
+function spanOf({ jobId, tenant, traceparent, attempt, createdAt }: Job, { traces, now }: StayOptions): Span | undefined {
+  if (!traces || traceparent === undefined) return undefined;
+  const startMs = attempt === 0 && createdAt ? Math.min(timestampMs(createdAt), now()) : undefined;
+  const span = traces.job(traceparent, { 'ffjobs.job_id': jobId, 'ffjobs.tenant': tenant }, startMs);
+  if (startMs !== undefined) span.child('queue', {}, startMs).end();
+  return span;
+}
+
+const FAULTS: ReadonlySet<RunEnd['kind']> = new Set(['timed_out', 'stalled', 'crashed']);
+
+function factsOfRun(end: RunEnd): TraceFacts {
+  const steps = end.kind === 'done' ? Object.entries(finiteOf(end.done.stepSeconds)) : [];
+  return {
+    'ffjobs.outcome': end.kind,
+    ...Object.fromEntries(steps.map(([name, seconds]) => [`ffjobs.seconds.${name.toLowerCase()}`, seconds])),
+  };
+}
+
+function failureOf(stored: MediaResult | Failure | undefined): string | undefined {
+  return stored && 'reason' in stored ? stored.reason : undefined;
 }
 
 /** Somewhere is full or away: time may mend it. */

@@ -115,7 +115,7 @@ export class JobSteps {
     const { queue, table, usage, tx, now } = this.#options;
     const taken = queue.take(above);
     if (!taken) return undefined;
-    const before = table.get(taken.job.jobId)!;
+    const before = table.queued(taken.job);
     const { jobId } = before.job;
     const nowMs = now();
     const stored: StoredJob = { ...before, node, held: true, job: transition(before.job, { type: 'claim' }, nowMs) };
