@@ -379,9 +379,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       handOver: processes.isolation?.handOver,
       gpuUtilization: (index) => gpus?.utilization(index),
       observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      admit: (signal) => room.wait(DISK, config.storePatienceMs, signal),
       traces,
       async prepare(job, folder, signal, report, inputs) {
-        await room.wait(DISK, config.storePatienceMs, signal);
         let known = 0;
         const counting = (done: number, total: number) => {
           metrics.jobs.fetched(Math.max(0, done - known));

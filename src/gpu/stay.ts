@@ -65,6 +65,11 @@ export interface StayOptions {
     inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
   /**
+   * Before a job takes a place among those whose inputs are brought: until this machine can take more, so that who waits for that delays nobody. Throws
+   * `JobsError` where that will not be; ends soon after `signal` aborts.
+   */
+  readonly admit?: (signal: AbortSignal) => Promise<void>;
+  /**
    * What has to be done with a result that is there already, before the job ends with it: `path` is free for its bytes. As `storeResult`, for jobs that
    * want a copy of their own.
    */
@@ -264,7 +269,7 @@ export class Stay {
   }
 
   async #carryOut(): Promise<void> {
-    const prepared = await this.#through(this.#host.prepareLane, () => this.#prepare());
+    const prepared = (await this.#admit()) ?? (await this.#through(this.#host.prepareLane, () => this.#prepare()));
     if (prepared === undefined || this.#stopped) return this.#endStopped();
     if ('reason' in prepared) return this.#fail(prepared, false);
     this.#reporter.warn(prepared.warnings ?? []);
@@ -337,6 +342,17 @@ export class Stay {
     );
   }
 
+  /** A failure, or undefined: it may go on, or was stopped. */
+  async #admit(): Promise<Failure | undefined> {
+    if (this.#stopped) return undefined;
+    try {
+      await this.#options.admit?.(this.#controller.signal);
+      return undefined;
+    } catch (error) {
+      return this.#stopped ? undefined : this.#notPrepared(error);
+    }
+  }
+
   async #prepare(): Promise<Prepared | Failure> {
     const started = performance.now();
     const span = this.#span?.child('prepare');
@@ -354,20 +370,26 @@ export class Stay {
       if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
       return prepared;
     } catch (error) {
-      if (error instanceof JobsError) {
-        const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
-        return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
-      }
-      // An abort ends in an error of the fetching's own making.
-      if (!this.#stopped) {
-        this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
-      }
-      const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
-      return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
+      return this.#notPrepared(error);
     } finally {
       this.#reporter.fetched();
       this.#timings.prepareSeconds = (performance.now() - started) / 1000;
     }
+  }
+
+  #notPrepared(error: unknown): Failure {
+    if (error instanceof JobsError) {
+      // A full disk is no fault of the input.
+      const other = error.kind === 'exhausted' ? error.reason : 'INPUT_NOT_READABLE';
+      const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : other;
+      return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
+    }
+    // An abort ends in an error of the fetching's own making.
+    if (!this.#stopped) {
+      this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
+    }
+    const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
+    return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
   }
 
   async #runOn(slot: string, worker: Worker): Promise<RunEnd | 'no_worker' | undefined> {
