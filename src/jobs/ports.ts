@@ -25,6 +25,8 @@ export interface NewJob {
   readonly requestDigest: string;
   readonly warnings: readonly string[];
   readonly submittedBy?: string;
+  /** Of the call that submits it; undefined: it is not traced. */
+  readonly traceparent?: string | undefined;
   /** Attempts in all. */
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
