@@ -74,8 +74,16 @@ export interface StayOptions {
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
+<<<<<<< HEAD
   /** What this node is called: slots of several nodes have the same names. */
   readonly node: string;
+=======
+  /**
+   * Whether the bytes of a result that is known are there. They need not be where a store was put back from a replica or a copy: the bytes come
+   * by another way, and may be late. Not given: they are.
+   */
+  readonly hasBytes?: (result: MediaResult) => Promise<boolean>;
+>>>>>>> main
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -307,10 +315,21 @@ export class Stay {
     const { job } = this.#lease;
     const again = job.request?.outputUri !== undefined;
     const retentionMs = this.#options.retentionMs?.(job);
-    const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
+    const match = (runs: boolean) => this.#lease.match({ fingerprint: like.fingerprint, runs, retentionMs, again });
+    let matched = await match(like.runs);
+    if (matched.kind === 'cached' && !(await this.#hasBytes(matched.result))) matched = await match(true);
     this.#options.onMatched?.(matched.kind);
     if (matched.kind !== 'run') this.#span?.child(matched.kind).end();
     return matched;
+  }
+
+  /** Where nobody can tell now, they are taken to be: whoever asks for them is told. */
+  async #hasBytes(result: MediaResult): Promise<boolean> {
+    try {
+      return (await this.#options.hasBytes?.(result)) ?? true;
+    } catch {
+      return true;
+    }
   }
 
   /** A like job has made the result before. */
