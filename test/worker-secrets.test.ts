@@ -55,7 +55,9 @@ const SECRETS: Readonly<Record<string, string>> = {
   SSH_AUTH_SOCK: '/hush-agent',
 };
 
-test('an engine sees named variables alone, and none of the service’s secrets', { skip: process.platform !== 'linux' && 'machine: no /proc' }, async (t) => {
+test('an engine sees named variables alone, and none of the service’s secrets', {
+  skip: process.platform !== 'linux' && 'machine: no /proc',
+}, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'ffjobs-telling-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
   await writeFile(join(folder, 'telling.py'), ENGINE);
