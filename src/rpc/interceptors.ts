@@ -7,6 +7,7 @@ import { Code, ConnectError, type ContextKey, createContextKey, type Interceptor
 import type { Logger } from 'pino';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
+import type { Span } from '../jobs/traces.ts';
 import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
 
@@ -22,6 +23,8 @@ export interface Call {
   code: string | undefined;
   /** By this service's own fault. */
   failed: boolean;
+  /** Undefined: it is not traced. */
+  readonly span: Span | undefined;
 }
 
 export const callKey: ContextKey<Call | undefined> = createContextKey<Call | undefined>(undefined, { description: 'call' });

@@ -29,7 +29,7 @@ import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';
 import { type HeldInput, readInput } from './job-inputs.ts';
 import { hasExpired, presenter, type ResultUrls, signedUrl, urlExpiry } from './result-urls.ts';
-import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
+import { limitsOf, newJobFrom, tenantOf, traceparentOf } from './submission.ts';
 
 export interface JobServiceOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
@@ -202,18 +202,19 @@ function submitter(options: JobServiceOptions) {
     return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
   };
 
-  async function admitted(request: JobRequest, identity: Identity, { protocolName }: HandlerContext): Promise<Submitted> {
+  async function admitted(request: JobRequest, identity: Identity, context: HandlerContext): Promise<Submitted> {
     const { tenant } = identity;
+    const traceparent = traceparentOf(context);
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
     if (admission.violations.length > 0) {
       // Paths are those of what the caller sent: over REST the body is the job, elsewhere it is a field of the request.
-      const at = protocolName === 'rest' ? '' : 'job.';
+      const at = context.protocolName === 'rest' ? '' : 'job.';
       throw JobsError.invalid(admission.violations.map((one) => ({ ...one, field: `${at}${one.field}` })));
     }
     await options.checkRoom();
     const digest = request.idempotencyKey === undefined ? '' : requestDigest(request);
-    const job = newJobFrom(request, { identity, engine: wanted, admission, digest, maxAttempts: options.maxAttempts });
+    const job = newJobFrom(request, { identity, engine: wanted, admission, digest, traceparent, maxAttempts: options.maxAttempts });
     return await store.submit(job, limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs));
   }
 

@@ -12,6 +12,7 @@ import type { Logger } from 'pino';
 import comments from '../../gen/comments.json' with { type: 'json' };
 import type { Caller } from '../jobs/caller.ts';
 import type { Guard } from '../jobs/guard.ts';
+import type { Traces } from '../jobs/traces.ts';
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
@@ -51,6 +52,8 @@ export interface ServerOptions {
   readonly corsOrigins: readonly string[];
   /** `RequestsOptions.hostNames` */
   readonly hostNames?: ReadonlySet<string> | undefined;
+  /** Undefined: calls are not traced. */
+  readonly traces?: Pick<Traces, 'call'> | undefined;
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
@@ -92,6 +95,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     count: options.count,
     cors: createCors(options.corsOrigins),
     hostNames: options.hostNames,
+    traces: options.traces,
   });
   /** Calls that Fastify was handed. */
   const passedOn = new WeakMap<IncomingMessage, RequestCall>();
