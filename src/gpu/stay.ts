@@ -74,16 +74,13 @@ export interface StayOptions {
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
-<<<<<<< HEAD
   /** What this node is called: slots of several nodes have the same names. */
   readonly node: string;
-=======
   /**
    * Whether the bytes of a result that is known are there. They need not be where a store was put back from a replica or a copy: the bytes come
    * by another way, and may be late. Not given: they are.
    */
   readonly hasBytes?: (result: MediaResult) => Promise<boolean>;
->>>>>>> main
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
