@@ -73,8 +73,8 @@ interface Planned {
 function plan({ random, round, ledger, receiver }: LoadOptions, number: number): Planned {
   const kind = random.weighted(KINDS);
   const key = `round-${round}-${number}`;
-  // Some results are the same, so that jobs share a blob.
-  const output = random.chance(0.3) ? `shared ${random.int(0, 4)}` : `${key}`;
+  // Some results are the same, so that jobs share a blob. All begin as a WebP does, so that other jobs can take them.
+  const output = `RIFF0000WEBPVP8 ${random.chance(0.3) ? `shared ${random.int(0, 4)}` : key}`;
   const parameters = { ledger, output, steps: random.int(1, 12), seconds_per_step: random.int(0, 150) / 1000, ...script(kind) };
   const told = random.chance(0.5);
   const sha256 = createHash('sha256').update(output).digest('hex');
@@ -83,6 +83,7 @@ function plan({ random, round, ledger, receiver }: LoadOptions, number: number):
     body: {
       source_images: ['face.jpg'],
       target_image: 'target.png',
+      output_format: 'webp',
       parameters,
       max_attempts: 10,
       priority: random.int(-2, 2),
