@@ -407,6 +407,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         await blobs.fetch(result.sha256, path, context.signal, context.report);
         return await deliver(places.outputs(context.job.tenant), path, result, context);
       },
+      hasBytes: async ({ sha256 }) => (await blobs.stat(sha256)) !== undefined,
       onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,

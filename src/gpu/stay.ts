@@ -74,6 +74,13 @@ export interface StayOptions {
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
+  /** What this node is called: slots of several nodes have the same names. */
+  readonly node: string;
+  /**
+   * Whether the bytes of a result that is known are there. They need not be where a store was put back from a replica or a copy: the bytes come
+   * by another way, and may be late. Not given: they are.
+   */
+  readonly hasBytes?: (result: MediaResult) => Promise<boolean>;
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -277,7 +284,7 @@ export class Stay {
     // It waits in the queue for a like run, and its lease has ended.
     if (matched.kind === 'joined') return;
     if (this.#stopped) return this.#endStopped();
-    if (matched.kind === 'cached') return this.#endWith(matched.result);
+    if (matched.kind === 'cached') return this.#endWith(matched);
     this.#phase = 'waiting';
     this.#host.onWaiting();
     const end = await this.#turn.promise;
@@ -305,14 +312,25 @@ export class Stay {
     const { job } = this.#lease;
     const again = job.request?.outputUri !== undefined;
     const retentionMs = this.#options.retentionMs?.(job);
-    const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
+    const match = (runs: boolean) => this.#lease.match({ fingerprint: like.fingerprint, runs, retentionMs, again });
+    let matched = await match(like.runs);
+    if (matched.kind === 'cached' && !(await this.#hasBytes(matched.result))) matched = await match(true);
     this.#options.onMatched?.(matched.kind);
     if (matched.kind !== 'run') this.#span?.child(matched.kind).end();
     return matched;
   }
 
+  /** Where nobody can tell now, they are taken to be: whoever asks for them is told. */
+  async #hasBytes(result: MediaResult): Promise<boolean> {
+    try {
+      return (await this.#options.hasBytes?.(result)) ?? true;
+    } catch {
+      return true;
+    }
+  }
+
   /** A like job has made the result before. */
-  async #endWith(kept: MediaResult): Promise<void> {
+  async #endWith({ result: kept, warnings }: Matched & { readonly kind: 'cached' }): Promise<void> {
     const { takeResult } = this.#options;
     let result: MediaResult | Failure | undefined = kept;
     if (takeResult && this.#lease.job.request?.outputUri !== undefined) {
@@ -321,7 +339,7 @@ export class Stay {
     }
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    await this.#complete({ result, warnings: [] });
+    await this.#complete({ result, warnings });
   }
 
   async #complete(done: Pick<Completed, 'result' | 'keep' | 'warnings'>): Promise<void> {
@@ -395,7 +413,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     const taken = performance.now();
     this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
-    const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
+    const job = await this.#lease.begin({ slot: `${this.#options.node}/${slot}`, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
     if (this.#stopped) return undefined;
