@@ -379,9 +379,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       handOver: processes.isolation?.handOver,
       gpuUtilization: (index) => gpus?.utilization(index),
       observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      admit: (signal) => room.wait(DISK, config.storePatienceMs, signal),
       traces,
       async prepare(job, folder, signal, report, inputs) {
-        await room.wait(DISK, config.storePatienceMs, signal);
         let known = 0;
         const counting = (done: number, total: number) => {
           metrics.jobs.fetched(Math.max(0, done - known));
@@ -407,6 +407,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         await blobs.fetch(result.sha256, path, context.signal, context.report);
         return await deliver(places.outputs(context.job.tenant), path, result, context);
       },
+      hasBytes: async ({ sha256 }) => (await blobs.stat(sha256)) !== undefined,
       onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,

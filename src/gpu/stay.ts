@@ -65,10 +65,22 @@ export interface StayOptions {
     inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
   /**
+   * Before a job takes a place among those whose inputs are brought: until this machine can take more, so that who waits for that delays nobody. Throws
+   * `JobsError` where that will not be; ends soon after `signal` aborts.
+   */
+  readonly admit?: (signal: AbortSignal) => Promise<void>;
+  /**
    * What has to be done with a result that is there already, before the job ends with it: `path` is free for its bytes. As `storeResult`, for jobs that
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
+  /** What this node is called: slots of several nodes have the same names. */
+  readonly node: string;
+  /**
+   * Whether the bytes of a result that is known are there. They need not be where a store was put back from a replica or a copy: the bytes come
+   * by another way, and may be late. Not given: they are.
+   */
+  readonly hasBytes?: (result: MediaResult) => Promise<boolean>;
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -262,7 +274,7 @@ export class Stay {
   }
 
   async #carryOut(): Promise<void> {
-    const prepared = await this.#through(this.#host.prepareLane, () => this.#prepare());
+    const prepared = (await this.#admit()) ?? (await this.#through(this.#host.prepareLane, () => this.#prepare()));
     if (prepared === undefined || this.#stopped) return this.#endStopped();
     if ('reason' in prepared) return this.#fail(prepared, false);
     this.#reporter.warn(prepared.warnings ?? []);
@@ -272,7 +284,7 @@ export class Stay {
     // It waits in the queue for a like run, and its lease has ended.
     if (matched.kind === 'joined') return;
     if (this.#stopped) return this.#endStopped();
-    if (matched.kind === 'cached') return this.#endWith(matched.result);
+    if (matched.kind === 'cached') return this.#endWith(matched);
     this.#phase = 'waiting';
     this.#host.onWaiting();
     const end = await this.#turn.promise;
@@ -300,14 +312,25 @@ export class Stay {
     const { job } = this.#lease;
     const again = job.request?.outputUri !== undefined;
     const retentionMs = this.#options.retentionMs?.(job);
-    const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
+    const match = (runs: boolean) => this.#lease.match({ fingerprint: like.fingerprint, runs, retentionMs, again });
+    let matched = await match(like.runs);
+    if (matched.kind === 'cached' && !(await this.#hasBytes(matched.result))) matched = await match(true);
     this.#options.onMatched?.(matched.kind);
     if (matched.kind !== 'run') this.#span?.child(matched.kind).end();
     return matched;
   }
 
+  /** Where nobody can tell now, they are taken to be: whoever asks for them is told. */
+  async #hasBytes(result: MediaResult): Promise<boolean> {
+    try {
+      return (await this.#options.hasBytes?.(result)) ?? true;
+    } catch {
+      return true;
+    }
+  }
+
   /** A like job has made the result before. */
-  async #endWith(kept: MediaResult): Promise<void> {
+  async #endWith({ result: kept, warnings }: Matched & { readonly kind: 'cached' }): Promise<void> {
     const { takeResult } = this.#options;
     let result: MediaResult | Failure | undefined = kept;
     if (takeResult && this.#lease.job.request?.outputUri !== undefined) {
@@ -316,7 +339,7 @@ export class Stay {
     }
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    await this.#complete({ result, warnings: [] });
+    await this.#complete({ result, warnings });
   }
 
   async #complete(done: Pick<Completed, 'result' | 'keep' | 'warnings'>): Promise<void> {
@@ -333,6 +356,17 @@ export class Stay {
       () => (deadline - this.#options.now() > 0 ? this.#watchStart() : this.stop('too_late')),
       Math.min(Math.max(0, left), 2 ** 31 - 1),
     );
+  }
+
+  /** A failure, or undefined: it may go on, or was stopped. */
+  async #admit(): Promise<Failure | undefined> {
+    if (this.#stopped) return undefined;
+    try {
+      await this.#options.admit?.(this.#controller.signal);
+      return undefined;
+    } catch (error) {
+      return this.#stopped ? undefined : this.#notPrepared(error);
+    }
   }
 
   async #prepare(): Promise<Prepared | Failure> {
@@ -352,20 +386,26 @@ export class Stay {
       if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
       return prepared;
     } catch (error) {
-      if (error instanceof JobsError) {
-        const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
-        return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
-      }
-      // An abort ends in an error of the fetching's own making.
-      if (!this.#stopped) {
-        this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
-      }
-      const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
-      return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
+      return this.#notPrepared(error);
     } finally {
       this.#reporter.fetched();
       this.#timings.prepareSeconds = (performance.now() - started) / 1000;
     }
+  }
+
+  #notPrepared(error: unknown): Failure {
+    if (error instanceof JobsError) {
+      // A full disk is no fault of the input.
+      const other = error.kind === 'exhausted' ? error.reason : 'INPUT_NOT_READABLE';
+      const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : other;
+      return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
+    }
+    // An abort ends in an error of the fetching's own making.
+    if (!this.#stopped) {
+      this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
+    }
+    const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
+    return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
   }
 
   async #runOn(slot: string, worker: Worker): Promise<RunEnd | 'no_worker' | undefined> {
@@ -373,7 +413,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     const taken = performance.now();
     this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
-    const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
+    const job = await this.#lease.begin({ slot: `${this.#options.node}/${slot}`, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
     if (this.#stopped) return undefined;

@@ -180,8 +180,8 @@ export interface Match {
 export type Matched =
   /** Nothing like it is there: the run is its own, and like jobs may join it until the lease ends. */
   | { readonly kind: 'run' }
-  /** `complete` with this; the job refers to the blob. */
-  | { readonly kind: 'cached'; readonly result: MediaResult }
+  /** `complete` with this, and with what its run's engine warned of; the job refers to the blob. */
+  | { readonly kind: 'cached'; readonly result: MediaResult; readonly warnings: readonly string[] }
   /** The lease has ended: the job waits for a like run. */
   | { readonly kind: 'joined' };
 

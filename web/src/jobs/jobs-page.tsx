@@ -75,7 +75,7 @@ function Filters() {
     addEventListener('keydown', keys);
     return () => removeEventListener('keydown', keys);
   }, []);
-  const names = (slots.value ?? []).map(({ node, slot: name }) => `${node}:${name}`);
+  const names = (slots.value ?? []).map(({ node, slot: name }) => `${node}/${name}`);
   return (
     // biome-ignore lint/a11y/useSemanticElements: <search> is younger than the oldest browser that this is for
     <form class="filters" role="search" onSubmit={(event) => event.preventDefault()}>

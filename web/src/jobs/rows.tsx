@@ -57,7 +57,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
     if (!narrowed) return all;
     return all.filter((id) => {
       const job = list.get(id)!;
-      if (slot !== '' && job.slot !== slot && !slot.endsWith(`:${job.slot}`)) return false;
+      if (slot !== '' && job.slot !== slot) return false;
       const where = `${nameOf(job)} ${job.jobId} ${Object.entries(job.request?.labels ?? {})
         .flat()
         .join(' ')}`.toLowerCase();

@@ -269,7 +269,7 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
   attempt: number;
 
   /**
-   * Slot that the job runs on.
+   * Slot that the job runs on, as NODE/SLOT of ListSlots.
    *
    * @generated from field: optional string slot = 14;
    */
