@@ -2,6 +2,7 @@
 // Always true here: what is answered comes from memory; a job store that is away makes it old and not late.
 import type { Slot } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Scheduler } from './gpu/scheduler.ts';
+import { isWarm } from './gpu/worker.ts';
 import { JobsError } from './jobs/errors.ts';
 import type { NodeFacts, NodeRegistry } from './jobs/ports.ts';
 import type { Engine } from './rpc/admission.ts';
@@ -55,6 +56,11 @@ export class Fleet implements AsyncDisposable {
 
   slots(): Slot[] {
     return [...(this.#local?.slots() ?? []), ...this.#others.flatMap((node) => node.slots)];
+  }
+
+  /** Whether a worker is, here or elsewhere. Asked with each change, so it costs next to nothing. */
+  get isWarm(): boolean {
+    return (this.#local?.isWarm ?? false) || this.#others.some(({ slots }) => slots.some(({ state }) => isWarm(state)));
   }
 
   /** The engine of that name, or the one that most slots run; throws ENGINE_NOT_READY while there is none. */

@@ -17,10 +17,9 @@ import { WorkFolders } from './folders.ts';
 import { type Preference, Preferences, samePreference } from './preference.ts';
 import type { Logger } from './process.ts';
 import { type Host, Stay, type StayOptions } from './stay.ts';
-import { Worker, type WorkerOptions } from './worker.ts';
+import { isWarm, Worker, type WorkerOptions } from './worker.ts';
 
 export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'now'> {
-  readonly node: string;
   readonly store: Pick<JobStore, 'claim'>;
   readonly slots: readonly SlotPlan[];
   readonly worker: WorkerOptions;
@@ -100,9 +99,9 @@ export class Scheduler implements AsyncDisposable {
 
   /** Empties the work folder, starts the workers and claims as soon as one is warm. */
   static async open(options: SchedulerOptions): Promise<Scheduler> {
-    // One job runs on a slot, one waits for it, and one or two are being stored.
+    // One job runs on a slot, one waits for it, and one or two are being stored; short ones come back several at once, after a pause of the disk.
     // A folder that was made the engine's is not another job's again.
-    return new Scheduler(options, await WorkFolders.open(options.workRoot, options.handOver ? 0 : 4 * options.slots.length));
+    return new Scheduler(options, await WorkFolders.open(options.workRoot, options.handOver ? 0 : 8 + 8 * options.slots.length));
   }
 
   private constructor(options: SchedulerOptions, folders: WorkFolders) {
@@ -158,6 +157,11 @@ export class Scheduler implements AsyncDisposable {
         problem: facts.problem,
       });
     });
+  }
+
+  /** Whether one of its workers is. */
+  get isWarm(): boolean {
+    return this.#slots.some(({ worker: { state } }) => isWarm(state));
   }
 
   /** From the first slot whose worker has been warm; undefined before. */

@@ -103,6 +103,11 @@ export interface RunHandle {
 }
 
 const { STARTING, IDLE, BUSY, STOPPING, BACKING_OFF, CLOSED } = WorkerState;
+
+/** Whether a worker in that state runs jobs, or will when it is done with its own. */
+export function isWarm(state: WorkerState): boolean {
+  return state === IDLE || state === BUSY || state === STOPPING;
+}
 const MAX_MESSAGE_LENGTH = 4096;
 /** Callers match on reasons: what does not look like one is not passed on as one. */
 const REASON = /^[A-Z][A-Z0-9_]{1,62}$/;

@@ -1,6 +1,6 @@
 // A job's inputs as local files for the engine: fetched in parallel into its own folder, told apart by content, examined, under names that the
 // service chose. No name or path of a caller ever reaches the engine, and no file that was not examined.
-import { createHash } from 'node:crypto';
+import { createHash, hash as hashOf } from 'node:crypto';
 import { closeSync, createReadStream, openSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Failure, JobRequest } from '../jobs/job.ts';
@@ -168,8 +168,8 @@ function typeOf(path: string): string | undefined {
 const SMALL_BYTES = 64 * 1024;
 
 async function digestOf(path: string, signal: AbortSignal): Promise<string> {
+  if (statSync(path).size <= SMALL_BYTES) return hashOf('sha256', readFileSync(path), 'hex');
   const hash = createHash('sha256');
-  if (statSync(path).size <= SMALL_BYTES) return hash.update(readFileSync(path)).digest('hex');
   for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024, signal })) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }

@@ -1,6 +1,7 @@
 // Media references: what a caller may name as input, by scheme, and the local files under the input root. Always true here: a file is judged
 // by its opened descriptor and not by its name, so nothing outside the root is ever read, whatever is swapped while we look. The looks are
 // synchronous: each costs microseconds on a local disk, and a turn of the thread pool ten times that.
+import { hash } from 'node:crypto';
 import {
   closeSync,
   createReadStream,
@@ -102,10 +103,11 @@ export function localFiles(root: string): MediaResolver {
       closeSync(opened);
       return undefined;
     },
-    async fetch(reference, toPath, signal) {
+    async fetch(reference, toPath, signal, observer) {
       const opened = openUnder(root, reference);
       if (typeof opened === 'number') {
-        await copyOpened(opened, toPath, signal);
+        const whole = await copyOpened(opened, toPath, signal);
+        if (whole) observer?.digested(hash('sha256', whole, 'hex'));
         return undefined;
       }
       const { reason, description } = opened;
@@ -142,15 +144,16 @@ async function* readUnder(root: string, reference: string, bytes: number): Async
 /** Files up to this size are copied by one read and one write. */
 const SMALL_BYTES = 256 * 1024;
 
-/** Copies an opened file, at no cost where the file system can share its blocks, and closes it. */
-export async function copyOpened(fd: number, toPath: string, signal: AbortSignal): Promise<void> {
+/** Copies an opened file, at no cost where the file system can share its blocks, and closes it. Answers the bytes of a small one, which were all read. */
+export async function copyOpened(fd: number, toPath: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
   try {
     signal.throwIfAborted();
     const { size } = fstatSync(fd);
     if (size <= SMALL_BYTES) {
-      const bytes = Buffer.allocUnsafe(size);
-      writeFileSync(toPath, bytes.subarray(0, readSync(fd, bytes, 0, size, 0)), { flag: 'wx' });
-      return;
+      const buffer = Buffer.allocUnsafe(size);
+      const bytes = buffer.subarray(0, readSync(fd, buffer, 0, size, 0));
+      writeFileSync(toPath, bytes, { flag: 'wx' });
+      return bytes;
     }
     try {
       // Through the descriptor: by its name it could be another file by now.
@@ -159,6 +162,7 @@ export async function copyOpened(fd: number, toPath: string, signal: AbortSignal
       if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
       await copyBytes(fd, toPath, signal);
     }
+    return undefined;
   } finally {
     closeSync(fd);
   }

@@ -261,6 +261,33 @@ export async function callStream(
   return response.message as AsyncIterable<Message>;
 }
 
+/** Calls a client-streaming implementation through the interceptors. As Connect does, those see its one answer as a stream. */
+export async function callClientStream(
+  implementation: Implementation,
+  interceptors: readonly Interceptor[],
+  call: Call,
+  messages: AsyncIterable<Message>,
+): Promise<Message> {
+  const own = requestOf(call, true, messages);
+  const { output } = call.method;
+  let made: AnyResponse | undefined;
+  const core: Next = async (request) => {
+    const context = request === own ? call : contextOf(call, request);
+    const answer = await implementation(request.message as AsyncIterable<Message> & Message, context);
+    made = respond(call, true, once(isMessage(answer, output) ? answer : create(output, answer as MessageInitShape<DescMessage>)));
+    return made;
+  };
+  const answered = async () => {
+    const response = await compose(core, interceptors)(own);
+    if (response !== made) call.adopt(response.header, response.trailer);
+    let last: Message | undefined;
+    for await (const one of response.message as AsyncIterable<Message>) last = one;
+    if (!last) throw new ConnectError('there is no answer', Code.Internal);
+    return last;
+  };
+  return await (call.timeoutMs() === undefined ? answered() : beforeDeadline(call, answered()));
+}
+
 /** Composed anew for each call, as Connect does, so that an interceptor may keep state beside its inner function. */
 function compose(core: Next, interceptors: readonly Interceptor[]): Next {
   let next = core;
@@ -330,9 +357,11 @@ async function* once(message: Message): AsyncGenerator<Message> {
   yield message;
 }
 
-function beforeDeadline(call: Call, answer: Promise<AnyResponse>): Promise<AnyResponse> {
+function beforeDeadline<T>(call: Call, answer: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
+    const { onabort } = call;
     call.onabort = (reason) => {
+      onabort?.(reason);
       if (reason instanceof ConnectError && reason.code === Code.DeadlineExceeded) reject(reason);
     };
     answer.then(resolve, reject);

@@ -1,7 +1,7 @@
-// Unary calls and server streams over gRPC, without the stack of generators that Connect puts between an implementation and the wire. Always true:
-// a call that is taken here goes through the same interceptors to the same implementation and looks the same on the wire; whatever is not plainly
-// gRPC in Protobuf over HTTP/2 (another protocol, a compressed request, JSON, a client stream) is left to Connect. A message that many ask for is
-// encoded once, so what an implementation answers with must never be changed afterwards.
+// Unary calls, server streams and client streams over gRPC, without the stack of generators that Connect puts between an implementation and the wire.
+// Always true: a call that is taken here goes through the same interceptors to the same implementation and looks the same on the wire; whatever is not
+// plainly gRPC in Protobuf over HTTP/2 (another protocol, a compressed request, JSON, streams both ways) is left to Connect. A message that many ask for
+// is encoded once, so what an implementation answers with must never be changed afterwards.
 // Wire format: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { constants, type ServerHttp2Stream } from 'node:http2';
@@ -11,9 +11,10 @@ import type { DescMethod, Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import { parseTimeout } from '@connectrpc/connect/protocol-grpc';
 import type { Service } from '../rest/bridge.ts';
-import { Call, callStream, callUnary, type Implementation, LiveCalls } from '../rest/call.ts';
+import { Call, callClientStream, callStream, callUnary, type Implementation, LiveCalls } from '../rest/call.ts';
 import type { AnswerHeaders } from '../rest/exchange.ts';
 import { pump } from '../rest/streams.ts';
+import { IncomingMessages, type Splittable } from './grpc-incoming.ts';
 import {
   compileFrame,
   compileStreamFrame,
@@ -30,6 +31,8 @@ export interface GrpcOptions {
   readonly interceptors: readonly Interceptor[];
   readonly shutdownSignal: AbortSignal;
   readonly readMaxBytes: number;
+  /** Of client streams, by `package.Service.Method`. */
+  readonly splittable?: Readonly<Record<string, Splittable>>;
   /** Told of what an interceptor let through that is no ConnectError; the caller sees INTERNAL. */
   readonly report: (cause: unknown) => void;
 }
@@ -56,11 +59,11 @@ export function createGrpc(options: GrpcOptions): Take {
   for (const { desc, implementation } of options.services) {
     for (const method of desc.methods) {
       const run = (implementation as Record<string, unknown>)[method.localName];
-      if ((method.methodKind !== 'unary' && method.methodKind !== 'server_streaming') || typeof run !== 'function') continue;
+      if (method.methodKind === 'bidi_streaming' || typeof run !== 'function') continue;
       methods.set(`/${desc.typeName}/${method.name}`, {
         desc: method,
         implementation: (message, context) => run.call(implementation, message, context),
-        frame: method.methodKind === 'unary' ? compileFrame(method.output) : compileStreamFrame(method.output),
+        frame: method.methodKind === 'server_streaming' ? compileStreamFrame(method.output) : compileFrame(method.output),
       });
     }
   }
@@ -75,19 +78,39 @@ export function createGrpc(options: GrpcOptions): Take {
       if (timeout.error) throw timeout.error;
       return parseMessage(method.desc.input, await receive(request, options.readMaxBytes));
     };
-    void (method.desc.methodKind === 'unary' ? unary(method, call, read) : stream(method, call, read));
+    if (method.desc.methodKind === 'unary') void answer(method, call, async () => await unary(method, call, await read()));
+    else if (method.desc.methodKind === 'server_streaming') void stream(method, call, read);
+    else void answer(method, call, () => collect(method, call));
     return true;
 
+    function unary({ implementation }: Method, call: Call, message: Message): Promise<Message> {
+      // The deadline may have passed meanwhile.
+      if (call.reason !== undefined) throw call.reason;
+      return callUnary(implementation, options.interceptors, call, message);
+    }
+
+    async function collect({ desc, implementation }: Method, call: Call): Promise<Message> {
+      if (timeout.error) throw timeout.error;
+      const { stream } = request as unknown as { stream: ServerHttp2Stream };
+      const split = options.splittable?.[`${desc.parent.typeName}.${desc.name}`];
+      const messages = new IncomingMessages(stream, options.readMaxBytes, desc.input, split);
+      call.watch();
+      call.onabort = messages.fail;
+      if (call.reason !== undefined) messages.fail(call.reason);
+      try {
+        return await callClientStream(implementation, options.interceptors, call, messages);
+      } finally {
+        await messages.return();
+      }
+    }
+
     /** Never rejects. */
-    async function unary({ implementation, frame }: Method, call: Call, read: () => Promise<Message>): Promise<void> {
+    async function answer({ frame }: Method, call: Call, make: () => Promise<Message>): Promise<void> {
       let bytes: Buffer | undefined;
       let error: unknown;
       let encoding: string | undefined;
       try {
-        const message = await read();
-        // The deadline may have passed meanwhile.
-        if (call.reason !== undefined) throw call.reason;
-        bytes = frame(await callUnary(implementation, options.interceptors, call, message));
+        bytes = frame(await make());
         if (bytes.length >= COMPRESS_FROM_BYTES && accepts(request, 'gzip')) {
           bytes = compressed(await gzip(bytes.subarray(PREFIX_BYTES)));
           encoding = 'gzip';
@@ -139,9 +162,9 @@ export function createGrpc(options: GrpcOptions): Take {
       }
       if (last) response.end(last);
       else response.end();
-      if (request.complete) return;
-      // What is still being sent is not read any more; RFC 9113, 8.1. Not before the trailers have gone out.
       const { stream } = request as unknown as { stream: ServerHttp2Stream };
+      if (request.complete || stream.readableEnded) return;
+      // What is still being sent is not read any more; RFC 9113, 8.1. Not before the trailers have gone out.
       stream.once('wantTrailers', () => setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR)));
     }
   };

@@ -133,8 +133,11 @@ export function createListener(options: ListenerOptions = {}): Listener {
       socket.once('close', () => undecided.delete(socket));
       firstBytes(socket, limits.handshakeMs, (isHttp2) => {
         undecided.delete(socket);
-        if (isHttp2) inner.emit('connection', socket);
-        else asHttp1.call(outer, socket);
+        if (isHttp2) {
+          // HTTP/1.1's clients may end their side and wait; here that is the end of the session and of its calls, as of a server of HTTP/2 alone.
+          socket.allowHalfOpen = false;
+          inner.emit('connection', socket);
+        } else asHttp1.call(outer, socket);
       });
     });
     return outer;

@@ -1,6 +1,6 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
-import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHash, createHmac, createSecretKey, hash as hashOf, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createReadStream, existsSync, lstatSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -49,6 +49,9 @@ class LocalBlobs implements LocalBlobStore {
   readonly dir: string;
   readonly #scratch: string;
   readonly #secret: KeyObject;
+  /** Begins the names of what this process writes, with the number of the last. */
+  readonly #mine = randomBytes(9).toString('hex');
+  #writes = 0;
   /** Blobs that are being written, by key: who has the same bytes waits, so that what is found is on the disk. They settle and never reject. */
   readonly #arriving = new Map<string, Promise<void>>();
 
@@ -63,10 +66,9 @@ class LocalBlobs implements LocalBlobStore {
    * give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
-    const temporary = join(this.#scratch, randomBytes(12).toString('hex'));
+    const temporary = join(this.#scratch, `${this.#mine}.${++this.#writes}`);
     try {
-      // Somebody may have tidied the data folder up.
-      if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
+      if (typeof source !== 'string') await this.#makeScratch();
       const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
       await pin?.(key, false);
       for (let other = this.#arriving.get(key); other; other = this.#arriving.get(key)) await other;
@@ -87,6 +89,11 @@ class LocalBlobs implements LocalBlobStore {
     }
   }
 
+  /** Somebody may have tidied the data folder up. */
+  async #makeScratch(): Promise<void> {
+    if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
+  }
+
   /** Everything that needs the disk is on its way there at once; the names come last. `source`: what is at `temporary` is still to be taken from there. */
   async #write(
     { key, bytes }: Taken,
@@ -96,6 +103,7 @@ class LocalBlobs implements LocalBlobStore {
     pin: PutOptions['pin'],
   ): Promise<void> {
     const path = join(this.dir, this.pathOf(key));
+    await this.#makeScratch();
     const settled = await Promise.allSettled([
       pin?.(key, true),
       source === undefined ? undefined : takeFile(source, temporary, bytes),
@@ -199,11 +207,11 @@ export async function digestFile(path: string, signal: AbortSignal | undefined):
   const found = lstatSync(path, { throwIfNoEntry: false });
   // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
   if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
-  const hash = createHash('sha256');
   if (found.size <= SMALL_BYTES) {
     const bytes = readFileSync(path);
-    return { key: hash.update(bytes).digest('hex'), bytes: bytes.length };
+    return { key: hashOf('sha256', bytes, 'hex'), bytes: bytes.length };
   }
+  const hash = createHash('sha256');
   let bytes = 0;
   for await (const chunk of fileChunks(path)) {
     signal?.throwIfAborted();

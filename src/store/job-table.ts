@@ -71,6 +71,7 @@ export class JobTable {
   readonly #insertEvent;
   readonly #insertLabel;
   readonly #byId;
+  readonly #byNum;
   readonly #changes;
   readonly #events;
   readonly #lasting;
@@ -94,6 +95,7 @@ export class JobTable {
     this.#insertEvent = db.prepare('INSERT INTO events (num, sequence, kind, event) VALUES (?, ?, ?, ?)');
     this.#insertLabel = db.prepare('INSERT INTO labels (label, created_ms, num) VALUES (?, ?, ?)');
     this.#byId = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE job_id = ?`);
+    this.#byNum = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE num = ?`);
     this.#changes = db.prepare(`SELECT ${COLUMNS} FROM jobs WHERE change_no > ? ORDER BY change_no LIMIT ?`);
     this.#events = db.prepare('SELECT sequence, event FROM events WHERE num = ? AND sequence > ? ORDER BY sequence LIMIT ?');
     this.#lasting = db.prepare(
@@ -124,9 +126,15 @@ export class JobTable {
   }
 
   get(jobId: string): StoredJob | undefined {
-    const cached = this.#known(jobId);
-    if (cached) return cached;
-    const row = this.#byId.get(jobId) as Row | undefined;
+    return this.#known(jobId) ?? this.#read(this.#byId.get(jobId) as Row | undefined);
+  }
+
+  /** One that is in the queue: found by its place in the file, of which neighbours in the queue share pages, and not through an index of random ids. */
+  queued({ num, jobId }: QueuedJob): StoredJob {
+    return this.#known(jobId) ?? this.#read(this.#byNum.get(num) as Row | undefined)!;
+  }
+
+  #read(row: Row | undefined): StoredJob | undefined {
     if (!row) return undefined;
     const stored = decode(row);
     this.#cache.set(stored.job.jobId, stored);

@@ -135,6 +135,8 @@ class SqliteJobStore implements JobStore {
   readonly #waiting = new WaitingClaims();
   #timer: { readonly atMs: number; readonly handle: NodeJS.Timeout } | undefined;
   #notBeforeMs = 0;
+  /** Since `#lookAhead`. */
+  #headTaken = false;
   #closing: Promise<void> | undefined;
 
   constructor(db: DatabaseSync, logSync: LogSync, options: SqliteJobStoreOptions) {
@@ -149,7 +151,10 @@ class SqliteJobStore implements JobStore {
       beforeDurable: this.#stillThere,
       followUp: { due: () => this.#canServe(), run: () => this.#serve(), failed: (error) => this.#failClaims(error) },
       beforeCommit: () => this.#figures.write(),
-      afterGroup: () => this.#arm(),
+      afterGroup: () => {
+        this.#arm();
+        this.#lookAhead();
+      },
       afterTold: () => this.#changes.changed(),
       onBroken: (error) => this.#break(error),
       onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
@@ -457,12 +462,27 @@ class SqliteJobStore implements JobStore {
     const { jobId } = stored.job;
     const lease = new SqliteLease(this.#leaseHost, stored, rank, this.#steps.inputsOf(stored));
     this.#leases.set(jobId, lease);
+    this.#headTaken = true;
     claim.take();
     this.#writer.undo(() => {
       this.#leases.delete(jobId);
       claim.putBack();
     });
     this.#writer.committed(() => claim.settle(lease));
+  }
+
+  /** Once a job was claimed, the next one's record is read while nobody waits for it: behind a long queue it is on the disk alone. */
+  #lookAhead(): void {
+    if (!this.#headTaken) return;
+    this.#headTaken = false;
+    setImmediate(() => {
+      const next = this.#closing ? undefined : this.#queue.first();
+      try {
+        if (next) this.#table.queued(next);
+      } catch {
+        // The claim that needs it will meet the same error, and has somebody to tell.
+      }
+    });
   }
 
   #failClaims(error: unknown): void {

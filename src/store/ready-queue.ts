@@ -110,6 +110,11 @@ export class ReadyQueue {
     return this.#next(above) !== undefined;
   }
 
+  /** The next job in order, were it claimed now. */
+  first(): QueuedJob | undefined {
+    return this.#next(undefined)?.jobs.first();
+  }
+
   /** Takes out the next job in order; with `above`, only one that comes before that rank. */
   take(above: Rank | undefined): Taken | undefined {
     const flow = this.#next(above);
