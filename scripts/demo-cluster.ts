@@ -2,107 +2,57 @@
 // a batch to one replica and watches it through the other, kills a node while it runs a job, and shows that every job is done all the same. Ends with 0
 // only if each succeeded and its result is there; whatever was started is ended and tidied up in any case.
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { CachePolicy, type Job, JobStatus } from '../gen/facefusion/jobs/v1/job_pb.js';
 import type { Batch } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
-import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
 import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
 import { download } from '../src/cli/remote/media.ts';
 import { SILENT } from '../src/cli/remote/progress.ts';
-import { type ServiceProcess, startServiceProcess } from './cluster/service-process.ts';
+import { CLIP, makeBucket, makeInputs, PORTRAITS, type Services, startServices, warm } from './cluster/region.ts';
 import { startRedis } from './redis-server.ts';
 import { startMoto } from './s3-server.ts';
 
 const ROOT = join(import.meta.dirname, '..');
-const CLIP = 'clip.mp4';
-const SAMPLES = ['eileen_collins.jpg', 'grace_hopper.jpg'] as const;
 /** Short, so that the demo need not wait half a minute for what the killed node had. */
 const LEASE_S = 5;
 const NODES = ['gpu-1', 'gpu-2', 'gpu-3'];
 const APIS = ['api-1', 'api-2'];
-const READY_MS = 120_000;
 const VICTIM_MS = 60_000;
 
 const leaving = new AbortController();
 const here = (path: string) => relative(process.cwd(), path) || path;
 
-interface Fleet {
-  readonly services: ReadonlyMap<string, ServiceProcess>;
-  /** Of the two replicas. */
-  readonly addresses: readonly string[];
+interface Fleet extends Services {
   readonly redis: string;
   readonly s3: string;
   readonly bucket: string;
 }
 
-async function startFleet(python: string, dir: string, open: AsyncDisposableStack): Promise<Fleet> {
+async function startFleet(python: string, folder: string, open: AsyncDisposableStack): Promise<Fleet> {
   const redis = open.use(await startRedis());
   const s3 = open.use(await startMoto(python, 'ignore'));
   const bucket = `demo-${randomBytes(4).toString('hex')}`;
-  const credentials = { accessKeyId: 'demo', secretAccessKey: 'demo' };
-  const client = new S3Client({ endpoint: s3.endpoint, region: 'us-east-1', credentials, forcePathStyle: true });
-  await client.send(new CreateBucketCommand({ Bucket: bucket }));
-  client.destroy();
-  const input = join(dir, 'input');
-  await mkdir(input);
-  for (const name of SAMPLES) await copyFile(join(ROOT, 'samples', name), join(input, name));
-  const { code, stderr } = await run(
-    python,
-    ['-m', 'facefusion_worker.samples', input],
-    { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' },
-    leaving.signal,
-  );
-  if (code !== 0) throw new CliError(Exit.failed, `the sample clip could not be made: ${stderr.trim().split('\n').at(-1)}`);
-  const settings = {
-    STORE: redis.url,
-    BLOBS: `s3://${bucket}/results`,
-    S3_ENDPOINT: s3.endpoint,
-    INPUT_ROOT: input,
-    ENGINE: 'classical',
-    PYTHON: python,
-    CONSOLE: 'off',
-    LEASE: `${LEASE_S}s`,
-  };
-  const env = { AWS_ACCESS_KEY_ID: credentials.accessKeyId, AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey };
-  const services = new Map<string, ServiceProcess>();
-  for (const name of [...APIS, ...NODES]) {
-    const own = { NODE: name, ROLE: APIS.includes(name) ? 'api' : 'worker', DATA_DIR: join(dir, name) };
-    services.set(name, open.use(startServiceProcess({ settings: { ...settings, ...own }, env, log: join(dir, `${name}.log`) })));
-  }
-  const addresses = await Promise.all([...services.values()].map(({ listening }) => listening)).catch((error: Error) => {
-    throw new CliError(Exit.failed, error.message);
-  });
-  return { services, addresses: addresses.slice(0, APIS.length), redis: redis.url, s3: s3.endpoint, bucket };
-}
-
-/** Until all nodes have a warm worker, as the replica sees it. */
-async function allWarm(service: Service): Promise<void> {
-  for (const until = performance.now() + READY_MS; ; await delay(200, undefined, { signal: leaving.signal })) {
-    const { slots } = await service.system.listSlots({}, { signal: leaving.signal });
-    if (slots.filter(({ state }) => state === WorkerState.IDLE).length === NODES.length) return;
-    if (performance.now() > until) {
-      const problem = slots.find((slot) => slot.problem)?.problem;
-      throw new CliError(
-        Exit.failed,
-        `after ${READY_MS / 1000} s not all of the ${NODES.length} nodes had a warm worker${problem ? `: ${problem}` : ''}`,
-      );
-    }
-  }
+  await makeBucket(s3.endpoint, bucket);
+  const inputs = join(folder, 'input');
+  await makeInputs(python, inputs, leaving.signal);
+  const place = { redis: redis.url, s3: s3.endpoint, bucket };
+  const members = { apis: APIS, nodes: NODES, leaseSeconds: LEASE_S };
+  return { ...place, ...(await startServices({ ...place, ...members, inputs, python, folder }, open)) };
 }
 
 /** A batch: all of its jobs are taken, or none. */
 async function submit(service: Service, count: number): Promise<Batch> {
   const jobs = Array.from({ length: count }, (_, i) => {
     // A third are a clip, which takes long enough for something to happen meanwhile.
-    const [source, picture] = i % 2 ? SAMPLES : SAMPLES.toReversed();
+    const [source, picture] = i % 2 ? PORTRAITS : PORTRAITS.toReversed();
     const target = i % 3 === 0 ? ({ case: 'targetVideo', value: CLIP } as const) : ({ case: 'targetImage', value: picture! } as const);
     // Each is worked on, though they are alike.
     return { job: { sourceImages: [source!], target, parameters: { processors: ['face_swapper'] }, cache: CachePolicy.OFF } };
@@ -112,12 +62,12 @@ async function submit(service: Service, count: number): Promise<Batch> {
 }
 
 /** Kills a node while it runs a job. It is stopped for a moment first, so that what it has when it dies is surely known. */
-async function killOne({ services }: Fleet, service: Service): Promise<{ readonly node: string; readonly jobId: string }> {
+async function killOne({ byName }: Fleet, service: Service): Promise<{ readonly node: string; readonly jobId: string }> {
   for (const until = performance.now() + VICTIM_MS; performance.now() < until; await delay(20, undefined, { signal: leaving.signal })) {
     const { slots } = await service.system.listSlots({}, { signal: leaving.signal });
     const busy = slots.find(({ state, jobId }) => state === WorkerState.BUSY && jobId);
     if (!busy) continue;
-    const { child, ended } = services.get(busy.node)!;
+    const { child, ended } = byName.get(busy.node)!;
     child.kill('SIGSTOP');
     const { job } = await service.jobs.get({ jobId: busy.jobId! }, { signal: leaving.signal });
     if (job?.status === JobStatus.PROCESSING) {
@@ -172,7 +122,7 @@ async function main(count: number, results: string): Promise<void> {
     const started = await startFleet(python, dir, open);
     using first = connect(started.addresses[0]!);
     report('warming three workers');
-    await allWarm(first);
+    await warm(first, NODES.length, leaving.signal);
     return started;
   })();
   const [first, second] = fleet.addresses.map((address) => open.use(connect(address))) as [Service, Service];

@@ -71,6 +71,7 @@ import type { EndedJob } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { serveMetrics } from './telemetry/metrics-port.ts';
+import { openTraces } from './telemetry/traces.ts';
 import { openWebhooks, type WebhookWork } from './webhooks.ts';
 
 export interface Surroundings {
@@ -250,6 +251,15 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   let scheduler: Scheduler | undefined;
   const ownSlots = () => scheduler?.slots() ?? [];
   const gpus = config.role === 'api' ? undefined : opened.last('gpus', await GpuWatch.open(() => readGpus(surroundings.env)));
+  const traces =
+    config.traces &&
+    (await openTraces({
+      ...config.traces,
+      version: surroundings.version,
+      node: config.node,
+      onError: (err) => log.warn({ err }, 'spans could not be sent to FFJOBS_TRACES_ENDPOINT, and are lost'),
+    }));
+  if (traces) opened.last('traces', traces);
   const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
@@ -280,6 +290,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     openPaths: [`${BLOB_PATH}/`],
     log,
     count: (facts) => metrics.request(facts),
+    traces,
     maxConnections: connectionsOf(config, log),
     maxBodyBytes: config.maxBodyBytes,
     tls: await tlsOf(config),
@@ -368,8 +379,9 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       handOver: processes.isolation?.handOver,
       gpuUtilization: (index) => gpus?.utilization(index),
       observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      admit: (signal) => room.wait(DISK, config.storePatienceMs, signal),
+      traces,
       async prepare(job, folder, signal, report, inputs) {
-        await room.wait(DISK, config.storePatienceMs, signal);
         let known = 0;
         const counting = (done: number, total: number) => {
           metrics.jobs.fetched(Math.max(0, done - known));
@@ -395,6 +407,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
         await blobs.fetch(result.sha256, path, context.signal, context.report);
         return await deliver(places.outputs(context.job.tenant), path, result, context);
       },
+      hasBytes: async ({ sha256 }) => (await blobs.stat(sha256)) !== undefined,
       onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
       retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
       storePatienceMs: config.storePatienceMs,

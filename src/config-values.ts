@@ -22,6 +22,11 @@ export const integer =
     const right = /^\d+$/.test(value) && number >= minimum && number <= maximum;
     return right ? number : new Problem(`a whole number from ${minimum} to ${maximum}`);
   };
+export const httpUrl: Parse<string> = (value) =>
+  /^https?:/.test(value) && URL.canParse(value) ? value : new Problem('an http or https URL');
+/** Of a whole. */
+export const part: Parse<number> = (value) =>
+  /^(0|1|0?\.\d{1,6}|1\.0{1,6})$/.test(value) ? Number(value) : new Problem('a number from 0 to 1');
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 export const duration =
   (minimumMs: number, maximumMs: number): Parse<number> =>

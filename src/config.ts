@@ -12,6 +12,7 @@ import {
   bytes,
   duration,
   host,
+  httpUrl,
   integer,
   isLoopback,
   limits,
@@ -21,6 +22,7 @@ import {
   oneOf,
   origins,
   Problem,
+  part,
   plainName,
   type Setting,
   setting,
@@ -85,6 +87,8 @@ export interface Config extends AccessConfig, ProvenanceConfig {
   readonly console: boolean;
   readonly logLevel: string;
   readonly logFormat: 'auto' | 'json' | 'pretty';
+  /** Undefined: nothing is traced. */
+  readonly traces: { readonly endpoint: string; readonly ratio: number } | undefined;
   /** Python of the worker; undefined: the environment in `.venv`. */
   readonly python: string | undefined;
   /** Added to the worker's PYTHONPATH, for engines of one's own. */
@@ -259,6 +263,17 @@ export const SETTINGS = {
   CONSOLE: setting(oneOf('on', 'off'), 'on', 'on: the web console at /; off: no pages but the documentation'),
   LOG_LEVEL: setting(oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'), 'info', 'least severe log line to write'),
   LOG_FORMAT: setting(oneOf('auto', 'json', 'pretty'), 'auto', 'auto: readable on a terminal, JSON lines elsewhere'),
+  TRACES: setting(oneOf('off', 'otlp'), 'off', 'otlp: calls and jobs are traced, and sent to an OpenTelemetry collector by OTLP over HTTP'),
+  TRACES_ENDPOINT: setting(
+    httpUrl,
+    'http://127.0.0.1:4318/v1/traces',
+    'URL that spans are posted to; headers come from OTEL_EXPORTER_OTLP_HEADERS',
+  ),
+  TRACES_RATIO: setting(
+    part,
+    '1',
+    'of calls that come without a trace of their own, the part that is sampled; other callers say so themselves',
+  ),
   MAX_CONNECTIONS: setting(
     integer(16, 1_000_000),
     '20000',
@@ -441,6 +456,7 @@ export function readConfig(
     console: v.CONSOLE === 'on',
     logLevel: v.LOG_LEVEL!,
     logFormat: v.LOG_FORMAT!,
+    traces: v.TRACES === 'otlp' ? Object.freeze({ endpoint: v.TRACES_ENDPOINT!, ratio: v.TRACES_RATIO! }) : undefined,
     python: v.PYTHON,
     enginePath: path(v.ENGINE_PATH),
     publicUrl: v.PUBLIC_URL,

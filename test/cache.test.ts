@@ -23,6 +23,11 @@ function runner(service: Service) {
   return { client, job };
 }
 
+async function blobFiles({ dir }: Service): Promise<string[]> {
+  const names = await readdir(join(dir, 'blobs'), { recursive: true });
+  return names.filter((name) => /[0-9a-f]{64}$/.test(name)).map((name) => join(dir, 'blobs', name));
+}
+
 const facts = ({ status, cached, attempt }: Json) => [status, cached, attempt];
 const RAN = ['succeeded', false, 1];
 const HIT = ['succeeded', true, 0];
@@ -36,6 +41,11 @@ test('a like job ends with the result that is there, and anything that differs r
   assert.deepEqual(facts(again), HIT);
   assert.equal((again.result as Json).sha256, (first.result as Json).sha256);
   assert.ok((await fetch(again.result_url as string)).ok);
+
+  const warned = { parameters: { output: 'warned', warnings: ['two frames have no face'] } };
+  assert.deepEqual((await job(warned)).warnings, warned.parameters.warnings);
+  const taken = await job(warned);
+  assert.deepEqual([taken.cached, taken.warnings], [true, warned.parameters.warnings], 'what the engine said of the result goes with it');
 
   const target = await readFile(join(service.inputDir, 'target.png'));
   await writeFile(join(service.inputDir, 'copy.png'), target);
@@ -57,6 +67,12 @@ test('a like job ends with the result that is there, and anything that differs r
   assert.deepEqual(facts(await job({ parameters: { output: 'one' } })), HIT);
   await client.purge(first.job_id as string);
   assert.deepEqual(facts(await job({ parameters: { output: 'one' } })), RAN);
+  // As after a store was put back and its blobs were not.
+  for (const blob of await blobFiles(service)) await rm(blob);
+  const anew = await job({ parameters: { output: 'one' } });
+  assert.deepEqual(facts(anew), RAN);
+  assert.ok((await fetch(anew.result_url as string)).ok);
+  assert.deepEqual(facts(await job({ parameters: { output: 'one' } })), HIT);
   await service.restart();
   assert.deepEqual(facts(await runner(service).job({ parameters: { output: 'one' } })), HIT);
 });
@@ -112,7 +128,7 @@ test('like jobs in flight are one run, which outlives its first job', async () =
     assert.deepEqual(facts(await client.get(id)), HIT);
   }
   assert.deepEqual((await client.get(first)).status, 'canceled');
-  assert.equal((await readdir(join(service.dir, 'blobs'), { recursive: true })).filter((path) => /[0-9a-f]{64}$/.test(path)).length, 1);
+  assert.equal((await blobFiles(service)).length, 1);
 });
 
 test('a copy of its own is made for each job that wants one', async (t) => {

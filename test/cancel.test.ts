@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { JobsError } from '../src/jobs/errors.ts';
 import { JobStatus } from '../src/jobs/job.ts';
 import { alive, openRig } from './fixtures/gpu/rig.ts';
 
@@ -52,6 +53,39 @@ test('a job canceled before its turn to be fetched is canceled at once', async (
   rig.store.cancel('job_2');
   await rig.store.until(() => rig.store.history.length === 1);
   assert.deepEqual(rig.store.history, ['job_2: canceled']);
+});
+
+test('a job that waits for room on the disk delays nobody, and leaves when it is canceled', async () => {
+  let asked = 0;
+  await using rig = await openRig({
+    slotCount: 2,
+    prepareConcurrency: 1,
+    admit: async (signal) => {
+      if (++asked > 1) return;
+      await aborted(signal);
+      throw signal.reason;
+    },
+  });
+  await rig.store.until(() => rig.scheduler.slots().every(({ state }) => state === WorkerState.IDLE));
+  rig.store.submit({ id: 'job_1' });
+  rig.store.submit({ id: 'job_2' });
+  await rig.store.until(() => rig.store.history.length === 1);
+  rig.store.cancel('job_1');
+  await rig.store.until(() => rig.store.history.length === 2);
+  assert.deepEqual(rig.store.history, ['job_2: complete', 'job_1: canceled']);
+});
+
+test('a job for which there is no room in time is tried again', async () => {
+  await using rig = await openRig({
+    admit: async () => {
+      throw new JobsError('exhausted', 'STORAGE_FULL', 'the disk is nearly full');
+    },
+  });
+  rig.store.submit({ id: 'job_1' });
+  await rig.store.until(() => rig.store.history.length === 1);
+  const { status, error } = rig.store.job('job_1');
+  // By another node, or here when there is room.
+  assert.deepEqual([status, error?.reason, error?.retryable], [JobStatus.QUEUED, 'STORAGE_FULL', true]);
 });
 
 test('a job canceled while it waits for a slot never runs', async () => {

@@ -326,6 +326,11 @@ test('busy slots claim exactly one job ahead each, prepared while they run', asy
     rig.scheduler.slots().map(({ jobId }) => jobId),
     ['job_1', 'job_2'],
   );
+  assert.deepEqual(
+    ['job_1', 'job_2'].map((id) => rig.store.job(id).slot),
+    ['node-1/slot-0', 'node-1/slot-1'],
+    'with their node: other nodes have slots of these names',
+  );
   rig.store.cancel('job_2');
   await rig.store.until(() => prepared.length === 5 && rig.store.claimsPending === 1);
   assert.deepEqual(

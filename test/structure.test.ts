@@ -78,6 +78,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 const ONE_USER: Readonly<Record<string, string>> = {
   // Two schedulers would mean two jobs on one slot.
   'p-queue': 'gpu/scheduler.ts',
+  // Loaded there when traces are on, and only then.
+  '@opentelemetry/api': 'telemetry/traces.ts',
+  '@opentelemetry/core': 'telemetry/traces.ts',
+  '@opentelemetry/exporter-trace-otlp-http': 'telemetry/traces.ts',
+  '@opentelemetry/resources': 'telemetry/traces.ts',
+  '@opentelemetry/sdk-trace-base': 'telemetry/traces.ts',
 };
 
 const FORBIDDEN_FOLDERS = ['utils', 'util', 'helpers', 'common', 'types', 'interfaces'];

@@ -6,7 +6,7 @@ import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Page } from 'playwright-core';
-import { ROOT } from './api/service.ts';
+import { python, ROOT } from './api/service.ts';
 import { holds, submit, webTest } from './web/browser.ts';
 
 const CLASSICAL = { ENGINE: 'classical', ENGINE_PATH: '' };
@@ -191,12 +191,18 @@ webTest('the code that the form shows does what the form would do', CLASSICAL, a
     return (await page.locator('.side .code').textContent())!;
   };
   await run('sh', ['-c', await code('curl')]);
-  await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')]);
-  await run('python3', ['-c', await code('Python')]);
+  const ofTypeScript = await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')], { cwd: ROOT });
+  const path = join(ROOT, 'clients', 'python', 'src');
+  const ofPython = await run(python(), ['-c', await code('Python')], {
+    env: { ...process.env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: '1' },
+  });
+  // Both wait for the job, and say where its result is.
+  for (const { stdout } of [ofTypeScript, ofPython]) assert.equal((await fetch(stdout.trim())).headers.get('content-type'), 'image/jpeg');
   const { jobs } = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: { request: object }[] };
   assert.equal(jobs.length, 3);
   for (const { request } of jobs) {
-    assert.deepEqual(request, jobs[0]!.request);
+    // The clients give each submission a key of its own.
+    assert.deepEqual({ ...request, idempotency_key: null }, { ...jobs[0]!.request, idempotency_key: null });
     const { parameters, labels, previews } = request as { parameters: object; labels: object; previews: boolean };
     assert.deepEqual([parameters, labels, previews], [{ face_swapper_weight: 0.65 }, { who: "it's me", name: 'grace_hopper.jpg' }, true]);
   }

@@ -20,7 +20,6 @@ import { type Host, Stay, type StayOptions } from './stay.ts';
 import { isWarm, Worker, type WorkerOptions } from './worker.ts';
 
 export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'now'> {
-  readonly node: string;
   readonly store: Pick<JobStore, 'claim'>;
   readonly slots: readonly SlotPlan[];
   readonly worker: WorkerOptions;

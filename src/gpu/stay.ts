@@ -17,6 +17,7 @@ import { JobsError } from '../jobs/errors.ts';
 import { type Failure, type Job, type MediaResult, WaitReason } from '../jobs/job.ts';
 import type { MarkingPlan } from '../jobs/marking.ts';
 import { type Done as Completed, type Lease, LeaseEnded, type Match, type Matched, type Rank } from '../jobs/ports.ts';
+import type { Span, TraceFacts, Traces } from '../jobs/traces.ts';
 import { scratchOf, type WorkFolders } from './folders.ts';
 import { type Logger, lastWords } from './process.ts';
 import { Reporter } from './report.ts';
@@ -64,10 +65,22 @@ export interface StayOptions {
     inputs: Lease['inputs'],
   ) => Promise<Prepared | Failure>;
   /**
+   * Before a job takes a place among those whose inputs are brought: until this machine can take more, so that who waits for that delays nobody. Throws
+   * `JobsError` where that will not be; ends soon after `signal` aborts.
+   */
+  readonly admit?: (signal: AbortSignal) => Promise<void>;
+  /**
    * What has to be done with a result that is there already, before the job ends with it: `path` is free for its bytes. As `storeResult`, for jobs that
    * want a copy of their own.
    */
   readonly takeResult?: (result: MediaResult, path: string, context: Delivering) => Promise<MediaResult | Failure>;
+  /** What this node is called: slots of several nodes have the same names. */
+  readonly node: string;
+  /**
+   * Whether the bytes of a result that is known are there. They need not be where a store was put back from a replica or a copy: the bytes come
+   * by another way, and may be late. Not given: they are.
+   */
+  readonly hasBytes?: (result: MediaResult) => Promise<boolean>;
   /** Told what there was for a job that might be like others. */
   readonly onMatched?: (found: Matched['kind']) => void;
   /** Makes a prepared work folder the engine's, where that runs as another user. */
@@ -87,6 +100,8 @@ export interface StayOptions {
   readonly writeRetryMs?: number;
   /** Told of each job that this node has ended or put back, as its caller now sees it, with the times of this attempt alone. */
   readonly observe?: (job: Job, attempt: { readonly slot: string | undefined; readonly timings: Timings }) => void;
+  /** Undefined: nothing is traced. */
+  readonly traces?: Pick<Traces, 'job'> | undefined;
   /** Engine time where the request names none. */
   readonly runTimeoutMs?: number;
   /** From a cancel to SIGKILL. */
@@ -133,6 +148,8 @@ export class Stay {
   readonly #options: StayOptions;
   readonly #host: Host;
   readonly #reporter: Reporter;
+  /** Of the stay; undefined: the job is not traced. */
+  readonly #span: Span | undefined;
   #controller = new AbortController();
   /** How the slot's task ended; undefined: nothing ran. */
   readonly #turn = Promise.withResolvers<RunEnd | 'no_worker' | undefined>();
@@ -146,6 +163,8 @@ export class Stay {
   #run: RunHandle | undefined;
   #startTimer: NodeJS.Timeout | undefined;
   #leaveLane: (() => void) | undefined;
+  /** How it ended, for its span; empty: by a defect, or its lease was lost. */
+  #ended: TraceFacts = {};
   /** The attempt before this one ran out of memory: this one is made with as little as the engine can, and is the last such. */
   #lowMemory = false;
 
@@ -155,6 +174,7 @@ export class Stay {
     this.#options = options;
     this.#host = host;
     this.#reporter = new Reporter(lease, options.logger, options.now);
+    this.#span = spanOf(lease.job, options);
   }
 
   get rank(): Rank {
@@ -213,6 +233,7 @@ export class Stay {
       this.#reporter.close();
       this.#host.onLeave(this);
       await this.#tidy();
+      this.#span?.end(this.#ended, this.#ended['ffjobs.reason'] as string | undefined);
     }
   }
 
@@ -253,7 +274,7 @@ export class Stay {
   }
 
   async #carryOut(): Promise<void> {
-    const prepared = await this.#through(this.#host.prepareLane, () => this.#prepare());
+    const prepared = (await this.#admit()) ?? (await this.#through(this.#host.prepareLane, () => this.#prepare()));
     if (prepared === undefined || this.#stopped) return this.#endStopped();
     if ('reason' in prepared) return this.#fail(prepared, false);
     this.#reporter.warn(prepared.warnings ?? []);
@@ -263,7 +284,7 @@ export class Stay {
     // It waits in the queue for a like run, and its lease has ended.
     if (matched.kind === 'joined') return;
     if (this.#stopped) return this.#endStopped();
-    if (matched.kind === 'cached') return this.#endWith(matched.result);
+    if (matched.kind === 'cached') return this.#endWith(matched);
     this.#phase = 'waiting';
     this.#host.onWaiting();
     const end = await this.#turn.promise;
@@ -291,13 +312,25 @@ export class Stay {
     const { job } = this.#lease;
     const again = job.request?.outputUri !== undefined;
     const retentionMs = this.#options.retentionMs?.(job);
-    const matched = await this.#lease.match({ fingerprint: like.fingerprint, runs: like.runs, retentionMs, again });
+    const match = (runs: boolean) => this.#lease.match({ fingerprint: like.fingerprint, runs, retentionMs, again });
+    let matched = await match(like.runs);
+    if (matched.kind === 'cached' && !(await this.#hasBytes(matched.result))) matched = await match(true);
     this.#options.onMatched?.(matched.kind);
+    if (matched.kind !== 'run') this.#span?.child(matched.kind).end();
     return matched;
   }
 
+  /** Where nobody can tell now, they are taken to be: whoever asks for them is told. */
+  async #hasBytes(result: MediaResult): Promise<boolean> {
+    try {
+      return (await this.#options.hasBytes?.(result)) ?? true;
+    } catch {
+      return true;
+    }
+  }
+
   /** A like job has made the result before. */
-  async #endWith(kept: MediaResult): Promise<void> {
+  async #endWith({ result: kept, warnings }: Matched & { readonly kind: 'cached' }): Promise<void> {
     const { takeResult } = this.#options;
     let result: MediaResult | Failure | undefined = kept;
     if (takeResult && this.#lease.job.request?.outputUri !== undefined) {
@@ -306,7 +339,7 @@ export class Stay {
     }
     if (result === undefined) return this.#endStopped();
     if ('reason' in result) return this.#fail(result, false);
-    await this.#complete({ result, warnings: [] });
+    await this.#complete({ result, warnings });
   }
 
   async #complete(done: Pick<Completed, 'result' | 'keep' | 'warnings'>): Promise<void> {
@@ -325,8 +358,26 @@ export class Stay {
     );
   }
 
+  /** A failure, or undefined: it may go on, or was stopped. */
+  async #admit(): Promise<Failure | undefined> {
+    if (this.#stopped) return undefined;
+    try {
+      await this.#options.admit?.(this.#controller.signal);
+      return undefined;
+    } catch (error) {
+      return this.#stopped ? undefined : this.#notPrepared(error);
+    }
+  }
+
   async #prepare(): Promise<Prepared | Failure> {
     const started = performance.now();
+    const span = this.#span?.child('prepare');
+    const prepared = await this.#prepareHere(started);
+    span?.end({}, 'reason' in prepared ? prepared.reason : undefined);
+    return prepared;
+  }
+
+  async #prepareHere(started: number): Promise<Prepared | Failure> {
     try {
       this.#host.folders.make(this.#folder);
       const { job, inputs } = this.#lease;
@@ -335,20 +386,26 @@ export class Stay {
       if (!('reason' in prepared)) await this.#options.handOver?.(this.#folder);
       return prepared;
     } catch (error) {
-      if (error instanceof JobsError) {
-        const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : 'INPUT_NOT_READABLE';
-        return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
-      }
-      // An abort ends in an error of the fetching's own making.
-      if (!this.#stopped) {
-        this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
-      }
-      const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
-      return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
+      return this.#notPrepared(error);
     } finally {
       this.#reporter.fetched();
       this.#timings.prepareSeconds = (performance.now() - started) / 1000;
     }
+  }
+
+  #notPrepared(error: unknown): Failure {
+    if (error instanceof JobsError) {
+      // A full disk is no fault of the input.
+      const other = error.kind === 'exhausted' ? error.reason : 'INPUT_NOT_READABLE';
+      const reason = error.kind === 'not_found' ? 'INPUT_NOT_FOUND' : other;
+      return { reason, message: error.message, retryable: error.kind === 'unavailable' || error.kind === 'exhausted' };
+    }
+    // An abort ends in an error of the fetching's own making.
+    if (!this.#stopped) {
+      this.#options.logger.error({ jobId: this.#jobId, err: error }, `the inputs of ${this.#jobId} could not be prepared`);
+    }
+    const message = 'the inputs could not be prepared; the log of the service says why, under the id of this job';
+    return { reason: 'INPUT_NOT_READABLE', message, retryable: true };
   }
 
   async #runOn(slot: string, worker: Worker): Promise<RunEnd | 'no_worker' | undefined> {
@@ -356,7 +413,7 @@ export class Stay {
     if (this.#stopped) return undefined;
     const taken = performance.now();
     this.#lowMemory = this.#lease.job.error?.reason === OUT_OF_MEMORY;
-    const job = await this.#lease.begin({ slot, engine: engineInfo(worker) });
+    const job = await this.#lease.begin({ slot: `${this.#options.node}/${slot}`, engine: engineInfo(worker) });
     clearTimeout(this.#startTimer);
     timings.queuedSeconds = secondsBetween(job.createdAt, job.updatedAt);
     if (this.#stopped) return undefined;
@@ -364,6 +421,7 @@ export class Stay {
 
     const { warnings: _, like: __, marking: ___, ...inputs } = this.#prepared!;
     const { request } = job;
+    const span = this.#span?.child('run', { 'ffjobs.slot': slot, 'ffjobs.engine': job.engine?.name, 'ffjobs.attempt': job.attempt });
     this.#run = worker.run({
       run: {
         ...inputs,
@@ -382,6 +440,7 @@ export class Stay {
       onLog: (level, message) => this.#reporter.log(level, message),
     });
     const end = await this.#run.end;
+    span?.end(factsOfRun(end), end.kind === 'failed' ? end.failure.reason : FAULTS.has(end.kind) ? end.kind : undefined);
     timings.runSeconds = end.seconds;
     timings.gpuSeconds = (performance.now() - taken) / 1000;
     if (end.kind === 'done') {
@@ -408,6 +467,7 @@ export class Stay {
     const lease = this.#lease;
     const { signal } = this.#controller;
     this.#reporter.enter(JobStep.STORING_RESULT);
+    const span = this.#span?.child('store');
     const context = { job: lease.job, signal, report: (sent: number, total: number) => this.#reporter.storing(sent, total) };
     const stored = await this.#through<MediaResult | Failure | undefined>(this.#host.storeLane, async () => {
       for (let tried = 1; ; tried++) {
@@ -431,6 +491,7 @@ export class Stay {
       }
     });
     this.#timings.storeSeconds = (performance.now() - started) / 1000;
+    span?.end({ 'ffjobs.bytes': stored && 'bytes' in stored ? Number(stored.bytes) : undefined }, failureOf(stored));
     return stored;
   }
 
@@ -494,7 +555,8 @@ export class Stay {
     const { logger, observe } = this.#options;
     const { jobId, status, attempt, slot, error } = job;
     observe?.(job, { slot: this.#slot, timings: this.#attemptTimings() });
-    const facts = { jobId, attempt, slot, reason: error?.reason, problem: error?.message };
+    this.#ended = { 'ffjobs.status': JobStatus[status].toLowerCase(), 'ffjobs.attempts': attempt, 'ffjobs.reason': error?.reason };
+    const facts = { jobId, trace_id: this.#span?.traceId, attempt, slot, reason: error?.reason, problem: error?.message };
     if (status === JobStatus.FAILED) logger.warn(facts, `${jobId} failed`);
     else if (status !== JobStatus.QUEUED) logger.info(facts, `${jobId} ${JobStatus[status].toLowerCase()}`);
     else if (error) logger.warn(facts, `${jobId} is tried again`);
@@ -532,6 +594,29 @@ export class Stay {
   #attemptTimings(): Timings {
     return create(TimingsSchema, { ...this.#timings, stepSeconds: this.#stepSeconds });
   }
+}
+
+/** From the submit on, with the wait in the queue in it; of a later attempt, from its claim on. */
+function spanOf({ jobId, tenant, traceparent, attempt, createdAt }: Job, { traces, now }: StayOptions): Span | undefined {
+  if (!traces || traceparent === undefined) return undefined;
+  const startMs = attempt === 0 && createdAt ? Math.min(timestampMs(createdAt), now()) : undefined;
+  const span = traces.job(traceparent, { 'ffjobs.job_id': jobId, 'ffjobs.tenant': tenant }, startMs);
+  if (startMs !== undefined) span.child('queue', {}, startMs).end();
+  return span;
+}
+
+const FAULTS: ReadonlySet<RunEnd['kind']> = new Set(['timed_out', 'stalled', 'crashed']);
+
+function factsOfRun(end: RunEnd): TraceFacts {
+  const steps = end.kind === 'done' ? Object.entries(finiteOf(end.done.stepSeconds)) : [];
+  return {
+    'ffjobs.outcome': end.kind,
+    ...Object.fromEntries(steps.map(([name, seconds]) => [`ffjobs.seconds.${name.toLowerCase()}`, seconds])),
+  };
+}
+
+function failureOf(stored: MediaResult | Failure | undefined): string | undefined {
+  return stored && 'reason' in stored ? stored.reason : undefined;
 }
 
 /** Somewhere is full or away: time may mend it. */

@@ -116,6 +116,7 @@ export function newJob(
     warnings?: readonly string[];
     submittedBy?: string;
     wait?: WaitReason;
+    traceparent?: string | undefined;
   },
 ): Job {
   const now = timestampFromMs(nowMs);
@@ -130,6 +131,7 @@ export function newJob(
     submittedBy: facts.submittedBy,
     tenant: facts.tenant,
     batchId: facts.batchId,
+    traceparent: facts.traceparent,
     request,
   });
 }

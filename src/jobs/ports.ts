@@ -25,6 +25,8 @@ export interface NewJob {
   readonly requestDigest: string;
   readonly warnings: readonly string[];
   readonly submittedBy?: string;
+  /** Of the call that submits it; undefined: it is not traced. */
+  readonly traceparent?: string | undefined;
   /** Attempts in all. */
   readonly maxAttempts: number;
   /** Fails with START_TIMEOUT when the engine has not started by then (after submit, in milliseconds). */
@@ -178,8 +180,8 @@ export interface Match {
 export type Matched =
   /** Nothing like it is there: the run is its own, and like jobs may join it until the lease ends. */
   | { readonly kind: 'run' }
-  /** `complete` with this; the job refers to the blob. */
-  | { readonly kind: 'cached'; readonly result: MediaResult }
+  /** `complete` with this, and with what its run's engine warned of; the job refers to the blob. */
+  | { readonly kind: 'cached'; readonly result: MediaResult; readonly warnings: readonly string[] }
   /** The lease has ended: the job waits for a like run. */
   | { readonly kind: 'joined' };
 

@@ -22,7 +22,7 @@ import { type AdmissionRules, admit, batchDigest, type CheckReference, type Engi
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 import { presenter, type ResultUrls } from './result-urls.ts';
-import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
+import { limitsOf, newJobFrom, tenantOf, traceparentOf } from './submission.ts';
 
 export interface BatchCallsOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
@@ -56,7 +56,7 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
       const { identity } = callerOf(context);
       // Of the request as it came: references between its jobs are written into it below.
       const digest = request.idempotencyKey === undefined || request.jobs.length > MAX_BATCH ? '' : batchDigest(request);
-      const { batch, created } = await submit(request, digest, identity).catch(async (error: unknown) => {
+      const { batch, created } = await submit(request, digest, identity, traceparentOf(context)).catch(async (error: unknown) => {
         const batch = await repeated(request, digest, identity.tenant);
         if (!batch) throw error;
         return { batch, created: false };
@@ -109,7 +109,12 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
     },
   };
 
-  async function submit(request: SubmitBatchRequest, digest: string, identity: Identity): Promise<SubmittedBatch> {
+  async function submit(
+    request: SubmitBatchRequest,
+    digest: string,
+    identity: Identity,
+    traceparent: string | undefined,
+  ): Promise<SubmittedBatch> {
     const { tenant } = identity;
     const requests = request.jobs.map(({ job }) => job);
     const jobIds = requests.map(() => newJobId(Date.now(), randomBytes(12)));
@@ -129,7 +134,8 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
       const engine = options.engine(job.engine);
       const admission = await admit(job, tenant, engine, rules);
       violations.push(...admission.violations.map((one) => ({ ...one, field: fieldInItem(i, one.field) })), ...ownKey(job, i));
-      jobs.push(newJobFrom(job, { identity, engine, admission, digest: '', maxAttempts: options.maxAttempts, jobId: jobIds[i]!, batchId }));
+      const { maxAttempts } = options;
+      jobs.push(newJobFrom(job, { identity, engine, admission, digest: '', traceparent, maxAttempts, jobId: jobIds[i]!, batchId }));
     }
     if (violations.length > 0) throw JobsError.invalid(violations);
     await options.checkRoom();

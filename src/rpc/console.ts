@@ -19,7 +19,7 @@ export interface Console {
 }
 
 /** Paths of the console's pages; what they show is the browser's affair. */
-const PAGES: readonly string[] = ['/', '/jobs', '/jobs/:id', '/new', '/fleet'];
+const PAGES: readonly string[] = ['/', '/jobs', '/jobs/:id', '/batches/:id', '/new', '/fleet'];
 
 const TYPES: Readonly<Record<string, string>> = {
   '.js': 'text/javascript; charset=utf-8',

@@ -3,10 +3,11 @@
 import type { DescMessage, Message } from '@bufbuild/protobuf';
 import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
-import { Code, type ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
+import { Code, ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
+import type { Span } from '../jobs/traces.ts';
 import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
 
@@ -22,6 +23,8 @@ export interface Call {
   code: string | undefined;
   /** By this service's own fault. */
   failed: boolean;
+  /** Undefined: it is not traced. */
+  readonly span: Span | undefined;
 }
 
 export const callKey: ContextKey<Call | undefined> = createContextKey<Call | undefined>(undefined, { description: 'call' });
@@ -121,14 +124,26 @@ function validate(selfValidated: SelfValidated): Interceptor {
     }
     const messages = request.message;
     const checked = (async function* () {
-      for await (const message of messages) {
-        check(input, message);
-        yield message;
+      try {
+        for await (const message of messages) {
+          check(input, message);
+          yield message;
+        }
+      } catch (error) {
+        throw readable(error);
       }
     })();
     return next({ ...request, message: checked } as typeof request);
   };
 }
+
+/** Bytes that are no message are their sender's fault; Connect takes them for an error of its own. */
+function readable(error: unknown): unknown {
+  if (!(error instanceof ConnectError) || error.code !== Code.Internal || !error.rawMessage.startsWith(UNREAD)) return error;
+  return new ConnectError(`the message cannot be read: ${error.rawMessage.slice(UNREAD.length)}`, Code.InvalidArgument);
+}
+
+const UNREAD = 'parse binary: ';
 
 function check(desc: DescMessage, message: Message): void {
   const violations = violationsOf(desc, message);

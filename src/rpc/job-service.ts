@@ -29,7 +29,7 @@ import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';
 import { type HeldInput, readInput } from './job-inputs.ts';
 import { hasExpired, presenter, type ResultUrls, signedUrl, urlExpiry } from './result-urls.ts';
-import { limitsOf, newJobFrom, tenantOf } from './submission.ts';
+import { limitsOf, newJobFrom, tenantOf, traceparentOf } from './submission.ts';
 
 export interface JobServiceOptions extends AdmissionRules, ResultUrls {
   readonly store: JobStore;
@@ -193,7 +193,7 @@ function submitter(options: JobServiceOptions) {
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
     const { identity } = callerOf(context);
-    const { job, created } = await admitted(request, identity).catch(async (error: unknown) => {
+    const { job, created } = await admitted(request, identity, context).catch(async (error: unknown) => {
       const job = await repeated(request, identity.tenant);
       if (!job) throw error;
       return { job, created: false };
@@ -202,14 +202,19 @@ function submitter(options: JobServiceOptions) {
     return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
   };
 
-  async function admitted(request: JobRequest, identity: Identity): Promise<Submitted> {
+  async function admitted(request: JobRequest, identity: Identity, context: HandlerContext): Promise<Submitted> {
     const { tenant } = identity;
+    const traceparent = traceparentOf(context);
     const wanted = engine(request.engine);
     const admission = await admit(request, tenant, wanted, options);
-    if (admission.violations.length > 0) throw JobsError.invalid(admission.violations);
+    if (admission.violations.length > 0) {
+      // Paths are those of what the caller sent: over REST the body is the job, elsewhere it is a field of the request.
+      const at = context.protocolName === 'rest' ? '' : 'job.';
+      throw JobsError.invalid(admission.violations.map((one) => ({ ...one, field: `${at}${one.field}` })));
+    }
     await options.checkRoom();
     const digest = request.idempotencyKey === undefined ? '' : requestDigest(request);
-    const job = newJobFrom(request, { identity, engine: wanted, admission, digest, maxAttempts: options.maxAttempts });
+    const job = newJobFrom(request, { identity, engine: wanted, admission, digest, traceparent, maxAttempts: options.maxAttempts });
     return await store.submit(job, limitsOf(options.policyOf(tenant).quotas, options.idempotencyMs));
   }
 

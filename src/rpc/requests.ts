@@ -5,6 +5,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import type { ServerHttp2Stream } from 'node:http2';
 import type { Code } from '@connectrpc/connect';
 import type { Logger } from 'pino';
+import type { Traces } from '../jobs/traces.ts';
 import type { Cors } from './cors.ts';
 import { type Call, codeName } from './interceptors.ts';
 import { API } from './security-headers.ts';
@@ -19,12 +20,15 @@ export interface RequestsOptions {
    * was made to lead to this machine (DNS rebinding): to a browser they would be of the same origin.
    */
   readonly hostNames: ReadonlySet<string> | undefined;
+  /** Undefined: calls are not traced. */
+  readonly traces: Pick<Traces, 'call'> | undefined;
 }
 
 /** A call from its first byte, with what is known of it before its method is. */
 export interface RequestCall extends Call {
   /** Of a path that is no rpc, or of one whose method did not come to run. */
   route: string | undefined;
+  readonly span: ReturnType<Traces['call']> | undefined;
 }
 
 export interface Requests {
@@ -32,7 +36,7 @@ export interface Requests {
   begin(request: IncomingMessage, response: ServerResponse): RequestCall | undefined;
 }
 
-export function createRequests({ log, count, cors, hostNames }: RequestsOptions): Requests {
+export function createRequests({ log, count, cors, hostNames, traces }: RequestsOptions): Requests {
   // Unique over restarts and replicas; where it matters who made an id, the caller brings one.
   const prefix = randomBytes(9).toString('base64url');
   let last = 0;
@@ -44,12 +48,14 @@ export function createRequests({ log, count, cors, hostNames }: RequestsOptions)
     // HTTP/2 lets a caller make up methods; a label for each would never end.
     const method = METHODS.has(request.method) ? request.method! : 'other';
     count({ method, endpoint, code, seconds });
+    if (call.span) endSpan(call.span, { call, request, response, method, endpoint, code });
     const failed = call.failed || code === 'data_loss';
     // Reads that went well, and questions of probes, are not worth a line in production.
     const level = failed ? 'error' : PROBES.has(endpoint) || (code === 'ok' && READS.test(endpoint)) ? 'debug' : 'info';
     if (!log.isLevelEnabled(level)) return;
     const ms = Math.round(seconds * 1000);
-    log[level]({ request_id: call.id, method, endpoint, code, status: response.statusCode, ms }, failed ? 'call failed' : 'call');
+    const trace_id = call.span?.traceId;
+    log[level]({ request_id: call.id, trace_id, method, endpoint, code, status: response.statusCode, ms }, failed ? 'call failed' : 'call');
   }
 
   return {
@@ -57,9 +63,12 @@ export function createRequests({ log, count, cors, hostNames }: RequestsOptions)
       const { headers } = request;
       const startedAt = performance.now();
       const given = headers['x-request-id'];
+      // What probes ask, every few seconds, is nobody's trace.
+      const span = traces && !PROBE_PATH.test(request.url ?? '') ? traces.call(headers) : undefined;
       const call: RequestCall = {
         id: typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`,
-        log,
+        log: span ? log.child({ trace_id: span.traceId }) : log,
+        span,
         caller: undefined,
         endpoint: undefined,
         code: undefined,
@@ -134,6 +143,48 @@ function isHost(host: unknown): host is string {
   return typeof host === 'string' && (/^[\w.-]+(:\d{1,4})?$/.test(host) || URL.canParse(`http://${host}/`));
 }
 
+/** Names after https://opentelemetry.io/docs/specs/semconv/rpc/ where there are such. */
+function endSpan(
+  span: ReturnType<Traces['call']>,
+  {
+    call,
+    request,
+    response,
+    method,
+    endpoint,
+    code,
+  }: {
+    readonly call: RequestCall;
+    readonly request: IncomingMessage;
+    readonly response: ServerResponse;
+    readonly method: string;
+    readonly endpoint: string;
+    readonly code: string;
+  },
+): void {
+  span.name(endpoint);
+  const facts = {
+    'rpc.method': call.endpoint,
+    'http.request.method': method,
+    'http.route': call.route,
+    'http.response.status_code': response.statusCode,
+    'network.protocol.version': request.httpVersion,
+    'ffjobs.code': code,
+    'ffjobs.request_id': call.id,
+  };
+  span.end(facts, call.failed || SERVER_FAULTS.has(code) ? code : undefined);
+}
+
+/** Of a server's span, those alone are errors: a caller's mistake is not. */
+const SERVER_FAULTS: ReadonlySet<string> = new Set([
+  'unknown',
+  'internal',
+  'unavailable',
+  'data_loss',
+  'unimplemented',
+  'deadline_exceeded',
+]);
+
 const METHODS: ReadonlySet<string | undefined> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 
 const CODES_BY_STATUS: Readonly<Record<number, string>> = {
@@ -171,4 +222,5 @@ function codeOfStatus(status: number): string {
 
 const PREFLIGHT = 'preflight';
 const PROBES: ReadonlySet<string> = new Set([PREFLIGHT, '/healthz', '/readyz', 'grpc.health.v1.Health/Check']);
+const PROBE_PATH = /^\/(healthz|readyz|grpc\.health\.)/;
 const READS = /^\/|\/(Get|List|Watch|Validate)/;

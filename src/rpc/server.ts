@@ -4,6 +4,7 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
+import type { DescMethod } from '@bufbuild/protobuf';
 import { createContextValues, type Interceptor } from '@connectrpc/connect';
 import { fastifyConnectPlugin } from '@connectrpc/connect-fastify';
 import { type FastifyInstance, type FastifyRequest, fastify } from 'fastify';
@@ -11,6 +12,7 @@ import type { Logger } from 'pino';
 import comments from '../../gen/comments.json' with { type: 'json' };
 import type { Caller } from '../jobs/caller.ts';
 import type { Guard } from '../jobs/guard.ts';
+import type { Traces } from '../jobs/traces.ts';
 import { createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
@@ -20,6 +22,7 @@ import { createEntrance } from './entrance.ts';
 import { createGrpc, type GrpcOptions } from './grpc.ts';
 import { callKey } from './interceptors.ts';
 import { createListener } from './listener.ts';
+import { readableBody } from './readable-body.ts';
 import { createRequests, type RequestCall } from './requests.ts';
 import { API, EVERY } from './security-headers.ts';
 
@@ -49,6 +52,8 @@ export interface ServerOptions {
   readonly corsOrigins: readonly string[];
   /** `RequestsOptions.hostNames` */
   readonly hostNames?: ReadonlySet<string> | undefined;
+  /** Undefined: calls are not traced. */
+  readonly traces?: Pick<Traces, 'call'> | undefined;
   /** Of the service, for the OpenAPI document. */
   readonly version: string;
   /** Plain-text forms of stream messages, by type name. */
@@ -90,6 +95,7 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     count: options.count,
     cors: createCors(options.corsOrigins),
     hostNames: options.hostNames,
+    traces: options.traces,
   });
   /** Calls that Fastify was handed. */
   const passedOn = new WeakMap<IncomingMessage, RequestCall>();
@@ -180,10 +186,15 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     return reply.code(404).headers(API).send({ code: 'NOT_FOUND', message, details: [] });
   });
 
+  const methods: ReadonlyMap<string, DescMethod> = new Map(
+    options.services.flatMap(({ desc }) => desc.methods.map((method) => [`/${desc.typeName}/${method.name}`, method] as const)),
+  );
   await app.register(async (rpc) => {
     rpc.addHook('onRoute', (route) => {
       const handle = route.handler;
+      const method = methods.get(route.url);
       route.handler = async function (request, reply) {
+        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, options.maxBodyBytes);
         await handle.call(this, request, reply);
         // What the library can neither read nor put into a header it gives up on without an answer.
         if (reply.raw.headersSent || reply.raw.destroyed) return reply;

@@ -9,6 +9,7 @@ import type { JobId, Limits, NewJob } from '../jobs/ports.ts';
 import type { Quotas } from '../jobs/tenants.ts';
 import type { Admission, Engine } from './admission.ts';
 import { callerOf } from './authorize.ts';
+import { callKey } from './interceptors.ts';
 
 export interface Submission {
   readonly identity: Identity;
@@ -19,12 +20,14 @@ export interface Submission {
   readonly digest: string;
   /** Where the request names none. */
   readonly maxAttempts: number;
+  /** Of the call, where it is traced. */
+  readonly traceparent: string | undefined;
   readonly jobId?: JobId;
   readonly batchId?: string;
 }
 
 export function newJobFrom(request: JobRequest, submission: Submission): NewJob {
-  const { identity, engine, admission, digest, maxAttempts, jobId, batchId } = submission;
+  const { identity, engine, admission, digest, maxAttempts, traceparent, jobId, batchId } = submission;
   return {
     jobId: jobId ?? newJobId(Date.now(), randomBytes(12)),
     tenant: identity.tenant,
@@ -32,11 +35,17 @@ export function newJobFrom(request: JobRequest, submission: Submission): NewJob 
     request,
     requestDigest: digest,
     warnings: admission.warnings,
+    traceparent,
     submittedBy: identity.kind === 'anonymous' ? undefined : identity.name,
     maxAttempts: request.maxAttempts ?? maxAttempts,
     startTimeoutMs: request.startTimeout && durationMs(request.startTimeout),
     placement: placementOf(engine.name, admission.parameters, admission.processors),
   };
+}
+
+/** Where the call is in its trace; undefined: it is not traced. */
+export function traceparentOf(context: Pick<HandlerContext, 'values'>): string | undefined {
+  return context.values.get(callKey)?.span?.traceparent;
 }
 
 export function tenantOf(context: HandlerContext): string {

@@ -6,6 +6,12 @@ import { type MediaResult, MediaResultSchema } from '../../gen/facefusion/jobs/v
 import type { Fingerprint } from '../jobs/fingerprint.ts';
 import type { BlobReferences } from './blob-references.ts';
 
+export interface KeptResult {
+  readonly result: MediaResult;
+  /** Of its run's engine. */
+  readonly warnings: readonly string[];
+}
+
 export class CachedResults {
   readonly #references: BlobReferences;
   readonly #get;
@@ -16,21 +22,22 @@ export class CachedResults {
 
   constructor(db: DatabaseSync, references: BlobReferences) {
     this.#references = references;
-    this.#get = db.prepare('SELECT key, result, expires_ms FROM cached_results WHERE fingerprint = ?');
-    this.#put = db.prepare('INSERT OR REPLACE INTO cached_results (fingerprint, key, result, expires_ms) VALUES (?, ?, ?, ?)');
+    this.#get = db.prepare('SELECT key, result, warnings, expires_ms FROM cached_results WHERE fingerprint = ?');
+    this.#put = db.prepare('INSERT OR REPLACE INTO cached_results (fingerprint, key, result, warnings, expires_ms) VALUES (?, ?, ?, ?, ?)');
     this.#drop = db.prepare('DELETE FROM cached_results WHERE fingerprint = ?');
     this.#ofBlob = db.prepare('SELECT fingerprint, key FROM cached_results WHERE key = ?');
     this.#expired = db.prepare('SELECT fingerprint, key FROM cached_results WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?');
   }
 
-  get(fingerprint: Fingerprint, nowMs: number): MediaResult | undefined {
-    const row = this.#get.get(fingerprint) as { result: Uint8Array; expires_ms: number } | undefined;
-    return row && row.expires_ms > nowMs ? fromBinary(MediaResultSchema, row.result) : undefined;
+  get(fingerprint: Fingerprint, nowMs: number): KeptResult | undefined {
+    const row = this.#get.get(fingerprint) as { result: Uint8Array; warnings: string; expires_ms: number } | undefined;
+    if (!row || row.expires_ms <= nowMs) return undefined;
+    return { result: fromBinary(MediaResultSchema, row.result), warnings: JSON.parse(row.warnings) as string[] };
   }
 
-  put(fingerprint: Fingerprint, result: MediaResult, expiresMs: number): void {
+  put(fingerprint: Fingerprint, { result, warnings }: KeptResult, expiresMs: number): void {
     const before = this.#get.get(fingerprint) as { key: string } | undefined;
-    this.#put.run(fingerprint, result.sha256, toBinary(MediaResultSchema, result), expiresMs);
+    this.#put.run(fingerprint, result.sha256, toBinary(MediaResultSchema, result), JSON.stringify(warnings), expiresMs);
     this.#references.moved(before?.key, result.sha256);
   }
 

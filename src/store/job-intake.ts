@@ -91,11 +91,11 @@ export class JobIntake {
   /** A job that may come in: record, queue and first event. The jobs whose results it takes are there. */
   #add(wanted: NewJob, nowMs: number): StoredJob {
     const { table, queue, figures, news, uploads, inputs } = this.#options;
-    const { tenant, request, batchId, warnings, submittedBy } = wanted;
+    const { tenant, request, batchId, warnings, submittedBy, traceparent } = wanted;
     const taken = new Map(inputJobsOf(request).map(({ jobId }) => [jobId, table.get(jobId)!.job.result?.sha256]));
     const waits = [...taken.values()].includes(undefined);
     const wait = waits ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
-    const job = newJob(wanted.jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
+    const job = newJob(wanted.jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait, traceparent });
     job.sequence = 1;
     const stored = table.insert({
       tenant,

@@ -143,12 +143,12 @@ export class JobSteps {
     if (own?.fingerprint === fingerprint) return { stored, matched: { kind: 'run' } };
     // It was to go on with a run, and its inputs are others now.
     if (own) this.#leaveFlight(own, stored, undefined);
-    const result = runs ? undefined : cached.get(fingerprint, now());
-    if (result) {
-      const next: StoredJob = { ...stored, blob: result.sha256 };
+    const kept = runs ? undefined : cached.get(fingerprint, now());
+    if (kept) {
+      const next: StoredJob = { ...stored, blob: kept.result.sha256 };
       this.#record(stored, next);
       references.moved(stored.blob, next.blob);
-      return { stored: next, matched: { kind: 'cached', result } };
+      return { stored: next, matched: { kind: 'cached', ...kept } };
     }
     const flight = flights.get(fingerprint);
     if (!flight) flights.lead(fingerprint, jobId);
@@ -228,7 +228,7 @@ export class JobSteps {
     const { cached, now } = this.#options;
     const { keep } = done;
     const won = wonBy(stored, done);
-    if (won && keep) cached.put(keep.fingerprint, won.result, now() + keep.ttlMs);
+    if (won && keep) cached.put(keep.fingerprint, won, now() + keep.ttlMs);
     return this.#apply(stored, completed(stored, done), won);
   }
 

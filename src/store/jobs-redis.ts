@@ -228,7 +228,7 @@ export class RedisJobStore implements JobStore {
       look: async (fingerprint) => {
         const [result, leader] = (await this.#redis.run('share', ['look', fingerprint, this.#now()])) as [Buffer | null, Buffer | null];
         const outcome = result ? decodeOutcome(result.toString()) : undefined;
-        return { result: outcome?.type === 'succeed' ? outcome.result : undefined, leader: leader?.toString() };
+        return { kept: outcome?.type === 'succeed' ? outcome : undefined, leader: leader?.toString() };
       },
       follow: (fingerprint, progress) => {
         if (this.#closing || !this.#followers.isDue(fingerprint)) return;

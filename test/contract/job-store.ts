@@ -145,7 +145,13 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
 
     it('answers a queued job that is there', async (t) => {
       const { store } = await open(t);
-      const wanted = wantedJob({ warnings: ['careful'], submittedBy: 'ann', request: { labels: { show: 'one' }, priority: 2 } });
+      const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+      const wanted = wantedJob({
+        warnings: ['careful'],
+        submittedBy: 'ann',
+        traceparent,
+        request: { labels: { show: 'one' }, priority: 2 },
+      });
       const { job, created } = await store.submit(wanted, LIMITS);
       assert.equal(created, true);
       assert.equal(job.jobId, wanted.jobId);
@@ -155,6 +161,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.equal(job.sequence, 1);
       assert.equal(job.queuePosition, 0);
       assert.equal(job.submittedBy, 'ann');
+      assert.equal(job.traceparent, traceparent);
       assert.deepEqual(job.warnings, ['careful']);
       assert.ok(equals(JobRequestSchema, job.request!, wanted.request));
       assert.deepEqual(await store.get(job.jobId), job);

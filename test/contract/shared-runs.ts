@@ -92,6 +92,8 @@ export function describeSharedRuns(name: string, factory: JobStoreFactory): void
       const matched = await lease.match(like(fingerprint));
       assert.ok(matched.kind === 'cached');
       assert.deepEqual([matched.result.sha256, matched.result.outputUri], [key, undefined]);
+      assert.deepEqual(matched.warnings, first.warnings);
+      assert.ok(matched.warnings.length > 0, 'what its engine warned of');
       const job = await lease.complete({ result: matched.result, warnings: [], timings: TIMINGS });
       assert.deepEqual([job.jobId, job.status, job.cached, job.attempt, job.progress], [jobId, SUCCEEDED, true, 0, 100]);
       await store.purge(first.jobId);

@@ -44,8 +44,8 @@ async function launch(): Promise<{ readonly browser?: Browser; readonly skip: st
   }
 }
 
-export interface Console {
-  readonly service: Service;
+export interface Console<S extends Service = Service> {
+  readonly service: S;
   readonly browser: Browser;
   /** A page of its own, on the console's `path`. */
   open(path: string, options?: BrowserContextOptions): Promise<Page>;
@@ -55,13 +55,23 @@ type Settings = Readonly<Record<string, string>>;
 
 /** A test with a service, its console and a browser; skipped where there is no browser. */
 export function webTest(name: string, settings: Settings | (() => Settings), run: (console: Console) => Promise<void>): void {
+  webTestOf(startService, name, settings, run);
+}
+
+/** The same with a service of another kind. */
+export function webTestOf<S extends Service>(
+  start: (settings: Settings) => Promise<S>,
+  name: string,
+  settings: Settings | (() => Settings),
+  run: (console: Console<S>) => Promise<void>,
+): void {
   test(name, { timeout: 270_000 }, async (t) => {
     const { browser, skip } = await launch();
     if (!browser) return t.skip(String(skip));
     try {
       await built();
       // A port that stays the same over a restart, so that the page's origin does.
-      await using service = await startService({
+      await using service = await start({
         PORT: String(await freePort()),
         ...(typeof settings === 'function' ? settings() : settings),
       });

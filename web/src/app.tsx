@@ -2,6 +2,7 @@
 import { useSignalEffect } from '@preact/signals';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { WorkerState } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { BatchPage } from './batch/batch-page.tsx';
 import { FleetPage } from './fleet/fleet-page.tsx';
 import { clock, countdown, roughly } from './format.ts';
 import { JobPage } from './job/job-page.tsx';
@@ -34,9 +35,10 @@ export function App() {
       new: words.value.newJob,
       fleet: words.value.fleet,
       job: words.value.jobs,
+      batch: words.value.jobs,
       unknown: words.value.notFoundTitle,
     }[name];
-    if (name !== 'job') document.title = `${title} · facefusion-jobs`;
+    if (name !== 'job' && name !== 'batch') document.title = `${title} · facefusion-jobs`;
   });
   return (
     <>
@@ -48,6 +50,7 @@ export function App() {
         {keyWanted.value ? <KeyPanel /> : <LostNote />}
         {shown.name === 'jobs' && <JobsPage />}
         {shown.name === 'job' && <JobPage key={shown.id} id={shown.id} />}
+        {shown.name === 'batch' && <BatchPage key={shown.id} id={shown.id} />}
         {shown.name === 'new' && <SubmitPage />}
         {shown.name === 'fleet' && <FleetPage />}
         {shown.name === 'unknown' && (
@@ -78,7 +81,7 @@ addEventListener('keydown', (event) => {
 function Top() {
   const w = words.value;
   const { name } = page.value;
-  const at = (one: string) => (name === one || (one === 'jobs' && name === 'job') ? 'page' : undefined);
+  const at = (one: string) => (name === one || (one === 'jobs' && (name === 'job' || name === 'batch')) ? 'page' : undefined);
   const { engine } = capabilities.value ?? {};
   const all = slots.value;
   const ready = all?.filter(({ state, draining }) => !draining && READY.has(state)).length ?? 0;

@@ -5,7 +5,7 @@ import { computed, signal } from '@preact/signals';
 /** Taken once: the base is relative to the address, which changes. Ends with a slash. */
 export const ROOT = new URL('.', document.baseURI).href;
 
-export type Page = { readonly name: 'jobs' | 'new' | 'fleet' | 'unknown' } | { readonly name: 'job'; readonly id: string };
+export type Page = { readonly name: 'jobs' | 'new' | 'fleet' | 'unknown' } | { readonly name: 'job' | 'batch'; readonly id: string };
 
 const address = signal(location.href);
 
@@ -15,11 +15,12 @@ export const page = computed<Page>(() => {
   const [first, id] = parts;
   if (first === undefined || (first === 'jobs' && id === undefined)) return { name: 'jobs' };
   if (first === 'jobs' && id !== undefined && /^[\w-]{1,128}$/.test(id) && parts.length === 2) return { name: 'job', id };
+  if (first === 'batches' && id !== undefined && /^[\w-]{1,128}$/.test(id) && parts.length === 2) return { name: 'batch', id };
   if ((first === 'new' || first === 'fleet') && parts.length === 1) return { name: first };
   return { name: 'unknown' };
 });
 
-/** Address of a page: `jobs`, `jobs/ID`, `new`, `fleet`, `docs`. */
+/** Address of a page: `jobs`, `jobs/ID`, `batches/ID`, `new`, `fleet`, `docs`. */
 export function href(path: string): string {
   return ROOT + path;
 }
@@ -48,7 +49,12 @@ export function startRouter(): void {
   addEventListener('click', (event) => {
     const link = event.target instanceof Element ? event.target.closest('a') : null;
     if (!link || event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    if (link.target !== '' || link.hasAttribute('download') || !/^(|jobs(\/[^/]+)?|new|fleet)$/.test(link.href.slice(ROOT.length))) return;
+    if (
+      link.target !== '' ||
+      link.hasAttribute('download') ||
+      !/^(|jobs(\/[^/]+)?|batches\/[^/]+|new|fleet)$/.test(link.href.slice(ROOT.length))
+    )
+      return;
     if (!link.href.startsWith(ROOT)) return;
     event.preventDefault();
     show(link.href, true);

@@ -107,7 +107,11 @@ export function explain(error: unknown, server: string): Explanation {
 export function explanationLines(explanation: Explanation): string[] {
   const lines =
     explanation.violations.length > 0
-      ? ['ffjobs: the request was not taken:', ...explanation.violations.map(({ field, description }) => `  ${field}: ${description}`)]
+      ? [
+          'ffjobs: the request was not taken:',
+          // To a person the job is all of the request.
+          ...explanation.violations.map(({ field, description }) => `  ${field.replace(/^job\./, '')}: ${description}`),
+        ]
       : [`ffjobs: ${explanation.message}`];
   if (explanation.retryAfterSeconds !== undefined) lines.push(`Try again in ${Math.ceil(explanation.retryAfterSeconds)} s.`);
   return lines;

@@ -38,9 +38,9 @@ export class RedisIntake {
   /** See `JobStore.submit`. */
   async submit(wanted: NewJob, limits: Limits): Promise<Submitted> {
     const { redis, jobs, now, webhookUrl, dueIn } = this.#options;
-    const { tenant, request, jobId, maxAttempts } = wanted;
+    const { tenant, request, jobId, maxAttempts, warnings, submittedBy, traceparent } = wanted;
     const nowMs = now();
-    const job = newJob(jobId, request, nowMs, { tenant, warnings: wanted.warnings, submittedBy: wanted.submittedBy });
+    const job = newJob(jobId, request, nowMs, { tenant, warnings, submittedBy, traceparent });
     job.sequence = 1;
     const deadlineMs = deadlineOf(wanted, nowMs);
     const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
@@ -226,12 +226,12 @@ function batchedJob(
   nowMs: number,
   webhookUrl: string | undefined,
 ): (string | number | Uint8Array)[] {
-  const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts } = wanted;
+  const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts, traceparent } = wanted;
   const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
   const outside = takenFrom(ids.flatMap((id) => seen.get(id) ?? []));
   const siblings = ids.filter((id) => !seen.has(id)).map((id) => `${id} `);
   const wait = outside.waits || siblings.length > 0 ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
-  const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait });
+  const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait, traceparent });
   job.sequence = 1;
   const labels = labelsOf(request);
   return [

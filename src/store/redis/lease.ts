@@ -53,7 +53,10 @@ export type Committed =
 export interface LeaseHost {
   commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed>;
   /** A result and a run of like jobs. */
-  look(fingerprint: Fingerprint): Promise<{ readonly result: MediaResult | undefined; readonly leader: JobId | undefined }>;
+  look(fingerprint: Fingerprint): Promise<{
+    readonly kept: { readonly result: MediaResult; readonly warnings: readonly string[] } | undefined;
+    readonly leader: JobId | undefined;
+  }>;
   /** Jobs that joined the run show how far it is; soon, and not each time. */
   follow(fingerprint: Fingerprint, progress: Progress): void;
   sendPreview(jobId: JobId, preview: Preview): void;
@@ -131,15 +134,16 @@ export class RedisLease implements Lease {
 
   async match({ fingerprint, runs, retentionMs, again }: Match): Promise<Matched> {
     for (;;) {
-      const { result, leader } = await this.#host.look(fingerprint);
+      const { kept, leader } = await this.#host.look(fingerprint);
       let matched: Matched = { kind: 'run' };
       const decide = (stored: RedisJob): Changed => {
         const { jobId } = stored.job;
         if (stored.fingerprint === fingerprint) return unchanged(stored);
         // It was to go on with a run, and its inputs are others now.
         if (stored.fingerprint !== undefined) throw new OtherRun();
-        if (result && !runs) {
-          matched = { kind: 'cached', result };
+        if (kept && !runs) {
+          const { result, warnings } = kept;
+          matched = { kind: 'cached', result, warnings };
           return { ...unchanged({ ...stored, blob: result.sha256 }), lease: 'pin', share: { kind: 'hit', of: fingerprint } };
         }
         if (leader === undefined || leader === jobId)

@@ -4,7 +4,7 @@ import { clock, countdown, duration, msOf, number, percent } from '../format.ts'
 import { isOver, type Piece, pieces, type Shown, stepName, stepWords, timedStepName, waitWords } from '../jobs/status.ts';
 import { now } from '../parts/small.tsx';
 import type { JobWatch } from '../service/job-watch.ts';
-import { lastHour } from '../service/overview.ts';
+import { lastHour, slotWords } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 
 interface ProgressProps {
@@ -67,7 +67,7 @@ function Figures({ watch, job, status }: ProgressProps) {
     if (frames > 1 && seconds > 0) figures.push([w.job.speed, number(frames / seconds, 1), w.job.fps]);
     if (frames > 1) figures.push([w.job.framesLabel, number(frames)]);
   }
-  if (job.slot !== undefined) figures.push([w.job.slot, job.slot]);
+  if (job.slot !== undefined) figures.push([w.job.slot, slotWords(job.slot)]);
   if (status !== 'queued' && (status !== 'running' || job.attempt > 1)) {
     figures.push([w.job.attempt, number(job.attempt), job.request?.maxAttempts ? w.job.of(number(job.request.maxAttempts)) : undefined]);
   }

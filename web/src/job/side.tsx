@@ -5,6 +5,7 @@ import { baseName, NAME_LABEL, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon } from '../parts/icons.tsx';
 import { useThumbnail } from '../parts/pair.tsx';
 import { CopyButton, Meter, Note } from '../parts/small.tsx';
+import { href } from '../router.ts';
 import { capabilities, slots } from '../service/overview.ts';
 import { defaultOf, optionLabel } from '../submit/options.ts';
 import { curlOf } from '../submit/snippets.ts';
@@ -130,6 +131,14 @@ export function RequestPanel({ job }: { readonly job: Job }) {
           {pair.join('=')}
         </span>
       )),
+    ]);
+  }
+  if (job.batchId !== undefined) {
+    facts.push([
+      w.batch.label,
+      <a key="batch" class="mono" href={href(`batches/${job.batchId}`)}>
+        {job.batchId}
+      </a>,
     ]);
   }
   facts.push([w.job.submitted, `${moment(msOf(job.createdAt) ?? 0)}${job.submittedBy ? ` ${w.job.by(job.submittedBy)}` : ''}`]);

@@ -3,6 +3,15 @@ import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { ROOT } from '../router.ts';
 import { resultUrl } from '../service/results.ts';
 
+/** Saves what the page has made itself. */
+export function saveAs(filename: string, blob: Blob): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = filename;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
 export function download(job: Job): void {
   if (job.resultUrl === undefined) return;
   const link = document.createElement('a');

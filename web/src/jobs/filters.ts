@@ -41,6 +41,11 @@ export function filterOf({ status, since, text }: Chosen, nowMs: number): Filter
   };
 }
 
+/** The batch that a search names, where it is an id. */
+export function batchOf(text: string): string {
+  return /(?:^|\s)batch=(batch_\w{1,100})(?:\s|$)/.exec(text)?.[1] ?? '';
+}
+
 /** What is left to look for in names and ids here. */
 export function wordsOf(text: string): readonly string[] {
   return text

@@ -7,6 +7,7 @@ import { Icon } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
 import { Bar, Chip, now } from '../parts/small.tsx';
 import { go, href } from '../router.ts';
+import { slotWords } from '../service/overview.ts';
 import { draftOfJob } from '../submit/draft.ts';
 import { words } from '../words/words.ts';
 import { download } from './download.ts';
@@ -83,8 +84,8 @@ export const JobRow = memo(
         <td role="cell" class={`c-eta nowrap${over || status === 'queued' ? ' quiet' : ''}`}>
           <Time job={job} status={status} />
         </td>
-        <td role="cell" class="c-slot nowrap quiet clip">
-          {job.slot}
+        <td role="cell" class="c-slot nowrap quiet clip" title={job.slot}>
+          {job.slot === undefined ? '' : slotWords(job.slot)}
         </td>
         <td role="cell" class="c-age nowrap quiet">
           <Age job={job} />

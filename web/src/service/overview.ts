@@ -10,6 +10,12 @@ import { poll } from './link.ts';
 export const capabilities = signal<GetCapabilitiesResponse | undefined>(undefined);
 export const slots = signal<readonly Slot[] | undefined>(undefined);
 /** Of the last hour, by the minute. */
+/** A job's `NODE/SLOT`; where all slots are one node's, that goes without saying. */
+export function slotWords(slot: string): string {
+  const nodes = new Set((slots.value ?? []).map(({ node }) => node));
+  return nodes.size <= 1 ? slot.slice(slot.lastIndexOf('/') + 1) : slot;
+}
+
 export const lastHour = signal<GetOverviewResponse | undefined>(undefined);
 /** Jobs that ended since midnight. */
 export const today = signal<{ readonly succeeded: number; readonly failed: number; readonly refused: number } | undefined>(undefined);

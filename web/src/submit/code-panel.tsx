@@ -32,7 +32,7 @@ function Code({ text }: { readonly text: string }) {
   return (
     <pre class="code">
       {text.split('\n').map((line, i) => {
-        const name = /^\s*"([a-z0-9_]+)":/.exec(line)?.[1];
+        const name = /^\s*"?([a-z0-9_]+)"?:/.exec(line)?.[1];
         const marked = name !== undefined && wrong.has(name);
         return (
           <span key={i}>

@@ -34,35 +34,48 @@ function curl(server: string, secret: boolean, request: RequestJson): string {
   ].join('\n');
 }
 
-function typescript(server: string, secret: boolean, request: RequestJson): string {
+function typescript(server: string, secret: boolean, { target_video, target_image, run_timeout, ...rest }: RequestJson): string {
+  const value = target_video ?? target_image;
+  const target = { case: target_video === undefined ? 'targetImage' : 'targetVideo', value };
+  const fields = [
+    ...Object.entries(rest).map(([name, one]) => [camelCase(name), source(one)] as const),
+    ...(value === undefined ? [] : [['target', source(target)] as const]),
+    ...(run_timeout === undefined ? [] : [['runTimeout', `{ seconds: ${Number.parseInt(run_timeout, 10)}n }`] as const]),
+  ];
   return [
-    `const server = '${server}';`,
-    'const answer = await fetch(`${server}/api/v1/jobs`, {',
-    "  method: 'POST',",
-    secret
-      ? "  headers: { 'content-type': 'application/json', authorization: `Bearer ${process.env.FFJOBS_KEY}` },"
-      : "  headers: { 'content-type': 'application/json' },",
-    `  body: JSON.stringify(${indented(JSON.stringify(request, null, 2), '  ')}),`,
+    "import { connectJobs } from 'facefusion-jobs/client';",
+    '',
+    `using client = connectJobs('${server}'${secret ? ', { token: process.env.FFJOBS_KEY }' : ''});`,
+    'const job = await client.submitAndWait({',
+    ...fields.map(([name, one]) => `  ${name}: ${indented(one, '  ')},`),
     '});',
-    'const job = await answer.json();',
-    'if (!answer.ok) throw new Error(job.message);',
-    'console.log(`${server}/api/v1/jobs/${job.job_id}`);',
+    'console.log(job.resultUrl);',
   ].join('\n');
 }
 
-function python(server: string, secret: boolean, request: RequestJson): string {
+function camelCase(name: string): string {
+  return name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/** JSON as TypeScript writes it: names without quotes, where they are names. */
+function source(value: unknown): string {
+  return JSON.stringify(value, null, 2).replaceAll(/^( *)"([A-Za-z_]\w*)":/gm, '$1$2:');
+}
+
+function python(server: string, secret: boolean, { run_timeout, ...rest }: RequestJson): string {
+  const fields = [
+    ...Object.entries(rest),
+    ...(run_timeout === undefined ? [] : [['run_timeout', { seconds: Number.parseInt(run_timeout, 10) }] as const]),
+  ];
   return [
-    'import json',
-    ...(secret ? ['import os'] : []),
-    'from urllib.request import Request, urlopen',
+    ...(secret ? ['import os', ''] : []),
+    'from facefusion_jobs import JobsClient',
     '',
-    `server = ${JSON.stringify(server)}`,
-    `job = ${literal(request, '')}`,
-    'headers = {"content-type": "application/json"}',
-    ...(secret ? ['headers["authorization"] = "Bearer " + os.environ["FFJOBS_KEY"]'] : []),
-    'request = Request(f"{server}/api/v1/jobs", json.dumps(job).encode(), headers)',
-    'with urlopen(request) as answer:',
-    '    print(f\'{server}/api/v1/jobs/{json.load(answer)["job_id"]}\')',
+    `with JobsClient(${JSON.stringify(server)}${secret ? ', token=os.environ["FFJOBS_KEY"]' : ''}) as client:`,
+    '    job = client.submit_and_wait(',
+    ...fields.map(([name, value]) => `        ${name}=${literal(value, '        ')},`),
+    '    )',
+    '    print(job.result_url)',
   ].join('\n');
 }
 

@@ -136,6 +136,21 @@ export const en = {
     loading: 'Loading jobs',
   },
 
+  batch: {
+    label: 'Batch',
+    title: (jobs: number) => `Batch of ${jobs} ${plural(jobs, 'job', 'jobs')}`,
+    cancel: 'Cancel the rest',
+    manifest: 'Download the results as JSON',
+    ended: (ended: string, jobs: string) => `${ended} of ${jobs} have ended`,
+    since: (time: string) => `since ${time}`,
+    stopping: 'The rest is being canceled. What runs is stopped first.',
+    stopsOnFailure: 'When one of its jobs fails, the rest is canceled.',
+    none: 'No job of it has this status.',
+    open: (id: string) => `Show ${id} as a whole`,
+    noneTitle: 'There is no such batch',
+    noneWhy: (id: string) => `${id} is not known, or its jobs have had their time.`,
+  },
+
   job: {
     copyId: 'Copy the id',
     cancel: 'Cancel job',

@@ -134,6 +134,21 @@ export const zh: Words = {
     loading: '正在加载任务',
   },
 
+  batch: {
+    label: '批次',
+    title: (jobs) => `${jobs} 个任务的批次`,
+    cancel: '取消其余任务',
+    manifest: '下载结果清单（JSON）',
+    ended: (ended, jobs) => `${jobs} 个中已结束 ${ended} 个`,
+    since: (time) => `自 ${time} 起`,
+    stopping: '正在取消其余任务，运行中的会先停止。',
+    stopsOnFailure: '有任务失败时，其余任务会被取消。',
+    none: '没有处于此状态的任务。',
+    open: (id) => `查看整个批次 ${id}`,
+    noneTitle: '没有这个批次',
+    noneWhy: (id) => `${id} 不存在，或其任务已过保留期。`,
+  },
+
   job: {
     copyId: '复制编号',
     cancel: '取消任务',

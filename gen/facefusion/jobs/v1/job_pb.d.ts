@@ -269,7 +269,7 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
   attempt: number;
 
   /**
-   * Slot that the job runs on.
+   * Slot that the job runs on, as NODE/SLOT of ListSlots.
    *
    * @generated from field: optional string slot = 14;
    */
@@ -373,6 +373,13 @@ export declare type Job = Message<"facefusion.jobs.v1.Job"> & {
    * @generated from field: facefusion.jobs.v1.Provenance provenance = 31;
    */
   provenance?: Provenance | undefined;
+
+  /**
+   * Where in a trace it was submitted, as W3C Trace Context writes it; null where calls are not traced.
+   *
+   * @generated from field: optional string traceparent = 32;
+   */
+  traceparent?: string | undefined;
 };
 
 /**

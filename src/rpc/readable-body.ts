@@ -1,0 +1,63 @@
+// Bodies of unary calls that Connect serves, looked into before it does: to the library a message that cannot be read is an error of its own (INTERNAL, 500),
+// and it is the caller's. Always true: what is passed on is what came; what this cannot judge (too long, not framed, compressed in a way that is not known)
+// is left to the library.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { DescMethod } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import type { Compression } from '@connectrpc/connect/protocol';
+import { compressionBrotli, compressionGzip, universalRequestFromNodeRequest } from '@connectrpc/connect-node';
+import { PREFIX_BYTES, parseMessage } from './grpc-messages.ts';
+
+const UNARY = /^application\/proto$/;
+const FRAMED = /^application\/grpc(?:-web)?(?:\+proto)?$/;
+const COMPRESSIONS: ReadonlyMap<string, Compression> = new Map([compressionGzip, compressionBrotli].map((one) => [one.name, one]));
+const COMPRESSED = 1;
+
+/** The body as Connect is to read it, which throws INVALID_ARGUMENT at its end; undefined: Connect may read it itself. */
+export function readableBody(
+  method: DescMethod,
+  request: IncomingMessage,
+  response: ServerResponse,
+  maxBytes: number,
+): AsyncIterable<Uint8Array> | undefined {
+  if (method.methodKind !== 'unary') return undefined;
+  const type = request.headers['content-type'] ?? '';
+  const framed = FRAMED.test(type);
+  if (!framed && !UNARY.test(type)) return undefined;
+  const encoding = request.headers[framed ? 'grpc-encoding' : 'content-encoding'];
+  const { body } = universalRequestFromNodeRequest(request, response, undefined, undefined);
+  return read(body as AsyncIterable<Uint8Array>);
+
+  async function* read(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    const kept: Uint8Array[] = [];
+    let size = 0;
+    for await (const chunk of chunks) {
+      size += chunk.length;
+      if (size > maxBytes + PREFIX_BYTES) {
+        yield* kept.splice(0);
+        yield chunk;
+      } else kept.push(chunk);
+    }
+    if (size > maxBytes + PREFIX_BYTES) return;
+    const whole = Buffer.concat(kept);
+    const message = await messageIn(whole);
+    if (message) parseMessage(method.input, message);
+    yield whole;
+  }
+
+  async function messageIn(bytes: Buffer): Promise<Uint8Array | undefined> {
+    if (!framed) return await plain(bytes, encoding !== undefined && encoding !== 'identity');
+    if (bytes.length < PREFIX_BYTES || bytes.length !== PREFIX_BYTES + bytes.readUInt32BE(1) || bytes[0]! > COMPRESSED) return undefined;
+    return await plain(bytes.subarray(PREFIX_BYTES), bytes[0] === COMPRESSED);
+  }
+
+  async function plain(bytes: Uint8Array, isCompressed: boolean): Promise<Uint8Array | undefined> {
+    if (!isCompressed) return bytes;
+    return await COMPRESSIONS.get(String(encoding))
+      ?.decompress(bytes, maxBytes)
+      .catch((error: unknown) => {
+        if (error instanceof ConnectError && error.code === Code.ResourceExhausted) throw error;
+        throw new ConnectError(`the message is not compressed with ${encoding}`, Code.InvalidArgument);
+      });
+  }
+}

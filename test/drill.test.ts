@@ -1,0 +1,42 @@
+// `npm run drill`, small: what it promises to show, and that it leaves nothing.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ROOT } from './api/service.ts';
+
+async function drill(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  const child = spawn(process.execPath, [join(ROOT, 'scripts', 'drill.ts'), ...args], { env: { ...process.env, ...env } });
+  const words = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].on('data', (chunk) => {
+      words[name] += chunk;
+    });
+  }
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, ...words };
+}
+
+test('a region is lost, another takes over, and gives back', { timeout: 280_000 }, async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'drill-test-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  const { code, stdout, stderr } = await drill(['--jobs', '8', '--lag', '1'], { TMPDIR: dir });
+  assert.equal(code, 0, stdout + stderr);
+  const [, accepted] = /^(\d+) jobs accepted\./m.exec(stdout) ?? [];
+  assert.equal(accepted, '10');
+  const [, lost] = /lost: (\d+) of 10 jobs/.exec(stdout) ?? [];
+  // Nothing that is submitted after the line was cut can have come through.
+  assert.equal(lost, '2', stdout);
+  assert.match(stdout, /succeeded: 8 of 8 others/);
+  assert.match(stdout, /Sent again: 2 lost ones with their keys/);
+  assert.match(stdout, /nothing lost, (10|11|12) jobs there, a new one succeeded/);
+  assert.deepEqual(await readdir(dir), []);
+});
+
+test('what it cannot do is one sentence', async () => {
+  const { code, stdout, stderr } = await drill(['--lag', '0']);
+  assert.deepEqual([code, stdout, stderr], [1, '', "The drill stopped: --lag is '0'; it takes 0.1 to 60 seconds\n"]);
+});
