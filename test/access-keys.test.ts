@@ -170,6 +170,17 @@ describe('who calls', () => {
     assert.equal(store.finds, 1 + 1);
   });
 
+  test('is not who was revoked elsewhere, a second later; calls that come meanwhile share one look', async () => {
+    const identities = new Identities({ keys, anonymous: undefined, now: () => now });
+    const headers = { 'x-api-key': secret };
+    await Promise.all(Array.from({ length: 50 }, () => identities.identify(headers, socket)));
+    assert.equal(store.finds, 1);
+    await store.revoke(id, now);
+    assert.equal((await identities.identify(headers, socket)).name, `key:${id}`);
+    now += 1000;
+    assert.equal(await reasonOf(async () => await identities.identify(headers, socket)), 'CREDENTIALS_EXPIRED');
+  });
+
   test('is not who was revoked, from the moment that this process did it', async () => {
     const identities = open();
     keys.onChange = () => identities.forget();

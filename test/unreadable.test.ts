@@ -82,6 +82,8 @@ for (const served of ['own', 'connect'] as const) {
       for (const [path, body, headers] of [
         [LIST, framed(UNREADABLE), {}],
         [LIST, framed(gzipSync(UNREADABLE), 1), { 'grpc-encoding': 'gzip' }],
+        [LIST, framed(UNREADABLE, 2), {}],
+        [LIST, Buffer.concat([framed(UNREADABLE), Buffer.from('more')]), {}],
         [WATCH, framed(UNREADABLE), {}],
         [UPLOAD, framed(UNREADABLE), {}],
       ] as const) {

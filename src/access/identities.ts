@@ -18,8 +18,10 @@ export interface IdentitiesOptions {
   readonly anonymous: ReadonlySet<Scope> | undefined;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
-  /** How long a verdict is taken for good; a revoked key goes on working so long on other replicas. Default 15 s. */
+  /** How long a token is taken for good once it was verified. Default 15 s. */
   readonly rememberMs?: number;
+  /** Likewise a key; one that was revoked goes on working so long on other replicas. Default a second: it costs each key one look-up a second. */
+  readonly rememberKeysMs?: number;
   /** Default 10,000. */
   readonly rememberMost?: number;
 }
@@ -28,7 +30,10 @@ export class Identities {
   readonly #options: IdentitiesOptions;
   readonly #now: () => number;
   readonly #rememberMs: number;
+  readonly #rememberKeysMs: number;
   readonly #known: Expiring<Identity>;
+  /** One look at a credential for all calls that bring it meanwhile. */
+  readonly #verifying = new Map<string, Promise<Identity>>();
   readonly #anonymous: Identity | undefined;
   /** Some way to have an identity is configured. */
   readonly configured: boolean;
@@ -37,6 +42,7 @@ export class Identities {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#rememberMs = options.rememberMs ?? 15_000;
+    this.#rememberKeysMs = options.rememberKeysMs ?? 1000;
     this.#known = new Expiring(options.rememberMost ?? 10_000);
     this.configured = options.keys !== undefined || options.tokens !== undefined || options.certificates !== undefined;
     this.#anonymous = options.anonymous && {
@@ -58,7 +64,7 @@ export class Identities {
     const credential = credentialOf(headers);
     if (credential !== undefined) {
       const digest = createHash('sha256').update(credential).digest('base64');
-      return this.#known.get(digest, this.#now()) ?? this.#verify(credential, digest);
+      return this.#known.get(digest, this.#now()) ?? this.#verifying.get(digest) ?? this.#begin(credential, digest);
     }
     const certified =
       this.#options.certificates && 'getPeerX509Certificate' in socket && this.#options.certificates(socket as CertifiedSocket);
@@ -79,6 +85,12 @@ export class Identities {
     this.#known.clear();
   }
 
+  #begin(credential: string, digest: string): Promise<Identity> {
+    const verifying = this.#verify(credential, digest).finally(() => this.#verifying.delete(digest));
+    this.#verifying.set(digest, verifying);
+    return verifying;
+  }
+
   async #verify(credential: string, digest: string): Promise<Identity> {
     const { keys, tokens } = this.#options;
     const found =
@@ -88,7 +100,8 @@ export class Identities {
           ? await tokens.verify(credential)
           : refuse(`this is no credential of a kind that is taken here; ${this.#ways()}`, 'CREDENTIALS_INVALID');
     const nowMs = this.#now();
-    this.#known.set(digest, found, Math.min(nowMs + this.#rememberMs, found.expiresMs ?? Number.POSITIVE_INFINITY));
+    const rememberMs = found.kind === 'key' ? this.#rememberKeysMs : this.#rememberMs;
+    this.#known.set(digest, found, Math.min(nowMs + rememberMs, found.expiresMs ?? Number.POSITIVE_INFINITY));
     return found;
   }
 

@@ -24,7 +24,7 @@ export class Lifetimes implements Disposable {
   #sweeping: NodeJS.Timeout | undefined;
 
   constructor(options: LifetimesOptions) {
-    this.#options = { now: Date.now, sweepMs: 1000, recheckMs: 15_000, ...options };
+    this.#options = { now: Date.now, sweepMs: 1000, recheckMs: 1000, ...options };
   }
 
   /** Calls `ended` when the identity has; the function returned lets go. */

@@ -2,6 +2,7 @@
 // first spends nothing on the elements of one that is too large; to look at each of them, and to say what is wrong with it, is what makes such a
 // request dear.
 import { type DescField, type DescMessage, getOption, hasOption, type Message } from '@bufbuild/protobuf';
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import * as validate from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
 import { readField } from './routes.ts';
 
@@ -69,4 +70,65 @@ function bounded(desc: DescMessage): readonly DescField[] {
   );
   known.set(desc, found);
   return found;
+}
+
+/** Elements of what the contract sets no limit to (a google.protobuf.Struct, some lists), and commas that stand in texts. */
+const ROOM = 20_000;
+const FREE = new Set(['google.protobuf.Struct', 'google.protobuf.Value', 'google.protobuf.ListValue', 'google.protobuf.Any']);
+const counted = new Map<DescMessage, number>();
+
+/**
+ * More elements than any message of this type has that is of use, with room to spare; Infinity for a type that holds itself. A request is held against it
+ * before it is parsed, since parsing is what makes many elements dear.
+ */
+export function mostElements(desc: DescMessage): number {
+  const known = counted.get(desc);
+  if (known !== undefined) return known;
+  counted.set(desc, Number.POSITIVE_INFINITY); // a type that holds itself
+  let sum = ROOM;
+  for (const field of desc.fields) {
+    const each = field.message ? (FREE.has(field.message.typeName) ? ROOM : 1 + mostElements(field.message) - ROOM) : 1;
+    const many = field.fieldKind === 'list' || field.fieldKind === 'map';
+    sum += each * (many ? (sizeLimit(field)?.max ?? ROOM) : 1);
+  }
+  counted.set(desc, sum);
+  return sum;
+}
+
+/** Whether JSON has more elements than `most`, by its commas; as cheap as looking for them. */
+export function hasMoreElements(json: string, most: number): boolean {
+  if (json.length <= most) return false;
+  let count = 0;
+  for (let at = json.indexOf(','); at >= 0; at = json.indexOf(',', at + 1)) if (++count > most) return true;
+  return false;
+}
+
+/** Of a message in Protobuf's wire format (https://protobuf.dev/programming-guides/encoding/). What is malformed has none too many. */
+export function hasMoreFields(desc: DescMessage, bytes: Uint8Array, most: number): boolean {
+  if (bytes.length <= most) return false;
+  const reader = new BinaryReader(bytes);
+  let count = 0;
+  const walk = (message: DescMessage, end: number): boolean => {
+    const inner = new Map(
+      message.fields.flatMap((field) => (field.message && field.fieldKind !== 'map' ? [[field.number, field.message]] : [])),
+    );
+    while (reader.pos < end) {
+      if (++count > most) return true;
+      const [number, wireType] = reader.tag();
+      const nested = wireType === WireType.LengthDelimited ? inner.get(number) : undefined;
+      if (!nested) reader.skip(wireType, number);
+      else if (walk(nested, reader.uint32() + reader.pos)) return true;
+    }
+    return false;
+  };
+  try {
+    return walk(desc, bytes.length);
+  } catch {
+    return false;
+  }
+}
+
+/** For people. */
+export function tooManyElements(most: number): string {
+  return `the request has more than ${most} elements, which no valid one has`;
 }

@@ -5,6 +5,7 @@ import { create, ScalarType } from '@bufbuild/protobuf';
 import { isWrapperDesc } from '@bufbuild/protobuf/wkt';
 import { badRequest, type FieldViolation } from './errors.ts';
 import { didYouMean, type JsonReader, parseJson } from './json-reader.ts';
+import { hasMoreElements, mostElements, tooManyElements } from './limits.ts';
 import { isBound, isQueryLeaf, type Route } from './routes.ts';
 import { capture, PathError } from './template.ts';
 
@@ -22,8 +23,10 @@ export function compileDecoder(route: Route, { reader, ignoredQuery }: DecodeOpt
   const { input } = route.method;
   const where = route.body === '*' ? undefined : { body: route.body?.name };
   const plain = compilePathOnly(route);
+  const most = mostElements(input);
   return (segments, query, body, resume) => {
     if (plain && query === '' && body === '' && resume === undefined) return plain(segments);
+    if (hasMoreElements(body, most)) throw badRequest([], tooManyElements(most));
     const json = fromBody(route, body);
     if (query !== '') fromQuery(route, query, json, ignoredQuery);
     for (const { variable, fields } of route.variables)

@@ -4,6 +4,7 @@ import { create, type DescMessage, fromBinary, isMessage, type Message, toBinary
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
+import { hasMoreFields, mostElements, tooManyElements } from '../rest/limits.ts';
 
 /** Flags (1 byte) and length (4 bytes) before each message. */
 export const PREFIX_BYTES = 5;
@@ -96,6 +97,8 @@ export function unwrap(bytes: Buffer | undefined): Uint8Array {
 
 /** Bytes that are no such message are their sender's fault. */
 export function parseMessage(desc: DescMessage, bytes: Uint8Array): Message {
+  const most = mostElements(desc);
+  if (hasMoreFields(desc, bytes, most)) throw new ConnectError(tooManyElements(most), Code.InvalidArgument);
   try {
     return fromBinary(desc, bytes);
   } catch (error) {
