@@ -50,6 +50,7 @@ export async function engineProcesses(config: Config, { env, root, workRoot, gpu
       : await isolate(config.workerUser, {
           reachable: [workRoot, join(root, 'worker'), ...(facefusion ? [facefusion.home] : [])],
           home: join(config.dataDir, 'worker-home'),
+          secret: config.provenanceSigner ? [config.provenanceSigner.key] : [],
           closed: [config.storePath, config.blobsPath, config.inputRoot, ...(await closedIn(config.dataDir, workRoot))],
         });
   return {

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import type { JsonObject } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { fingerprintOf, type RunFacts } from '../src/jobs/fingerprint.ts';
+import { markingOf } from '../src/jobs/marking.ts';
 
 const [A, B, C] = ['a', 'b', 'c'].map((one) => one.repeat(64)) as [string, string, string];
 const FACTS: RunFacts = {
@@ -68,4 +69,26 @@ test('the order of names never matters, and any other difference does', () => {
         : value,
     );
   fc.assert(fc.property(parameters, parameters, (a, b) => assert.equal(of(a) === of(b), plain(a) === plain(b))));
+});
+
+test('a mark says how a result was made, by engine and processors, and each part of it makes another run', () => {
+  const signing = { sourceType: 'auto', certificate: A };
+  const typeOf = (engine: string, ...processors: string[]) =>
+    markingOf({ signed: true, label: '' }, signing, { engine, processors })!.sourceType.replace(
+      'http://cv.iptc.org/newscodes/digitalsourcetype/',
+      '',
+    );
+  assert.equal(typeOf('facefusion', 'face_enhancer'), 'compositeWithTrainedAlgorithmicMedia');
+  assert.equal(typeOf('module:Own', 'x'), 'compositeWithTrainedAlgorithmicMedia');
+  assert.equal(typeOf('classical', 'face_swapper', 'face_enhancer'), 'compositeCapture');
+  assert.equal(typeOf('classical', 'frame_enhancer'), 'algorithmicallyEnhanced');
+  const run = { engine: 'facefusion', processors: ['face_swapper'] };
+  assert.equal(markingOf({ signed: false, label: 'AI' }, signing, run), undefined);
+  const keys = [
+    markingOf({ signed: true, label: '' }, signing, run),
+    markingOf({ signed: true, label: 'AI' }, signing, run),
+    markingOf({ signed: true, label: '' }, { ...signing, certificate: B }, run),
+    markingOf({ signed: true, label: '' }, { ...signing, sourceType: 'trainedAlgorithmicMedia' }, run),
+  ].map((marking) => marking!.key);
+  assert.equal(new Set(keys).size, keys.length);
 });

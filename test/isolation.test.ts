@@ -51,7 +51,12 @@ describe('workers as another user', { skip }, () => {
       const kept = join(folder, 'kept.bin');
       writeFileSync(kept, 'download');
       const workRoot = join(folder, 'work');
-      const isolation = await isolate(OTHER, { reachable: [workRoot], home: join(folder, 'home'), closed: [secret, join(folder, 'none')] });
+      const isolation = await isolate(OTHER, {
+        reachable: [workRoot],
+        home: join(folder, 'home'),
+        secret: [],
+        closed: [secret, join(folder, 'none')],
+      });
       assert.equal(statSync(secret).mode & 0o007, 0);
       const uid = uidOf(OTHER);
       assert.deepEqual(isolation.owner.uid, uid);
@@ -103,11 +108,18 @@ describe('workers as another user', { skip }, () => {
       mkdirSync(join(folder, 'closed', 'work'), { recursive: true });
       chmodSync(join(folder, 'closed'), 0o700);
       const reach = (user: string) =>
-        isolate(user, { reachable: [join(folder, 'closed', 'work')], home: join(folder, 'home'), closed: [] });
+        isolate(user, { reachable: [join(folder, 'closed', 'work')], home: join(folder, 'home'), secret: [], closed: [] });
       await assert.rejects(reach(OTHER), /may not enter .*closed, and .*closed\/work lies in it: chmod o\+x/);
+      const key = join(folder, 'key.pem');
+      writeFileSync(key, '');
+      chmodSync(key, 0o644);
+      const withKey = () => isolate(OTHER, { reachable: [folder], home: join(folder, 'home'), secret: [key], closed: [] });
+      await assert.rejects(withKey(), /who could read the private key .*key.pem: chmod 600/);
+      chmodSync(key, 0o600);
+      await withKey();
       await assert.rejects(reach('no-such-user-here'), /FFJOBS_WORKER_USER is 'no-such-user-here', which this machine does not know/);
       await assert.rejects(reach(`${OTHER}:no-such-group-here`), /does not know/);
-      assert.deepEqual((await isolate('12345:54321', { reachable: [folder], home: join(folder, 'home'), closed: [] })).owner, {
+      assert.deepEqual((await isolate('12345:54321', { reachable: [folder], home: join(folder, 'home'), secret: [], closed: [] })).owner, {
         uid: 12345,
         gid: 54321,
       });
@@ -116,6 +128,9 @@ describe('workers as another user', { skip }, () => {
 
 test('without root it is refused in words', { skip: root ? 'machine: this is root' : false }, () =>
   inFolder(async (folder) => {
-    await assert.rejects(isolate(OTHER, { reachable: [folder], home: folder, closed: [] }), /only root may run workers as another user/);
+    await assert.rejects(
+      isolate(OTHER, { reachable: [folder], home: folder, secret: [], closed: [] }),
+      /only root may run workers as another user/,
+    );
   }),
 );

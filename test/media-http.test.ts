@@ -1,7 +1,7 @@
 // Inputs over http(s): what arrives is whole and of one version, whatever the server does, and nothing is reached that is not allowed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -65,6 +65,14 @@ async function place(t: TestContext, options: Partial<Omit<HttpOptions, 'limits'
 }
 
 const paths = (origin: Origin) => origin.requests.map((request) => request.url);
+
+it('what a killed process left of its downloads is gone with the next start', async (t) => {
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-http-'));
+  t.after(() => rm(dir, { recursive: true, force: true }));
+  for (const name of ['1', '2']) await writeFile(join(dir, name), 'half of a video');
+  await using _ = await openHttp({ dir, cacheBytes: 0, hosts: { schemes: ['https'], allow: [], ports: [443] }, limits: { maxBytes: 1 } });
+  assert.deepEqual(await readdir(dir), []);
+});
 
 describe('a file over http', { concurrency: 4 }, () => {
   it('is written with its digest, with and without an announced length', async (t) => {

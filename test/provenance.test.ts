@@ -178,6 +178,32 @@ test('a result that cannot be signed is a failure of its own, tried once', async
   assert.equal(job.result, null);
 });
 
+test('a process that is killed while it signs is worth another try, and one that died before is nobody’s affair', async () => {
+  const fragile = join(trial.dir, 'fragile-python');
+  // Dies at the first two results; `check` is not told apart by anything but its name.
+  const count = join(trial.dir, 'count');
+  await writeFile(
+    fragile,
+    `#!/bin/sh\nif [ "$3" = sign ]; then echo x >> "${count}"; if [ "$(wc -l < "${count}")" -le 1 ]; then exec sh -c 'kill -9 $$'; fi; fi\nexec "${python()}" "$@"\n`,
+  );
+  await chmod(fragile, 0o755);
+  await using service = await startService({ ENGINE: 'classical', PROVENANCE: 'c2pa', ...trial.settings, PROVENANCE_PYTHON: fragile });
+  await furnish(service.inputDir);
+  const job = await run(service, { target_image: 'target.jpg' });
+  assert.deepEqual([job.status, job.attempt], ['succeeded', 1], String(job.error_message));
+
+  const dying = join(trial.dir, 'dying-python');
+  await writeFile(
+    dying,
+    `#!/bin/sh\nif [ "$3" = sign ]; then read -r line; echo '{"ready": true}'; read -r line; kill -9 $$; fi\nexec "${python()}" "$@"\n`,
+  );
+  await chmod(dying, 0o755);
+  await using other = await startService({ ENGINE: 'classical', PROVENANCE: 'c2pa', ...trial.settings, PROVENANCE_PYTHON: dying });
+  await furnish(other.inputDir);
+  const failed = await run(other, { target_image: 'target.jpg', max_attempts: 1 });
+  assert.deepEqual([(failed.error as Json).reason, (failed.error as Json).retryable], ['PROVENANCE_NOT_SIGNED', true]);
+});
+
 describe('the service does not start', () => {
   const startsNot = (settings: Record<string, string>, expected: RegExp) =>
     assert.rejects(async () => {

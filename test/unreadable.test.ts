@@ -83,6 +83,7 @@ for (const served of ['own', 'connect'] as const) {
         [LIST, framed(UNREADABLE), {}],
         [LIST, framed(gzipSync(UNREADABLE), 1), { 'grpc-encoding': 'gzip' }],
         [LIST, framed(UNREADABLE, 2), {}],
+        [LIST, framed(UNREADABLE, 128), {}],
         [LIST, Buffer.concat([framed(UNREADABLE), Buffer.from('more')]), {}],
         [WATCH, framed(UNREADABLE), {}],
         [UPLOAD, framed(UNREADABLE), {}],

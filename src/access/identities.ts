@@ -1,6 +1,6 @@
 // From what a request brings to who calls. Always true: a credential that is there is checked, and one that is not taken is refused, also where
 // nobody needs one; what was verified is remembered under its digest, for a short while, so that most calls cost one look-up.
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { DEFAULT_TENANT, type Identity, type Scope } from '../jobs/caller.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { type CertifiedSocket, expiredCertificate } from './certificates.ts';
@@ -63,7 +63,7 @@ export class Identities {
     if (!this.configured) return this.#anonymous ?? refuse(this.#ways());
     const credential = credentialOf(headers);
     if (credential !== undefined) {
-      const digest = createHash('sha256').update(credential).digest('base64');
+      const digest = hash('sha256', credential, 'base64');
       return this.#known.get(digest, this.#now()) ?? this.#verifying.get(digest) ?? this.#begin(credential, digest);
     }
     const certified =

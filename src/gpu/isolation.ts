@@ -20,15 +20,18 @@ export interface Surroundings {
   /** Folders that the workers must be able to enter. The first is that of all work folders. */
   readonly reachable: readonly string[];
   readonly home: string;
+  /** Files of the operator that the workers must not be able to read. They are not changed. */
+  readonly secret: readonly string[];
   /** Files and folders of the service that are nobody else's. */
   readonly closed: readonly string[];
 }
 
 /** `user` is `name` or `name:group`, also by number. Throws `JobsError` with what stands in the way. */
-export async function isolate(user: string, { reachable, home, closed }: Surroundings): Promise<Isolation> {
+export async function isolate(user: string, { reachable, home, secret, closed }: Surroundings): Promise<Isolation> {
   const owner = await ownerOf(user);
   const own = process.getuid?.();
   if (own !== 0 && own !== owner.uid) throw unfit(`FFJOBS_WORKER_USER is '${user}', and only root may run workers as another user`);
+  for (const path of secret) await assertUnreadable(path, user, owner);
   // What is made later too.
   process.umask(process.umask() | 0o007);
   for (const path of closed) {
@@ -82,6 +85,15 @@ async function assertReachable(path: string, user: string, owner: Owner): Promis
       throw unfit(`FFJOBS_WORKER_USER is '${user}', who may not enter ${at}, and ${path} lies in it: chmod o+x ${at}`);
     if (dirname(at) === at) return;
   }
+}
+
+/** As its mode says. One that is not there is somebody else's problem. */
+async function assertUnreadable(path: string, user: string, owner: Owner): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (!found) return;
+  const bit = found.uid === owner.uid ? 0o400 : found.gid === owner.gid ? 0o040 : 0o004;
+  if (found.mode & bit)
+    throw unfit(`FFJOBS_WORKER_USER is '${user}', who could read the private key ${path}: chmod 600 ${path}, and give it to another user`);
 }
 
 /** Files first: from the moment that the folder is theirs, what lies in it is too. */

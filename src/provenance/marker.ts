@@ -83,7 +83,8 @@ export class Marker implements AsyncDisposable {
     if (known) return known;
     signal.throwIfAborted();
     const { timeoutMs, log, version } = this.#options;
-    const process = this.#ahead ?? this.#start();
+    // One that waited may have been killed meanwhile, for want of memory.
+    const process = this.#ahead && !this.#ahead.ended ? this.#ahead : this.#start();
     this.#ahead = undefined;
     const late = AbortSignal.timeout(Math.min(timeoutMs, 2 ** 31 - 1));
     try {

@@ -60,6 +60,10 @@ export class MarkingProcess {
     }
   }
 
+  get ended(): boolean {
+    return this.#problem !== undefined;
+  }
+
   /** Of what it said to people, the end. */
   get lastLines(): readonly string[] {
     return this.#lastLines;

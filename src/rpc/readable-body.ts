@@ -14,7 +14,6 @@ const FRAMED = /^application\/grpc(?:-web)?(?:\+(?:proto|json))?$/;
 const JSON_TYPE = /json/;
 const COMPRESSIONS: ReadonlyMap<string, Compression> = new Map([compressionGzip, compressionBrotli].map((one) => [one.name, one]));
 const COMPRESSED = 1;
-const TRAILER = 0x80;
 
 /** The body as Connect is to read it, which throws INVALID_ARGUMENT at its end; undefined: Connect may read it itself. */
 export function readableBody(
@@ -59,7 +58,7 @@ export function readableBody(
 
   async function messageIn(bytes: Buffer): Promise<Uint8Array | undefined> {
     if (!framed) return await plain(bytes, encoding !== undefined && encoding !== 'identity');
-    if (bytes.length < PREFIX_BYTES || (bytes[0]! & TRAILER) !== 0) return undefined;
+    if (bytes.length < PREFIX_BYTES) return undefined;
     // What follows the first message the library refuses by itself, after it has read that.
     const end = PREFIX_BYTES + bytes.readUInt32BE(1);
     return bytes.length < end ? undefined : await plain(bytes.subarray(PREFIX_BYTES, end), (bytes[0]! & COMPRESSED) !== 0);

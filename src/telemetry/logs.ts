@@ -4,7 +4,10 @@ import pretty from 'pino-pretty';
 
 export type { Logger };
 
-const SECRETS = ['authorization', 'cookie', 'x-api-key', 'secret', 'token', 'password', 'signature'];
+const SECRETS: ReadonlySet<string> = new Set(['authorization', 'cookie', 'x-api-key', 'secret', 'token', 'password', 'signature']);
+const CENSOR = '[redacted]';
+/** Of objects in objects that are looked through. */
+const LEVELS = 3;
 
 export interface LogOptions {
   readonly level: string;
@@ -19,14 +22,40 @@ export function createLogger(options: LogOptions): Logger {
   const readable = options.format === 'pretty' || (options.format === 'auto' && options.terminal);
   const destination =
     options.destination ?? (readable ? pretty({ sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' }) : new Gathered());
-  return pino(
+  const logger = pino(
     {
       level: options.level,
       timestamp: pino.stdTimeFunctions.isoTime,
-      redact: { paths: SECRETS.flatMap((name) => [`["${name}"]`, `*["${name}"]`, `*.*["${name}"]`]), censor: '[redacted]' },
+      // Not pino's own redaction: with as many names at three levels it takes ten times as long as all the rest of a line.
+      formatters: { log: (facts) => redacted(facts, LEVELS) },
+      // What an error says of itself is in no field that can be enumerated, so that it is looked through as it is written.
+      serializers: { err: (error) => redacted(pino.stdSerializers.err(error as Error), LEVELS - 1) },
     },
     destination,
   );
+  // Inherited by its children. What they have with them is written out when they are made, and pino asks no formatter about it.
+  const { child } = logger;
+  logger.child = function (this: Logger, bindings: object, ...rest: []) {
+    return child.call(this, redacted(bindings, LEVELS), ...rest);
+  } as typeof child;
+  return logger;
+}
+
+/** What it was given, without the values whose names say that they are secret: a copy as far as there is such a name, which is nearly never. */
+function redacted<T extends object>(value: T, levels: number): T {
+  if (ArrayBuffer.isView(value)) return value;
+  let copy: Record<string, unknown> | undefined;
+  for (const [name, held] of Object.entries(value)) {
+    if (held === undefined) continue;
+    let shown: unknown = held;
+    if (SECRETS.has(name)) shown = CENSOR;
+    // An error of pino's own field is the serializer's.
+    else if (levels > 1 && typeof held === 'object' && held !== null && name !== 'err') shown = redacted(held as object, levels - 1);
+    if (shown === held) continue;
+    copy ??= (Array.isArray(value) ? [...value] : { ...value }) as Record<string, unknown>;
+    copy[name] = shown;
+  }
+  return (copy as T | undefined) ?? value;
 }
 
 const ERROR = pino.levels.values.error!;

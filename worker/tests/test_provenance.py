@@ -362,3 +362,16 @@ def test_a_trial_pair_is_never_written_over(trial: dict[str, str]) -> None:
     [answer], _ = talk("certificate", flags=("--out", os.path.dirname(trial["key.pem"])))
     assert "is not overwritten" in answer["unfit"]["message"]
     assert os.stat(trial["key.pem"]).st_mode & 0o777 == 0o600
+
+
+def test_a_result_that_memory_does_not_hold_is_not_begun(trial: dict[str, str], media: Path, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.mp4"
+    huge.write_bytes((media / "secret-name.mp4").read_bytes())
+    os.truncate(huge, 1 << 43)  # a hole: it takes no room
+    from facefusion_worker.provenance import manifest
+    from facefusion_worker.provenance.problems import NotMarked
+
+    claim = manifest.Claim(SOURCE_TYPE, "g", "1", "e", "1", [], [])
+    with pytest.raises(NotMarked, match="MiB of memory") as caught:
+        manifest.sign(str(huge), str(tmp_path / "x.mp4"), "video/mp4", claim, credentials.load(**files(trial)))
+    assert caught.value.retryable is True

@@ -91,6 +91,8 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       lazyConnect: true,
       redisOptions: common,
       enableAutoPipelining: true,
+      // The client takes the first argument for a key, and would look for who serves its slot.
+      autoPipeliningIgnoredCommands: ['config', 'info', 'ping'],
       maxRedirections: 16,
       clusterRetryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
       slotsRefreshTimeout: timeoutMs,
@@ -174,11 +176,13 @@ export class RedisConnection {
   /** Called whenever the listening connection is there again, and may have missed something. */
   onListening: () => void = () => {};
   readonly #log: ConnectionLog | undefined;
+  readonly #timeoutMs: number;
   #down = false;
 
   constructor({ place, fleet, log, timeoutMs = TIMEOUT_MS }: ConnectionOptions) {
     this.#place = place;
     this.#log = log;
+    this.#timeoutMs = timeoutMs;
     this.prefix = `{${fleet}}:`;
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
@@ -207,12 +211,17 @@ export class RedisConnection {
 
   /** Connects. Throws an `Error` whose message can be shown as it is. */
   async open(): Promise<void> {
+    const tooLate = Promise.withResolvers<never>();
+    // A client of a cluster would look for its nodes for ever.
+    const timer = setTimeout(() => tooLate.reject(new Error('no server has answered for it')), 2 * this.#timeoutMs);
     try {
-      await Promise.all([this.#commands.connect(), this.#listener.connect()]);
+      await Promise.race([Promise.all([this.#commands.connect(), this.#listener.connect()]), tooLate.promise]);
     } catch (error) {
       const why = lastError.get(this.#commands) ?? error;
       this.disconnect();
       throw new Error(`cannot open the job store ${this.#place.shown}: ${hint(why)}`);
+    } finally {
+      clearTimeout(timer);
     }
   }
 

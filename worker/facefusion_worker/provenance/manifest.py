@@ -25,6 +25,8 @@ from .problems import NotMarked, Unfit
 # Formats that hold their manifest themselves; any other gets one beside it.
 EMBEDDABLE = frozenset({"image/jpeg", "image/png", "image/webp", "video/mp4", "video/quicktime"})
 _UNKNOWN = "application/octet-stream"
+# What the library takes of memory: a little, and up to twice the file, which it holds whole.
+_MEMORY_BYTES, _MEMORY_SHARE = 100 << 20, 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
         check_date(credentials.expires, "the certificate that results are signed with")
     except Unfit as unfit:
         raise NotMarked("PROVENANCE_CERTIFICATE_EXPIRED", f"{unfit.message}: its operator has to renew it", retryable=False) from None
+    _check_memory(os.path.getsize(source))
     embedded = media_type in EMBEDDABLE
     with c2pa.Context.from_dict(_settings(credentials, claim)) as context:
         try:
@@ -72,6 +75,19 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
         "mark": "EMBEDDED" if embedded else "SIDECAR",
         "sidecar": "" if embedded else base64.b64encode(manifest).decode(),
     }
+
+
+def _check_memory(size: int) -> None:
+    """Before a large file takes what others on this machine need; where the system does not tell, nothing is checked."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return
+    needed = _MEMORY_BYTES + _MEMORY_SHARE * size
+    if needed > free:
+        problem = f"signing a result of {size >> 20} MiB takes {needed >> 20} MiB of memory, and {free >> 20} are free"
+        raise NotMarked("PROVENANCE_NOT_SIGNED", problem, retryable=True)
 
 
 def _settings(credentials: Credentials, claim: Claim) -> dict[str, Any]:
