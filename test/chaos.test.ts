@@ -1,9 +1,12 @@
 // A few rounds of `npm run chaos`, and that its model sees what it is there to see.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { Webhook } from 'standardwebhooks';
 import { type EventWords, type JobWords, Violation } from '../scripts/chaos/calls.ts';
 import { checkHistory } from '../scripts/chaos/checks.ts';
 import { chaos } from '../scripts/chaos/main.ts';
+import { randomOf } from '../scripts/chaos/random.ts';
+import { Receiver, SECRET } from '../scripts/chaos/receiver.ts';
 import { python } from './api/service.ts';
 
 const skip = process.platform !== 'linux' && 'machine: it finds what is left behind in /proc';
@@ -39,4 +42,49 @@ describe('the model', () => {
   ] as const) {
     test(`sees ${name}`, () => assert.throws(() => check(events), Violation));
   }
+
+  const ended = (status: string) => new Map([['job_1', { job_id: 'job_1', status } as JobWords]]);
+  const told = new Set(['job_1']);
+  /** As the service does: again until it is taken. */
+  async function tell(receiver: Receiver, id: string, status: string, secret = SECRET): Promise<void> {
+    const body = JSON.stringify({ type: `job.${status}`, data: { job_id: 'job_1', status } });
+    const at = new Date(Math.floor(Date.now() / 1000) * 1000);
+    const headers = {
+      'webhook-id': id,
+      'webhook-timestamp': `${at.getTime() / 1000}`,
+      'webhook-signature': new Webhook(secret).sign(id, at, body),
+    };
+    for (;;) {
+      const answer = await fetch(receiver.url, { method: 'POST', body, headers }).catch(() => undefined);
+      if (answer?.ok) return;
+    }
+  }
+  const start = () => Receiver.start(randomOf(3));
+
+  test('takes webhooks that come in order, again too', async () => {
+    await using receiver = await start();
+    assert.match(receiver.check(ended('succeeded'), told) ?? '', /was not told of the ends of job_1/);
+    await tell(receiver, 'a', 'processing');
+    await tell(receiver, 'b', 'succeeded');
+    await tell(receiver, 'b', 'succeeded');
+    await tell(receiver, 'a', 'processing');
+    assert.equal(receiver.check(ended('succeeded'), told), undefined);
+  });
+  for (const [name, sent, status] of [
+    ['two ends under two ids', ['a succeeded', 'b succeeded'], 'succeeded'],
+    ['an end that is none', ['a failed'], 'succeeded'],
+    ['something after the end', ['a succeeded', 'b processing'], 'succeeded'],
+    ['one delivery that says two things', ['a processing', 'a succeeded'], 'succeeded'],
+  ] as const) {
+    test(`sees ${name}`, async () => {
+      await using receiver = await start();
+      for (const one of sent) await tell(receiver, ...(one.split(' ') as [string, string]));
+      assert.throws(() => receiver.check(ended(status), told), Violation);
+    });
+  }
+  test('sees a signature that is not right', async () => {
+    await using receiver = await start();
+    await tell(receiver, 'a', 'succeeded', `whsec_${Buffer.from('another').toString('base64')}`);
+    assert.throws(() => receiver.check(ended('succeeded'), told), /not signed rightly/);
+  });
 });

@@ -7,11 +7,14 @@ import { Redis } from 'ioredis';
 import { type Callers, type EventWords, isEnded, type JobWords, Violation } from './calls.ts';
 import type { Submitted } from './load.ts';
 import type { Cluster } from './members.ts';
+import type { Receiver } from './receiver.ts';
 
 /** What is known of all rounds. */
 export class Model {
   /** By id, as it ended. */
   readonly ended = new Map<string, JobWords>();
+  /** Those whose ends a receiver is to be told of. */
+  readonly told = new Set<string>();
   readonly #purged = new Set<string>();
   /** Jobs that were failed because the workers that had them were killed thrice. */
   poisoned = 0;
@@ -21,6 +24,7 @@ export class Model {
     const ids = new Set(jobs.map(({ jobId }) => jobId));
     if (ids.size !== jobs.length) throw new Violation('two submits with different keys were given one job');
     for (const job of jobs) await this.#checkJob(cluster, callers, job, signal);
+    for (const id of new Set(jobs.map(({ batchId }) => batchId))) if (id !== undefined) await this.#checkBatch(callers, id, jobs, signal);
     await this.#checkFinal(callers, ids, signal);
     await this.#purgeSome(callers, jobs, signal);
     await this.#checkTotals(callers, signal);
@@ -39,13 +43,15 @@ export class Model {
     const reason = words.error?.reason;
     const poisoned = words.status === 'failed' && reason === 'JOB_KILLS_WORKERS';
     if (poisoned) this.poisoned++;
-    const wanted = outcomes(job);
+    if (job.told) this.told.add(jobId);
+    const alone = job.after === undefined || this.ended.get(job.after)?.status === 'succeeded';
+    const wanted = alone ? outcomes(job) : ['failed'];
     if (!poisoned && !wanted.includes(words.status)) {
       throw new Violation(
         `${jobId} (${kind}) is ${words.status}, and should be ${wanted.join(' or ')}: ${words.error?.message ?? ''} (${reason})`,
       );
     }
-    if (words.status === 'failed' && !poisoned && reason !== 'BROKEN')
+    if (words.status === 'failed' && !poisoned && reason !== (alone ? 'BROKEN' : 'INPUT_JOB_FAILED'))
       throw new Violation(`${jobId} (${kind}) failed with ${reason}: ${words.error?.message}`);
     if (words.status === 'succeeded') await checkResult(words, job.sha256, signal);
     for (const { address, name } of apis) {
@@ -60,6 +66,17 @@ export class Model {
     }
   }
 
+  /** Its counts are of its jobs as they ended. */
+  async #checkBatch(callers: Callers, batchId: string, jobs: readonly Submitted[], signal: AbortSignal): Promise<void> {
+    const { status, body } = await callers.call<Record<string, unknown>>('GET', `/api/v1/batches/${batchId}`, signal);
+    if (status !== 200) throw new Violation(`${batchId} was accepted and is answered ${status}`);
+    const own = jobs.filter((job) => job.batchId === batchId).map(({ jobId }) => this.ended.get(jobId)!.status);
+    for (const name of ['queued', 'processing', 'succeeded', 'failed', 'canceled', 'refused']) {
+      const count = own.filter((one) => one === name).length;
+      if (body[name] !== count) throw new Violation(`${batchId} says that ${String(body[name])} of its jobs are ${name}, and ${count} are`);
+    }
+  }
+
   /** Of earlier rounds: as they were. */
   async #checkFinal(callers: Callers, now: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
     const earlier = [...this.ended.keys()].filter((id) => !now.has(id)).slice(-10);
@@ -70,6 +87,11 @@ export class Model {
         throw new Violation(`${id} had ended ${was.status} at ${was.sequence} and is ${words.status} at ${words.sequence}`);
       }
     }
+  }
+
+  /** At the end of all rounds: a delivery that went wrong is tried again in its own time, up to a minute or two. */
+  async checkReceiver(receiver: Receiver, signal: AbortSignal): Promise<void> {
+    await eventually('webhooks', () => receiver.check(this.ended, this.told), signal, 180_000);
   }
 
   async #purgeSome(callers: Callers, jobs: readonly Submitted[], signal: AbortSignal): Promise<void> {
@@ -181,13 +203,14 @@ async function redisProblem(url: string): Promise<string | undefined> {
   }
 }
 
-/** Asks until there is no problem, for ten seconds; then it is a violation. */
+/** Asks until there is no problem, for so long; then it is a violation. */
 async function eventually(
   what: string,
   problem: () => Promise<string | undefined> | string | undefined,
   signal: AbortSignal,
+  withinMs = 10_000,
 ): Promise<void> {
-  for (const until = performance.now() + 10_000; ; await delay(100, undefined, { signal })) {
+  for (const until = performance.now() + withinMs; ; await delay(100, undefined, { signal })) {
     const found = await problem();
     if (found === undefined) return;
     if (performance.now() > until) throw new Violation(`${what}: ${found}`);

@@ -6,11 +6,17 @@ import { type Callers, type EventWords, isEnded, type JobWords, Violation } from
 import type { Random } from './random.ts';
 
 /** What a job is to do, and so how it may end. */
-export type Kind = 'plain' | 'crash' | 'flaky' | 'broken' | 'refused' | 'canceled';
+export type Kind = 'plain' | 'crash' | 'flaky' | 'broken' | 'refused' | 'canceled' | 'chained';
 
 export interface Submitted {
   readonly kind: Kind;
   readonly key: string;
+  /** That it came in. */
+  batchId: string | undefined;
+  /** Whose result it takes. */
+  after: string | undefined;
+  /** A receiver is told of it. */
+  readonly told: boolean;
   /** SHA-256 of the result that it is to have. */
   readonly sha256: string;
   jobId: string;
@@ -23,7 +29,8 @@ export interface Submitted {
 }
 
 const KINDS: readonly (readonly [Kind, number])[] = [
-  ['plain', 58],
+  ['plain', 46],
+  ['chained', 12],
   ['crash', 8],
   ['flaky', 8],
   ['broken', 6],
@@ -39,46 +46,95 @@ export interface LoadOptions {
   /** In which the submits come, in milliseconds. */
   readonly spreadMs: number;
   readonly ledger: string;
+  /** Of a receiver of webhooks. */
+  readonly receiver: string;
   readonly signal: AbortSignal;
 }
 
 /** Settles when every job has been accepted and every watcher has seen its end. Throws a `Violation` that a caller has met. */
 export async function runLoad(options: LoadOptions, jobs: Submitted[]): Promise<void> {
-  await Promise.all(Array.from({ length: options.jobs }, (_, i) => one(options, i, jobs)));
+  const { random } = options;
+  const groups: Promise<void>[] = [];
+  for (let number = 0; number < options.jobs; ) {
+    // Some come as a batch.
+    const size = random.chance(0.1) ? Math.min(random.int(2, 4), options.jobs - number) : 1;
+    const planned = Array.from({ length: size }, () => plan(options, number++));
+    groups.push(submit(options, planned, size > 1, random.int(0, options.spreadMs), jobs));
+  }
+  await Promise.all(groups);
 }
 
-async function one({ callers, random, round, spreadMs, ledger, signal }: LoadOptions, number: number, jobs: Submitted[]): Promise<void> {
+interface Planned {
+  readonly job: Submitted;
+  readonly body: Readonly<Record<string, unknown>>;
+  readonly cancelAfterMs: number;
+}
+
+function plan({ random, round, ledger, receiver }: LoadOptions, number: number): Planned {
   const kind = random.weighted(KINDS);
   const key = `round-${round}-${number}`;
-  // Some results are the same, so that jobs share a blob.
-  const output = random.chance(0.3) ? `shared ${random.int(0, 4)}` : `${key}`;
-  const steps = random.int(1, 12);
-  const parameters = { ledger, output, steps, seconds_per_step: random.int(0, 150) / 1000, ...script(kind) };
-  const cancelAfter = random.int(0, 1500);
-  await delay(random.int(0, spreadMs), undefined, { signal });
-  const job: Submitted = {
-    kind,
-    key,
-    sha256: createHash('sha256').update(output).digest('hex'),
-    jobId: '',
-    canceled: undefined,
-    seen: [],
-    connections: 0,
+  // Some results are the same, so that jobs share a blob. All begin as a WebP does, so that other jobs can take them.
+  const output = `RIFF0000WEBPVP8 ${random.chance(0.3) ? `shared ${random.int(0, 4)}` : key}`;
+  const parameters = { ledger, output, steps: random.int(1, 12), seconds_per_step: random.int(0, 150) / 1000, ...script(kind) };
+  const told = random.chance(0.5);
+  const sha256 = createHash('sha256').update(output).digest('hex');
+  return {
+    job: { kind, key, sha256, told, batchId: undefined, after: undefined, jobId: '', canceled: undefined, seen: [], connections: 0 },
+    body: {
+      source_images: ['face.jpg'],
+      target_image: 'target.png',
+      output_format: 'webp',
+      parameters,
+      max_attempts: 10,
+      priority: random.int(-2, 2),
+      labels: { round: `${round}`, key },
+      cache: 'off',
+      ...(told && { webhook: { url: receiver, statuses: ['processing', 'succeeded', 'failed', 'canceled', 'refused'] } }),
+    },
+    cancelAfterMs: random.int(0, 1500),
   };
-  const { status, body } = await callers.call<JobWords>('POST', '/api/v1/jobs', signal, {
-    source_images: ['face.jpg'],
-    target_image: 'target.png',
-    parameters,
-    idempotency_key: key,
-    max_attempts: 10,
-    priority: random.int(-2, 2),
-    labels: { round: `${round}`, key },
-    cache: 'off',
+}
+
+async function submit(
+  { callers, random, signal }: LoadOptions,
+  planned: readonly Planned[],
+  asBatch: boolean,
+  atMs: number,
+  jobs: Submitted[],
+): Promise<void> {
+  const chosen = random.next();
+  await delay(atMs, undefined, { signal });
+  const first = planned[0]!.job;
+  const requests = planned.map(({ job, body }) => {
+    // Of what was accepted so far, and can only end well.
+    const before = jobs.filter(({ kind }) => kind === 'plain');
+    if (job.kind !== 'chained' || before.length === 0) return body;
+    job.after = before[Math.floor(chosen * before.length)]!.jobId;
+    return { ...body, target_image: `job://${job.after}` };
   });
-  if (status !== 202) throw new Violation(`a submit is answered ${status}: ${JSON.stringify(body).slice(0, 300)}`);
-  job.jobId = body.job_id;
-  jobs.push(job);
-  await Promise.all([watch(callers, job, signal), kind === 'canceled' ? cancel(callers, job, cancelAfter, signal) : undefined]);
+  if (asBatch) {
+    const body = { jobs: requests.map((job) => ({ job })), idempotency_key: first.key };
+    const batch = await accepted<{ batch_id: string; job_ids: string[] }>(callers, '/api/v1/jobs:batch', body, signal);
+    for (const [i, { job }] of planned.entries()) {
+      job.batchId = batch.batch_id;
+      job.jobId = batch.job_ids[i]!;
+    }
+  } else {
+    const body = { ...requests[0], idempotency_key: first.key };
+    first.jobId = (await accepted<JobWords>(callers, '/api/v1/jobs', body, signal)).job_id;
+  }
+  jobs.push(...planned.map(({ job }) => job));
+  await Promise.all(
+    planned.map(({ job, cancelAfterMs }) =>
+      Promise.all([watch(callers, job, signal), job.kind === 'canceled' ? cancel(callers, job, cancelAfterMs, signal) : undefined]),
+    ),
+  );
+}
+
+async function accepted<T>(callers: Callers, path: string, body: unknown, signal: AbortSignal): Promise<T> {
+  const answer = await callers.call<T>('POST', path, signal, body);
+  if (answer.status !== 202) throw new Violation(`a submit is answered ${answer.status}: ${JSON.stringify(answer.body).slice(0, 300)}`);
+  return answer.body;
 }
 
 function script(kind: Kind): Record<string, unknown> {

@@ -11,6 +11,7 @@ import { hurt } from './faults.ts';
 import { runLoad, type Submitted } from './load.ts';
 import { type Cluster, startCluster } from './members.ts';
 import { randomOf } from './random.ts';
+import { Receiver } from './receiver.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** From the last fault's end until every job has ended; what takes longer hangs. */
@@ -49,7 +50,8 @@ export async function chaos({
   say,
   signal = new AbortController().signal,
 }: ChaosOptions): Promise<Held> {
-  const cluster = await startCluster(kind, python);
+  await using receiver = await Receiver.start(randomOf(seed));
+  const cluster = await startCluster(kind, python, receiver);
   const model = new Model();
   const total = { rounds: 0, jobs: 0, faults: 0, reconnects: 0, retries: 0, poisoned: 0 };
   let keep = false;
@@ -72,6 +74,7 @@ export async function chaos({
           jobs: count,
           spreadMs: roundMs,
           ledger: cluster.ledger,
+          receiver: receiver.url,
           signal: within,
         },
         jobs,
@@ -109,6 +112,12 @@ export async function chaos({
       say(
         `${kind} round ${round + 1} (seed ${seed + round}): ${jobs.length} jobs, ${reconnects} reconnects, ${seconds} s; ${done.join('; ')}`,
       );
+    }
+    try {
+      await model.checkReceiver(receiver, signal);
+    } catch (error) {
+      if (!(error instanceof Violation)) throw error;
+      throw new Violation(`${rounds} rounds of seed ${seed} on ${kind}, after the last: ${error.message}\n  logs: ${cluster.dir}`);
     }
   } catch (error) {
     keep = error instanceof Violation;

@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type ServiceProcess, startServiceProcess } from '../cluster/service-process.ts';
 import { startWay, type Way } from '../cluster/way.ts';
 import { type RedisServer, startRedis } from '../redis-server.ts';
+import { SECRET } from './receiver.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const ENGINES = join(ROOT, 'worker', 'tests', 'engines');
@@ -56,7 +57,7 @@ export interface Cluster {
 }
 
 /** Starts all of it. `python`: of the workers. */
-export async function startCluster(kind: 'redis' | 'sqlite', python: string): Promise<Cluster> {
+export async function startCluster(kind: 'redis' | 'sqlite', python: string, receiver: { readonly port: number }): Promise<Cluster> {
   const dir = await mkdtemp(join(tmpdir(), `ffjobs-chaos-${kind}-`));
   const [input, ledger, engines, blobs] = ['input', 'ledger', 'engines', 'blobs'].map((name) => join(dir, name)) as [
     string,
@@ -68,6 +69,8 @@ export async function startCluster(kind: 'redis' | 'sqlite', python: string): Pr
   for (const [name, hex] of Object.entries(MEDIA)) await writeFile(join(input, name), Buffer.from(hex, 'hex'));
   // A folder of this cluster alone, which its workers can be told by.
   for (const name of ['scripted.py', 'ledger.py']) await copyFile(join(ENGINES, name), join(engines, name));
+  const secrets = join(dir, 'webhook-secrets');
+  await writeFile(secrets, SECRET, { mode: 0o600 });
   const redis = kind === 'redis' ? await startRedis() : undefined;
   const settings = {
     ENGINE: 'ledger:Ledger',
@@ -82,6 +85,9 @@ export async function startCluster(kind: 'redis' | 'sqlite', python: string): Pr
     CANCEL_GRACE: '1s',
     DRAIN_TIMEOUT: '3s',
     BLOBS: `local:${blobs}`,
+    WEBHOOK_SECRETS_FILE: secrets,
+    WEBHOOK_ALLOW: '127.0.0.1',
+    HTTP_PORTS: `${receiver.port}`,
   };
   const member = async (name: string, role: Member['role'], more: Readonly<Record<string, string>> = {}): Promise<Member> => {
     const way = redis && (await startWay(redis.port));
