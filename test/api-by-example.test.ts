@@ -26,7 +26,7 @@ const missing = ['jq', 'curl', 'base64'].filter((program) => spawnSync(program, 
 
 test('every rpc is shown on every way in, and every example works', {
   skip: missing.length > 0 && `machine: no ${missing.join(', ')} on the PATH`,
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   const page = await readFile(join(ROOT, 'docs', '13-api-by-example.md'), 'utf8');
   const [open = '', keyed = ''] = page.split('## Who calls, and keys');

@@ -51,7 +51,7 @@ const alone: Way = async (items, call) => {
 };
 const together: Way = (items, call) => Promise.all(items.map(call));
 
-describe('steps that go together', { timeout: 120_000 }, () => {
+describe('steps that go together', { timeout: 240_000 }, () => {
   for (const [tenants, seed] of [
     [1, 1],
     [5, 2],

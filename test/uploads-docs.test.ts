@@ -11,7 +11,7 @@ import { ROOT, startService } from './api/service.ts';
 
 const run = promisify(execFile);
 
-test('the examples of the documentation upload by form, by tus and over gRPC', { timeout: 120_000 }, async (t) => {
+test('the examples of the documentation upload by form, by tus and over gRPC', { timeout: 240_000 }, async (t) => {
   await using service = await startService();
   const page = await readFile(join(ROOT, 'docs', '04-media-in.md'), 'utf8');
   const section = page.slice(page.indexOf('## Uploads'), page.indexOf('## The examination'));
