@@ -28,7 +28,7 @@ const PAGE = 'docs/13-api-by-example.md';
 
 test('every rpc is shown on every way in, and every example works', {
   skip: missingPrograms.length > 0 && `machine: no ${missingPrograms.join(', ')} on the PATH`,
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   const page = await readFile(join(ROOT, PAGE), 'utf8');
   const [open = '', keyed = ''] = page.split('## Who calls, and keys');
