@@ -21,7 +21,7 @@ import { checkData } from './docs/data.ts';
 import { missingPrograms, programs } from './docs/programs.ts';
 
 const run = promisify(execFile);
-const LIMITS = { timeout: 120_000, maxBuffer: 2 ** 26 };
+const LIMITS = { timeout: 240_000, maxBuffer: 2 ** 26 };
 const skip = missingPrograms.length > 0 && `machine: no ${missingPrograms.join(', ')} on the PATH`;
 
 /** Pictures, not commands. */
