@@ -21,7 +21,7 @@ const LIST = join(ROOT, 'test', 'suites.json');
 const CI = process.env.CI === 'true' || process.env.CI === '1';
 /** Begins the reason of a skip for want of something that the project cannot install: a GPU, a program of the system. */
 const MACHINE = 'machine: ';
-const SUITE_TIMEOUT_MS = 5 * 60_000;
+const SUITE_TIMEOUT_MS = 12 * 60_000;
 /** All of pytest is one process; with a FaceFusion checkout it has more to do, and with all of its suites much more. */
 const PYTEST_TIMEOUT_MS = 20 * 60_000;
 const ENGINE_TIMEOUT_MS = 2 * 3_600_000;

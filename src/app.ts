@@ -155,7 +155,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const { store, nodes, counters } = await openStore(config, policies, log, opened, (job) => metrics.jobs.ended(endOf(job)));
   const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
-  const { blobs, addBlobRoutes } = await openBlobs(config, opened);
+  const { blobs, addBlobRoutes } = await openBlobs(config, store, opened);
   const room = new FreeSpace({ dir: config.dataDir, minFreeBytes: config.minFreeBytes });
   const resultRoom = config.blobsS3 ? undefined : new FreeSpace({ dir: config.blobsPath, minFreeBytes: config.minFreeBytes });
   const retention = opened.last(

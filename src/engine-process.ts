@@ -6,6 +6,7 @@ import type { Config } from './config.ts';
 import type { FacefusionConfig } from './config-facefusion.ts';
 import { type Isolation, isolate } from './gpu/isolation.ts';
 import type { SlotPlan } from './gpu/scheduler.ts';
+import { SYSTEM_VARIABLES } from './gpu/variables.ts';
 import type { WorkerOptions } from './gpu/worker.ts';
 
 export interface EngineProcesses {
@@ -13,22 +14,6 @@ export interface EngineProcesses {
   readonly slots: readonly SlotPlan[];
   readonly isolation: Isolation | undefined;
 }
-
-/** Where the drivers of a device, the libraries of a system and its time are found; nothing that could be a secret. */
-const SYSTEM_VARIABLES = [
-  'LC_ALL',
-  'TZ',
-  'LD_LIBRARY_PATH',
-  'NVIDIA_VISIBLE_DEVICES',
-  'NVIDIA_DRIVER_CAPABILITIES',
-  'CUDA_PATH',
-  'CUDA_HOME',
-  'CUDA_CACHE_PATH',
-  'HIP_VISIBLE_DEVICES',
-  'ROCR_VISIBLE_DEVICES',
-  'HSA_OVERRIDE_GFX_VERSION',
-  'ROCM_PATH',
-];
 
 /** Below the data folder. */
 const OPEN_TO_WORKERS = ['worker-home', 'engines'];

@@ -55,6 +55,7 @@ export async function openStore(
 /** The store of results, and the routes that its URLs lead to, where they lead to this service. */
 export async function openBlobs(
   config: Config,
+  store: Pick<JobStore, 'id'>,
   opened: Closing,
 ): Promise<{ readonly blobs: BlobStore; readonly addBlobRoutes: (app: FastifyInstance) => void }> {
   if (config.blobsS3 === undefined) {
@@ -68,6 +69,7 @@ export async function openBlobs(
     publicEndpoint: config.s3PublicEndpoint,
     bucket: config.blobsS3.bucket,
     prefix: config.blobsS3.key,
+    jobStore: store.id,
     scratch: join(config.dataDir, 'blobs-scratch'),
   });
   return { blobs: opened.last('blob store', blobs), addBlobRoutes: () => {} };

@@ -157,7 +157,7 @@ const REFUSED: readonly [what: string, certificate: string | undefined, says: Re
 ];
 
 for (const served of ['own', 'connect'] as const) {
-  describe(`client certificates, gRPC served by ${served}`, { timeout: 60_000 }, () => {
+  describe(`client certificates, gRPC served by ${served}`, { timeout: 120_000 }, () => {
     const certificates = new Certificates();
     let service: Service;
     let baseUrl: string;

@@ -1,8 +1,8 @@
 // The page of the API by example: its blocks run in their order against the service with its plain engine, and no rpc of the contract is left out.
 import assert from 'node:assert/strict';
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -18,17 +18,19 @@ import { UploadService } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import { http } from '../gen/google/api/annotations_pb.js';
 import { ROOT, startService } from './api/service.ts';
+import { blocksOf } from './docs/blocks.ts';
+import { missingPrograms, programs } from './docs/programs.ts';
 
 const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 /** Those that their caller ends. */
 const ENDLESS = `${JobService.typeName}/WatchJobs`;
-const missing = ['jq', 'curl', 'base64'].filter((program) => spawnSync(program, ['--version']).error !== undefined);
+const PAGE = 'docs/13-api-by-example.md';
 
 test('every rpc is shown on every way in, and every example works', {
-  skip: missing.length > 0 && `machine: no ${missing.join(', ')} on the PATH`,
-  timeout: 120_000,
+  skip: missingPrograms.length > 0 && `machine: no ${missingPrograms.join(', ')} on the PATH`,
+  timeout: 240_000,
 }, async () => {
-  const page = await readFile(join(ROOT, 'docs', '13-api-by-example.md'), 'utf8');
+  const page = await readFile(join(ROOT, PAGE), 'utf8');
   const [open = '', keyed = ''] = page.split('## Who calls, and keys');
   await using folder = await exampleFolder();
   await using receiver = await goneReceiver(folder.path);
@@ -56,14 +58,15 @@ test('every rpc is shown on every way in, and every example works', {
 
 /** Runs the blocks of a part of the page, one after another in one shell, and answers which calls the service counted meanwhile. */
 async function run(part: string, folder: string, settings: Readonly<Record<string, string>>): Promise<Calls[]> {
-  const blocks = [...part.matchAll(/^```sh test\n(.*?)^```$/gms)].map(([, code]) => code!);
+  const blocks = blocksOf(PAGE, part).flatMap(({ info, code }) => (info === 'test' ? [code] : []));
   assert.ok(blocks.length > 0);
   const port = await freePort();
   const open: Record<string, string> = settings.API_KEYS === undefined ? {} : { ALLOW_ANONYMOUS: 'yes', ANONYMOUS_SCOPES: 'admin' };
   await using service = await startService({ ENGINE: 'classical', METRICS_PORT: String(port), ...settings, ...open });
   await cp(join(ROOT, 'samples'), join(service.inputDir, 'demo'), { recursive: true });
   const url = new URL(service.baseUrl);
-  const env: NodeJS.ProcessEnv = { ...process.env, PATH: `${join(folder, 'bin')}:${process.env.PATH}`, BASE: url.origin, HOST: url.host };
+  const path = await programs(join(folder, 'bin'), { compiled: join(folder, 'compiled'), refusals: 'answered' });
+  const env: NodeJS.ProcessEnv = { ...process.env, PATH: path, BASE: url.origin, HOST: url.host };
   if (settings.API_KEYS !== undefined) env.FFJOBS_TOKEN = await makeKey(url.origin);
   // What was run and said up to the failure is in the error.
   await promisify(execFile)('bash', ['-eux', '-c', blocks.join('\n')], { cwd: folder, env, maxBuffer: 2 ** 26 });
@@ -76,19 +79,10 @@ async function makeKey(baseUrl: string): Promise<string> {
   return ((await answer.json()) as { secret: string }).secret;
 }
 
-/** Where the examples run: the samples, and grpcurl or what stands for it. */
+/** Where the examples run: the samples, and what stands for programs of a reader. */
 async function exampleFolder(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'ffjobs-examples-'));
-  const bin = join(path, 'bin');
-  await mkdir(bin);
   await cp(join(ROOT, 'samples'), join(path, 'samples'), { recursive: true });
-  if (spawnSync('grpcurl', ['--version']).error !== undefined) {
-    await writeFile(
-      join(bin, 'grpcurl'),
-      `#!/bin/sh\nNODE_COMPILE_CACHE='${join(path, 'cache')}' exec '${process.execPath}' '${join(ROOT, 'test', 'api', 'grpcurl.ts')}' "$@"\n`,
-    );
-    await chmod(join(bin, 'grpcurl'), 0o755);
-  }
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 

@@ -317,7 +317,7 @@ describe(`hostile callers (seed ${SEED})`, () => {
   });
 });
 
-test('a service whose launcher is killed drains and ends', { timeout: 30_000 }, async (t) => {
+test('a service whose launcher is killed drains and ends', { timeout: 90_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'ffjobs-launched-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const settings = {

@@ -118,7 +118,7 @@ describe('what the load generators read', () => {
 });
 
 describe('a quick run', () => {
-  it('answers well-formed rows for every group and ends with 0', { timeout: 300_000 }, async ({ signal }) => {
+  it('answers well-formed rows for every group and ends with 0', { timeout: 600_000 }, async ({ signal }) => {
     const folder = mkdtempSync(join(tmpdir(), 'ffjobs-bench-test-'));
     try {
       const file = join(folder, 'rows.json');

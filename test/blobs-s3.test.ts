@@ -49,6 +49,20 @@ async function opened(t: TestContext, options: Partial<S3BlobStoreOptions> = {})
   return { ...there, blobs: await there.open() };
 }
 
+describe('a prefix', () => {
+  it('is one job store’s', async (t) => {
+    const { open, bucket, destroy } = await place();
+    t.after(() => destroy());
+    await Promise.all([open({ jobStore: 'a'.repeat(32) }), open({ jobStore: 'a'.repeat(32) })]);
+    await assert.rejects(
+      open({ jobStore: 'b'.repeat(32) }),
+      new RegExp(`^Error: s3://${bucket}/${PREFIX} has the results of another job store.* delete s3://${bucket}/${PREFIX}job-store$`),
+    );
+    await open({ jobStore: 'b'.repeat(32), prefix: `${PREFIX}another/` });
+    await open({ jobStore: 'a'.repeat(32) });
+  });
+});
+
 describeBlobStore('s3', async () => {
   const { bucket, dir, open, destroy } = await place();
   return {

@@ -16,7 +16,7 @@ describe('chaos', { skip, concurrency: false }, () => {
     ['sqlite', 2],
     ['redis', 2],
   ] as const) {
-    test(`${rounds} rounds on ${kind} lose nothing and do nothing twice`, { timeout: 280_000 }, async (t) => {
+    test(`${rounds} rounds on ${kind} lose nothing and do nothing twice`, { timeout: 560_000 }, async (t) => {
       const options = { kind, rounds, seed: 7, jobs: 12, roundMs: 3_000, python: python(), signal: t.signal };
       const held = await chaos({ ...options, say: (line) => t.diagnostic(line) });
       assert.equal(held.jobs, rounds * 12);

@@ -50,7 +50,7 @@ interface Request {
   readonly priority: number;
 }
 
-describe('ffjobs batch', { timeout: 60_000 }, () => {
+describe('ffjobs batch', { timeout: 120_000 }, () => {
   test('uploads each file once, and ends with what became of each job', async () => {
     const path = await jobs(
       {

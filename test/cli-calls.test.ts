@@ -71,7 +71,7 @@ async function isJpeg(): Promise<void> {
 }
 
 test('curl', { skip: has('curl') ? false : 'machine: no curl on the PATH' }, async () => {
-  const { stdout } = await run('sh', ['-e', '-c', texts.curl], { timeout: 60_000 });
+  const { stdout } = await run('sh', ['-e', '-c', texts.curl], { timeout: 120_000 });
   assert.match(stdout, /succeeded/);
   await isJpeg();
 });
@@ -82,7 +82,7 @@ test('TypeScript', async () => {
   await mkdir(join(ROOT, 'data'), { recursive: true });
   try {
     await writeFile(file, texts.typescript.replace("'./gen/", "'../gen/"));
-    await run(process.execPath, [file], { timeout: 60_000 });
+    await run(process.execPath, [file], { timeout: 120_000 });
     await isJpeg();
   } finally {
     await rm(file, { force: true });
@@ -97,6 +97,6 @@ test('grpcurl: the message and the method are in the contract', () => {
 });
 
 test('grpcurl: the call', { skip: has('grpcurl') ? false : 'machine: no grpcurl on the PATH' }, async () => {
-  const { stdout } = await run('sh', ['-e', '-c', texts.grpcurl], { timeout: 60_000 });
+  const { stdout } = await run('sh', ['-e', '-c', texts.grpcurl], { timeout: 120_000 });
   assert.match(stdout, /"jobId": "job_/);
 });

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { python, ROOT, startService } from './api/service.ts';
 
-test('the Python client', { timeout: 300_000 }, async (t) => {
+test('the Python client', { timeout: 600_000 }, async (t) => {
   await using service = await startService();
   const child = spawn(python(), ['-m', 'pytest', '-p', 'no:cacheprovider', '-vv', '--no-header', '-rN', '--tb=short'], {
     cwd: join(ROOT, 'clients', 'python'),

@@ -20,7 +20,7 @@ async function demo(args: readonly string[], env: Readonly<Record<string, string
   return { code, ...words };
 }
 
-test('a fleet loses a node in the middle and no job', { timeout: 280_000 }, async (t) => {
+test('a fleet loses a node in the middle and no job', { timeout: 560_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'demo-cluster-test-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const [temporary, output] = [join(dir, 'tmp'), join(dir, 'results')];

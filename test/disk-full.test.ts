@@ -104,7 +104,7 @@ for (const [name, minFree, leave] of [
   ['before a disk is full nothing more is taken in', '16M', 8 * MIB],
   ['on a disk that is full to the last byte nothing is taken in', '0', 0],
 ] as const) {
-  test(`${name}, nothing is left half written, and all else is answered`, { timeout: 60_000 }, async (t) => {
+  test(`${name}, nothing is left half written, and all else is answered`, { timeout: 120_000 }, async (t) => {
     using disk = smallDisk();
     if (!('dir' in disk)) return t.skip(disk.reason);
     const { dir } = disk;

@@ -20,7 +20,7 @@ async function drill(args: readonly string[], env: Readonly<Record<string, strin
   return { code, ...words };
 }
 
-test('a region is lost, another takes over, and gives back', { timeout: 280_000 }, async (t) => {
+test('a region is lost, another takes over, and gives back', { timeout: 560_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'drill-test-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const { code, stdout, stderr } = await drill(['--jobs', '8', '--lag', '1'], { TMPDIR: dir });

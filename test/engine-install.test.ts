@@ -227,6 +227,9 @@ describe('engine warm', () => {
     ]);
     assert.equal(await local('engine', 'warm', '--processors', 'face_swapper', 'face_enhancer'), 0);
     assert.match(machine.calls.at(-1)!, /^engine warm --processors face_swapper face_enhancer --json/);
+    const env = { ...machine.env, FFJOBS_PORT: '0', AWS_SECRET_ACCESS_KEY: 'of the service', HTTPS_PROXY: 'http://way.out:3128' };
+    assert.equal(await ffjobs(['engine', 'warm'], terminal, { env, cwd: machine.root, root: machine.root }), 0);
+    assert.match(machine.calls.at(-1)!, /^engine warm .* in [^ ]+ by http:\/\/way\.out:3128$/);
     assert.match(terminal.stderr, /fetching hyperswap_1a_256\.onnx: 5 B of 10 B/);
     assert.match(terminal.stdout, /the models of face_swapper, face_enhancer are there; 1 of them were fetched/);
     await machine.engineSays(

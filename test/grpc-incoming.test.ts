@@ -120,7 +120,7 @@ describe('messages of a client stream', () => {
 });
 
 for (const grpc of ['own', 'connect'] as const) {
-  describe(`a client stream over gRPC, served by ${grpc}`, { timeout: 60_000 }, () => {
+  describe(`a client stream over gRPC, served by ${grpc}`, { timeout: 120_000 }, () => {
     let server: Server;
     let session: ClientHttp2Session;
     let seen = Promise.withResolvers<unknown>();
@@ -237,7 +237,7 @@ for (const grpc of ['own', 'connect'] as const) {
       assert.equal((await answer).status, Code.DeadlineExceeded);
     });
 
-    test('that its client leaves ends for the implementation too', { timeout: 10_000 }, async () => {
+    test('that its client leaves ends for the implementation too', { timeout: 60_000 }, async () => {
       seen = Promise.withResolvers();
       const other = http2.connect(`http://127.0.0.1:${(session.socket.remotePort as number).toString()}`);
       const stream = other.request({ ':method': 'POST', ':path': PATH, 'content-type': 'application/grpc', te: 'trailers' });

@@ -16,7 +16,7 @@ function messages(rest: string): string[] {
     log.info('one');
     log.info('two');
     ${rest}`;
-  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 20_000 });
+  const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 });
   return stdout
     .trim()
     .split('\n')

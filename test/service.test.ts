@@ -287,7 +287,7 @@ describe('other clients', () => {
     await using service = await startService();
     const address = new URL(service.baseUrl).host;
     const script = join(ROOT, 'test', 'api', 'grpcio_client.py');
-    const { stdout } = await promisify(execFile)(python(), [script, address, 'face.jpg', 'target.png'], { timeout: 60_000 });
+    const { stdout } = await promisify(execFile)(python(), [script, address, 'face.jpg', 'target.png'], { timeout: 120_000 });
     const seen = JSON.parse(stdout) as { status: string; kinds: string[]; sequences: number[]; missing: string; url: string };
     assert.equal(seen.status, 'JOB_STATUS_SUCCEEDED');
     assert.equal(seen.kinds[0], 'snapshot');

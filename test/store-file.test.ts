@@ -105,7 +105,7 @@ describe('the SQLite file', { concurrency: 4 }, () => {
     await assert.rejects(openSqliteJobStore({ path: join(dir, 'file', 'jobs.db') }), /file/);
   });
 
-  it('has lost nothing that was acknowledged when its process is killed in the middle', { timeout: 30_000 }, async (t) => {
+  it('has lost nothing that was acknowledged when its process is killed in the middle', { timeout: 90_000 }, async (t) => {
     const path = join(await folder(t), 'jobs.db');
     const submitted = new Set<string>();
     const failed = new Map<string, number>();

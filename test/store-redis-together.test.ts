@@ -51,7 +51,7 @@ const alone: Way = async (items, call) => {
 };
 const together: Way = (items, call) => Promise.all(items.map(call));
 
-describe('steps that go together', { timeout: 120_000 }, () => {
+describe('steps that go together', { timeout: 240_000 }, () => {
   for (const [tenants, seed] of [
     [1, 1],
     [5, 2],
@@ -175,6 +175,24 @@ describe('steps that go together', { timeout: 120_000 }, () => {
       jobs.map(({ jobId }) => (jobId === broken ? 'rejected' : 'fulfilled')),
     );
     assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /WRONGTYPE/);
+  });
+
+  it('says what the server refuses, and goes on when it is the primary again', async (t) => {
+    await using own = await startRedis(['--appendfsync', 'no']);
+    const store = await openRedisJobStore({ url: own.url, fleet: 'own' });
+    t.after(() => store[Symbol.asyncDispose]());
+    const admin = new Redis(own.port);
+    t.after(() => admin.disconnect());
+    await admin.config('SET', 'maxmemory', '1');
+    const refused = await Promise.allSettled([store.submit(wantedJob(), LIMITS), store.submit(wantedJob(), LIMITS)]);
+    assert.deepEqual(refused.map(codeOf), ['STORAGE_FULL', 'STORAGE_FULL']);
+    await admin.config('SET', 'maxmemory', '0');
+    await admin.call('REPLICAOF', '127.0.0.1', '1');
+    const submitted = store.submit(wantedJob(), LIMITS);
+    const reconnected = async () => (await admin.info('stats')).match(/total_connections_received:(\d+)/)![1];
+    for (const before = await reconnected(); (await reconnected()) === before; ) await new Promise((resolve) => setTimeout(resolve, 5));
+    await admin.call('REPLICAOF', 'NO', 'ONE');
+    assert.equal((await submitted).created, true);
   });
 });
 

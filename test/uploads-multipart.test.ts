@@ -42,7 +42,7 @@ async function post(service: Service, body: Uint8Array, type = 'multipart/form-d
   return { status: response.status, json };
 }
 
-describe('uploads by form', { concurrency: 4, timeout: 120_000 }, () => {
+describe('uploads by form', { concurrency: 4, timeout: 240_000 }, () => {
   test('curl sends several files, each becomes a reference that jobs take', async () => {
     await using service = await startService();
     const one = picture();

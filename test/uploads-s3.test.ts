@@ -101,7 +101,7 @@ async function refusal(call: Promise<unknown>): Promise<JobsError> {
 
 const fetchTo = (uploads: Uploads, id: string, path: string) => uploads.resolver.fetch(`upload://${id}`, path, NEVER);
 
-describe('uploads on S3', { concurrency: 4, timeout: 120_000 }, () => {
+describe('uploads on S3', { concurrency: 4, timeout: 240_000 }, () => {
   it('go on in another process, piece by piece, and have the digest of all', async (t) => {
     const { a, b, home, begin } = await fleet(t);
     const bytes = jpeg(10 * PIECE + 17);
@@ -240,7 +240,7 @@ describe('uploads on S3', { concurrency: 4, timeout: 120_000 }, () => {
   });
 });
 
-describe('a fleet of two replicas of the API and a worker, each with a disk of its own', { timeout: 180_000 }, () => {
+describe('a fleet of two replicas of the API and a worker, each with a disk of its own', { timeout: 360_000 }, () => {
   let worker: Service;
   let replicas: [Service, Service];
   let bucket: string;

@@ -81,7 +81,7 @@ function opened(service: Service, path: string, offset: number, bytes: number) {
 
 const stored = (service: Service) => readdir(join(service.dir, 'uploads'));
 
-describe('an upload by tus', { concurrency: 4, timeout: 120_000 }, () => {
+describe('an upload by tus', { concurrency: 4, timeout: 240_000 }, () => {
   test('from the client of browsers becomes a reference that jobs take', async () => {
     await using service = await startService();
     const bytes = picture();

@@ -219,7 +219,7 @@ webTest('a video is swapped, and compared with its input in step', CLASSICAL, as
     parameters: { trim_frame_start: 20, trim_frame_end: 50 },
   });
   const page = await open(`/jobs/${id}`);
-  await page.locator('.chip.succeeded').waitFor({ timeout: 90_000 });
+  await page.locator('.chip.succeeded').waitFor({ timeout: 180_000 });
   await page.locator('.stage video').nth(1).waitFor();
   const times = 'Array.from(document.querySelectorAll(".stage video"), (video) => video.seeking ? -1 : video.currentTime)';
   await holds(page, 'Array.from(document.querySelectorAll(".stage video")).every((video) => video.readyState >= 2)');

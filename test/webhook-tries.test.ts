@@ -94,7 +94,7 @@ function notifying(t: TestContext, store: JobStore, now: () => number, answer: (
 }
 
 for (const [name, open] of STORES) {
-  describe(`${name}: a delivery`, { concurrency: 2, timeout: 60_000 }, () => {
+  describe(`${name}: a delivery`, { concurrency: 2, timeout: 120_000 }, () => {
     test('is tried at growing distances for 24 hours, then dead; a replay gives it 24 hours more under the same id', async (t) => {
       let clock = T0;
       const now = () => clock;

@@ -10,6 +10,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Rate } from './rate.ts';
+import { USUAL_VARIABLES, variablesNamed } from './variables.ts';
 import { decodeFrame, LineSplitter, MAX_FRAME_BYTES, type WorkerWord } from './wire.ts';
 
 /** What this folder needs of pino. */
@@ -20,7 +21,6 @@ export interface Logger {
   error(fields: object, message: string): void;
 }
 
-const USUAL_VARIABLES = ['PATH', 'HOME', 'LANG', 'TMPDIR', 'PYTHONPATH', 'CUDA_VISIBLE_DEVICES'];
 const MAX_OUTPUT_LINE_BYTES = 8 * 1024;
 const LAST_LINES = 20;
 /** How long a process may go on that no longer listens or speaks before it is killed; one that is exiting is gone by then. */
@@ -241,11 +241,8 @@ export class WorkerProcess {
 }
 
 function environmentOf(options: ProcessOptions): Record<string, string> {
-  const env: Record<string, string> = { MALLOC_ARENA_MAX: '2', PYTHONUNBUFFERED: '1' };
-  for (const name of [...USUAL_VARIABLES, ...options.passOn]) {
-    const value = options.environment[name];
-    if (value !== undefined) env[name] = value;
-  }
+  const named = variablesNamed([...USUAL_VARIABLES, ...options.passOn], options.environment);
+  const env: Record<string, string> = { MALLOC_ARENA_MAX: '2', PYTHONUNBUFFERED: '1', ...named };
   if (options.gpu !== undefined) env.CUDA_VISIBLE_DEVICES = String(options.gpu);
   return { ...env, ...options.variables };
 }

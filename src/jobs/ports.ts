@@ -258,6 +258,8 @@ export interface Overview {
 }
 
 export interface JobStore extends AsyncDisposable {
+  /** Made with the store and kept with it, through restarts, copies and replicas: what is the store's alone, such as a place for results, is told by it. */
+  readonly id: string;
   /**
    * Idempotency first, then quota, then record, queue and first event; durable when it answers. Jobs that the request names as `job://ID` must be
    * the tenant's and have a result or not have ended; until they have, the job waits, and fails with INPUT_JOB_FAILED when one ends without.

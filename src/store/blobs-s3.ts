@@ -24,6 +24,8 @@ export interface S3BlobStoreOptions {
   readonly bucket: string;
   /** Empty, or ends with '/'. No other job store may use it: what no job of this one refers to is deleted. */
   readonly prefix: string;
+  /** `JobStore.id` of the one whose results these are; the place is marked as its own, and refused where it is another's. Not given: nobody asks. */
+  readonly jobStore?: string;
   /** Folder for streams whose digest is not known yet; made, and emptied, when the store is opened. */
   readonly scratch: string;
   /** Milliseconds since 1970. */
@@ -32,6 +34,9 @@ export interface S3BlobStoreOptions {
   readonly idleMs?: number;
   readonly partBytes?: number;
 }
+
+/** Names the object that says whose results lie below a prefix. */
+export const OWNER = 'job-store';
 
 const IDLE_MS = 60_000;
 /** No upload of a process that lives takes so long. */
@@ -51,7 +56,31 @@ export async function openS3BlobStore(options: S3BlobStoreOptions): Promise<Blob
     // Some servers cannot list them, and none is needed to go on.
     if (problemOf(error) === undefined) throw error;
   });
+  const owner = await ownerOf(client, options);
+  if (owner !== options.jobStore) {
+    client.destroy();
+    const mark = `s3://${bucket}/${prefix}${OWNER}`;
+    throw new Error(
+      `s3://${bucket}/${prefix} has the results of another job store, and two would delete each other's: give this one a prefix of its own ` +
+        `with FFJOBS_BLOBS. If the other one is gone for good, delete ${mark}`,
+    );
+  }
   return new S3Blobs(client, options);
+}
+
+/** Whose results lie below the prefix, once nobody else can say that they are his. */
+async function ownerOf(client: S3Client, { jobStore, bucket, prefix }: S3BlobStoreOptions): Promise<string | undefined> {
+  if (jobStore === undefined) return undefined;
+  const place = { bucket, key: `${prefix}${OWNER}` };
+  const body = Buffer.from(jobStore);
+  await putObject(client, { place, body: chunksOf(body), bytes: body.length, contentType: 'text/plain', onlyIfAbsent: true });
+  const found: Uint8Array[] = [];
+  for await (const chunk of readObject(client, place)) found.push(chunk);
+  return Buffer.concat(found).toString();
+}
+
+async function* chunksOf(body: Buffer): AsyncGenerator<Uint8Array> {
+  yield body;
 }
 
 class S3Blobs implements BlobStore, AsyncDisposable {

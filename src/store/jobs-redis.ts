@@ -102,6 +102,7 @@ export async function openRedisJobStore(options: RedisJobStoreOptions): Promise<
 }
 
 export class RedisJobStore implements JobStore {
+  readonly id: string;
   readonly keys: RedisKeys;
   /** Where counts that the fleet shares may lie: an `ioredis` client, and what their keys begin with. */
   readonly counters: { readonly client: unknown; readonly prefix: string };
@@ -131,6 +132,7 @@ export class RedisJobStore implements JobStore {
   #closing: Promise<void> | undefined;
 
   constructor(redis: RedisConnection, clock: StoreClock, tokens: Tokens, options: RedisJobStoreOptions) {
+    this.id = tokens.storeId;
     this.#redis = redis;
     this.#clock = clock;
     this.#options = options;

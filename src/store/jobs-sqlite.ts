@@ -109,6 +109,7 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
 }
 
 class SqliteJobStore implements JobStore {
+  readonly id: string;
   readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
   readonly #db: DatabaseSync;
@@ -162,6 +163,7 @@ class SqliteJobStore implements JobStore {
       onDefect: (error) => this.#log?.error({ err: error }, 'the job store could not finish a step as it must'),
     });
     const tokens = new Tokens(secretOf(db));
+    this.id = tokens.storeId;
     this.#usage = new TenantUsage(db, undo);
     this.keys = new SqliteKeys(
       db,

@@ -11,6 +11,11 @@ export class Tokens {
     this.#secret = secret;
   }
 
+  /** Tells this store from every other one, and nothing else of it: 32 hex digits, the same for as long as the store is. */
+  get storeId(): string {
+    return createHmac('sha256', this.#secret).update('the id of this store').digest('hex').slice(0, 32);
+  }
+
   /** `use` and `scope` must be the same again at `open`. */
   seal(use: 'page' | 'watch', values: readonly number[], scope = ''): string {
     const body = values.map((value) => value.toString(36)).join('.');

@@ -78,7 +78,7 @@ case "$1 $2" in
   "-c import json"*) echo '{"default":"onnxruntime==1.28.0","cuda@12":"onnxruntime-gpu==1.24.4","cuda@13":"onnxruntime-gpu==1.28.0"}' ;;
   "-m facefusion_worker.engines.facefusion")
     shift 2
-    echo "engine $* in $FACEFUSION_HOME" >> '${this.log}'
+    echo "engine $* in $FACEFUSION_HOME\${AWS_SECRET_ACCESS_KEY:+ with a secret}\${HTTPS_PROXY:+ by $HTTPS_PROXY}" >> '${this.log}'
     if [ -e '${this.root}'/$1.says ]; then /bin/cat '${this.root}'/$1.says; exit $(/bin/cat '${this.root}'/$1.code); fi ;;
   "-c "*) shift 2; for name in "$@"; do case " ${lacks.join(' ')} " in *" $name "*) echo "$name" ;; esac; done ;;
   "-m venv")

@@ -14,7 +14,7 @@ import { type JobStoreFactory, wantedJob } from './job-store.ts';
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
 const LIMITS: Limits = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
 const GRACE_MS = 5000;
-const SUITE = { concurrency: 4, timeout: 90_000 };
+const SUITE = { concurrency: 4, timeout: 180_000 };
 const NEVER = new AbortController().signal;
 const RUN = { slot: 'node/0', engine: undefined };
 const BROKEN = { reason: 'NO_FACE_IN_SOURCE', message: 'there is no face', retryable: false, killedWorker: false };

@@ -39,7 +39,7 @@ export interface JobFleet {
 export const LEASE_MS = 1500;
 
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
-const SUITE = { concurrency: 4, timeout: 60_000 };
+const SUITE = { concurrency: 4, timeout: 120_000 };
 const RUN = { slot: 'node/0', engine: undefined };
 const NEVER = new AbortController().signal;
 const BROKEN = { reason: 'NO', message: 'no', retryable: false, killedWorker: false };
@@ -274,7 +274,7 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
       assertWhole(await collect(a.watch(lease.job.jobId, 0, NEVER)));
     });
 
-    it('and connections that break at any time make nothing happen twice', { timeout: 120_000 }, async (t) => {
+    it('and connections that break at any time make nothing happen twice', { timeout: 240_000 }, async (t) => {
       const { a, b, cutA } = await pair(t);
       const count = 24;
       let cutting = true;

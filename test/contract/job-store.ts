@@ -30,7 +30,7 @@ const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED, REFUSED } = JobStatus;
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
 const GRACE_MS = 5000;
 /** A wait that does not end fails the suite and not the whole run. */
-const SUITE = { concurrency: 8, timeout: 60_000 };
+const SUITE = { concurrency: 8, timeout: 120_000 };
 const RUN = { slot: 'node/0', engine: create(EngineInfoSchema, { name: 'classical', version: '1' }) };
 const TIMINGS = create(TimingsSchema, { runSeconds: 1.5 });
 const CRASH = { reason: 'WORKER_CRASHED', message: 'the worker died', retryable: true, killedWorker: true };
@@ -582,7 +582,7 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.equal((await claim(store)).job.jobId, other.jobId);
     });
 
-    it(`by ${POISON_KILLS} dead workers ends the job as poisonous`, { timeout: 20_000 }, async (t) => {
+    it(`by ${POISON_KILLS} dead workers ends the job as poisonous`, { timeout: 60_000 }, async (t) => {
       const { store } = await open(t);
       await submit(store, { maxAttempts: 10 });
       for (let kill = 1; kill < POISON_KILLS; kill++) assert.equal((await (await begun(store)).fail(CRASH)).status, QUEUED);

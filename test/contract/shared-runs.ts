@@ -11,7 +11,7 @@ import { type JobStoreFactory, type JobStoreSettings, type Wanted, wantedJob } f
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED, REFUSED } = JobStatus;
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
-const SUITE = { concurrency: 8, timeout: 60_000 };
+const SUITE = { concurrency: 8, timeout: 120_000 };
 const RUN = { slot: 'node/0', engine: create(EngineInfoSchema, { name: 'classical', version: '1' }) };
 const TIMINGS = create(TimingsSchema, { runSeconds: 1.5 });
 const NEVER = new AbortController().signal;

@@ -22,7 +22,7 @@ export interface OpenedTenantStore {
 }
 
 const LIMITS = { maxQueued: 1000, idempotencyMs: 1000 };
-const SUITE = { timeout: 60_000 };
+const SUITE = { timeout: 120_000 };
 const RUN = { slot: 'node/0', engine: create(EngineInfoSchema, { name: 'classical', version: '1' }) };
 const NEVER = new AbortController().signal;
 const DAY_MS = 86_400_000;

@@ -73,7 +73,7 @@ export function describeUploadRecords(name: string, open: () => Promise<OpenedFo
     return error.reason;
   };
 
-  describe(`${name}: uploads`, { concurrency: 4, timeout: 60_000 }, () => {
+  describe(`${name}: uploads`, { concurrency: 4, timeout: 120_000 }, () => {
     it('are there from begin on, for jobs from the end on, over restarts', async (t) => {
       const { begin, uploads, job, restart, advance } = await world(t);
       const id = await begin({ bytes: 100 });

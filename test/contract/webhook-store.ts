@@ -35,7 +35,7 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
   const list = async (store: JobStore, tenant: string, dead: boolean) =>
     (await store.webhooks.list({ tenant, dead, pageSize: 10 })).deliveries;
 
-  describe(`${name}: webhooks`, { concurrency: 4, timeout: 60_000 }, () => {
+  describe(`${name}: webhooks`, { concurrency: 4, timeout: 120_000 }, () => {
     it('are written with the step that they tell of, and for no other', async (t) => {
       const { store } = await open(t);
       let due = 0;

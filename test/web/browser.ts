@@ -65,7 +65,7 @@ export function webTestOf<S extends Service>(
   settings: Settings | (() => Settings),
   run: (console: Console<S>) => Promise<void>,
 ): void {
-  test(name, { timeout: 270_000 }, async (t) => {
+  test(name, { timeout: 540_000 }, async (t) => {
     const { browser, skip } = await launch();
     if (!browser) return t.skip(String(skip));
     try {
@@ -83,7 +83,7 @@ export function webTestOf<S extends Service>(
           reducedMotion: 'reduce',
           ...options,
         });
-        context.setDefaultTimeout(30_000);
+        context.setDefaultTimeout(90_000);
         const page = await context.newPage();
         page.on('pageerror', (error) => said.push(`${path}: ${error.stack ?? error.message}`));
         page.on('console', (message) => {
@@ -128,7 +128,7 @@ function freePort(): Promise<number> {
 
 /** Waits until an expression holds on the page. Asked from outside, because the page's policy allows no evaluation inside. */
 export async function holds(page: Page, expression: string): Promise<void> {
-  for (const end = performance.now() + 30_000; performance.now() < end; await sleep(50)) {
+  for (const end = performance.now() + 90_000; performance.now() < end; await sleep(50)) {
     if (await page.evaluate(expression)) return;
   }
   assert.fail(`${expression} did not come true`);

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { FacefusionConfig } from '../../../config-facefusion.ts';
+import { SYSTEM_VARIABLES, USUAL_VARIABLES, variablesNamed } from '../../../gpu/variables.ts';
 import type { Environment } from '../settings.ts';
 
 /** One line of an answer. Fields by kind: `worker/facefusion_worker/engines/facefusion/__main__.py`. */
@@ -24,6 +25,17 @@ export type Said =
   | { readonly kind: 'done'; readonly fetched: number }
   | { readonly kind: 'error'; readonly reason: string; readonly message: string };
 export type ModelState = 'present' | 'missing' | 'damaged';
+
+/** What a worker is given, and the way out to where models come from. */
+const VARIABLES = [
+  ...USUAL_VARIABLES,
+  ...SYSTEM_VARIABLES,
+  ...['http_proxy', 'https_proxy', 'no_proxy', 'all_proxy'].flatMap((name) => [name, name.toUpperCase()]),
+  'SSL_CERT_FILE',
+  'SSL_CERT_DIR',
+  'CURL_CA_BUNDLE',
+  'FFJOBS_TEST_SYNTHETIC_MODELS',
+];
 
 export interface Program {
   readonly home: string;
@@ -55,7 +67,7 @@ export async function ask(
 ): Promise<string | undefined> {
   const child = spawn(program.python, ['-m', 'facefusion_worker.engines.facefusion', ...command, '--json'], {
     env: {
-      ...env,
+      ...variablesNamed(VARIABLES, env),
       PYTHONPATH: join(root, 'worker'),
       FACEFUSION_HOME: program.home,
       FACEFUSION_EXECUTION_PROVIDERS: (program.providers ?? []).join(' '),
