@@ -35,7 +35,7 @@ test('every command and option in it exists', async () => {
   }
 });
 
-const PAGES = globSync(['*.md', 'docs/**/*.md', 'bench/*.md', 'clients/python/*.md'], { cwd: ROOT });
+const PAGES = globSync(['*.md', 'docs/**/*.md', 'bench/*.md', 'clients/python/*.md', 'examples/*.md'], { cwd: ROOT });
 
 test('every file and heading that a page links to is there', () => {
   const anchors = (text: string) =>

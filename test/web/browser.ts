@@ -32,7 +32,7 @@ function installed(): string | undefined {
 }
 
 /** The browser, or why there is none. One that is installed and does not start is no excuse under CI. */
-async function launch(): Promise<{ readonly browser?: Browser; readonly skip: string | false }> {
+export async function launch(): Promise<{ readonly browser?: Browser; readonly skip: string | false }> {
   const executablePath = installed();
   if (executablePath === undefined) return { skip: 'machine: no Chromium is installed' };
   try {
