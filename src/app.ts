@@ -67,7 +67,7 @@ import { openBlobs, openStore, openUploadBytes } from './storage.ts';
 import { BLOB_PATH } from './store/blobs-local.ts';
 import type { Outputs } from './store/outputs.ts';
 import { Retention } from './store/retention.ts';
-import type { EndedJob } from './telemetry/job-metrics.ts';
+import type { EndedJob, Stay } from './telemetry/job-metrics.ts';
 import { createLogger, type Logger } from './telemetry/logs.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { serveMetrics } from './telemetry/metrics-port.ts';
@@ -130,7 +130,7 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
   const opened = new Closing(createLogger({ level: 'silent', format: 'json', terminal: false }));
   await mkdir(config.dataDir, { recursive: true });
   const policies = await loadPolicies(config.tenants, policyDefaults(config));
-  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened);
+  const { store } = await openStore(config, policies, createLogger({ level: 'silent', format: 'json', terminal: false }), opened, () => {});
   const keyring = new Keyring({ store: store.keys, tiers: new Set(policies.tiers.keys()) });
   opened.last('keys', keyring);
   return {
@@ -151,7 +151,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   const baseUrl = () => config.publicUrl ?? address;
 
   const policies = await loadPolicies(config.tenants, policyDefaults(config));
-  const { store, nodes, counters } = await openStore(config, policies, log, opened);
+  const metrics = createMetrics();
+  const { store, nodes, counters } = await openStore(config, policies, log, opened, (job) => metrics.jobs.ended(endOf(job)));
   const access = opened.last('access', await accessOf(config, surroundings, log, { store, counters }, policies));
   const { guard } = access;
   const { blobs, addBlobRoutes } = await openBlobs(config, store, opened);
@@ -260,7 +261,6 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       onError: (err) => log.warn({ err }, 'spans could not be sent to FFJOBS_TRACES_ENDPOINT, and are lost'),
     }));
   if (traces) opened.last('traces', traces);
-  const metrics = createMetrics();
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(60_000)).totals].map(([status, count]) => [JobStatus[status].toLowerCase(), count]),
     slotsByState: () => countBy(ownSlots().map((slot) => WorkerState[slot.state].toLowerCase())),
@@ -378,7 +378,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       workRoot,
       handOver: processes.isolation?.handOver,
       gpuUtilization: (index) => gpus?.utilization(index),
-      observe: (job, attempt) => metrics.jobs.ended(figuresOf(job, attempt)),
+      observe: (job, attempt) => metrics.jobs.stayed(stayOf(job, attempt)),
       admit: (signal) => room.wait(DISK, config.storePatienceMs, signal),
       traces,
       async prepare(job, folder, signal, report, inputs) {
@@ -443,24 +443,24 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   return { address, scheduler, unfit: scheduler?.unfit ?? new Promise<string>(() => {}), close: () => opened.close() };
 }
 
-/** What the metrics count of a job that has ended or is put back. */
-function figuresOf(
-  { status, error, request, cached, result }: Job,
-  { slot, timings }: { readonly slot: string | undefined; readonly timings: Timings },
-): EndedJob {
-  const processors = request?.parameters?.processors;
+/** What the metrics count of a job that has ended. */
+function endOf({ status, error, cached }: Job): EndedJob {
+  return { status: JobStatus[status].toLowerCase(), reason: error?.reason ?? '', cached };
+}
+
+/** And of its stay on this node, which ended it or put it back. */
+function stayOf(job: Job, { slot, timings }: { readonly slot: string | undefined; readonly timings: Timings }): Stay {
+  const processors = job.request?.parameters?.processors;
   return {
-    status: JobStatus[status].toLowerCase(),
-    reason: error?.reason ?? '',
+    ...endOf(job),
     processors: Array.isArray(processors) ? processors.map(String) : [],
-    cached,
     queuedSeconds: timings.queuedSeconds,
     prepareSeconds: timings.prepareSeconds,
     runSeconds: timings.runSeconds,
     storeSeconds: timings.storeSeconds,
     slotSeconds: timings.gpuSeconds,
     slot: slot ?? '',
-    resultBytes: Number(result?.bytes ?? 0),
+    resultBytes: Number(job.result?.bytes ?? 0),
   };
 }
 

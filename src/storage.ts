@@ -5,6 +5,7 @@ import type { AccessOptions } from './access/access.ts';
 import type { Policies } from './access/policies.ts';
 import type { Closing } from './closing.ts';
 import type { Config } from './config.ts';
+import type { Job } from './jobs/job.ts';
 import type { BlobStore, JobStore, NodeRegistry } from './jobs/ports.ts';
 import { openLocalUploadBytes, type UploadBytes } from './media/upload-files.ts';
 import { registerBlobRoutes } from './store/blobs-http.ts';
@@ -12,17 +13,21 @@ import { openLocalBlobStore } from './store/blobs-local.ts';
 import { openSqliteJobStore } from './store/jobs-sqlite.ts';
 import type { Logger } from './telemetry/logs.ts';
 
-/** The job store, and who else is in its fleet. */
+/** The job store, and who else is in its fleet. `onEnded`: told of each job that a step of this process has ended. */
 export async function openStore(
   config: Config,
   policies: Policies,
   log: Logger,
   opened: Closing,
+  onEnded: (job: Job) => void,
 ): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
   const shares = sharesOf(policies);
   if (config.storeRedis === undefined) {
     return {
-      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, webhookUrl: config.webhookUrl, log, ...shares })),
+      store: opened.last(
+        'job store',
+        await openSqliteJobStore({ path: config.storePath, webhookUrl: config.webhookUrl, onEnded, log, ...shares }),
+      ),
       nodes: undefined,
       counters: undefined,
     };
@@ -35,6 +40,7 @@ export async function openStore(
       fleet: config.fleet,
       leaseMs: config.leaseMs,
       webhookUrl: config.webhookUrl,
+      onEnded,
       log,
       ...shares,
     }),

@@ -49,7 +49,9 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
     if (!(parsed instanceof URL)) {
       return {
         reason: parsed.reason.replace('INPUT_', 'WEBHOOK_'),
-        description: parsed.description.replace('media are fetched from', 'webhooks are sent to'),
+        description: parsed.description
+          .replace('media are fetched from', 'webhooks are sent to')
+          .replace('; give a presigned URL instead', ': what is sent is signed, which tells a receiver who sends it'),
       };
     }
     return secretsFor(tenant).length > 0 ? undefined : NO_SECRET;
@@ -58,6 +60,11 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
     if (!URL.canParse(config.webhookUrl))
       throw new Error(`FFJOBS_WEBHOOK_URL is '${config.webhookUrl}'; allowed: a URL such as https://example.com/hook`);
     const wrong = sends ? check(config.webhookUrl, '') : undefined;
+    if (wrong === NO_SECRET) {
+      throw new Error(
+        'FFJOBS_WEBHOOK_URL: it is told of the jobs of all tenants, and there is no secret for all of them: add a line `whsec_...` without a tenant to FFJOBS_WEBHOOK_SECRETS_FILE',
+      );
+    }
     if (wrong) throw new Error(`FFJOBS_WEBHOOK_URL: ${wrong.description}; FFJOBS_WEBHOOK_ALLOW lists hosts that are not public`);
   }
   return {

@@ -116,6 +116,9 @@ describe('ffjobs batch', { timeout: 120_000 }, () => {
     assert.equal(first, second);
     assert.match(terminal.stderr, /key was known/);
     assert.equal(await cli('batch', await jobs(onServer()), '--idempotency-key', 'monday'), 2);
+    assert.doesNotMatch(terminal.stderr, /uploaded anew/);
+    assert.equal(await cli('batch', await jobs({ ...onServer(), source_images: [file('face.png')] }), '--idempotency-key', 'monday'), 2);
+    assert.match(terminal.stderr, new RegExp(`uploaded anew.*ffjobs watch ${first}`));
   });
 
   test('what is wrong is told by line, all at once, before the first byte of a file is sent', async () => {

@@ -21,6 +21,9 @@ test('jobs are counted by how they ended, with their times and bytes', async () 
   await assert.rejects(client.submitAndWait({ ...request, parameters: { fail: 'NO_SOURCE_FACE' } }));
   await assert.rejects(client.submitAndWait({ ...request, parameters: { refuse: 'no' } }));
   await client.submitAndWait({ ...request, parameters: { fail: 'SHAKY', retryable: true, fail_attempts: 1, output: 'again' } });
+  const slow = await client.submit({ ...request, parameters: { steps: 100_000, seconds_per_step: 0.05 } });
+  const waiter = await client.submit({ ...request, target: { case: 'targetImage', value: `job://${slow.jobId}` } });
+  await client.jobs.cancel({ jobId: waiter.jobId });
   const text = await (await fetch('http://127.0.0.1:39481/metrics')).text();
   const value = (series: string) =>
     Number(
@@ -31,29 +34,19 @@ test('jobs are counted by how they ended, with their times and bytes', async () 
     );
   assert.equal(value('jobs_ended_total{status="succeeded",reason="",cached="false"}'), 2);
   assert.equal(value('jobs_ended_total{status="failed",reason="NO_SOURCE_FACE",cached="false"}'), 1);
+  assert.equal(value('jobs_ended_total{status="canceled",reason="",cached="false"}'), 1, 'one that no slot ever held');
   assert.equal(value('job_retries_total{reason="SHAKY"}'), 1);
   assert.match(text, /jobs_ended_total\{status="refused",reason="[A-Z_]+",cached="false"\} 1/);
   assert.equal(value('media_bytes_total{direction="out"}'), 'twelve bytes'.length + 'again'.length);
   assert.equal(value('job_queue_wait_seconds_count'), 4);
   assert.ok(value('slot_busy_seconds_total{slot="0"}') > 0);
+  await client.jobs.cancel({ jobId: slow.jobId });
 });
 
 test('the values of a label are bounded', async () => {
   const metrics = createMetrics();
   metrics.bind(NONE);
-  const job = {
-    status: 'failed',
-    processors: [],
-    cached: false,
-    queuedSeconds: 0,
-    prepareSeconds: 0,
-    runSeconds: 0,
-    storeSeconds: 0,
-    slotSeconds: 0,
-    slot: '0',
-    resultBytes: 0,
-  };
-  for (let i = 0; i < 1000; i++) metrics.jobs.ended({ ...job, reason: `R${i}` });
+  for (let i = 0; i < 1000; i++) metrics.jobs.ended({ status: 'failed', cached: false, reason: `R${i}` });
   const { text } = await metrics.scrape();
   const series = text.split('\n').filter((line) => line.startsWith('jobs_ended_total{'));
   assert.ok(series.length < 100, `${series.length} series`);

@@ -264,6 +264,29 @@ describe('an upload by tus', { concurrency: 4, timeout: 240_000 }, () => {
     assert.equal((await fetch(`${service.baseUrl}/readyz`)).status, 200);
   });
 
+  test('refused again and again on one connection leaves nothing behind on it', async (t) => {
+    await using service = await startService();
+    const path = await begin(service, MANY);
+    const warnings: Error[] = [];
+    const warned = (warning: Error) => void warnings.push(warning);
+    process.on('warning', warned);
+    t.after(() => process.off('warning', warned));
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    t.after(() => agent.destroy());
+    const headers = { ...VERSION, 'upload-offset': '7', 'content-type': 'application/offset+octet-stream' };
+    const sockets = new Set<unknown>();
+    // More than the listeners that Node takes for a leak.
+    for (let i = 0; i < 15; i++) {
+      const request = http.request(new URL(path, service.baseUrl), { method: 'PATCH', headers, agent });
+      request.end(picture(1000));
+      const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+      assert.equal(response.statusCode, 409);
+      sockets.add(response.socket);
+      await once(response.resume(), 'end');
+    }
+    assert.deepEqual([sockets.size, warnings], [1, []]);
+  });
+
   test('is let in from pages of named origins alone', async () => {
     await using service = await startService({ CORS_ORIGINS: 'https://app.example.com' });
     const preflight = await fetch(new URL(`${PATH}/x`, service.baseUrl), {

@@ -78,7 +78,7 @@ test('a node that only works needs the receiver of all jobs, and no secret to te
   const open = (role: string, more = {}) => openWebhooks(readConfig({ ...settings, FFJOBS_ROLE: role, ...more }, ROOT));
   await open('worker');
   await open('worker', { FFJOBS_WEBHOOK_SECRETS_FILE: '/nowhere/at/all' });
-  await assert.rejects(open('api'), /FFJOBS_WEBHOOK_URL: .*FFJOBS_WEBHOOK_SECRETS_FILE/);
+  await assert.rejects(open('api'), /FFJOBS_WEBHOOK_URL: .*add a line `whsec_\.\.\.` without a tenant to FFJOBS_WEBHOOK_SECRETS_FILE$/);
   await assert.rejects(open('worker', { FFJOBS_WEBHOOK_URL: 'hooks.example.com' }), /allowed: a URL such as/);
 });
 

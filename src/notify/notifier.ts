@@ -122,7 +122,12 @@ export class Notifier implements AsyncDisposable {
     const { id, url, tenant, status, createdMs } = delivery;
     const secrets = secretsFor(tenant);
     if (secrets.length === 0)
-      return { ok: false, kind: 'refused', error: `there is no webhook secret of the tenant '${tenant}'`, gone: false };
+      return {
+        ok: false,
+        kind: 'refused',
+        error: `there is no secret to sign webhooks of the tenant '${tenant}' with: the operator adds one to FFJOBS_WEBHOOK_SECRETS_FILE`,
+        gone: false,
+      };
     const type = JSON.stringify(eventType(status));
     const timestamp = JSON.stringify(new Date(createdMs).toISOString());
     const body = `{"type":${type},"timestamp":${timestamp},"data":${await render(toldAs(delivery.job, job))}}`;

@@ -51,7 +51,11 @@ export function leaveRest({ raw }: FastifyRequest, reply: FastifyReply): void {
     const { socket } = raw;
     const cut = () => socket.destroy();
     const timer = setTimeout(cut, LINGER_MS).unref();
-    const over = () => clearTimeout(timer);
+    const over = () => {
+      clearTimeout(timer);
+      // The connection goes on, and carries many requests.
+      socket.off('close', over);
+    };
     let bytes = 0;
     raw.unpipe();
     raw.removeAllListeners('readable');

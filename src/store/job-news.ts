@@ -22,6 +22,8 @@ export interface JobNewsOptions {
   readonly webhookUrl: string | undefined;
   /** A delivery has come to be due; told when it is on the disk. */
   readonly deliveryDue: () => void;
+  /** A job has ended; told after COMMIT. */
+  readonly ended: (job: Job) => void;
   readonly tx: Pick<Writer, 'committed' | 'told'>;
 }
 
@@ -42,7 +44,8 @@ export class JobNews {
 
   /** The job has another status. `before` undefined: it is new. */
   status(before: Job | undefined, after: Job, nowMs: number): void {
-    const { webhooks, webhookUrl, deliveryDue, tx } = this.#options;
+    const { webhooks, webhookUrl, deliveryDue, ended, tx } = this.#options;
+    if (isTerminal(after.status)) tx.committed(() => ended(after));
     const delivery = deliveryOf(before, after, webhookUrl);
     if (!delivery) return;
     webhooks.add(delivery, after, nowMs);

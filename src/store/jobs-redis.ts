@@ -63,6 +63,8 @@ export interface RedisJobStoreOptions {
   readonly now?: () => number;
   /** Where jobs are told of that name no receiver. */
   readonly webhookUrl?: string | undefined;
+  /** Told of each job that this process's step has ended; of one whose answer was lost on the way perhaps not. */
+  readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -149,6 +151,7 @@ export class RedisJobStore implements JobStore {
       webhookUrl,
       cacheSize: options.cacheSize ?? 4096,
       committed: (changed, owed, nowMs) => this.#committed(changed, owed, nowMs),
+      ended: options.onEnded ?? (() => {}),
     });
     this.#jobs = jobs;
     this.#batches = new RedisBatches((name, args) => redis.run(name, args), {

@@ -75,6 +75,8 @@ export interface SqliteJobStoreOptions {
   readonly maxRunning?: (tenant: string) => number | undefined;
   /** Where jobs are told of that name no receiver. */
   readonly webhookUrl?: string | undefined;
+  /** Told of each job that has ended, by whatever ended it. */
+  readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
   readonly cacheSize?: number;
   /** Progress and log events kept of one job, over all its attempts. */
@@ -207,6 +209,7 @@ class SqliteJobStore implements JobStore {
         webhooks,
         webhookUrl: options.webhookUrl,
         deliveryDue: () => this.webhooks.onDue(),
+        ended: options.onEnded ?? (() => {}),
         tx: this.#writer,
       }),
       inputs: new InputJobs(db, this.#references),

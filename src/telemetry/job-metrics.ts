@@ -1,15 +1,19 @@
-// What became of jobs on this node, as Prometheus metrics. Values of labels are bounded: beyond the first ones seen, what is new is counted as
+// What became of jobs, as Prometheus metrics: how they ended as the job store tells it, whatever ended them, and what the stay of those on this node took. Values of labels are bounded: beyond the first ones seen, what is new is counted as
 // `other`, so that no caller can make a series of its own.
 import { Counter, Histogram, type Registry } from 'prom-client';
 
 export interface EndedJob {
-  /** succeeded, failed, canceled, refused; queued: put back to be tried again. */
+  /** succeeded, failed, canceled, refused; of a stay also queued: put back to be tried again. */
   readonly status: string;
   /** Why it did not succeed; empty: it did, or is only put back. */
   readonly reason: string;
+  readonly cached: boolean;
+}
+
+/** A job's stay on this node, which ended it or put it back. */
+export interface Stay extends EndedJob {
   /** In order. */
   readonly processors: readonly string[];
-  readonly cached: boolean;
   readonly queuedSeconds: number;
   readonly prepareSeconds: number;
   readonly runSeconds: number;
@@ -41,7 +45,7 @@ export class JobMetrics {
     const registers = [registry];
     this.#ended = new Counter({
       name: 'jobs_ended_total',
-      help: 'Jobs that ended on this node, by status, reason of the failure, and whether the result came from the cache',
+      help: 'Jobs that this process ended, by a run, a cancel, a deadline or with another job, by status, reason of the failure, and whether the result came from the cache',
       labelNames: ['status', 'reason', 'cached'],
       registers,
     });
@@ -91,14 +95,16 @@ export class JobMetrics {
     });
   }
 
-  ended(job: EndedJob): void {
-    const reason = this.#reasons.of(job.reason);
+  ended({ status, reason, cached }: EndedJob): void {
+    this.#ended.inc({ status, reason: this.#reasons.of(reason), cached: String(cached) });
+  }
+
+  stayed(job: Stay): void {
     if (job.slotSeconds > 0) this.#busy.inc({ slot: job.slot }, job.slotSeconds);
     if (job.status === 'queued') {
-      if (reason !== '') this.#retried.inc({ reason });
+      if (job.reason !== '') this.#retried.inc({ reason: this.#reasons.of(job.reason) });
       return;
     }
-    this.#ended.inc({ status: job.status, reason, cached: String(job.cached) });
     if (job.cached) return;
     this.#wait.observe(job.queuedSeconds);
     this.#phases.observe({ phase: 'prepare' }, job.prepareSeconds);

@@ -13,6 +13,7 @@ import { type JobChange, type JobStore, type Lease, LeaseEnded, type NewJob } fr
 export interface JobStoreSettings {
   readonly weights?: Readonly<Record<string, number>>;
   readonly maxStoredEvents?: number;
+  readonly onEnded?: (job: Job) => void;
 }
 
 export interface OpenedJobStore {

@@ -7,7 +7,7 @@ import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { EngineInfoSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { isTerminal, type Job, JobStatus, JobStep, WaitReason } from '../../src/jobs/job.ts';
 import type { Done, JobStore, Lease, LeaseEnded, Match } from '../../src/jobs/ports.ts';
-import { type JobStoreFactory, type Wanted, wantedJob } from './job-store.ts';
+import { type JobStoreFactory, type JobStoreSettings, type Wanted, wantedJob } from './job-store.ts';
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED, REFUSED } = JobStatus;
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
@@ -36,8 +36,8 @@ const done = (sha256: string, fingerprint?: string, ttlMs = DAY_MS): Done => ({
 });
 
 export function describeSharedRuns(name: string, factory: JobStoreFactory): void {
-  const open = async (t: TestContext) => {
-    const opened = await factory();
+  const open = async (t: TestContext, settings?: JobStoreSettings) => {
+    const opened = await factory(settings);
     t.after(() => opened.destroy());
     return opened;
   };
@@ -80,6 +80,33 @@ export function describeSharedRuns(name: string, factory: JobStoreFactory): void
     await lease.pin(key);
     return await lease.complete(done(key, fingerprint, ttlMs));
   };
+
+  describe(`${name}: the ends of jobs`, SUITE, () => {
+    it('are told once each, whatever ends a job: a run, one that it joined, a cancel, a deadline, a job that it waits for', async (t) => {
+      const told = new Map<string, Job[]>();
+      const onEnded = (job: Job) => void told.set(job.jobId, [...(told.get(job.jobId) ?? []), job]);
+      const { store } = await open(t, { onEnded });
+      const { first, lease, joined } = await shared(store, 2);
+      assert.equal(told.size, 0, 'none has ended');
+      const key = hex();
+      await lease.pin(key);
+      await lease.complete(done(key));
+      const late = await submit(store, { startTimeoutMs: 1 });
+      const canceled = await submit(store);
+      await store.cancel(canceled.jobId, 1000);
+      const input = await submit(store);
+      const waiter = await submit(store, { request: { sourceImages: [`job://${input.jobId}`] } });
+      await store.cancel(input.jobId, 1000);
+      const ends = new Map<string, JobStatus>([
+        ...[first, ...joined].map(({ jobId }) => [jobId, SUCCEEDED] as const),
+        ...[canceled, input].map(({ jobId }) => [jobId, CANCELED] as const),
+        ...[late, waiter].map(({ jobId }) => [jobId, FAILED] as const),
+      ]);
+      for (const [id, status] of ends) assert.equal((await ended(store, id)).status, status);
+      await store.purge(first.jobId);
+      assert.deepEqual([...told].map(([id, jobs]) => [id, ...jobs.map(({ status }) => status)]).sort(), [...ends].sort());
+    });
+  });
 
   describe(`${name}: a kept result`, SUITE, () => {
     it('ends a like job without a run, with a reference of its own', async (t) => {

@@ -14,7 +14,7 @@ import {
   WatchBatchResponseSchema,
 } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
-import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
+import { BadRequestSchema, ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import type { Backoff } from '../../client/reconnects.ts';
 import type { Service } from './client.ts';
 import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
@@ -64,7 +64,7 @@ export async function submitBatch(service: Service, terminal: Terminal, path: st
     stopOnFailure: options.stopOnFailure,
   });
   const submitted = await service.jobs.submitBatch(request).catch((error: unknown) => {
-    throw inLines(error, lines);
+    throw files.size > 0 && isKeyReused(error) ? uploadedAnew(error) : inLines(error, lines);
   });
   const { batchId } = submitted.batch!;
   if (options.json) answerJson(terminal, dialect(SubmitBatchResponseSchema, submitted));
@@ -266,6 +266,18 @@ function inLines(error: unknown, lines: readonly FileLine[]): unknown {
     return { field: line ? `line ${line.number}${rest ? `, ${rest}` : ''}` : field, description, reason };
   });
   return invalid(error.rawMessage, named);
+}
+
+function isKeyReused(error: unknown): error is ConnectError {
+  return error instanceof ConnectError && error.findDetails(ErrorInfoSchema)[0]?.reason === 'IDEMPOTENCY_KEY_REUSED';
+}
+
+/** An upload has an id of its own each time, so that a request with files is another one each time. */
+function uploadedAnew(error: ConnectError): CliError {
+  const [info] = error.findDetails(ErrorInfoSchema);
+  const known = info?.metadata.job_id ?? 'what it made';
+  const words = `this file names files, which were uploaded anew: under a key that was used that is another request. \`ffjobs watch ${known}\` comes back to what the key has made`;
+  return new CliError(Exit.invalid, `${error.rawMessage}; ${words}`, { cause: error });
 }
 
 function invalid(message: string, fieldViolations: { field: string; description: string; reason: string }[]): ConnectError {

@@ -16,6 +16,8 @@ export interface RedisJobsOptions {
   readonly cacheSize: number;
   /** Told of each commit. `owed`: it means something for other jobs that is still to be written. */
   readonly committed: (changed: Changed, owed: boolean, nowMs: number) => void;
+  /** Told of each job that a commit has ended. */
+  readonly ended: (job: Job) => void;
 }
 
 /** A job, and its position where it is queued: see `present`. */
@@ -104,7 +106,7 @@ export class RedisJobs {
 
   /** Writes what was worked out from `before`. `fence`: the lease that writes, and the name of its write, so that one that is sent twice is made once. */
   async commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed> {
-    const { redis, now, webhookUrl, committed } = this.#options;
+    const { redis, now, webhookUrl, committed, ended } = this.#options;
     const nowMs = now();
     const reply = (await redis.run('commit', encodeCommit(before, changed, fence, nowMs, webhookUrl))) as [Buffer, ...Reply[]];
     const outcome = reply[0].toString();
@@ -112,6 +114,7 @@ export class RedisJobs {
       case 'done':
         this.learn(afterCommit(changed, before.ver + 1, fence.op || before.op));
         committed(changed, (reply[2] as number) > 0, nowMs);
+        if (isTerminal(changed.next.job.status) && !isTerminal(before.job.status)) ended(changed.next.job);
         return { outcome, position: reply[1] as number | null };
       case 'again':
         return { outcome, position: reply[1] as number | null, stored: this.decode(reply[2]!) };
