@@ -19,7 +19,7 @@ import { WebhookService } from '../gen/facefusion/jobs/v1/webhook_service_pb.js'
 import { http } from '../gen/google/api/annotations_pb.js';
 import { ROOT, startService } from './api/service.ts';
 import { blocksOf } from './docs/blocks.ts';
-import { missingPrograms, programs } from './docs/programs.ts';
+import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
 
 const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 /** Those that their caller ends. */
@@ -65,11 +65,11 @@ async function run(part: string, folder: string, settings: Readonly<Record<strin
   await using service = await startService({ ENGINE: 'classical', METRICS_PORT: String(port), ...settings, ...open });
   await cp(join(ROOT, 'samples'), join(service.inputDir, 'demo'), { recursive: true });
   const url = new URL(service.baseUrl);
-  const path = await programs(join(folder, 'bin'), { compiled: join(folder, 'compiled'), refusals: 'answered' });
+  const path = await programs(await mkdtemp(join(folder, 'bin-')), { compiled: join(folder, 'compiled'), refusals: 'answered' });
   const env: NodeJS.ProcessEnv = { ...process.env, PATH: path, BASE: url.origin, HOST: url.host };
   if (settings.API_KEYS !== undefined) env.FFJOBS_TOKEN = await makeKey(url.origin);
   // What was run and said up to the failure is in the error.
-  await promisify(execFile)('bash', ['-eux', '-c', blocks.join('\n')], { cwd: folder, env, maxBuffer: 2 ** 26 });
+  await promisify(execFile)('bash', ['-eux', '-c', `${STOPS_AT_OTHERS}${blocks.join('\n')}`], { cwd: folder, env, maxBuffer: 2 ** 26 });
   return callsOf(await (await fetch(`http://127.0.0.1:${port}/metrics`)).text());
 }
 

@@ -18,7 +18,7 @@ import { Certificates } from './access/certificates.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 import { type Block, blocksOf, documentationBlocks, placeOf } from './docs/blocks.ts';
 import { checkData } from './docs/data.ts';
-import { missingPrograms, programs } from './docs/programs.ts';
+import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
 
 const run = promisify(execFile);
 const LIMITS = { timeout: 240_000, maxBuffer: 2 ** 26 };
@@ -71,6 +71,11 @@ test('what is not run names what there is all the same', async () => {
     // A synopsis is no command.
     if (!/\[-|\w \| \w/.test(block.code)) await run('bash', ['-n', '-c', block.code], LIMITS);
   }
+});
+
+test('what is run has no list in which a failure goes unseen', () => {
+  for (const block of here)
+    if (block.language === SHELL) assert.doesNotMatch(block.code, /&&|\|\|/, `${placeOf(block)}: a line for each command`);
 });
 
 test('a block without a word for it is found', () => {
@@ -243,7 +248,7 @@ async function startReader(): Promise<Reader> {
       const [{ page }] = own as [Block];
       // What was run and said up to a failure is in the error.
       const lines = own.map((block) => `: ${placeOf(block)}\n${addressed(block.code)}`).join('\n');
-      say(page, await execute(page, 'bash', ['-euxo', 'pipefail', '-c', lines], { cwd: folder, env: shellEnv }));
+      say(page, await execute(page, 'bash', ['-euxo', 'pipefail', '-c', `${STOPS_AT_OTHERS}${lines}`], { cwd: folder, env: shellEnv }));
     },
     async script(folder, block) {
       const file = join(folder, `line-${block.line}.${SCRIPTS[block.language]}`);

@@ -1,14 +1,25 @@
-// What the shell of an example finds on its PATH instead of what a reader has: the checkout's own `ffjobs`, curl that does not overlook a refusal, and
-// grpcurl or what stands for it.
+// All that the shell of an example finds on its PATH: the checkout's own `ffjobs`, curl that does not overlook a refusal, grpcurl or what stands for it,
+// and a few programs that change nothing but files of the folder. A page that names another one is stopped there, whatever it would have done.
 import { spawnSync } from 'node:child_process';
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { accessSync, constants } from 'node:fs';
+import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
 import { ROOT } from '../api/service.ts';
 
 /** Programs of the system that the examples need. */
 export const missingPrograms = ['bash', 'curl', 'jq', 'base64'].filter((program) => spawnSync(program, ['--version']).error !== undefined);
 
 const hasGrpcurl = spawnSync('grpcurl', ['--version']).error === undefined;
+
+/** As they are. `env`, `dirname` and `node` are what npm's own launchers need; `sh` what those above are. */
+const HARMLESS = ['base64', 'bash', 'cat', 'dirname', 'env', 'jq', 'sed', 'sh', 'tr'];
+
+/**
+ * Begins the script of an example: a program that is not there ends it, in a list (`a && b`) and in a subshell too, where `set -e` would go on.
+ * `npm` and `npx` end it in the same way.
+ */
+export const STOPS_AT_OTHERS =
+  'export EXAMPLE=$$\ncommand_not_found_handle() { echo "$1: not run here; the page has to say so" >&2; kill $EXAMPLE; }\n';
 
 const quoted = (path: string) => `'${path.replaceAll("'", "'\\''")}'`;
 
@@ -19,22 +30,39 @@ export interface ProgramOptions {
   readonly refusals: 'failed' | 'answered';
 }
 
-/** Makes the folder and answers the PATH that begins with it. */
+/** Makes the folder and answers the PATH, which is that folder. */
 export async function programs(folder: string, { compiled, refusals }: ProgramOptions): Promise<string> {
   await mkdir(folder, { recursive: true });
   const node = `NODE_COMPILE_CACHE=${quoted(compiled)} exec ${quoted(process.execPath)}`;
   const ffjobs = `${node} ${quoted(join(ROOT, 'bin', 'ffjobs.mjs'))}`;
   const scripts: Record<string, string> = {
-    npx: `[ "$1" = ffjobs ] || { echo "npx $1: not of this project" >&2; exit 127; }\nshift\n${ffjobs} "$@"`,
+    npx: `[ "$1" = ffjobs ] || { echo "npx $1: not run here; the page has to say so" >&2; kill $EXAMPLE; exit 1; }\nshift\n${ffjobs} "$@"`,
     ffjobs: `${ffjobs} "$@"`,
     // The service of the examples runs already: what is left to say is whether one would start with these settings.
-    npm: `[ "$*" = start ] || { echo "npm $*: say in the page that it is not run" >&2; exit 127; }\n${ffjobs} config check`,
+    npm: `[ "$*" = start ] || { echo "npm $*: not run here; the page has to say so" >&2; kill $EXAMPLE; exit 1; }\n${ffjobs} config check`,
   };
-  if (refusals === 'failed') scripts.curl = `PATH=\${PATH#*:} exec curl --fail-with-body "$@"`;
-  if (!hasGrpcurl) scripts.grpcurl = `${node} ${quoted(join(ROOT, 'test', 'api', 'grpcurl.ts'))} "$@"`;
+  scripts.curl = `exec ${quoted(found('curl'))} ${refusals === 'failed' ? '--fail-with-body ' : ''}"$@"`;
+  scripts.grpcurl = hasGrpcurl
+    ? `exec ${quoted(found('grpcurl'))} "$@"`
+    : `${node} ${quoted(join(ROOT, 'test', 'api', 'grpcurl.ts'))} "$@"`;
   for (const [name, script] of Object.entries(scripts)) {
     await writeFile(join(folder, name), `#!/bin/sh\n${script}\n`);
     await chmod(join(folder, name), 0o755);
   }
-  return `${folder}:${process.env.PATH}`;
+  for (const name of HARMLESS) await symlink(found(name), join(folder, name));
+  return folder;
+}
+
+function found(program: string): string {
+  const path = process.env.PATH!.split(delimiter).map((folder) => join(folder, program));
+  const one = path.find((file) => {
+    try {
+      accessSync(file, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  if (one === undefined) throw new Error(`no ${program} on the PATH`);
+  return one;
 }
