@@ -176,6 +176,8 @@ async function startReader(): Promise<Reader> {
     await startService({
       ENGINE: 'classical',
       SLOTS: '2',
+      // Nobody waits for what the examples leave running.
+      DRAIN_TIMEOUT: '1s',
       API_KEYS: 'on',
       ALLOW_ANONYMOUS: 'yes',
       ANONYMOUS_SCOPES: 'read,submit,admin',
