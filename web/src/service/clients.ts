@@ -4,14 +4,15 @@ import { createConnectTransport } from '@connectrpc/connect-web';
 import { JobService } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { SystemService } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { ROOT } from '../router.ts';
-import { authorization, keyRefused } from './key.ts';
+import { authorization, key, keyRefused } from './key.ts';
 
 const withKey: Interceptor = (next) => async (request) => {
+  const sent = key.value;
   for (const [name, value] of Object.entries(authorization())) request.header.set(name, value);
   try {
     return await next(request);
   } catch (error) {
-    if (ConnectError.from(error).code === Code.Unauthenticated) keyRefused();
+    if (ConnectError.from(error).code === Code.Unauthenticated) keyRefused(sent);
     throw error;
   }
 };

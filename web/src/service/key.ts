@@ -19,6 +19,8 @@ export function authorization(): Readonly<Record<string, string>> {
   return key.value === '' ? {} : { authorization: `Bearer ${key.value}` };
 }
 
-export function keyRefused(): void {
+/** `sent`: the key that was refused. One that has been replaced meanwhile says nothing of the one that is used now. */
+export function keyRefused(sent: string): void {
+  if (sent !== key.value) return;
   keyWanted.value = key.value === '' ? 'missing' : 'wrong';
 }

@@ -42,6 +42,7 @@ export class Upload {
   async run(): Promise<void> {
     let waitMs = 500;
     while (!this.#stop.signal.aborted) {
+      const sent = key.value;
       try {
         await this.#attempt(() => {
           waitMs = 500;
@@ -50,7 +51,7 @@ export class Upload {
       } catch (error) {
         if (this.#stop.signal.aborted) return;
         const problem = error instanceof TusProblem ? error : undefined;
-        if (problem?.status === 401) keyRefused();
+        if (problem?.status === 401) keyRefused(sent);
         else if (problem?.gone) {
           forget(this.file);
           this.uri.value = undefined;
