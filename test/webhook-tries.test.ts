@@ -66,7 +66,6 @@ function notifying(t: TestContext, store: JobStore, now: () => number, answer: (
     maxAtOnce: 8,
     maxPerHost: 4,
     leaseMs: MINUTE,
-    now,
     random: () => 1,
     async send(_url, headers) {
       sent.push({ at: now(), id: headers['webhook-id']! });

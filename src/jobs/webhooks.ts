@@ -87,6 +87,8 @@ export interface DeliveryPage {
 
 /** What is to be told, until it is. Part of the job store, whose steps write it. */
 export interface WebhookOutbox {
+  /** The store's clock, by which what is due and what has been tried for too long is judged, in milliseconds since 1970. */
+  now(): number;
   /** Deliveries that are due, the longest due host first, and when something is due next that was not given for its time alone. */
   take(want: TakeDeliveries): Promise<{ readonly deliveries: readonly Delivery[]; readonly nextMs: number | undefined }>;
   /** What came of a try. Nothing, where somebody else has taken it since, or its job is forgotten. */

@@ -18,8 +18,6 @@ export interface NotifierOptions {
   readonly maxPerHost: number;
   /** Longer than a try takes. */
   readonly leaseMs: number;
-  /** Milliseconds since 1970. */
-  readonly now?: () => number;
   /** In [0, 1). */
   readonly random?: () => number;
   /** Told of each try: `delivered`, `retry` or `dead`, and why. */
@@ -32,7 +30,6 @@ const LOOK_AGAIN_MS = 5_000;
 
 export class Notifier implements AsyncDisposable {
   readonly #options: NotifierOptions;
-  readonly #now: () => number;
   readonly #busy = new Map<string, number>();
   readonly #tries = new Set<Promise<void>>();
   readonly #closing = new AbortController();
@@ -42,7 +39,6 @@ export class Notifier implements AsyncDisposable {
 
   constructor(options: NotifierOptions) {
     this.#options = options;
-    this.#now = options.now ?? Date.now;
     options.outbox.onDue = () => this.look();
     this.look();
   }
@@ -79,7 +75,7 @@ export class Notifier implements AsyncDisposable {
       const { deliveries, nextMs } = await outbox.take({ max, perHost: maxPerHost, busy: this.#busy, leaseMs });
       for (const delivery of deliveries) this.#begin(delivery);
       if (deliveries.length > 0) this.#again = true;
-      this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - this.#now()));
+      this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - this.#options.outbox.now()));
     }
   }
 
@@ -132,7 +128,7 @@ export class Notifier implements AsyncDisposable {
     const timestamp = JSON.stringify(new Date(createdMs).toISOString());
     const body = `{"type":${type},"timestamp":${timestamp},"data":${await render(toldAs(delivery.job, job))}}`;
     // The time of this try: a receiver refuses what is older than five minutes.
-    const at = new Date(this.#now());
+    const at = new Date(this.#options.outbox.now());
     const headers = {
       'webhook-id': id,
       'webhook-timestamp': String(Math.floor(at.getTime() / 1000)),
@@ -144,7 +140,7 @@ export class Notifier implements AsyncDisposable {
   #outcomeOf({ attempts, sinceMs }: Delivery, sent: Sent): { readonly outcome: Outcome; readonly why: string } {
     if (sent.ok) return { outcome: { type: 'delivered' }, why: 'ok' };
     const { error, kind, gone } = sent;
-    const atMs = this.#now() + webhookDelayMs(attempts, (this.#options.random ?? Math.random)());
+    const atMs = this.#options.outbox.now() + webhookDelayMs(attempts, (this.#options.random ?? Math.random)());
     if (gone || atMs > sinceMs + GIVE_UP_MS) return { outcome: { type: 'dead', error }, why: kind };
     return { outcome: { type: 'retry', atMs, error }, why: kind };
   }

@@ -130,20 +130,20 @@ export class SqliteOutbox implements WebhookOutbox {
   onDue = () => {};
   readonly #table: WebhookTable;
   readonly #step: Step;
-  readonly #now: () => number;
+  readonly now: () => number;
 
   constructor(table: WebhookTable, step: Step, now: () => number) {
     this.#table = table;
     this.#step = step;
-    this.#now = now;
+    this.now = now;
   }
 
   take(want: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
-    return this.#step(false, () => this.#table.take(want, this.#now()));
+    return this.#step(false, () => this.#table.take(want, this.now()));
   }
 
   settle(delivery: Delivery, outcome: Outcome): Promise<void> {
-    return this.#step(false, () => this.#table.settle(delivery, outcome, this.#now()));
+    return this.#step(false, () => this.#table.settle(delivery, outcome, this.now()));
   }
 
   async list(query: DeliveryQuery): Promise<DeliveryPage> {
@@ -151,7 +151,7 @@ export class SqliteOutbox implements WebhookOutbox {
   }
 
   async replay(tenant: string, id: string): Promise<Delivery | undefined> {
-    const delivery = await this.#step(true, () => this.#table.replay(tenant, id, this.#now()));
+    const delivery = await this.#step(true, () => this.#table.replay(tenant, id, this.now()));
     if (delivery) this.onDue();
     return delivery;
   }

@@ -9,15 +9,15 @@ type Run = (args: readonly (string | number)[]) => Promise<Reply>;
 export class RedisOutbox implements WebhookOutbox {
   onDue = () => {};
   readonly #run: Run;
-  readonly #now: () => number;
+  readonly now: () => number;
 
   constructor(run: Run, now: () => number) {
     this.#run = run;
-    this.#now = now;
+    this.now = now;
   }
 
   async take({ max, perHost, busy, leaseMs }: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
-    const args = ['take', this.#now(), leaseMs, max, perHost, ...[...busy].flat()];
+    const args = ['take', this.now(), leaseMs, max, perHost, ...[...busy].flat()];
     const [next, ...found] = (await this.#run(args)) as [Buffer | null, ...Reply[]];
     return { deliveries: found.map(decode), nextMs: next ? Number(next) : undefined };
   }
@@ -25,7 +25,7 @@ export class RedisOutbox implements WebhookOutbox {
   async settle({ id, attempts }: Delivery, outcome: Outcome): Promise<void> {
     const next = outcome.type === 'retry' ? outcome.atMs : '';
     const error = outcome.type === 'delivered' ? '' : outcome.error;
-    await this.#run(['settle', this.#now(), id, attempts, outcome.type, next, error]);
+    await this.#run(['settle', this.now(), id, attempts, outcome.type, next, error]);
   }
 
   async list({ tenant, dead, pageSize, before }: DeliveryQuery): Promise<DeliveryPage> {
@@ -34,7 +34,7 @@ export class RedisOutbox implements WebhookOutbox {
   }
 
   async replay(tenant: string, id: string): Promise<Delivery | undefined> {
-    const found = await this.#run(['replay', this.#now(), tenant, id]);
+    const found = await this.#run(['replay', this.now(), tenant, id]);
     return found === null ? undefined : decode(found);
   }
 }
