@@ -69,6 +69,8 @@ export interface JobsClientOptions<Source> {
   readonly baseUrl: string;
   readonly transport: Transport;
   readonly upload: Upload<Source>;
+  /** Gets results from their URLs; default: the platform's own. */
+  readonly fetch?: (url: URL, init: { readonly signal: AbortSignal | null }) => Promise<Response>;
   /** Ends what the transport holds. */
   readonly close?: () => void;
 }
@@ -149,7 +151,7 @@ export class JobsClient<Source> implements Disposable {
   /** The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that. */
   async result(jobId: string, { signal }: CallOptions = {}): Promise<Result> {
     const { url, result } = await this.jobs.getResult({ jobId }, { signal });
-    const response = await fetch(new URL(url, this.url), { signal: signal ?? null });
+    const response = await (this.#options.fetch ?? fetch)(new URL(url, this.url), { signal: signal ?? null });
     if (!response.ok) throw new ConnectError(`the result of ${jobId} could not be fetched: HTTP ${response.status}`, Code.Unavailable);
     return { facts: result, response };
   }

@@ -6,6 +6,7 @@ import { basename } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Client, Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
+import { fetch } from 'undici';
 import type { UploadRequestSchema, UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { authorization, bearer, type Token } from './bearer.ts';
 import { JobsClient, type UploadOptions } from './client.ts';
@@ -37,6 +38,8 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
   return new JobsClient({
     baseUrl: url,
     transport,
+    // Node 24's own ends the process when a server hangs up while the body waits to be read (undici's issue 5360).
+    fetch: async (url, init) => (await fetch(url, init)) as unknown as Response,
     upload: (uploads, source, options) => sendFile(uploads, place, source, options),
     close: () => sessionManager.abort(),
   });
