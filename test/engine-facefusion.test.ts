@@ -264,7 +264,7 @@ for (const checkout of found) {
     });
 
     const isolated = full ? (process.getuid?.() === 0 ? false : 'machine: only root may run workers as another user') : longer;
-    test('runs as a user of its own, who can open nothing of the service’s', { skip: isolated }, async (t) => {
+    test('runs as a user of its own, who can open nothing of the service’s', { skip: isolated, timeout: 240_000 }, async (t) => {
       const trial = await makeTrial();
       t.after(() => trial[Symbol.asyncDispose]());
       const folder = mkdtempSync(join(tmpdir(), 'ffjobs-apart-'));
