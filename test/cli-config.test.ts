@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { fileProblems } from '../src/app/setting-files.ts';
 import { readConfig, SETTINGS } from '../src/config.ts';
-import { fileProblems } from '../src/config-files.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ffjobs-config-'));
