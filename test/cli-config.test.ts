@@ -6,8 +6,8 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { fileFindings } from '../src/app/setting-files.ts';
 import { readConfig, SETTINGS } from '../src/config.ts';
-import { fileFindings } from '../src/config-files.ts';
 import { Certificates } from './access/certificates.ts';
 import { python, ROOT } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';

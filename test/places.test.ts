@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { loadPolicies } from '../src/access/access.ts';
+import { openPlaces, type Places } from '../src/app/places.ts';
 import { policyDefaults, readConfig } from '../src/config.ts';
-import { openPlaces, type Places } from '../src/places.ts';
 
 async function placesWith(env: Record<string, string>): Promise<Places> {
   const config = readConfig({ FFJOBS_ENGINE: 'classical', FFJOBS_HTTP_INPUTS: 'off', ...env }, '/nowhere');

@@ -113,6 +113,11 @@ export class JobsError extends Error {
   }
 }
 
+/** Somewhere is full or away: time may mend it. */
+export function isPassing(error: unknown): error is JobsError {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
+}
+
 /** Has a refusal say which job of a batch it is about. */
 export function inItem<T>(index: number, check: () => T): T {
   try {

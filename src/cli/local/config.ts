@@ -1,8 +1,8 @@
 // `ffjobs config check | list`: whether the service would start with these settings, and which there are. Reads what `serve` reads and in the same way;
 // changes nothing. A value that may hold a secret is never shown.
 import type { Command } from 'commander';
+import { FACEFUSION_SETTINGS } from '../../config/facefusion.ts';
 import { type Config, ConfigError, SETTINGS } from '../../config.ts';
-import { FACEFUSION_SETTINGS } from '../../config-facefusion.ts';
 import { checkSigner } from '../../provenance/process.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';

@@ -3,14 +3,14 @@
 // the settings speak of it.
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Policies, Tenant } from './access/policies.ts';
-import type { Config } from './config.ts';
-import { DEFAULT_TENANT } from './jobs/caller.ts';
-import { JobsError } from './jobs/errors.ts';
-import { openHttp } from './media/http.ts';
-import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
-import { isWithin } from './s3/names.ts';
-import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import type { Policies, Tenant } from '../access/policies.ts';
+import type { Config } from '../config.ts';
+import { DEFAULT_TENANT } from '../jobs/caller.ts';
+import { JobsError } from '../jobs/errors.ts';
+import { openHttp } from '../media/http.ts';
+import { localFiles, type MediaResolver, mediaReferences } from '../media/references.ts';
+import { isWithin } from '../s3/names.ts';
+import { folderOutputs, type Outputs, outputs } from '../store/outputs.ts';
 
 export interface PlacesOptions {
   readonly config: Config;
@@ -117,12 +117,12 @@ async function openDownloads(config: Config, schemes: readonly string[]) {
 
 /** The SDK is large; who does not use it does not load it. */
 async function openS3Inputs({ s3, maxInputBytes, fetchTimeoutMs }: Config) {
-  const { openS3 } = await import('./media/s3.ts');
+  const { openS3 } = await import('../media/s3.ts');
   return openS3({ connection: s3, buckets: [], maxBytes: maxInputBytes, totalMs: fetchTimeoutMs });
 }
 
 async function openS3Outputs({ s3 }: Config) {
-  const { openS3Outputs: openCopies } = await import('./store/outputs-s3.ts');
+  const { openS3Outputs: openCopies } = await import('../store/outputs-s3.ts');
   return openCopies({ connection: s3, buckets: [] });
 }
 

@@ -3,8 +3,8 @@
 import { X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
-import { loadPolicies, readSecret } from './access/access.ts';
-import { type Config, policyDefaults } from './config.ts';
+import { loadPolicies, readSecret } from '../access/access.ts';
+import { type Config, policyDefaults } from '../config.ts';
 import { openWebhooks } from './webhooks.ts';
 
 /** Each is one sentence, which begins with the setting's name. */

@@ -1,8 +1,8 @@
 // Who may call, as the settings say: which identities there are, what strangers may, and what is noted. Always true: a service that others than this
 // machine can reach has identities, or its operator has said that it needs none.
 import { resolve } from 'node:path';
-import { block, bytes, isLoopback, list, oneOf, rate, setting, text, type ValuesOf } from './config-values.ts';
-import { SCOPES, type Scope } from './jobs/caller.ts';
+import { SCOPES, type Scope } from '../jobs/caller.ts';
+import { block, bytes, isLoopback, list, oneOf, rate, setting, text, type ValuesOf } from './values.ts';
 
 export interface AccessConfig {
   readonly apiKeys: boolean;
