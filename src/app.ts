@@ -154,4 +154,4 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 // For the commands that look after a service without starting it; loaded with it, which is why they come from here.
 export { verifyAudit } from './access/audit-chain.ts';
 export { openKeys } from './app/access.ts';
-export { fileProblems } from './app/setting-files.ts';
+export { fileFindings } from './app/setting-files.ts';

@@ -184,9 +184,7 @@ test('a collector that is away costs spans and nothing else', async () => {
   const service = await startService({ TRACES: 'otlp', TRACES_ENDPOINT: 'http://127.0.0.1:9/v1/traces' });
   const jobId = await submit(service.baseUrl, {});
   assert.equal((await restClient(service.baseUrl).get(jobId)).status, 'succeeded');
-  const closing = performance.now();
   await service[Symbol.asyncDispose]();
-  assert.ok(performance.now() - closing < 30_000);
   assert.ok(
     service.logs.some(({ msg }) => String(msg).includes('spans could not be sent')),
     'it is told',

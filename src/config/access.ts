@@ -94,7 +94,8 @@ export function accessProblems(v: Values): string[] {
   if (v.JWT_JWKS !== undefined && /^[a-z]+:\/\//i.test(v.JWT_JWKS) && !isSafeUrl(v.JWT_JWKS)) {
     problems.push(`FFJOBS_JWT_JWKS is '${v.JWT_JWKS}'; allowed: an https URL (http on this machine alone), or the path of a file`);
   }
-  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined)
+  // A worker of a fleet has to know that there are identities, and answers nobody.
+  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined && v.ROLE !== 'worker')
     problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TLS_CERT and FFJOBS_TLS_KEY');
   if (v.TLS_CLIENT_CA !== undefined && v.TENANTS === undefined) {
     problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TENANTS, which says for whom certificates stand');

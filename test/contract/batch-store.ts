@@ -172,12 +172,14 @@ export function describeBatchStore(name: string, factory: JobStoreFactory): void
       const again = await restart();
       assert.equal((await again.submittedBatch('one', 'monday', 'digest'))?.batchId, id);
       assert.equal(await again.submittedBatch('two', 'monday', 'digest'), undefined);
-      assert.equal(
-        (await refusal(again.submitBatch(wantedBatch({ idempotencyKey: 'monday', requestDigest: 'other' }), LIMITS))).reason,
-        'IDEMPOTENCY_KEY_REUSED',
-      );
       const job = wantedJob({ request: { idempotencyKey: 'monday' }, requestDigest: 'of a job' });
-      assert.equal((await refusal(again.submit(job, LIMITS))).reason, 'IDEMPOTENCY_KEY_REUSED');
+      for (const other of [
+        again.submitBatch(wantedBatch({ idempotencyKey: 'monday', requestDigest: 'other' }), LIMITS),
+        again.submit(job, LIMITS),
+      ]) {
+        const { reason, metadata } = await refusal(other);
+        assert.deepEqual([reason, metadata], ['IDEMPOTENCY_KEY_REUSED', { batch_id: id }]);
+      }
     });
 
     it('cancels what has not ended, running jobs by their leases', async (t) => {
