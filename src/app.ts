@@ -144,6 +144,7 @@ export async function openKeys(config: Config): Promise<KeyAdmin & AsyncDisposab
 
 export { verifyAudit } from './access/audit-chain.ts';
 export { fileProblems } from './config-files.ts';
+export { migrateStore } from './storage.ts';
 
 async function compose(config: Config, surroundings: Surroundings, log: Logger, opened: Closing): Promise<App> {
   for (const folder of [config.dataDir, config.inputRoot]) await mkdir(folder, { recursive: true });
