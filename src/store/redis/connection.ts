@@ -94,6 +94,8 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       enableAutoPipelining: true,
       // The client takes the first argument for a key, and would look for who serves its slot.
       autoPipeliningIgnoredCommands: ['config', 'info', 'ping'],
+      // A certificate is for a name, and the client would look it up and ask for the address.
+      ...(place.tls && { dnsLookup: (name: string, found: (error: null, address: string) => void) => found(null, name) }),
       maxRedirections: 16,
       clusterRetryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
       slotsRefreshTimeout: timeoutMs,
@@ -369,5 +371,8 @@ function hint(error: unknown): string {
   if (code === 'ECONNREFUSED') return 'nothing listens there; start Redis, or correct FFJOBS_STORE';
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'there is no such host; correct FFJOBS_STORE';
   if (/NOAUTH|WRONGPASS|NOPERM/.test(message)) return 'it does not take this user and password; correct them in FFJOBS_STORE';
+  if (/^(SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_)/.test(code ?? ''))
+    return `its certificate is signed by nobody who is known here (${message}); name a file with its authority in NODE_EXTRA_CA_CERTS`;
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'its certificate is for another name; correct the host in FFJOBS_STORE';
   return message;
 }
