@@ -28,7 +28,7 @@ export interface Kit {
 }
 
 export const CREDENTIALS = { AWS_ACCESS_KEY_ID: 'key', AWS_SECRET_ACCESS_KEY: 'secret' };
-export const ROUNDS = 2;
+export const ROUNDS = 3;
 
 export async function startOrigin(bytes: number): Promise<{ readonly url: string; readonly process: Process }> {
   const process = node('the origin of media', 'origin.ts', [String(bytes)]);

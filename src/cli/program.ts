@@ -5,7 +5,7 @@ import { ConfigError } from '../config.ts';
 import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
-import { addConfigCommands, type FileProblems } from './local/config.ts';
+import { addConfigCommands, type FindInFiles } from './local/config.ts';
 import { doctor } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
 import { addProvenanceCommands } from './local/provenance.ts';
@@ -24,7 +24,7 @@ export interface Surroundings {
   readonly root: string;
   readonly version: string;
   readonly startApp: StartApp;
-  readonly fileProblems: FileProblems;
+  readonly fileFindings: FindInFiles;
   readonly access: AccessTools;
   readonly migrateStore: MigrateStore;
   readonly backoff?: Backoff;

@@ -43,6 +43,7 @@ export type ErrorReason =
   | 'ENGINE_NOT_READY'
   | 'ENGINE_CANNOT_START'
   | 'PROVENANCE_CANNOT_SIGN'
+  | 'TENANT_NOT_SERVED'
   | 'SHUTTING_DOWN'
   | 'LEASE_LOST'
   | 'UPLOAD_NOT_FOUND'
@@ -110,6 +111,11 @@ export class JobsError extends Error {
   static jobNotFound(id: string): JobsError {
     return new JobsError('not_found', 'JOB_NOT_FOUND', `there is no job '${id}'`, { metadata: { job_id: id } });
   }
+}
+
+/** Somewhere is full or away: time may mend it. */
+export function isPassing(error: unknown): error is JobsError {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
 }
 
 /** Has a refusal say which job of a batch it is about. */

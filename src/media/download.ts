@@ -5,7 +5,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Dispatcher, errors, request } from 'undici';
 import type { Failure } from '../jobs/job.ts';
-import { bytesPassed } from '../young-garbage.ts';
+import { Appender } from './appender.ts';
 import { HostNotAllowed, type Hosts } from './hosts.ts';
 import { type FetchObserver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
@@ -234,27 +234,26 @@ class Transfer {
       inWindow = 0;
     }, limits.windowMs);
     progress(this.#received, this.#total);
+    const writer = new Appender(this.#file, this.#received);
     try {
       for await (const chunk of body) {
         inWindow += chunk.length;
         if (this.#received + chunk.length > limits.maxBytes) throw tooLarge(limits.maxBytes);
-        const written = this.#file.write(chunk, 0, chunk.length, this.#received);
         // While the disk is busy.
         this.#hash.update(chunk);
         if (this.#head.length < SNIFF_BYTES) {
           this.#head = Buffer.concat([this.#head, chunk.subarray(0, SNIFF_BYTES - this.#head.length)]);
         }
-        const { bytesWritten } = await written;
-        if (bytesWritten < chunk.length)
-          await this.#file.write(chunk, bytesWritten, chunk.length - bytesWritten, this.#received + bytesWritten);
+        await writer.add(chunk);
         this.#received += chunk.length;
         // As soon as it can be told, so that what is no medium is not fetched in full.
         if (this.#received - chunk.length < SNIFF_BYTES && this.#head.length === SNIFF_BYTES) this.#judgeHead();
         progress(this.#received, this.#total);
-        bytesPassed(chunk.length);
       }
     } finally {
       clearInterval(timer);
+      // Also of a transfer that broke off: it goes on after what it brought.
+      await writer.flush();
     }
   }
 

@@ -8,7 +8,7 @@ import type { Failure } from '../jobs/job.ts';
 import { openClient, type S3Connection } from '../s3/client.ts';
 import { isListed, placeOf, type S3Place } from '../s3/names.ts';
 import { problemOf } from '../s3/problems.ts';
-import { bytesPassed } from '../young-garbage.ts';
+import { Appender } from './appender.ts';
 import { type FetchObserver, type MediaResolver, storageFull } from './references.ts';
 import { mediaTypeOf, SNIFF_BYTES } from './sniff.ts';
 
@@ -220,28 +220,34 @@ class Transfer {
     let at = from;
     let head = Buffer.alloc(0);
     for (let tries = 1; at < to; tries++) {
+      const writer = new Appender(file, at);
       try {
         const range = total > to - from || at > 0 ? `bytes=${at}-${to - 1}` : undefined;
         const { Body: body } = await this.#client.send(new GetObjectCommand({ ...this.#input(), Range: range, IfMatch: etag }), {
           abortSignal: this.#signal,
         });
-        for await (const chunk of body as unknown as AsyncIterable<Buffer>) {
-          this.#signal.throwIfAborted();
-          if (at + chunk.length > to) throw new Stopped('INPUT_UNREACHABLE', 'the store sends more than was asked for', true);
-          await writeAll(file, chunk, at);
-          at += chunk.length;
-          this.#received += chunk.length;
-          this.#observer?.progress(this.#received, total);
-          bytesPassed(chunk.length);
-          if (from === 0 && head.length < SNIFF_BYTES) {
-            head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
-            if (head.length === SNIFF_BYTES) judge(head);
+        try {
+          for await (const chunk of body as unknown as AsyncIterable<Buffer>) {
+            this.#signal.throwIfAborted();
+            if (at + chunk.length > to) throw new Stopped('INPUT_UNREACHABLE', 'the store sends more than was asked for', true);
+            at += chunk.length;
+            this.#received += chunk.length;
+            if (from === 0 && head.length < SNIFF_BYTES) {
+              head = Buffer.concat([head, chunk.subarray(0, SNIFF_BYTES - head.length)]);
+              if (head.length === SNIFF_BYTES) judge(head);
+            }
+            await writer.add(chunk);
+            this.#observer?.progress(this.#received, total);
           }
+        } finally {
+          // Also of a transfer that broke off: it goes on after what it brought.
+          await writer.flush();
         }
         if (at < to && tries >= PART_TRIES) throw new Stopped('INPUT_TRUNCATED', 'the store sends less than it announced', true);
       } catch (error) {
         this.#signal.throwIfAborted();
-        if (tries >= PART_TRIES || at === from || error instanceof Stopped) this.#fail(error);
+        // What could not be written would be missing from a transfer that went on.
+        if (tries >= PART_TRIES || at === from || writer.writtenTo < at || error instanceof Stopped) this.#fail(error);
       }
     }
     if (from === 0) judge(head);
@@ -276,8 +282,4 @@ class Transfer {
 
 function judge(head: Buffer): void {
   if (mediaTypeOf(head) === undefined) throw new Stopped('INPUT_NOT_READABLE', 'this object is in no format that the service knows');
-}
-
-async function writeAll(file: FileHandle, chunk: Uint8Array, at: number): Promise<void> {
-  for (let done = 0; done < chunk.length; ) done += (await file.write(chunk, done, chunk.length - done, at + done)).bytesWritten;
 }

@@ -5,7 +5,7 @@ import { createReadStream, openSync } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Failure } from '../jobs/job.ts';
-import { bytesPassed } from '../young-garbage.ts';
+import { Appender } from './appender.ts';
 import { FreeSpace, type FreeSpaceOptions } from './free-space.ts';
 import { copyOpened, type FetchObserver, storageFull } from './references.ts';
 
@@ -44,8 +44,6 @@ export interface UploadBytes extends AsyncDisposable {
 /** `dir` is made when it is not there; this process alone uses it. */
 export type LocalUploadBytesOptions = FreeSpaceOptions;
 
-/** Collected before they are written: large writes cost less, and hashing goes on while one is under way. */
-const WRITE_BYTES = 256 * 1024;
 const READ_BYTES = 1024 * 1024;
 
 export async function openLocalUploadBytes(options: LocalUploadBytesOptions): Promise<UploadBytes> {
@@ -91,7 +89,7 @@ class LocalUploadBytes implements UploadBytes {
         for await (const chunk of chunks) await writer.add(chunk);
       } finally {
         try {
-          await writer.end();
+          await settle(writer, file);
         } finally {
           await file.close();
         }
@@ -136,69 +134,16 @@ class LocalUploadBytes implements UploadBytes {
   }
 }
 
-/** Writes what it is given in large pieces, one at a time, while the next is collected. */
-class Appender {
-  readonly #file: FileHandle;
-  #at: number;
-  #collected: Uint8Array[] = [];
-  #bytes = 0;
-  #writing: Promise<void> = Promise.resolve();
-  #failed = false;
-
-  constructor(file: FileHandle, at: number) {
-    this.#file = file;
-    this.#at = at;
+/** Makes all last that was written, and cuts off what a failed write left. */
+async function settle(writer: Appender, file: FileHandle): Promise<void> {
+  try {
+    await writer.flush();
+  } catch (error) {
+    await file.truncate(writer.writtenTo);
+    throw error;
+  } finally {
+    await file.datasync();
   }
-
-  async add(chunk: Uint8Array): Promise<void> {
-    this.#collected.push(chunk);
-    this.#bytes += chunk.length;
-    bytesPassed(chunk.length);
-    if (this.#bytes < WRITE_BYTES) return;
-    await this.#writing;
-    this.#write();
-  }
-
-  /** Writes what is left and makes all last. After a failed write: cuts off what it left, and throws its error. */
-  async end(): Promise<void> {
-    try {
-      await this.#writing;
-      this.#write();
-      await this.#writing;
-    } finally {
-      if (this.#failed) await this.#file.truncate(this.#at);
-      await this.#file.datasync();
-    }
-  }
-
-  #write(): void {
-    const chunks = this.#collected;
-    this.#collected = [];
-    this.#bytes = 0;
-    this.#writing = this.#writeAll(chunks);
-    // Its error is thrown to whoever waits for it next.
-    this.#writing.catch(() => {
-      this.#failed = true;
-    });
-  }
-
-  async #writeAll(chunks: Uint8Array[]): Promise<void> {
-    for (let left = chunks; left.length > 0; ) {
-      const { bytesWritten } = await this.#file.writev(left, this.#at);
-      this.#at += bytesWritten;
-      left = after(left, bytesWritten);
-    }
-  }
-}
-
-/** What follows the first `bytes` bytes. */
-function after(chunks: readonly Uint8Array[], bytes: number): Uint8Array[] {
-  let skipped = 0;
-  for (const [i, chunk] of chunks.entries()) {
-    if (skipped + chunk.length > bytes) return [chunk.subarray(bytes - skipped), ...chunks.slice(i + 1)];
-    skipped += chunk.length;
-  }
-  return [];
 }
 
 async function full<T>(run: () => Promise<T>): Promise<T> {

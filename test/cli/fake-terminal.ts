@@ -73,7 +73,7 @@ export function ffjobs(
     root: '/',
     version: '0.0.0',
     startApp: () => Promise.reject(new Error('not in this test')),
-    fileProblems: async () => [],
+    fileFindings: async () => ({ problems: [], warnings: [] }),
     access: {
       openKeys: () => Promise.reject(new Error('not in this test')),
       verifyAudit: () => Promise.reject(new Error('not in this test')),

@@ -8,7 +8,7 @@ import { newBatchId } from '../../src/jobs/batches.ts';
 import { JobStatus } from '../../src/jobs/job.ts';
 import type { JobStore } from '../../src/jobs/ports.ts';
 import type { Delivery, TakeDeliveries } from '../../src/jobs/webhooks.ts';
-import { type JobStoreFactory, wantedJob } from './job-store.ts';
+import { type JobStoreFactory, type JobStoreSettings, wantedJob } from './job-store.ts';
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
 const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
@@ -27,8 +27,8 @@ async function run(store: JobStore): Promise<void> {
 }
 
 export function describeWebhookStore(name: string, factory: JobStoreFactory): void {
-  const open = async (t: TestContext) => {
-    const opened = await factory();
+  const open = async (t: TestContext, settings?: JobStoreSettings) => {
+    const opened = await factory(settings);
     t.after(() => opened.destroy());
     return opened;
   };
@@ -119,11 +119,13 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
     });
 
     it('that were taken are given to another when their lease is over, and the first taker has no say then', async (t) => {
-      const { store } = await open(t);
+      let nowMs = Date.now();
+      const { store } = await open(t, { now: () => nowMs });
       await store.submit(told('https://a.example.com/'), LIMITS);
       await run(store);
-      const [first] = await take(store, { leaseMs: 0 });
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      const [first] = await take(store, { leaseMs: 1000 });
+      assert.deepEqual(await take(store), []);
+      nowMs += 1000;
       const [second] = await take(store);
       assert.equal(second?.id, first?.id);
       assert.equal(second?.attempts, 2);
@@ -252,12 +254,13 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
     });
 
     it('of a job that is forgotten are told no more', async (t) => {
-      const { store } = await open(t);
+      let nowMs = Date.now();
+      const { store } = await open(t, { now: () => nowMs });
       const { job } = await store.submit(told('https://a.example.com/', [QUEUED, CANCELED]), LIMITS);
       await store.cancel(job.jobId, 1000);
       const [queued] = await take(store);
       await store.webhooks.settle(queued!, { type: 'dead', error: 'no answer' });
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      nowMs++;
       await store.expire({ jobTtlMs: 0, max: 10 });
       assert.deepEqual(await take(store), []);
       assert.deepEqual(await list(store, 'one', true), []);

@@ -1,16 +1,16 @@
 // What webhooks are made of here: secrets, where they may go, and who sends them.
 import { readFile } from 'node:fs/promises';
-import { JobSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
-import type { Config } from './config.ts';
-import type { Violation } from './jobs/errors.ts';
-import type { Job } from './jobs/job.ts';
-import type { JobStore } from './jobs/ports.ts';
-import type { Outcome } from './jobs/webhooks.ts';
-import { Hosts } from './media/hosts.ts';
-import { Notifier } from './notify/notifier.ts';
-import { webhookSecrets } from './notify/secrets.ts';
-import { Sender } from './notify/send.ts';
-import { createJsonWriter } from './rest/json-writer.ts';
+import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Config } from '../config.ts';
+import type { Violation } from '../jobs/errors.ts';
+import type { Job } from '../jobs/job.ts';
+import type { JobStore } from '../jobs/ports.ts';
+import type { Outcome } from '../jobs/webhooks.ts';
+import { Hosts } from '../media/hosts.ts';
+import { Notifier } from '../notify/notifier.ts';
+import { webhookSecrets } from '../notify/secrets.ts';
+import { Sender } from '../notify/send.ts';
+import { createJsonWriter } from '../rest/json-writer.ts';
 
 export interface Webhooks {
   /** What is wrong with a receiver; undefined: nothing. */
