@@ -40,6 +40,25 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
   // Unique over restarts and replicas; where it matters who made an id, the caller brings one.
   const prefix = randomBytes(9).toString('base64url');
   let last = 0;
+  /** What a caller wrote last that is a name of this service: the next one mostly writes the same. */
+  let accepted: string | undefined;
+
+  /** Answers a request that is under no name of this service; whether it did. */
+  function misses(host: unknown, request: IncomingMessage, response: ServerResponse, call: RequestCall): boolean {
+    if (host === accepted) return false;
+    // Connect makes a URL of it, and where it cannot the call would stay without an answer.
+    if (!isHost(host)) {
+      refuse(request, response, call, 400, { code: 'INVALID_ARGUMENT', message: 'the header Host is malformed' });
+      return true;
+    }
+    if (hostNames !== undefined && host !== '' && !hostNames.has(nameOf(host))) {
+      const message = `this service does not go by the name '${nameOf(host)}': its operator gives it one with FFJOBS_PUBLIC_URL`;
+      refuse(request, response, call, 421, { code: 'PERMISSION_DENIED', message });
+      return true;
+    }
+    accepted = host;
+    return false;
+  }
 
   function end(request: IncomingMessage, response: ServerResponse, call: RequestCall, startedAt: number): void {
     const seconds = (performance.now() - startedAt) / 1000;
@@ -77,17 +96,7 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
       };
       response.on('close', () => end(request, response, call, startedAt));
       dropFarDeadline(headers);
-      // Connect makes a URL of it, and where it cannot the call would stay without an answer.
-      const host = headers[':authority'] ?? headers.host ?? '';
-      if (!isHost(host)) {
-        refuse(request, response, call, 400, { code: 'INVALID_ARGUMENT', message: 'the header Host is malformed' });
-        return undefined;
-      }
-      if (hostNames !== undefined && host !== '' && !hostNames.has(nameOf(host))) {
-        const message = `this service does not go by the name '${nameOf(host)}': its operator gives it one with FFJOBS_PUBLIC_URL`;
-        refuse(request, response, call, 421, { code: 'PERMISSION_DENIED', message });
-        return undefined;
-      }
+      if (misses(headers[':authority'] ?? headers.host ?? '', request, response, call)) return undefined;
       if (cors(request.method, headers, response)) {
         call.route = PREFLIGHT;
         response.writeHead(204, { 'x-request-id': call.id }).end();
