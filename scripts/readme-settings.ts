@@ -1,8 +1,8 @@
 // The README's tables of settings, made of the list in src/config.ts: which theme a setting stands under, and in which order, is the README's own affair;
 // what its row says is not.
 import { readFileSync, writeFileSync } from 'node:fs';
+import { FACEFUSION_SETTINGS } from '../src/config/facefusion.ts';
 import { SETTINGS } from '../src/config.ts';
-import { FACEFUSION_SETTINGS } from '../src/config-facefusion.ts';
 
 /** The row of each setting, by its name in the table. */
 export function settingRows(): ReadonlyMap<string, string> {

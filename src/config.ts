@@ -1,11 +1,11 @@
 // Environment (and the file that FFJOBS_CONFIG names) -> one frozen, range-checked, fully defaulted Config, read once at the top.
-// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config-access.ts; marks: config-provenance.ts;
-// what a value may look like: config-values.ts).
+// Adapters never see it: the composition root hands each what it needs. SETTINGS is the one list of names, ranges and words (who may call: config/access.ts; marks: config/provenance.ts;
+// what a value may look like: config/values.ts).
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
-import { ACCESS_SETTINGS, type AccessConfig, accessConfig, accessProblems } from './config-access.ts';
-import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config-facefusion.ts';
-import { PROVENANCE_SETTINGS, type ProvenanceConfig, provenanceConfig, provenanceProblems } from './config-provenance.ts';
+import { ACCESS_SETTINGS, type AccessConfig, accessConfig, accessProblems } from './config/access.ts';
+import { type FacefusionConfig, type InstalledEngine, isFacefusionConfigured, readFacefusion } from './config/facefusion.ts';
+import { PROVENANCE_SETTINGS, type ProvenanceConfig, provenanceConfig, provenanceProblems } from './config/provenance.ts';
 import {
   blobs,
   bucket,
@@ -30,7 +30,7 @@ import {
   text,
   user,
   type ValuesOf,
-} from './config-values.ts';
+} from './config/values.ts';
 import { didYouMean } from './jobs/parameters.ts';
 import type { S3Connection } from './s3/client.ts';
 import type { S3Place } from './s3/names.ts';

@@ -71,10 +71,11 @@ const code = await runCommandLine(process.argv.slice(2), {
   // Loaded when needed: the commands that only talk to a service start without it.
   startApp: async (config) =>
     (await import('./app.ts')).startApp(config, { env: process.env, root, version, terminal: Boolean(process.stdout.isTTY) }),
-  fileProblems: async (config) => (await import('./app.ts')).fileProblems(config),
+  fileFindings: async (config) => (await import('./app.ts')).fileFindings(config),
   access: {
     openKeys: async (config) => (await import('./app.ts')).openKeys(config),
     verifyAudit: async (path, noted) => (await import('./app.ts')).verifyAudit(path, noted),
   },
+  migrateStore: async (config, report) => (await import('./app.ts')).migrateStore(config, report),
 });
 process.stdout.write('', () => process.exit(code));

@@ -2,14 +2,17 @@
 // what is right is right for `serve` too.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { fileFindings } from '../src/app/setting-files.ts';
 import { readConfig, SETTINGS } from '../src/config.ts';
-import { fileProblems } from '../src/config-files.ts';
+import { Certificates } from './access/certificates.ts';
+import { python, ROOT } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
+const root = process.getuid?.() === 0;
 const folder = mkdtempSync(join(tmpdir(), 'ffjobs-config-'));
 after(() => rmSync(folder, { recursive: true }));
 
@@ -21,14 +24,21 @@ const file = (name: string, text: string): string => {
 
 async function check(env: Record<string, string>, ...args: string[]): Promise<{ code: number; terminal: FakeTerminal }> {
   const terminal = new FakeTerminal();
-  const code = await ffjobs(['config', 'check', ...args], terminal, { env, cwd: folder, root: folder, fileProblems });
+  const code = await ffjobs(['config', 'check', ...args], terminal, { env, cwd: folder, root: ROOT, fileFindings });
   return { code, terminal };
+}
+
+interface Problem {
+  readonly settings: readonly string[];
+  readonly problem: string;
+  readonly from: string;
 }
 
 interface Said {
   readonly ok: boolean;
   readonly file: string | null;
-  readonly problems: readonly { readonly settings: readonly string[]; readonly problem: string; readonly from: string }[];
+  readonly problems: readonly Problem[];
+  readonly warnings: readonly Problem[];
   readonly settings: readonly { readonly name: string; readonly value: string; readonly from: string }[];
 }
 const said = async (env: Record<string, string>, ...args: string[]) => {
@@ -109,7 +119,7 @@ describe('settings that are wrong', () => {
 
   test('`serve` refuses the same', async () => {
     const terminal = new FakeTerminal();
-    assert.equal(await ffjobs(['serve'], terminal, { env: { FFJOBS_CONFIG: 'bad' }, cwd: folder, root: folder, fileProblems }), 1);
+    assert.equal(await ffjobs(['serve'], terminal, { env: { FFJOBS_CONFIG: 'bad' }, cwd: folder, root: ROOT, fileFindings }), 1);
     assert.match(terminal.stderr, /PORT, which nobody reads[\s\S]*FFJOBS_PORT is 'http'/);
   });
 
@@ -176,9 +186,46 @@ describe('settings that are wrong', () => {
 
   test('a certificate that has run out says when', async () => {
     const config = readConfig({ FFJOBS_TLS_CERT: good.cert, FFJOBS_TLS_KEY: good.key }, folder);
-    const [problem, ...others] = await fileProblems(config, Date.now() + 31 * 86_400_000);
+    const day = 86_400_000;
+    const at = async (days: number) => await fileFindings(config, Date.now() + days * day);
+    const [problem, ...others] = (await at(31)).problems;
     assert.deepEqual(others, []);
     assert.match(problem!, /FFJOBS_TLS_CERT: .*good\.crt was valid until .*: get a new certificate/);
+    assert.match((await at(-2)).problems.join(), /FFJOBS_TLS_CERT: .*good\.crt is not valid before .*: look at this machine's clock/);
+    assert.match((await at(20)).warnings.join(), /FFJOBS_TLS_CERT: .*good\.crt is valid until .*: get a new certificate before then/);
+  });
+
+  test('an authority of client certificates that has run out is told as such', async () => {
+    using certificates = new Certificates();
+    certificates.addAuthority('ca');
+    certificates.sign('ended', 'ca', { subject: '/CN=ended', seconds: -60 });
+    const ended = certificates.path('ended.pem');
+    const tenants = file('certified.json', '{}');
+    const env = { FFJOBS_TLS_CERT: good.cert, FFJOBS_TLS_KEY: good.key, FFJOBS_TLS_CLIENT_CA: ended, FFJOBS_TENANTS: tenants };
+    assert.match((await said(env)).problems.map(({ problem }) => problem).join(), /^FFJOBS_TLS_CLIENT_CA: .*ended\.pem was valid until/);
+    // One of several is enough: authorities are put beside one another while one follows another.
+    const both = file('both.pem', `${readFileSync(ended, 'utf8')}\n${readFileSync(good.cert, 'utf8')}`);
+    assert.deepEqual((await said({ ...env, FFJOBS_TLS_CLIENT_CA: both })).problems, []);
+  });
+
+  test('a secret that every user of the machine can read is a warning, and the service starts', async () => {
+    const { cert, key } = certificate('open', 90);
+    chmodSync(key, 0o644);
+    const { code, warnings } = await said({ FFJOBS_TLS_CERT: cert, FFJOBS_TLS_KEY: key });
+    assert.equal(code, 0);
+    assert.deepEqual(
+      warnings.map(({ problem }) => problem),
+      [`FFJOBS_TLS_KEY: every user of this machine can read ${key}: chmod 600 ${key}, for the service's own user`],
+    );
+  });
+
+  test('a file that this user may not read is told with its mode', {
+    skip: root ? 'machine: root may read everything' : false,
+  }, async () => {
+    const { cert, key } = certificate('closed', 90);
+    chmodSync(key, 0);
+    const { problems } = await said({ FFJOBS_TLS_CERT: cert, FFJOBS_TLS_KEY: key });
+    assert.match(problems[0]!.problem, /FFJOBS_TLS_KEY: .*closed\.key cannot be read \(EACCES\): correct its name or its mode/);
   });
 
   test('several files at once', async () => {
@@ -190,6 +237,62 @@ describe('settings that are wrong', () => {
       'FFJOBS_TLS_CERT',
       'FFJOBS_TLS_KEY',
     ]);
+  });
+});
+
+describe('what results are signed with', () => {
+  const pair = (name: string, days: number) => {
+    const at = join(folder, name);
+    const make = 'import sys; from facefusion_worker.provenance.development import make; make(sys.argv[1], int(sys.argv[2]))';
+    execFileSync(python(), ['-c', make, at, String(days)], { env: { ...process.env, PYTHONPATH: join(ROOT, 'worker') } });
+    return { FFJOBS_PROVENANCE_CERT: join(at, 'certificate.pem'), FFJOBS_PROVENANCE_KEY: join(at, 'key.pem') };
+  };
+  const MARKS = { FFJOBS_PROVENANCE: 'c2pa', FFJOBS_PROVENANCE_PYTHON: python(), FFJOBS_PROVENANCE_TSA: 'http://127.0.0.1:9/' };
+  const good = pair('marks', 90);
+  const other = pair('other-marks', 90);
+
+  test('is tried, without asking for a time stamp', async () => {
+    const { code, problems, warnings } = await said({ ...MARKS, ...good });
+    assert.deepEqual([code, problems, warnings], [0, [], []]);
+  });
+
+  const WRONG: readonly [what: string, env: () => Record<string, string>, says: RegExp][] = [
+    [
+      'a certificate that is not there',
+      () => ({ FFJOBS_PROVENANCE_CERT: join(folder, 'none') }),
+      /FFJOBS_PROVENANCE_CERT is .*none, which cannot be read/,
+    ],
+    ['a certificate that has run out', () => pair('ended-marks', 0), /the certificate of Trial signer, .* expired on .* have it renewed/],
+    [
+      'a key that is another one’s',
+      () => ({ FFJOBS_PROVENANCE_KEY: other.FFJOBS_PROVENANCE_KEY }),
+      /private key in .* does not belong to the certificate/,
+    ],
+    [
+      'a root that it does not lead to',
+      () => ({ FFJOBS_PROVENANCE_TRUST: join(folder, 'other-marks', 'root.pem') }),
+      /does not lead to a root/,
+    ],
+    ['a key that is none', () => ({ FFJOBS_PROVENANCE_KEY: good.FFJOBS_PROVENANCE_CERT }), /which holds no private key in PEM/],
+  ];
+  for (const [what, env, says] of WRONG) {
+    test(`${what} is one sentence`, async () => {
+      const { code, problems } = await said({ ...MARKS, ...good, ...env() });
+      assert.equal(code, 1);
+      assert.equal(problems.length, 1, JSON.stringify(problems));
+      assert.match(problems[0]!.problem, says);
+      assert.equal(problems[0]!.from, 'environment');
+    });
+  }
+
+  test('a key that others can read is a warning; that of a process without workers is not looked at', async () => {
+    const open = pair('open-marks', 90);
+    chmodSync(open.FFJOBS_PROVENANCE_KEY, 0o644);
+    const { code, warnings } = await said({ ...MARKS, ...open });
+    assert.equal(code, 0);
+    assert.match(warnings.map(({ problem }) => problem).join(), /others than its owner can read .*key\.pem: chmod 600/);
+    const fleet = { FFJOBS_ROLE: 'api', FFJOBS_STORE: 'redis://redis:6379', FFJOBS_BLOBS: 's3://bucket/p' };
+    assert.deepEqual((await said({ ...MARKS, ...fleet, ...good, FFJOBS_PROVENANCE_KEY: join(folder, 'none') })).problems, []);
   });
 });
 

@@ -8,10 +8,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { parse } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import { OTHERS, readConfig, SETTINGS } from '../src/config.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
-import { python, ROOT } from './api/service.ts';
+import { Certificates } from './access/certificates.ts';
+import { python, ROOT, startService } from './api/service.ts';
 
 const run = promisify(execFile);
 const CHART = join(ROOT, 'deploy', 'helm', 'facefusion-jobs');
@@ -104,6 +105,25 @@ describe('images', () => {
     }
   });
 
+  test('an image knows whether its service is well, in the clear and over TLS', async () => {
+    using certificates = new Certificates();
+    certificates.addAuthority('ca');
+    certificates.sign('server', 'ca', { subject: '/CN=localhost' });
+    const tls = { TLS_CERT: certificates.path('server.pem'), TLS_KEY: certificates.path('server.key') };
+    const commands = [...read('Dockerfile').matchAll(/^HEALTHCHECK .*\\\n {2}CMD (\[.*\])$/gm)].map(
+      ([, json]) => JSON.parse(json!) as string[],
+    );
+    assert.equal(commands.length, 2);
+    for (const settings of [{}, tls]) {
+      await using service = await startService({ HOST: '127.0.0.1', ...settings });
+      for (const [, ...args] of commands) {
+        const at = (port: string) => run(process.execPath, args, { env: { FFJOBS_PORT: port } });
+        await at(new URL(service.baseUrl).port);
+        await assert.rejects(at('1'));
+      }
+    }
+  });
+
   test('an image refuses to serve the network until someone says who may call', () => {
     const instructions = read('Dockerfile').replaceAll(/^#.*$/gm, '');
     const env = Object.fromEntries([...instructions.matchAll(/\b(FFJOBS_[A-Z_]+)=(\S+)/g)].map(([, name, value]) => [name!, value!]));
@@ -113,20 +133,30 @@ describe('images', () => {
   });
 });
 
+interface Composition {
+  readonly services: Record<
+    string,
+    {
+      environment?: Record<string, string>;
+      command?: string[];
+      depends_on?: object;
+      volumes?: string[];
+      ports?: string[];
+      secrets?: string[];
+    }
+  >;
+  readonly volumes: object;
+  readonly secrets: Record<string, { file: string }>;
+}
+
 describe('the composition', () => {
-  const composition = parse(read('deploy/compose.yaml'), { merge: true }) as {
-    services: Record<
-      string,
-      { environment?: Record<string, string>; command?: string[]; depends_on?: object; volumes?: string[]; ports?: string[] }
-    >;
-    volumes: object;
-  };
+  const composition = parse(read('deploy/compose.yaml'), { merge: true }) as Composition;
+  const image = { FFJOBS_HOST: '0.0.0.0', FFJOBS_DATA_DIR: '/data', FFJOBS_ENGINE: 'classical' };
 
   test('its services get settings that the service takes', () => {
     for (const name of ['api', 'worker']) {
       const { environment, command } = composition.services[name]!;
       const role = command!.at(-1)!;
-      const image = { FFJOBS_HOST: '0.0.0.0', FFJOBS_DATA_DIR: '/data', FFJOBS_ENGINE: 'classical' };
       const config = readConfig({ ...image, ...environment, FFJOBS_ROLE: role }, '/data');
       assert.equal(config.role, name);
     }
@@ -143,6 +173,22 @@ describe('the composition', () => {
       for (const port of service.ports ?? []) assert.match(port, /^127\.0\.0\.1:/, name);
     }
   });
+
+  test('with certificates: each process has the secrets that its settings name, and no others', () => {
+    const more = parse(read('deploy/compose.certificates.yaml')) as Composition;
+    const configs = ['api', 'worker'].map((name) => {
+      const { environment = {}, secrets = [] } = more.services[name]!;
+      const named = Object.values(environment).flatMap((value) => /^\/run\/secrets\/(.+)$/.exec(value)?.[1] ?? []);
+      assert.deepEqual(named.toSorted(), secrets.toSorted(), name);
+      for (const secret of secrets) assert.ok(secret in more.secrets, secret);
+      const all = { ...image, ...composition.services[name]!.environment, ...environment, FFJOBS_ROLE: name };
+      return readConfig(all, '/data');
+    });
+    for (const { identities, anonymousScopes } of configs) assert.deepEqual([identities, anonymousScopes], [true, undefined]);
+    const [api, worker] = configs;
+    assert.deepEqual([api!.tlsKey, worker!.tlsKey], ['/run/secrets/tls.key', undefined]);
+    assert.deepEqual([api!.provenanceSigner, worker!.provenanceSigner?.key], [undefined, '/run/secrets/marks.key']);
+  });
 });
 
 test('the units start what the package has', () => {
@@ -153,6 +199,26 @@ test('the units start what the package has', () => {
     assert.ok(Number(/^TimeoutStopSec=(\d+)s$/m.exec(unit)![1]) > drain, `${file} kills before a drain has ended`);
   }
 });
+
+interface Resource {
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+  readonly spec: { readonly template: { readonly spec: PodSpec } };
+}
+
+interface PodSpec {
+  readonly containers: readonly Container[];
+  readonly volumes: readonly { readonly name: string; readonly secret?: { readonly secretName: string; readonly defaultMode: number } }[];
+}
+
+interface Probe {
+  readonly httpGet: { readonly scheme?: string };
+}
+
+interface Container extends Record<'startupProbe' | 'livenessProbe' | 'readinessProbe', Probe> {
+  readonly env: readonly { readonly name: string; readonly value?: string }[];
+  readonly volumeMounts: readonly { readonly name: string; readonly mountPath: string }[];
+}
 
 describe('the chart', { skip: await lacksHelm() }, () => {
   const template = async (...sets: string[]) => {
@@ -167,10 +233,48 @@ describe('the chart', { skip: await lacksHelm() }, () => {
     'api.ingress.tlsSecret=tls',
     'networkPolicy.egress.restrict=true',
     'worker.modelsClaim=models',
+    'filesSecret=extra',
+    'settings.FFJOBS_TENANTS=/etc/facefusion-jobs/files/tenants.json',
+    'certificates.tls=web',
+    'certificates.clientCa=callers',
+    'certificates.marks=signer',
+    'certificates.marksTrust=true',
   ];
 
   test('is well made', async () => {
     await run('helm', ['lint', '--strict', CHART, '--set', 'secretName=store']);
+  });
+
+  test('certificates are files of those that need them, and settings name the files', async () => {
+    const documents = parseAllDocuments(await template(...everything)).map((one) => one.toJS() as Resource);
+    const image = { FFJOBS_HOST: '0.0.0.0', FFJOBS_DATA_DIR: '/data', FFJOBS_ENGINE: 'classical' };
+    const store = { FFJOBS_STORE: 'redis://redis:6379', FFJOBS_BLOBS: 's3://bucket/x' };
+    const pods = ['api', 'worker'].map((kind) => {
+      const { spec } = documents.find((one) => one.kind === 'Deployment' && one.metadata.name.endsWith(`-${kind}`))!.spec.template;
+      const [container] = spec.containers;
+      const settings = Object.fromEntries(container!.env.flatMap(({ name, value }) => (value === undefined ? [] : [[name, value]])));
+      // Every file that a setting names is below a mount of a volume of a Secret.
+      const mounts = new Map(container!.volumeMounts.map(({ name, mountPath }) => [mountPath, name]));
+      for (const [name, value] of Object.entries(settings).filter(([, value]) => value.startsWith('/etc/facefusion-jobs/'))) {
+        const volume = spec.volumes.find((one) => one.name === mounts.get(value.slice(0, value.lastIndexOf('/'))));
+        assert.deepEqual([volume?.secret?.defaultMode, typeof volume?.secret?.secretName], [0o440, 'string'], `${kind}: ${name}`);
+      }
+      const config = readConfig({ ...image, ...store, ...settings, FFJOBS_ROLE: kind }, '/data');
+      return { config, container: container!, secrets: spec.volumes.flatMap(({ secret }) => secret?.secretName ?? []).toSorted() };
+    });
+    const [api, worker] = pods;
+    assert.deepEqual(api!.secrets, ['callers', 'extra', 'web']);
+    assert.deepEqual(worker!.secrets, ['callers', 'extra', 'signer']);
+    assert.deepEqual([api!.config.tlsKey, worker!.config.tlsKey], ['/etc/facefusion-jobs/tls/tls.key', undefined]);
+    assert.equal(api!.config.provenanceSigner, undefined);
+    assert.equal(worker!.config.provenanceSigner?.trust, '/etc/facefusion-jobs/marks/ca.crt');
+    for (const { config } of pods) assert.ok(config.identities);
+    for (const name of ['startupProbe', 'livenessProbe', 'readinessProbe'] as const) {
+      assert.equal(api!.container[name].httpGet.scheme, 'HTTPS');
+      assert.notEqual(worker!.container[name].httpGet.scheme, 'HTTPS');
+    }
+    await assert.rejects(template('secretName=store', 'certificates.clientCa=callers'), /certificates/);
+    await assert.rejects(template('secretName=store', 'certificates.marksTrust=true'), /certificates/);
   });
 
   for (const [name, sets] of Object.entries({ 'as it comes': ['secretName=store'], 'with everything': everything })) {

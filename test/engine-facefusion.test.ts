@@ -1,13 +1,36 @@
 // The real FaceFusion behind the real service, with models made for tests: what a caller sees of it, over REST and gRPC. Needs a checkout; without one
 // there is nothing to run, and the skip says how to get it.
 import assert from 'node:assert/strict';
-import { copyFileSync, readdirSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type Client, grpcClient, type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
-import { ROOT, type Service, startService } from './api/service.ts';
-import { checkouts, HOW, makePicture, makeTestHome, makeVideo, type TestHome } from './fixtures/facefusion/checkout.ts';
+import { python, ROOT, type Service, startService } from './api/service.ts';
+import {
+  checkouts,
+  HOW,
+  makePicture,
+  makeTestHome,
+  makeVideo,
+  openPython,
+  openToAll,
+  type TestHome,
+} from './fixtures/facefusion/checkout.ts';
+import { makeTrial } from './fixtures/provenance/trial.ts';
 
 /** Choices of face_swapper_model that go wrong, as `synthetic_models.py` makes them. */
 const SLOW = 'ghost_1_256';
@@ -201,6 +224,96 @@ for (const checkout of found) {
       assert.equal((await ended(client, picture({}, { target_image: 'unfit.png' }))).job.status, 'refused');
     });
 
+    test('results are marked as made by AI, and read back by the real library', { skip: longer }, async (t) => {
+      const trial = await makeTrial();
+      t.after(() => trial[Symbol.asyncDispose]());
+      const marks = { PROVENANCE: 'c2pa', PROVENANCE_PYTHON: python(), PROVENANCE_LABEL: 'AI-generated', ...trial.settings };
+      await using other = await startService({ ...home.settings, ...marks });
+      for (const name of ['source.jpg', 'target.png', 'clip.mp4']) copyFileSync(join(service.inputDir, name), join(other.inputDir, name));
+      const plain = (await ended(rest, video())).job.result as Json;
+      for (const [wanted, mediaType] of [
+        [picture(), 'image/png'],
+        [picture({}, { output_format: 'jpg' }), 'image/jpeg'],
+        [picture({}, { output_format: 'webp' }), 'image/webp'],
+        [video(), 'video/mp4'],
+        [video({}, { output_format: 'mov' }), 'video/quicktime'],
+        [video({}, { output_format: 'webm' }), 'video/webm'],
+      ] as const) {
+        const client = restClient(other.baseUrl);
+        const { job } = await ended(client, wanted);
+        assert.equal(job.status, 'succeeded', `${mediaType}: ${job.error_message}`);
+        const result = job.result as Json;
+        assert.deepEqual([result.media_type, result.width, result.height], [mediaType, 640, 360]);
+        if (mediaType.startsWith('video/'))
+          assert.deepEqual([result.frames, result.duration_seconds], [plain.frames, plain.duration_seconds]);
+        const told = (await (await fetch(new URL(`/api/v1/jobs/${job.job_id}/provenance`, other.baseUrl))).json()) as Json;
+        const mark = told.provenance as Json;
+        assert.match(String(mark.digital_source_type), /\/compositeWithTrainedAlgorithmicMedia$/);
+        assert.deepEqual(
+          [mark.mark, mark.label, mark.xmp, mark.validation_state],
+          [...(mediaType === 'video/webm' ? ['sidecar', 'AI-generated', false] : ['embedded', 'AI-generated', true]), 'Trusted'],
+        );
+        const path = join(trial.dir, `result-${String(job.job_id)}`);
+        writeFileSync(path, Buffer.from(await (await fetch(await client.result(job.job_id as string))).arrayBuffer()));
+        const found = await trial.verify(path, mediaType, mark.sidecar as string);
+        assert.equal(found.validation_state, 'Trusted');
+        const said = JSON.stringify(found.manifests[mark.manifest as string]);
+        assert.match(said, new RegExp(`"facefusion".*"${(job.engine as Json).version}"|"${(job.engine as Json).version}".*"facefusion"`));
+        if (mediaType.startsWith('video/')) assert.deepEqual(streamsOf(path), ['audio', 'video']);
+      }
+    });
+
+    const isolated = full ? (process.getuid?.() === 0 ? false : 'machine: only root may run workers as another user') : longer;
+    test('runs as a user of its own, who can open nothing of the service’s', { skip: isolated, timeout: 240_000 }, async (t) => {
+      const trial = await makeTrial();
+      t.after(() => trial[Symbol.asyncDispose]());
+      const folder = mkdtempSync(join(tmpdir(), 'ffjobs-apart-'));
+      t.after(() => rmSync(folder, { recursive: true, force: true }));
+      chmodSync(folder, 0o711);
+      const data = join(folder, 'data');
+      mkdirSync(join(data, 'input'), { recursive: true });
+      for (const name of ['source.jpg', 'target.png', 'clip.mp4']) copyFileSync(join(service.inputDir, name), join(data, 'input', name));
+      // This repository may lie where nobody else can go.
+      const root = join(folder, 'package');
+      cpSync(join(ROOT, 'worker', 'facefusion_worker'), join(root, 'worker', 'facefusion_worker'), { recursive: true });
+      openToAll(root);
+      openToAll(home.path);
+      const apart = { WORKER_USER: 'nobody', FACEFUSION_PYTHON: openPython(home.python, join(folder, 'python')) };
+      const marks = { PROVENANCE: 'c2pa', PROVENANCE_PYTHON: python(), ...trial.settings };
+      const settings = { ...home.settings, ...apart, ...marks, DATA_DIR: data, CONSOLE: 'off' };
+      await using other = await startService(settings, { root });
+      const client = restClient(other.baseUrl);
+      const worker = other.app.scheduler!.slots()[0]!.pid!;
+      const uid = Number(execFileSync('id', ['-u', 'nobody'], { encoding: 'utf8' }));
+      const user = statSync(`/proc/${worker}`).uid;
+      assert.equal(user, uid);
+      for (const wanted of [picture(), video({}, { previews: true }), video({ workflow_strategy: 'disk' })]) {
+        const { job } = await ended(client, wanted);
+        assert.equal(job.status, 'succeeded', String(job.error_message));
+        assert.equal((job.provenance as Json).mark, 'embedded');
+      }
+      const { job_id } = await client.submit(picture({ face_swapper_model: SLOW }));
+      for await (const event of client.watch(job_id as string)) {
+        if ((event.progress as Json | undefined)?.step === 'processing') await client.cancel(job_id as string);
+      }
+      assert.equal((await client.get(job_id as string)).status, 'canceled');
+      // Memory that runs out ends the worker; the next one is that user's too.
+      const { job: failed } = await ended(client, picture({ face_swapper_model: GREEDY }));
+      assert.equal((failed.error as Json).reason, 'GPU_OUT_OF_MEMORY');
+      assert.equal((await ended(client, picture())).job.status, 'succeeded');
+      const next = other.app.scheduler!.slots()[0]!.pid!;
+      assert.notEqual(next, worker);
+      assert.equal(statSync(`/proc/${next}`).uid, uid);
+      const open = (path: string) => execFileSync('cat', [path], { uid, gid: uid, stdio: 'ignore' });
+      for (const path of [other.config.storePath, trial.settings.PROVENANCE_KEY, join(data, 'input', 'source.jpg')]) {
+        assert.throws(() => open(path), /Command failed/, path);
+      }
+      assert.deepEqual(
+        readdirSync(join(data, 'work')).flatMap((name) => readdirSync(join(data, 'work', name, 'tmp'))),
+        [],
+      );
+    });
+
     test('a service that is not under test does not start on models made for tests', async () => {
       const { TEST_SYNTHETIC_MODELS: _, ...earnest } = home.settings;
       const { startApp } = await import('../src/app.ts');
@@ -221,4 +334,10 @@ for (const checkout of found) {
       }
     });
   });
+}
+
+/** What ffprobe finds in a file, sorted. */
+function streamsOf(path: string): string[] {
+  const args = ['-v', 'error', '-show_entries', 'stream=codec_type', '-of', 'csv=p=0', path];
+  return execFileSync('ffprobe', args, { encoding: 'utf8' }).trim().split('\n').toSorted();
 }

@@ -76,7 +76,10 @@ describe('engine install', () => {
     assert.ok(existsSync(join(record.home, 'facefusion', 'core.py')));
     assert.ok(existsSync(record.python));
     const folder = registry().folderOf('facefusion-3.8.1');
-    assert.equal(readFileSync(join(folder, 'requirements.txt'), 'utf8'), 'numpy==2.4.6\nonnxruntime==1.28.0\nav==18.1.0\n');
+    assert.equal(
+      readFileSync(join(folder, 'requirements.txt'), 'utf8'),
+      'numpy==2.4.6\nonnxruntime==1.28.0\nav==18.1.0\nc2pa-python==1\ncryptography==2\n',
+    );
     const done = machine.calls.map((call) => call.replaceAll(machine.root, ''));
     assert.deepEqual(done, [
       'venv',
@@ -102,6 +105,17 @@ describe('engine install', () => {
     assert.throws(() => config(), /the engine in use is facefusion-3\.8\.1, which is not whole/);
     assert.equal(await local('engine', 'install', 'facefusion', '--source', repository), 0);
     assert.equal(config().engine, 'facefusion');
+  });
+
+  test('one from before results could be marked is given what that takes', async () => {
+    await local('engine', 'install', 'facefusion', '--source', repository);
+    await machine.addPython({ version: '3.12.1', name: 'older', lacks: ['c2pa'] });
+    await cp(join(machine.bin, 'older'), registry().get('facefusion-3.8.1')!.python);
+    const before = machine.calls.length;
+    assert.equal(await local('engine', 'install', 'facefusion', '--source', repository), 0, terminal.stderr);
+    const pip = `pip -m pip install --disable-pip-version-check --no-input -q -r ${join(machine.root, 'worker', 'requirements-provenance.txt')}`;
+    assert.equal(machine.calls.slice(before).at(-1), pip);
+    assert.match(terminal.stderr, /installing what marks results: c2pa/);
   });
 
   test('several versions side by side share their models; one is in use, and it cannot be removed', async () => {

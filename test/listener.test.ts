@@ -1,7 +1,7 @@
 // Raw sockets on one side, the listener under Fastify on the other: what a slow or silent client gets, and what a patient one keeps.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -26,6 +26,8 @@ interface Served {
   shutdown: AbortController;
   /** Resolves when a request has reached `/wait`, and answers it when called. */
   waiting: Promise<() => void>;
+  /** Resolves when so many requests have begun. */
+  begun(count: number): Promise<void>;
 }
 
 async function serve(options: ListenerOptions = {}): Promise<Served> {
@@ -33,6 +35,11 @@ async function serve(options: ListenerOptions = {}): Promise<Served> {
   const listener = createListener({ ...SHORT, shutdown, ...options });
   const app = Fastify({ serverFactory: listener.serverFactory, forceCloseConnections: 'idle' });
   const { promise: waiting, resolve } = Promise.withResolvers<() => void>();
+  const requests = new EventEmitter();
+  let count = 0;
+  app.addHook('onRequest', async () => {
+    requests.emit('begun', ++count);
+  });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.get('/', async (request) => `hello over ${request.raw.httpVersion}`);
@@ -49,7 +56,10 @@ async function serve(options: ListenerOptions = {}): Promise<Served> {
   });
   app.addHook('preClose', listener.close);
   await app.listen({ port: 0, host: '127.0.0.1' });
-  return { app, shutdown, waiting, port: (app.server.address() as AddressInfo).port };
+  const begun = async (wanted: number) => {
+    while (count < wanted) await once(requests, 'begun');
+  };
+  return { app, shutdown, waiting, begun, port: (app.server.address() as AddressInfo).port };
 }
 
 function frame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
@@ -310,6 +320,30 @@ test('close lets a call in flight finish, ends streams with UNAVAILABLE, drops i
   assert.equal(await inFlight, 'done');
   await closing;
   agent.destroy();
+});
+
+test('close waits for a body that comes, and not for one that its sender has left', async () => {
+  const { app, port, begun } = await serve({ bodyMs: 60_000, graceMs: 60_000, graceBodyMs: 200 });
+  const head = 'POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 30\r\n\r\n';
+  const half = (more: string) => {
+    const socket = net.connect(port, '127.0.0.1');
+    socket.write(head + more);
+    return socket;
+  };
+  const left = half('x');
+  const session = http2.connect(`http://127.0.0.1:${port}`);
+  const stream = session.request({ ':method': 'POST', ':path': '/upload' }, { endStream: false });
+  stream.write('x');
+  const coming = half('x');
+  const [answer, ended, reset] = [probe(coming), probe(left), gone(stream)];
+  await begun(3);
+  const closing = app.close();
+  const drip = setInterval(() => coming.write('x'), 50);
+  assert.match(await ended, /^HTTP\/1\.1 503 .*retry-after: 2/is);
+  await reset;
+  assert.match(await answer, /^HTTP\/1\.1 200/);
+  clearInterval(drip);
+  await closing;
 });
 
 test('close destroys what is left after the grace, and every call of it is the same promise', async () => {

@@ -2,47 +2,25 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmod, copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { makeTrialCertificate } from '../src/provenance/process.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { makeTrial } from './fixtures/provenance/trial.ts';
 
 const CODES = 'http://cv.iptc.org/newscodes/digitalsourcetype/';
-const PROGRAM = { command: python(), packageDir: join(ROOT, 'worker'), environment: process.env };
 
-/** A certificate for trials, and a short clip. */
-const trial = await (async () => {
-  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-trial-'));
-  const made = await makeTrialCertificate(PROGRAM, join(dir, 'trial'));
-  assert.ok(!('fix' in made), JSON.stringify(made));
-  const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker') };
-  await promisify(execFile)(python(), ['-m', 'facefusion_worker.samples', dir], { env });
-  const settings: Record<string, string> = {
-    PROVENANCE_CERT: made['certificate.pem']!,
-    PROVENANCE_KEY: made['key.pem']!,
-    PROVENANCE_TRUST: made['root.pem']!,
-  };
-  return { dir, settings };
-})();
-after(() => rm(trial.dir, { recursive: true, force: true }));
-
-/** What the library makes of bytes that a caller has, by itself. */
-async function verify(path: string, mediaType: string, sidecar?: string): Promise<{ validation_state: string; manifests: Json }> {
-  const script = `
-import base64, c2pa, json, sys
-path, kind, root, sidecar = sys.argv[1:]
-with c2pa.Context.from_dict({"trust": {"trust_anchors": open(root).read()}}) as context, open(path, "rb") as file:
-    print(c2pa.Reader(kind, file, base64.b64decode(sidecar) or None, context=context).json())`;
-  const { stdout } = await promisify(execFile)(python(), ['-c', script, path, mediaType, trial.settings.PROVENANCE_TRUST!, sidecar ?? '']);
-  return JSON.parse(stdout);
-}
+/** With a short clip beside the certificate. */
+const trial = await makeTrial();
+after(() => trial[Symbol.asyncDispose]());
+await promisify(execFile)(python(), ['-m', 'facefusion_worker.samples', trial.dir], {
+  env: { ...process.env, PYTHONPATH: join(ROOT, 'worker') },
+});
 
 /** Pictures with faces, and a short clip, where the service finds its inputs. */
 async function furnish(dir: string): Promise<void> {
@@ -114,14 +92,14 @@ describe('every format that the service writes', () => {
       assert.equal((result as Json).provenance, null);
       const path = join(trial.dir, `result.${format}`);
       await writeFile(path, bytes);
-      const found = await verify(path, mediaType, mark.sidecar as string);
+      const found = await trial.verify(path, mediaType, mark.sidecar as string);
       assert.equal(found.validation_state, 'Trusted');
       assert.ok(Object.hasOwn(found.manifests, mark.manifest as string));
       assert.doesNotMatch(JSON.stringify(found), new RegExp(`face\\.jpg|${job_id}|thumbnail`));
       const at = bytes.length >> 1;
       bytes[at] = bytes[at]! ^ 1;
       await writeFile(path, bytes);
-      assert.equal((await verify(path, mediaType, mark.sidecar as string)).validation_state, 'Invalid');
+      assert.equal((await trial.verify(path, mediaType, mark.sidecar as string)).validation_state, 'Invalid');
     });
   }
 
@@ -136,10 +114,10 @@ describe('every format that the service writes', () => {
   });
 
   test('neither key nor path of it is in any log line, in the worker or in its folder', async () => {
-    const key = await readFile(trial.settings.PROVENANCE_KEY!, 'utf8');
+    const key = await readFile(trial.settings.PROVENANCE_KEY, 'utf8');
     const text = JSON.stringify(service.logs);
     assert.ok(!text.includes(key.split('\n')[1]!));
-    assert.ok(!text.includes(trial.settings.PROVENANCE_KEY!));
+    assert.ok(!text.includes(trial.settings.PROVENANCE_KEY));
   });
 });
 
@@ -219,8 +197,8 @@ describe('the service does not start', () => {
     await startsNot({ PROVENANCE_PYTHON: join(trial.dir, 'nowhere') }, /could not be started/);
   });
   test('with a certificate that does not do', async () => {
-    await startsNot({ PROVENANCE_KEY: trial.settings.PROVENANCE_CERT! }, /holds no private key in PEM/);
-    await startsNot({ PROVENANCE_CERT: trial.settings.PROVENANCE_TRUST! }, /signed by itself.*ffjobs provenance certificate/);
+    await startsNot({ PROVENANCE_KEY: trial.settings.PROVENANCE_CERT }, /holds no private key in PEM/);
+    await startsNot({ PROVENANCE_CERT: trial.settings.PROVENANCE_TRUST }, /signed by itself.*ffjobs provenance certificate/);
     await startsNot({ PROVENANCE_CERT: join(trial.dir, 'missing') }, /FFJOBS_PROVENANCE_CERT is .*missing, which cannot be read/);
   });
   test('with nothing to sign with', async () => {

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { access, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { JobStep, MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { Scheduler } from '../src/gpu/scheduler.ts';
-import type { Prepared } from '../src/gpu/stay.ts';
+import type { Prepared } from '../src/gpu/work.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import { type Failure, JobStatus } from '../src/jobs/job.ts';
 import { openRig, workerOptions } from './fixtures/gpu/rig.ts';
@@ -384,6 +385,25 @@ test('a start deadline does not touch a job that has begun', async () => {
   rig.store.submit({ id: 'job_1', startDeadlineMs: Date.now() + 700, do: [['sleep', 1]] });
   await rig.store.until(() => rig.store.history.length === 1);
   assert.deepEqual(rig.store.history, ['job_1: complete']);
+});
+
+test('a start deadline does not touch a job whose result is there already and on its way to where it wants a copy', async () => {
+  const deadline = Date.now() + 700;
+  const seen: string[] = [];
+  await using rig = await openRig({
+    prepare: async () => ({ outputFormat: 'png', like: { fingerprint: 'like', runs: false, keepMs: 1000 } }),
+    takeResult: async (result, _path, { signal }) => {
+      seen.push('copying');
+      await delay(deadline + 50 - Date.now(), undefined, { signal });
+      return { ...result, outputUri: 'out.png' };
+    },
+  });
+  await rig.scheduler.ready;
+  rig.store.submit({ id: 'job_1', startDeadlineMs: deadline, outputUri: 'out.png', kept: RESULT });
+  await rig.store.until(() => rig.store.history.length === 1);
+  assert.deepEqual(seen, ['copying']);
+  assert.deepEqual(rig.store.history, ['job_1: complete']);
+  assert.equal(rig.store.job('job_1').result?.outputUri, 'out.png');
 });
 
 test('a lost lease stops the run at once, writes nothing and frees the slot', async () => {

@@ -12,46 +12,16 @@ type Sources = ReadonlyMap<string, string>;
 /** Folder (or file) below `src/` and what of `src/` it may import besides itself. Everything may import `gen` and packages. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'main.ts': ['app.ts', 'cli', 'cli/remote'],
-  // The composition root: the one place that knows all adapters.
-  'app.ts': [
-    'closing.ts',
-    'config.ts',
-    'config-files.ts',
-    'open-files.ts',
-    'engine-process.ts',
-    'fleet.ts',
-    'webhooks.ts',
-    'places.ts',
-    'storage.ts',
-    'rpc',
-    'rest',
-    'gpu',
-    'store',
-    'media',
-    's3',
-    'access',
-    'notify',
-    'provenance',
-    'telemetry',
-    'jobs',
-  ],
-  'closing.ts': ['telemetry'],
-  'config-files.ts': ['config.ts', 'webhooks.ts', 'access'],
-  'storage.ts': ['closing.ts', 'config.ts', 'access', 'media', 'store', 'telemetry', 'jobs'],
-  'places.ts': ['config.ts', 'access', 'media', 's3', 'store', 'jobs'],
-  'config.ts': ['config-values.ts', 'config-access.ts', 'config-facefusion.ts', 'config-provenance.ts', 'jobs', 's3'],
-  'config-values.ts': ['s3'],
-  'config-access.ts': ['config-values.ts', 'jobs'],
-  'config-provenance.ts': ['config-values.ts', 'jobs'],
-  'config-facefusion.ts': [],
-  // What the workers run: from the configuration to the plain options of the scheduler.
-  'fleet.ts': ['gpu', 'jobs', 'rpc'],
-  'webhooks.ts': ['config.ts', 'media', 'notify', 'rest', 'jobs'],
-  'engine-process.ts': ['config.ts', 'config-facefusion.ts', 'gpu'],
+  // The composition root: what is opened and closed, in which order.
+  'app.ts': ['app', 'config.ts', 'gpu', 'media', 'store', 'access', 'telemetry'],
+  // Its parts: the one place that knows the settings and all adapters.
+  app: ['config.ts', 'config', 'rpc', 'rest', 'gpu', 'store', 'media', 's3', 'access', 'notify', 'provenance', 'telemetry', 'jobs'],
+  'config.ts': ['config', 'jobs', 's3'],
+  config: ['jobs', 's3'],
   // What others import to call a service: the contract and nothing else.
   client: [],
   'cli/remote': ['client'],
-  'cli/local': ['cli/remote', 'client', 'config.ts', 'config-facefusion.ts', 'gpu', 'jobs', 'provenance', 's3'],
+  'cli/local': ['cli/remote', 'client', 'config.ts', 'config', 'gpu', 'jobs', 'provenance', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
   rpc: ['rest', 'jobs', 'recent.ts'],
   rest: ['recent.ts'],
@@ -61,8 +31,6 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   access: ['jobs', 'recent.ts'],
   notify: ['jobs'],
   provenance: ['jobs'],
-  // Of this process; knows nothing.
-  'open-files.ts': [],
   // The values used last, whoever keeps some; knows nothing.
   'recent.ts': [],
   // Objects of S3, whoever wants them; knows no jobs.

@@ -70,13 +70,14 @@ async function submit(baseUrl: string, headers: Record<string, string>, job: Jso
 
 test('one trace leads from the caller through the call, the queue, the run and the store', async () => {
   await using received = await collector();
-  const logs: Record<string, unknown>[] = [];
+  let logs: readonly Record<string, unknown>[];
   let jobId: string;
   {
     await using service = await startService({ TRACES: 'otlp', TRACES_ENDPOINT: received.url, TRACES_RATIO: '0' });
+    // Whole once the service has closed.
+    logs = service.logs;
     jobId = await submit(service.baseUrl, { traceparent: traceparent() });
     assert.match(String(((await restClient(service.baseUrl).get(jobId)) as Json).traceparent), new RegExp(`^00-${TRACE}-[0-9a-f]{16}-01$`));
-    logs.push(...service.logs);
   }
   const { spans } = received;
   assert.ok(
@@ -183,9 +184,7 @@ test('a collector that is away costs spans and nothing else', async () => {
   const service = await startService({ TRACES: 'otlp', TRACES_ENDPOINT: 'http://127.0.0.1:9/v1/traces' });
   const jobId = await submit(service.baseUrl, {});
   assert.equal((await restClient(service.baseUrl).get(jobId)).status, 'succeeded');
-  const closing = performance.now();
   await service[Symbol.asyncDispose]();
-  assert.ok(performance.now() - closing < 30_000);
   assert.ok(
     service.logs.some(({ msg }) => String(msg).includes('spans could not be sent')),
     'it is told',

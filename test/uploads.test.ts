@@ -27,6 +27,7 @@ interface Settings {
   readonly maxUploads?: number;
   readonly quotaBytes?: number;
   readonly minFreeBytes?: number;
+  readonly maxBytes?: number;
 }
 
 /** Opens the records' store, the same one again with the same arguments. */
@@ -90,7 +91,7 @@ async function openWorld(t: TestContext, openStore: OpenStore, openPlace: (home:
   const start = async () => {
     const store = await openStore(home, () => clock.now);
     const bytes = await place.open(settings.minFreeBytes ?? 0, async () => disk.free);
-    return { store, bytes, uploads: await openUploads({ records: store.uploads, bytes, maxBytes: 100_000, limits }) };
+    return { store, bytes, uploads: await openUploads({ records: store.uploads, bytes, maxBytes: settings.maxBytes ?? 100_000, limits }) };
   };
   let now = await start();
   const end = async () => {
@@ -269,6 +270,15 @@ for (const { name, openStore, where, openPlace } of WORLDS) {
       assert.equal((await files()).length, 1);
       disk.free = 1e9;
       await receive(JPEG);
+    });
+
+    onDisk('that are small and do not say so need little room', async (t) => {
+      const { disk, receive, files } = await open(t, { minFreeBytes: 50_000, maxBytes: 1e9 });
+      disk.free = 50_000 + 4 * 1024 * 1024;
+      await Promise.all([1, 2, 3].map(() => receive(JPEG)));
+      assert.equal((await files()).length, 3);
+      disk.free = 50_000 + 1024 * 1024 - 1;
+      assert.equal((await refusal(receive(JPEG))).reason, 'STORAGE_FULL');
     });
 
     it('whose job was purged are gone at once, and a job that waits keeps its own', async (t) => {

@@ -2,7 +2,7 @@
 // thousand connections that do nothing and two thousand that send next to nothing.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { openFilesLimit } from '../../src/open-files.ts';
+import { openFilesLimit } from '../../src/app/connections.ts';
 import type { Bench, Group } from '../bench.ts';
 import { allWell, sideBySide, versus } from '../contest.ts';
 import { median, type Row, rowOf } from '../figures.ts';

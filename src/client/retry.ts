@@ -41,7 +41,7 @@ export function patience({
 }
 
 /** What the service asks for in `RetryInfo`, in milliseconds. */
-export function retryDelayMs(error: ConnectError): number | undefined {
+function retryDelayMs(error: ConnectError): number | undefined {
   const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
   return delay === undefined ? undefined : Number(delay.seconds) * 1000 + delay.nanos / 1e6;
 }

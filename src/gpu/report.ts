@@ -53,6 +53,7 @@ export class Reporter {
   /** What is held back is a step of the service's own, not worth an event so far. */
   #isBrief = false;
   #timer: NodeJS.Timeout | undefined;
+  #isOver = false;
 
   /** `now`: milliseconds since 1970, the store's clock. */
   constructor(lease: Lease, logger: Logger, now: () => number) {
@@ -133,14 +134,16 @@ export class Reporter {
     if (warnings.length > 0) void this.#write('warnings', () => this.#lease.warn(warnings));
   }
 
-  /** The end: what is held back goes out, before whatever is written to the lease next. */
+  /** The end: what is held back goes out, before whatever is written to the lease next. What is said later has nowhere to go. */
   finish(): void {
     if (!this.#isBrief) this.#storePending();
     this.#tellDropped();
+    this.close();
   }
 
-  /** Nothing is held back any more; for a job that ends without `finish`. */
+  /** Nothing is held back any more, and nothing is heard; for a job that ends without `finish`. */
   close(): void {
+    this.#isOver = true;
     clearTimeout(this.#timer);
     this.#pending = undefined;
   }
@@ -183,6 +186,7 @@ export class Reporter {
   }
 
   async #write(what: string, write: () => Promise<void>): Promise<void> {
+    if (this.#isOver) return;
     try {
       await write();
     } catch (error) {

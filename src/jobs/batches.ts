@@ -66,9 +66,16 @@ export function batchMove(before: Job, after: Job): BatchMove | undefined {
   return { batchId, from: before.status, to: after.status, done };
 }
 
+const PREFIX = 'batch_';
+
 /** `batch_20250405_` and 12 random base32 characters. `random` gives at least 12 bytes. */
 export function newBatchId(nowMs: number, random: Uint8Array): string {
-  return newJobId(nowMs, random).replace('job_', 'batch_');
+  return newJobId(nowMs, random).replace('job_', PREFIX);
+}
+
+/** Of an id that is a job's or a batch's. */
+export function isBatchId(id: string): boolean {
+  return id.startsWith(PREFIX);
 }
 
 export function batchNotFound(id: string): JobsError {

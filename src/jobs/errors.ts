@@ -15,7 +15,7 @@ export type ErrorKind =
   | 'aborted' // lost a race; safe to repeat
   | 'data_loss';
 
-/** Every reason that a call can be refused with. Reasons of failed jobs are `FailureReason`. */
+/** Every reason that a call can be refused with. Failed jobs have reasons of their own (`Failure`), of which engines bring some. */
 export type ErrorReason =
   | 'INVALID_REQUEST'
   | 'CREDENTIALS_MISSING'
@@ -43,6 +43,7 @@ export type ErrorReason =
   | 'ENGINE_NOT_READY'
   | 'ENGINE_CANNOT_START'
   | 'PROVENANCE_CANNOT_SIGN'
+  | 'TENANT_NOT_SERVED'
   | 'SHUTTING_DOWN'
   | 'LEASE_LOST'
   | 'UPLOAD_NOT_FOUND'
@@ -112,6 +113,11 @@ export class JobsError extends Error {
   }
 }
 
+/** Somewhere is full or away: time may mend it. */
+export function isPassing(error: unknown): error is JobsError {
+  return error instanceof JobsError && (error.kind === 'unavailable' || error.kind === 'exhausted');
+}
+
 /** Has a refusal say which job of a batch it is about. */
 export function inItem<T>(index: number, check: () => T): T {
   try {
@@ -126,17 +132,3 @@ export function inItem<T>(index: number, check: () => T): T {
 export function fieldInItem(index: number, field: string): string {
   return field === '' ? `jobs[${index}].job` : `jobs[${index}].job.${field}`;
 }
-
-/** Reasons that the service itself gives to a failed job; engines bring their own, in the same form. */
-export type FailureReason =
-  | 'START_TIMEOUT'
-  | 'RUN_TIMEOUT'
-  | 'WORKER_STALLED'
-  | 'WORKER_CRASHED'
-  | 'JOB_KILLS_WORKERS'
-  | 'SERVICE_RESTARTED'
-  | 'INPUT_NOT_FOUND'
-  | 'INPUT_NOT_READABLE'
-  | 'RESULT_NOT_STORED'
-  | 'ENGINE_ERROR'
-  | (string & {});

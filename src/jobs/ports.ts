@@ -4,8 +4,8 @@
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
-import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import type { Batch } from './batches.ts';
+import type { Engine } from './engine.ts';
 import type { Fingerprint } from './fingerprint.ts';
 import type { Failure, Job, JobRequest, JobStatus, MediaResult, WaitReason } from './job.ts';
 import type { KeyStore } from './keys.ts';
@@ -325,7 +325,7 @@ export interface NodeFacts {
   readonly node: string;
   readonly slots: readonly Slot[];
   /** Undefined: no worker of its has said yet. */
-  readonly engine: { readonly name: string; readonly version: string; readonly capabilities: Capabilities } | undefined;
+  readonly engine: Engine | undefined;
 }
 
 /** Who is in the fleet; beside the jobs, and nothing depends on it but what callers are shown and what they may ask for. */

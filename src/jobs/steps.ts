@@ -4,6 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { isBatchId } from './batches.ts';
 import { inputJobFailure, NEVER_MS } from './chains.ts';
 import { JobsError } from './errors.ts';
 import {
@@ -86,7 +87,7 @@ export function eventOf({ sequence }: Job, body: JobEvent['event'], nowMs: numbe
 }
 
 /** A run that its first job has left is over. */
-export const RUN_OVER: Step = { change: undefined, lease: 'end' };
+const RUN_OVER: Step = { change: undefined, lease: 'end' };
 
 /** The engine is about to run. Undefined: it does so for other jobs. */
 export function begun({ job }: Subject, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Step | undefined {
@@ -306,9 +307,11 @@ export function trimmedTo({ sequence }: Job, before: Sequence, most: number): Se
   return sequence - before > most * 1.25 ? sequence - most : before;
 }
 
-export function keyReused(key: string, jobId: string): JobsError {
-  const message = `the idempotency key '${key}' was used for another request (${jobId}): take a new key for a new request`;
-  return new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata: { job_id: jobId } });
+/** `id`: of the job or the batch that the key stands for. */
+export function keyReused(key: string, id: string): JobsError {
+  const message = `the idempotency key '${key}' was used for another request (${id}): take a new key for a new request`;
+  const metadata = { [isBatchId(id) ? 'batch_id' : 'job_id']: id };
+  return new JobsError('already_exists', 'IDEMPOTENCY_KEY_REUSED', message, { metadata });
 }
 
 export function leaseLost(jobId: string): JobsError {

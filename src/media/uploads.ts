@@ -40,8 +40,9 @@ export interface Uploads extends ResumableUploads, AsyncDisposable {
 }
 
 const SWEEP_MS = 600_000;
-/** Room on the disk and quota are looked at once in so many bytes of an upload. */
-const STEP_BYTES = 64 * 1024 * 1024;
+/** Of an upload that does not say its size, room on the disk and quota are held ahead for as much again as has come, within these. */
+const LEAST_AHEAD = 1024 * 1024;
+const MOST_AHEAD = 64 * LEAST_AHEAD;
 
 /** Opens the store; deletes what a dead process left half-written, what has expired, and what no record names. */
 export async function openUploads(options: UploadsOptions): Promise<Uploads> {
@@ -281,7 +282,7 @@ class StoredUploads implements Uploads {
         size += chunk.length;
         if (size > (length ?? maxBytes)) throw length === undefined ? tooLarge(maxBytes) : tooMany(length);
         if (size > checkedTo) {
-          checkedTo = Math.max(size, checkedTo + STEP_BYTES);
+          checkedTo = size + Math.min(MOST_AHEAD, Math.max(LEAST_AHEAD, size));
           const ahead = length ?? Math.min(checkedTo, maxBytes);
           expect(ahead - (size - chunk.length));
           await bytes.checkRoom(this.#expected);

@@ -5,18 +5,11 @@ import { clone, type JsonObject, type JsonValue, toJson } from '@bufbuild/protob
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import { type JobRequest, JobRequestSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type SubmitBatchRequest, SubmitBatchRequestSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
-import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
+import type { Engine } from '../jobs/engine.ts';
 import type { Violation } from '../jobs/errors.ts';
 import { resolveParameters, type TargetKind } from '../jobs/parameters.ts';
 import { deniedValues, type TenantPolicy } from '../jobs/tenants.ts';
 import { violationsOf } from './interceptors.ts';
-
-/** The engine behind the slots, as far as callers are concerned. */
-export interface Engine {
-  readonly name: string;
-  readonly version: string;
-  readonly capabilities: Capabilities;
-}
 
 /** Looks at a tenant's media reference without fetching it; `field` is its path in the request. */
 export type CheckReference = (reference: string, field: string, tenant: string) => Promise<Violation | undefined>;

@@ -15,10 +15,11 @@ import {
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { type Batch, batchNotFound, linkSiblings, MAX_BATCH, newBatchId } from '../jobs/batches.ts';
 import type { Identity } from '../jobs/caller.ts';
+import type { Engine } from '../jobs/engine.ts';
 import { fieldInItem, JobsError, type Violation } from '../jobs/errors.ts';
 import { type Job, type JobRequest, JobStatus, newJobId } from '../jobs/job.ts';
 import type { JobStore, NewJob, SubmittedBatch } from '../jobs/ports.ts';
-import { type AdmissionRules, admit, batchDigest, type CheckReference, type Engine } from './admission.ts';
+import { type AdmissionRules, admit, batchDigest, type CheckReference } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
 import { presenter, type ResultUrls } from './result-urls.ts';

@@ -19,11 +19,12 @@ import {
 } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { ProcessService } from '../../gen/facefusion/jobs/v1/process_service_pb.js';
 import type { Identity } from '../jobs/caller.ts';
+import type { Engine } from '../jobs/engine.ts';
 import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, stateOf } from '../jobs/job.ts';
 import type { JobFilter, JobStore, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, type AdmissionRules, admit, type Engine, requestDigest } from './admission.ts';
+import { type Admission, type AdmissionRules, admit, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { batchCalls } from './batch-calls.ts';
 import { violationsOf } from './interceptors.ts';

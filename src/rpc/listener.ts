@@ -33,6 +33,8 @@ export interface ListenerOptions {
   readonly maxHeaderBytes?: number;
   /** How long `close` waits for calls in flight. Default 10 s. */
   readonly graceMs?: number;
+  /** While it waits, a request body that brings nothing for so long is given up on. Default 1 s. */
+  readonly graceBodyMs?: number;
   /** Aborted first of all by `close`, with UNAVAILABLE. Give its signal to Connect and to the REST bridge. */
   readonly shutdown?: AbortController;
 }
@@ -61,6 +63,7 @@ interface Limits {
   readonly maxConnections: number;
   readonly maxHeaderBytes: number;
   readonly graceMs: number;
+  readonly graceBodyMs: number;
 }
 
 const DEFAULTS: Limits = {
@@ -75,6 +78,7 @@ const DEFAULTS: Limits = {
   maxConnections: 20_000,
   maxHeaderBytes: 16 << 10,
   graceMs: 10_000,
+  graceBodyMs: 1_000,
 };
 
 /** Throws a RangeError when a limit is not a positive number. */
@@ -187,6 +191,7 @@ export function createListener(options: ListenerOptions = {}): Listener {
     for (const session of sessions) session.close();
     for (const socket of undecided) socket.destroy();
     if (connections.isEmpty) return;
+    bodies.hasten();
     const { promise: graceOver, resolve } = Promise.withResolvers<void>();
     const grace = setTimeout(() => {
       for (const session of sessions) session.destroy();
@@ -299,13 +304,30 @@ function guardSession(session: http2.ServerHttp2Session, limits: Limits, bodies:
 /** Request bodies that are being sent, with the clock that runs against each. */
 class BodyWatch {
   readonly #open = new Map<Readable, { got: number; due: number; stalled: () => void }>();
-  readonly #ms: number;
-  readonly #minBytes: number;
+  readonly #hastyMs: number;
+  #ms: number;
+  #minBytes: number;
+  #isHasty = false;
   #sweeping: NodeJS.Timeout | undefined;
 
-  constructor({ bodyMs, bodyMinBytes }: Limits) {
+  constructor({ bodyMs, bodyMinBytes, graceBodyMs }: Limits) {
     this.#ms = bodyMs;
     this.#minBytes = bodyMinBytes;
+    this.#hastyMs = graceBodyMs;
+  }
+
+  /** The service ends: who sends nothing now is not waited for, and may send all of it again elsewhere. */
+  hasten(): void {
+    this.#isHasty = true;
+    this.#ms = Math.min(this.#ms, this.#hastyMs);
+    this.#minBytes = 1;
+    const due = performance.now() + this.#ms;
+    for (const state of this.#open.values()) {
+      state.got = 0;
+      state.due = Math.min(state.due, due);
+    }
+    clearInterval(this.#sweeping);
+    this.#sweeping = this.#open.size > 0 ? this.#sweepOften() : undefined;
   }
 
   watchRequest(request: http.IncomingMessage, response: http.ServerResponse): void {
@@ -313,11 +335,9 @@ class BodyWatch {
     if ((length === undefined || length === '0') && request.headers['transfer-encoding'] === undefined) return;
     this.watch(request, () => {
       // As Node answers when its own requestTimeout has passed.
+      const status = this.#isHasty ? '503 Service Unavailable\r\nRetry-After: 2' : '408 Request Timeout';
       if (response.headersSent) request.socket.destroy();
-      else
-        request.socket.end('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n', () =>
-          request.socket.destroy(),
-        );
+      else request.socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`, () => request.socket.destroy());
     });
   }
 
@@ -333,8 +353,12 @@ class BodyWatch {
       return push.call(body, chunk, encoding);
     };
     body.once('close', () => this.#open.delete(body));
+    this.#sweeping ??= this.#sweepOften();
+  }
+
+  #sweepOften(): NodeJS.Timeout {
     // After input, as in `judge`.
-    this.#sweeping ??= setInterval(() => setImmediate(() => this.#sweep()), this.#ms / 4).unref();
+    return setInterval(() => setImmediate(() => this.#sweep()), this.#ms / 4).unref();
   }
 
   #sweep(): void {

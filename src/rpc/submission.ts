@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext } from '@connectrpc/connect';
 import type { Identity } from '../jobs/caller.ts';
+import type { Engine } from '../jobs/engine.ts';
 import { type JobRequest, newJobId } from '../jobs/job.ts';
 import { placementOf } from '../jobs/placement.ts';
 import type { JobId, Limits, NewJob } from '../jobs/ports.ts';
 import type { Quotas } from '../jobs/tenants.ts';
-import type { Admission, Engine } from './admission.ts';
+import type { Admission } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { callKey } from './interceptors.ts';
 

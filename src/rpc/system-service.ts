@@ -12,11 +12,11 @@ import {
   type SystemService,
   WorkerState,
 } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Engine } from '../jobs/engine.ts';
 import { JobStatus } from '../jobs/job.ts';
 import { ALIASES, parametersSchema } from '../jobs/parameters.ts';
 import type { JobStore } from '../jobs/ports.ts';
 import { allowedCapabilities, type TenantPolicy } from '../jobs/tenants.ts';
-import type { Engine } from './admission.ts';
 import { callerOf } from './authorize.ts';
 
 export interface SystemServiceOptions {

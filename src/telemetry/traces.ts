@@ -20,7 +20,9 @@ type Headers = Readonly<Record<string, string | string[] | undefined>>;
 /** Spans that wait to be sent; what comes beyond is dropped. */
 const MAX_WAITING = 8192;
 const SEND_TIMEOUT_MS = 10_000;
-const CLOSE_TIMEOUT_MS = 3_000;
+/** At the end; a collector that did not take the last ones is hardly waited for. */
+const CLOSE_TIMEOUT_MS = 2_000;
+const CLOSE_TIMEOUT_AWAY_MS = 300;
 
 export async function openTraces(options: TraceOptions) {
   const [api, core, { OTLPTraceExporter }, { resourceFromAttributes }, sdk] = await Promise.all([
@@ -35,9 +37,11 @@ export async function openTraces(options: TraceOptions) {
   const exporter = new OTLPTraceExporter({ url: options.endpoint, timeoutMillis: SEND_TIMEOUT_MS });
   const send = exporter.export.bind(exporter);
   // The library tells of failures to a logger for the whole process; ours is handed in.
+  let isAway = false;
   exporter.export = (spans, done) =>
     send(spans, (result) => {
-      if (result.code !== core.ExportResultCode.SUCCESS) options.onError(result.error);
+      isAway = result.code !== core.ExportResultCode.SUCCESS;
+      if (isAway) options.onError(result.error);
       done(result);
     });
   const provider = new sdk.BasicTracerProvider({
@@ -94,10 +98,11 @@ export async function openTraces(options: TraceOptions) {
     /** Sends what waits, for a while. */
     async [Symbol.asyncDispose](): Promise<void> {
       const timer = Promise.withResolvers<void>();
+      const patienceMs = isAway ? CLOSE_TIMEOUT_AWAY_MS : CLOSE_TIMEOUT_MS;
       const late = setTimeout(() => {
-        options.onError(new Error(`the collector did not take what was left within ${CLOSE_TIMEOUT_MS / 1000} s`));
+        options.onError(new Error(`the collector did not take what was left within ${patienceMs / 1000} s`));
         timer.resolve();
-      }, CLOSE_TIMEOUT_MS);
+      }, patienceMs);
       await Promise.race([provider.shutdown().catch(options.onError), timer.promise]);
       clearTimeout(late);
     },

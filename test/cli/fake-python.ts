@@ -36,6 +36,7 @@ export class FakeMachine {
     await mkdir(join(machine.root, 'worker'));
     await writeFile(join(machine.root, 'worker', 'requirements.txt'), 'av==1\n');
     await writeFile(join(machine.root, 'worker', 'requirements-dev.txt'), '-r requirements.txt\npytest==1\n');
+    await writeFile(join(machine.root, 'worker', 'requirements-provenance.txt'), '# Why\nc2pa-python==1\ncryptography==2\n');
     return machine;
   }
 

@@ -73,11 +73,12 @@ export function ffjobs(
     root: '/',
     version: '0.0.0',
     startApp: () => Promise.reject(new Error('not in this test')),
-    fileProblems: async () => [],
+    fileFindings: async () => ({ problems: [], warnings: [] }),
     access: {
       openKeys: () => Promise.reject(new Error('not in this test')),
       verifyAudit: () => Promise.reject(new Error('not in this test')),
     },
+    migrateStore: () => Promise.reject(new Error('not in this test')),
     backoff: { baseMs: 1, maxMs: 2, attempts: 3 },
     ...surroundings,
   });

@@ -333,13 +333,9 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
           if (!(error instanceof JobsError && error.reason === 'LEASE_LOST')) throw error;
         }
       };
-      const done = new Set<string>();
       const terminal = async () => {
         await submitting;
-        while (done.size < count) {
-          for (const id of ids) if (!done.has(id) && isTerminal((await b.get(id))!.status)) done.add(id);
-          await new Promise((resolve) => setTimeout(resolve, 20));
-        }
+        await Promise.all(ids.map((id) => collect(b.watch(id, undefined, NEVER))));
       };
       const workers = Array.from({ length: 4 }, async () => {
         while (!stop.signal.aborted)

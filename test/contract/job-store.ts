@@ -13,6 +13,8 @@ import { type JobChange, type JobStore, type Lease, LeaseEnded, type NewJob } fr
 export interface JobStoreSettings {
   readonly weights?: Readonly<Record<string, number>>;
   readonly maxStoredEvents?: number;
+  /** Milliseconds since 1970. */
+  readonly now?: () => number;
   readonly onEnded?: (job: Job) => void;
 }
 

@@ -7,6 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from facefusion_worker.provenance import credentials, development, xmp
+from facefusion_worker.provenance import credentials, development, memory, xmp
 from facefusion_worker.provenance.problems import Unfit
 from facefusion_worker.vision import av, cv2
 
@@ -64,17 +68,40 @@ def files(trial: dict[str, str], **more: str) -> dict[str, str]:
 
 
 def talk(command: str, *lines: object, flags: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], str]:
-    """Runs the process as the service does; answers what it said, and its stderr."""
-    done = subprocess.run(
+    """Runs the process as the service does, which stays until it has ended; answers what it said, and its stderr."""
+    with tempfile.TemporaryFile("w+") as complaints, process(command, *flags, stderr=complaints) as one:
+        tell(one, *lines)
+        said = one.stdout.read().splitlines()
+        code = one.wait()
+        complaints.seek(0)
+        complaint = complaints.read()
+    assert code == 0, complaint
+    return [json.loads(line) for line in said], complaint
+
+
+@contextmanager
+def process(command: str, *flags: str, stderr: Any = None) -> Iterator[subprocess.Popen]:
+    one = subprocess.Popen(
         [sys.executable, "-m", "facefusion_worker.provenance", command, *flags],
-        input="".join(json.dumps(line) + "\n" for line in lines),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
-        timeout=120,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE)},
     )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+    late = threading.Timer(120, one.kill)
+    late.start()
+    try:
+        yield one
+    finally:
+        late.cancel()
+        one.kill()
+        one.wait()
+
+
+def tell(one: subprocess.Popen, *lines: object) -> None:
+    one.stdin.write("".join(json.dumps(line) + "\n" for line in lines))
+    one.stdin.flush()
 
 
 def request(source: Path, folder: Path, target: Path, **more: object) -> dict[str, object]:
@@ -364,7 +391,9 @@ def test_a_trial_pair_is_never_written_over(trial: dict[str, str]) -> None:
     assert os.stat(trial["key.pem"]).st_mode & 0o777 == 0o600
 
 
-def test_a_result_that_memory_does_not_hold_is_not_begun(trial: dict[str, str], media: Path, tmp_path: Path) -> None:
+def test_a_result_that_memory_does_not_hold_is_not_begun(
+    trial: dict[str, str], media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     huge = tmp_path / "huge.mp4"
     huge.write_bytes((media / "secret-name.mp4").read_bytes())
     os.truncate(huge, 1 << 43)  # a hole: it takes no room
@@ -372,6 +401,53 @@ def test_a_result_that_memory_does_not_hold_is_not_begun(trial: dict[str, str], 
     from facefusion_worker.provenance.problems import NotMarked
 
     claim = manifest.Claim(SOURCE_TYPE, "g", "1", "e", "1", [], [])
-    with pytest.raises(NotMarked, match="MiB of memory") as caught:
+    with pytest.raises(NotMarked, match="MiB of memory, and a process has") as caught:
+        manifest.sign(str(huge), str(tmp_path / "x.mp4"), "video/mp4", claim, credentials.load(**files(trial)))
+    assert caught.value.retryable is False, "there will never be so much"
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(1 << 62, 200 << 20))
+    os.truncate(huge, 200 << 20)
+    with pytest.raises(NotMarked, match="takes 500 MiB of memory, and 200 are free") as caught:
         manifest.sign(str(huge), str(tmp_path / "x.mp4"), "video/mp4", claim, credentials.load(**files(trial)))
     assert caught.value.retryable is True
+
+
+def test_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:
+    assert memory.room(tmp_path).free >= 1 << 61, "nothing is told, so nothing is refused"
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  4096 kB\nMemFree: 1 kB\nMemAvailable: 2048 kB\nHugePages_Total: 0\n")
+    assert memory.room(tmp_path) == (4 << 20, 2 << 20)
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    for name, text in {"max": "max", "current": "900000", "stat": "anon 5\ninactive_file 100000\n"}.items():
+        (group / f"memory.{name}").write_text(text)
+    assert memory.room(tmp_path) == (4 << 20, 2 << 20)
+    (group / "memory.max").write_text("1000000\n")
+    assert memory.room(tmp_path) == (1_000_000, 200_000)
+
+
+def test_it_ends_with_the_service_that_wants_the_mark(trial: dict[str, str], media: Path, tmp_path: Path) -> None:
+    # Opened for reading, it waits for somebody who never writes.
+    pipe = tmp_path / "endless.png"
+    os.mkfifo(pipe)
+    source = media / "secret-name.png"
+    ingredients = [{"path": str(pipe), "title": "target", "media_type": "image/png"}]
+    with process("sign") as one:
+        tell(one, files(trial), request(source, tmp_path, source, ingredients=ingredients))
+        assert json.loads(one.stdout.readline()) == {"ready": True}
+        one.stdin.close()
+        assert one.wait(60) == 0
+        assert one.stdout.read() == ""
+
+
+def test_a_key_that_its_group_reads_is_as_containers_give_it(
+    trial: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(Path(trial["key.pem"]).read_bytes())
+    key.chmod(0o640)
+    warns = lambda: any("chmod 600" in one for one in credentials.load(**files(trial, key=str(key))).warnings)  # noqa: E731
+    assert warns()
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(key).st_uid + 1)
+    assert not warns()
+    key.chmod(0o644)
+    assert warns()

@@ -7,7 +7,7 @@ import { type Config, ConfigError } from '../../config.ts';
 import { JobsError } from '../../jobs/errors.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
-import type { FileProblems } from './config.ts';
+import type { FindInFiles } from './config.ts';
 import { prepareConsole } from './console.ts';
 import { showPhases } from './phases.ts';
 import { workerPython } from './python.ts';
@@ -32,7 +32,7 @@ export interface ServeContext {
   /** Of the installed package: holds `worker/` and `.venv`. */
   readonly root: string;
   readonly startApp: StartApp;
-  readonly fileProblems: FileProblems;
+  readonly fileFindings: FindInFiles;
 }
 
 export async function serve(context: ServeContext, options: { readonly json: boolean }): Promise<ExitCode> {
@@ -49,8 +49,9 @@ export async function serve(context: ServeContext, options: { readonly json: boo
   });
   const run = async (): Promise<ExitCode> => {
     const config = readSettings(env, cwd);
-    const problems = await context.fileProblems(config);
+    const { problems, warnings } = await context.fileFindings(config);
     if (problems.length > 0) throw new ConfigError(problems);
+    for (const warning of warnings) say(terminal, `Warning: ${warning}`);
     await writable(config.dataDir);
     const [python] = await Promise.all([ready(context, config, stopping.signal), withConsole(context, config, stopping.signal)]);
     if (stopping.signal.aborted) return Exit.ok;

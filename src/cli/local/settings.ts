@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseEnv } from 'node:util';
+import { FACEFUSION_SETTINGS } from '../../config/facefusion.ts';
 import { AWS_SETTINGS, type Config, ConfigError, nearestName, OTHERS, readConfig, SETTINGS } from '../../config.ts';
-import { FACEFUSION_SETTINGS } from '../../config-facefusion.ts';
 import { installedEngine } from './engine/registry.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;

@@ -14,6 +14,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import traceback
 import zlib
 from collections.abc import Callable
@@ -146,6 +147,7 @@ def _serve(files: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> dict
     line = sys.stdin.readline()
     if not line:
         return {}
+    threading.Thread(target=_end_with_service, daemon=True).start()
     try:
         return {"marked": _mark(loaded, json.loads(line))}
     except NotMarked as error:
@@ -154,6 +156,12 @@ def _serve(files: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> dict
         return _failed("PROVENANCE_NOT_LABELLED", f"the label could not be drawn: {error.message}", error.retryable)
     except MemoryError:
         return _failed("PROVENANCE_NOT_SIGNED", "there is not enough memory to mark the result", True)
+
+
+def _end_with_service() -> None:
+    """Nobody is there for the answer any more: a result is not marked for hours for a service that was killed."""
+    sys.stdin.read()
+    os._exit(0)
 
 
 def _failed(reason: str, message: str, retryable: bool) -> dict[str, Any]:

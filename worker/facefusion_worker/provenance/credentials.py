@@ -183,9 +183,15 @@ def _warnings(leaf: x509.Certificate, key: str, timestamps: str | None) -> tuple
         warnings.append(f"the certificate expires in {days} days; jobs fail from then on")
     if timestamps is None:
         warnings.append("without FFJOBS_PROVENANCE_TSA manifests are not valid any more when the certificate has expired")
-    if os.stat(key).st_mode & 0o077:
+    if _others_can_read(key):
         warnings.append(f"others than its owner can read {key}: chmod 600 {key}")
     return tuple(warnings)
+
+
+def _others_can_read(path: str) -> bool:
+    """A file that is another's is ours by its group: so secrets are given to a container."""
+    found = os.stat(path)
+    return bool(found.st_mode & (0o077 if found.st_uid == os.getuid() else 0o007))
 
 
 def _extension(certificate: x509.Certificate, kind: type) -> object | None:

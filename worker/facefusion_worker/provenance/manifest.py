@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import c2pa
 
+from . import memory
 from .credentials import Credentials, check_date
 from .problems import NotMarked, Unfit
 
@@ -78,16 +79,14 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
 
 
 def _check_memory(size: int) -> None:
-    """Before a large file takes what others on this machine need; where the system does not tell, nothing is checked."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return
+    """Before a large file takes what others on this machine need."""
     needed = _MEMORY_BYTES + _MEMORY_SHARE * size
-    if needed > free:
-        problem = f"signing a result of {size >> 20} MiB takes {needed >> 20} MiB of memory, and {free >> 20} are free"
-        raise NotMarked("PROVENANCE_NOT_SIGNED", problem, retryable=True)
+    problem = f"signing a result of {size >> 20} MiB takes {needed >> 20} MiB of memory, and"
+    room = memory.room()
+    if needed > room.all:
+        raise NotMarked("PROVENANCE_NOT_SIGNED", f"{problem} a process has {room.all >> 20} here", retryable=False)
+    if needed > room.free:
+        raise NotMarked("PROVENANCE_NOT_SIGNED", f"{problem} {room.free >> 20} are free", retryable=True)
 
 
 def _settings(credentials: Credentials, claim: Claim) -> dict[str, Any]:

@@ -56,7 +56,7 @@ args: [serve, --role, {{ .component }}]
 env:
   - name: FFJOBS_NODE
     valueFrom: { fieldRef: { fieldPath: metadata.name } }
-  {{- range $name, $value := merge (dict) .kind.settings .root.Values.settings }}
+  {{- range $name, $value := merge (dict) .kind.settings .root.Values.settings (include "ffjobs.certificateSettings" . | fromYaml) }}
   - name: {{ $name }}
     value: {{ $value | quote }}
   {{- end }}
@@ -66,6 +66,52 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: { drop: [ALL] }
+{{- end }}
+
+{{- /* Which Secrets a kind of pod has as files, by the folder below /etc/facefusion-jobs: the key of the API is the API's alone, that of marks the
+       workers'. Who callers are has to be known to both. */ -}}
+{{- define "ffjobs.fileSecrets" -}}
+{{- $given := .root.Values.certificates }}
+{{- $wanted := dict "files" .root.Values.filesSecret "client-ca" $given.clientCa }}
+{{- if eq .component "api" }}{{ $_ := set $wanted "tls" $given.tls }}{{ else }}{{ $_ := set $wanted "marks" $given.marks }}{{ end }}
+{{- range $folder, $secret := $wanted }}
+{{- if $secret }}
+{{ $folder }}: {{ $secret }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "ffjobs.certificateSettings" -}}
+{{- range $folder, $_ := include "ffjobs.fileSecrets" . | fromYaml }}
+{{- $at := printf "/etc/facefusion-jobs/%s" $folder }}
+{{- if eq $folder "tls" }}
+FFJOBS_TLS_CERT: {{ $at }}/tls.crt
+FFJOBS_TLS_KEY: {{ $at }}/tls.key
+{{- else if eq $folder "client-ca" }}
+FFJOBS_TLS_CLIENT_CA: {{ $at }}/ca.crt
+{{- else if eq $folder "marks" }}
+FFJOBS_PROVENANCE: c2pa
+FFJOBS_PROVENANCE_CERT: {{ $at }}/tls.crt
+FFJOBS_PROVENANCE_KEY: {{ $at }}/tls.key
+{{- if $.root.Values.certificates.marksTrust }}
+FFJOBS_PROVENANCE_TRUST: {{ $at }}/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "ffjobs.fileMounts" -}}
+{{- range $folder, $_ := include "ffjobs.fileSecrets" . | fromYaml }}
+- { name: {{ $folder }}, mountPath: /etc/facefusion-jobs/{{ $folder }}, readOnly: true }
+{{- end }}
+{{- end }}
+
+{{- /* Mode 0440 (288): readable by the group of the pod, which is the service's, and by nobody else. */ -}}
+{{- define "ffjobs.fileVolumes" -}}
+{{- range $folder, $secret := include "ffjobs.fileSecrets" . | fromYaml }}
+- name: {{ $folder }}
+  secret: { secretName: {{ $secret }}, defaultMode: 288 }
+{{- end }}
 {{- end }}
 
 {{- define "ffjobs.annotations" -}}

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { FacefusionConfig } from '../../../config-facefusion.ts';
+import type { FacefusionConfig } from '../../../config/facefusion.ts';
 import { SYSTEM_VARIABLES, USUAL_VARIABLES, variablesNamed } from '../../../gpu/variables.ts';
 import type { Environment } from '../settings.ts';
 

@@ -10,6 +10,7 @@ import {
   installRequirements,
   lastLine,
   makeEnvironment,
+  missingModules,
   run,
   SetupProblem,
   versionOf,
@@ -68,7 +69,10 @@ export async function installFacefusion(options: InstallOptions): Promise<Instal
   if (before && before.onnxruntime === options.onnxruntime && before.source === options.source) {
     report(`looking at ${name}`);
     const said: Said[] = [];
-    if ((await examine(before, options, said)) === undefined) return { record: before, said, already: true };
+    if ((await examine(before, options, said)) === undefined) {
+      await addMarking(before.python, options);
+      return { record: before, said, already: true };
+    }
   }
 
   registry.remove(name);
@@ -87,7 +91,8 @@ export async function installFacefusion(options: InstallOptions): Promise<Instal
   const python = pythonIn(venv);
   const runtime = await runtimeOf(python, home, options);
   const requirements = join(folder, 'requirements.txt');
-  writeFileSync(requirements, requirementsOf(readFileSync(join(home, 'requirements.txt'), 'utf8'), runtime, base.version));
+  const list = requirementsOf(readFileSync(join(home, 'requirements.txt'), 'utf8'), runtime, base.version);
+  writeFileSync(requirements, `${list}${packagesIn(readFileSync(marking(options), 'utf8')).join('\n')}\n`);
   report(`installing its packages, ${runtime} among them (about 500 MB for the processor, more for a GPU)`);
   await installRequirements(python, [requirements], `the packages of FaceFusion ${version}`, options.env, signal);
 
@@ -197,13 +202,31 @@ async function runtimeOf(python: string, home: string, { onnxruntime, env, signa
   return found;
 }
 
+/** What marks results as made by AI: signed beside the engine, by the same Python, if the operator wants it (FFJOBS_PROVENANCE). */
+function marking({ root }: InstallOptions): string {
+  return join(root, 'worker', 'requirements-provenance.txt');
+}
+
+/** To an environment that was made without. */
+async function addMarking(python: string, options: InstallOptions): Promise<void> {
+  const { env, signal, report } = options;
+  const missing = await missingModules(python, ['c2pa', 'cryptography'], env, signal);
+  if (missing.length === 0) return;
+  report(`installing what marks results: ${missing.join(', ')}`);
+  await installRequirements(python, [marking(options)], 'what marks results', env, signal);
+}
+
+function packagesIn(list: string): string[] {
+  return list
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+    .filter((line) => line !== '');
+}
+
 /** What a run without a window needs of the release's own list; with the onnxruntime that was chosen, and PyAV for this service. */
 export function requirementsOf(list: string, runtime: string, pythonVersion: string): string {
   const minor = Number(pythonVersion.split('.')[1]);
-  const kept = list
-    .split('\n')
-    .map((line) => line.replace(/#.*/, '').trim())
-    .filter((line) => line !== '' && !/^(gradio|onnxruntime)/.test(line));
+  const kept = packagesIn(list).filter((line) => !/^(gradio|onnxruntime)/.test(line));
   // Some of the pinned versions are not made for an older Python: the newest before them is.
   const fitted = [...kept, runtime].map((line) => (minor < 12 ? line.replace('==', '<=') : line));
   return `${[...fitted, packageOf('av', pythonVersion)].join('\n')}\n`;

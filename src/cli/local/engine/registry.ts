@@ -2,8 +2,8 @@
 // written last; one that is used is named in one file, which is replaced at once. Model files lie beside all of them and outlive each.
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { InstalledEngine } from '../../../config/facefusion.ts';
 import { ConfigError } from '../../../config.ts';
-import type { InstalledEngine } from '../../../config-facefusion.ts';
 
 export interface EngineRecord extends InstalledEngine {
   readonly version: string;

@@ -1,11 +1,11 @@
 // The fleet as callers are shown it: this process's slots as they are, those of the other nodes as they last said, and the engines that there are.
 // Always true here: what is answered comes from memory; a job store that is away makes it old and not late.
-import type { Slot } from '../gen/facefusion/jobs/v1/system_service_pb.js';
-import type { Scheduler } from './gpu/scheduler.ts';
-import { isWarm } from './gpu/worker.ts';
-import { JobsError } from './jobs/errors.ts';
-import type { NodeFacts, NodeRegistry } from './jobs/ports.ts';
-import type { Engine } from './rpc/admission.ts';
+import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Scheduler } from '../gpu/scheduler.ts';
+import { isWarm } from '../gpu/worker.ts';
+import type { Engine } from '../jobs/engine.ts';
+import { JobsError } from '../jobs/errors.ts';
+import type { NodeFacts, NodeRegistry } from '../jobs/ports.ts';
 
 /** How often a node says how it is and asks how the others are; sooner when something changes. */
 const EVERY_MS = 2_000;
@@ -28,6 +28,7 @@ export class Fleet implements AsyncDisposable {
   onChange: () => void = () => {};
   readonly #options: FleetOptions;
   #local: Scheduler | undefined;
+  #localKnown: Engine | undefined;
   #others: readonly NodeFacts[] = [];
   /** By name, as last heard of: an engine stays known while all of its workers are away. */
   readonly #engines = new Map<string, Engine>();
@@ -54,8 +55,13 @@ export class Fleet implements AsyncDisposable {
     await this.#exchange();
   }
 
+  /** Those of this process. */
+  ownSlots(): Slot[] {
+    return this.#local?.slots() ?? [];
+  }
+
   slots(): Slot[] {
-    return [...(this.#local?.slots() ?? []), ...this.#others.flatMap((node) => node.slots)];
+    return [...this.ownSlots(), ...this.#others.flatMap((node) => node.slots)];
   }
 
   /** Whether a worker is, here or elsewhere. Asked with each change, so it costs next to nothing. */
@@ -86,7 +92,6 @@ export class Fleet implements AsyncDisposable {
     if (facts?.capabilities) this.#localKnown = { name: facts.name, version: facts.version, capabilities: facts.capabilities };
     return this.#localKnown;
   }
-  #localKnown: Engine | undefined;
 
   /** Some engine has been heard of. */
   get isReady(): boolean {

@@ -3,12 +3,14 @@
 // the settings speak of it.
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Policies, Tenant } from './access/policies.ts';
-import type { Config } from './config.ts';
-import { openHttp } from './media/http.ts';
-import { localFiles, type MediaResolver, mediaReferences } from './media/references.ts';
-import { isWithin } from './s3/names.ts';
-import { folderOutputs, type Outputs, outputs } from './store/outputs.ts';
+import type { Policies, Tenant } from '../access/policies.ts';
+import type { Config } from '../config.ts';
+import { DEFAULT_TENANT } from '../jobs/caller.ts';
+import { JobsError } from '../jobs/errors.ts';
+import { openHttp } from '../media/http.ts';
+import { localFiles, type MediaResolver, mediaReferences } from '../media/references.ts';
+import { isWithin } from '../s3/names.ts';
+import { folderOutputs, type Outputs, outputs } from '../store/outputs.ts';
 
 export interface PlacesOptions {
   readonly config: Config;
@@ -40,7 +42,7 @@ export async function openPlaces(options: PlacesOptions): Promise<Places> {
     const { inputRoot, s3Buckets: inputBuckets, outputRoots, outputBuckets } = config;
     const listed = { inputRoot, inputBuckets, outputRoots, outputBuckets };
     const one = { references: references(listed), outputs: copies(listed) };
-    return { references: () => one.references, outputs: () => one.outputs };
+    return { references: (tenant) => onlyOne(tenant, one.references), outputs: (tenant) => onlyOne(tenant, one.outputs) };
   }
   const listedOf = (tenant: string): Listed => {
     const { inputRoot = join(config.inputRoot, tenant), ...listed } = policies.tenant(tenant);
@@ -50,6 +52,16 @@ export async function openPlaces(options: PlacesOptions): Promise<Places> {
     references: remembered((tenant) => references(listedOf(tenant))),
     outputs: remembered((tenant) => copies(listedOf(tenant))),
   };
+}
+
+/** A job of a tenant was taken by another node of the fleet, which has identities; here all tenants would read from one folder. */
+function onlyOne<T>(tenant: string, theirs: T): T {
+  if (tenant === DEFAULT_TENANT) return theirs;
+  throw new JobsError(
+    'unavailable',
+    'TENANT_NOT_SERVED',
+    'the node that took this job up knows no tenants, and the job is of one: its operator has to give all nodes the same settings of identities (FFJOBS_API_KEYS, FFJOBS_JWT_..., FFJOBS_TLS_CLIENT_CA) and of tenants (FFJOBS_TENANTS)',
+  );
 }
 
 function remembered<T>(make: (tenant: string) => T): (tenant: string) => T {
@@ -105,12 +117,12 @@ async function openDownloads(config: Config, schemes: readonly string[]) {
 
 /** The SDK is large; who does not use it does not load it. */
 async function openS3Inputs({ s3, maxInputBytes, fetchTimeoutMs }: Config) {
-  const { openS3 } = await import('./media/s3.ts');
+  const { openS3 } = await import('../media/s3.ts');
   return openS3({ connection: s3, buckets: [], maxBytes: maxInputBytes, totalMs: fetchTimeoutMs });
 }
 
 async function openS3Outputs({ s3 }: Config) {
-  const { openS3Outputs: openCopies } = await import('./store/outputs-s3.ts');
+  const { openS3Outputs: openCopies } = await import('../store/outputs-s3.ts');
   return openCopies({ connection: s3, buckets: [] });
 }
 

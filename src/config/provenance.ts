@@ -1,8 +1,8 @@
 // How results are marked as made by AI, as the settings say. Always true: where somebody's results are to be marked, there are a certificate and a
 // key to sign with.
 import { resolve } from 'node:path';
-import { oneOf, type Parse, Problem, setting, text, type ValuesOf } from './config-values.ts';
-import { LABEL, LABEL_WORDS } from './jobs/tenants.ts';
+import { LABEL, LABEL_WORDS } from '../jobs/tenants.ts';
+import { oneOf, type Parse, Problem, setting, text, type ValuesOf } from './values.ts';
 
 export interface ProvenanceConfig {
   /** Of tenants that the file of tenants says nothing else of. */
@@ -30,7 +30,7 @@ export interface SignerFiles {
 }
 
 /** Of https://cv.iptc.org/newscodes/digitalsourcetype/, those that fit what a face can be put through. */
-export const SOURCE_TYPES = [
+const SOURCE_TYPES = [
   'compositeWithTrainedAlgorithmicMedia',
   'trainedAlgorithmicMedia',
   'compositeSynthetic',

@@ -1,6 +1,6 @@
 // From the text of a setting to its value: what each kind may look like, and the sentence that says so where it does not. Pure; knows no setting.
 import { isIP } from 'node:net';
-import { placeOf, type S3Place } from './s3/names.ts';
+import { placeOf, type S3Place } from '../s3/names.ts';
 
 export type Parse<T> = (text: string) => T | Problem;
 export class Problem {

@@ -2,12 +2,12 @@
 // its engine needs and nothing else of the service's environment; every path that it is given is absolute.
 import { readdir } from 'node:fs/promises';
 import { delimiter, join, resolve } from 'node:path';
-import type { Config } from './config.ts';
-import type { FacefusionConfig } from './config-facefusion.ts';
-import { type Isolation, isolate } from './gpu/isolation.ts';
-import type { SlotPlan } from './gpu/scheduler.ts';
-import { SYSTEM_VARIABLES } from './gpu/variables.ts';
-import type { WorkerOptions } from './gpu/worker.ts';
+import type { FacefusionConfig } from '../config/facefusion.ts';
+import type { Config } from '../config.ts';
+import { type Isolation, isolate } from '../gpu/isolation.ts';
+import type { SlotPlan } from '../gpu/scheduler.ts';
+import { SYSTEM_VARIABLES } from '../gpu/variables.ts';
+import type { WorkerOptions } from '../gpu/worker.ts';
 
 export interface EngineProcesses {
   readonly worker: WorkerOptions;

@@ -1,8 +1,8 @@
 // Who may call, as the settings say: which identities there are, what strangers may, and what is noted. Always true: a service that others than this
 // machine can reach has identities, or its operator has said that it needs none.
 import { resolve } from 'node:path';
-import { block, bytes, isLoopback, list, oneOf, rate, setting, text, type ValuesOf } from './config-values.ts';
-import { SCOPES, type Scope } from './jobs/caller.ts';
+import { SCOPES, type Scope } from '../jobs/caller.ts';
+import { block, bytes, isLoopback, list, oneOf, rate, setting, text, type ValuesOf } from './values.ts';
 
 export interface AccessConfig {
   readonly apiKeys: boolean;
@@ -94,7 +94,8 @@ export function accessProblems(v: Values): string[] {
   if (v.JWT_JWKS !== undefined && /^[a-z]+:\/\//i.test(v.JWT_JWKS) && !isSafeUrl(v.JWT_JWKS)) {
     problems.push(`FFJOBS_JWT_JWKS is '${v.JWT_JWKS}'; allowed: an https URL (http on this machine alone), or the path of a file`);
   }
-  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined)
+  // A worker of a fleet has to know that there are identities, and answers nobody.
+  if (v.TLS_CLIENT_CA !== undefined && v.TLS_CERT === undefined && v.ROLE !== 'worker')
     problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TLS_CERT and FFJOBS_TLS_KEY');
   if (v.TLS_CLIENT_CA !== undefined && v.TENANTS === undefined) {
     problems.push('FFJOBS_TLS_CLIENT_CA needs FFJOBS_TENANTS, which says for whom certificates stand');

@@ -1,6 +1,6 @@
 // What has been opened, closed in the reverse order. Always true: it is done once, however often it is asked for, and every step runs, whatever
 // another one did.
-import type { Logger } from './telemetry/logs.ts';
+import type { Logger } from '../telemetry/logs.ts';
 
 export class Closing {
   readonly #log: Logger;

@@ -1,16 +1,16 @@
 // What webhooks are made of here: secrets, where they may go, and who sends them.
 import { readFile } from 'node:fs/promises';
-import { JobSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
-import type { Config } from './config.ts';
-import type { Violation } from './jobs/errors.ts';
-import type { Job } from './jobs/job.ts';
-import type { JobStore } from './jobs/ports.ts';
-import type { Outcome } from './jobs/webhooks.ts';
-import { Hosts } from './media/hosts.ts';
-import { Notifier } from './notify/notifier.ts';
-import { webhookSecrets } from './notify/secrets.ts';
-import { Sender } from './notify/send.ts';
-import { createJsonWriter } from './rest/json-writer.ts';
+import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import type { Config } from '../config.ts';
+import type { Violation } from '../jobs/errors.ts';
+import type { Job } from '../jobs/job.ts';
+import type { JobStore } from '../jobs/ports.ts';
+import type { Outcome } from '../jobs/webhooks.ts';
+import { Hosts } from '../media/hosts.ts';
+import { Notifier } from '../notify/notifier.ts';
+import { webhookSecrets } from '../notify/secrets.ts';
+import { Sender } from '../notify/send.ts';
+import { createJsonWriter } from '../rest/json-writer.ts';
 
 export interface Webhooks {
   /** What is wrong with a receiver; undefined: nothing. */
@@ -31,6 +31,8 @@ const TRY_MS = 15_000;
 /** Twice what a try can take, so that two nodes do not tell the same at once; so long after a crash it is told again. */
 const LEASE_MS = 30_000;
 const MAX_AT_ONCE = 64;
+/** A quarter, and the next that is free is for who has the fewest: four tenants whose receivers are all dead leave the fifth a fraction of a second's wait. */
+const MAX_PER_TENANT = 16;
 const MAX_PER_HOST = 4;
 const NO_SECRET = {
   reason: 'WEBHOOKS_OFF',
@@ -80,6 +82,7 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
         secretsFor,
         maxAtOnce: MAX_AT_ONCE,
         maxPerHost: MAX_PER_HOST,
+        maxPerTenant: MAX_PER_TENANT,
         leaseMs: LEASE_MS,
         count,
         onError,
