@@ -28,6 +28,8 @@ export interface RequestsOptions {
 export interface RequestCall extends Call {
   /** Of a path that is no rpc, or of one whose method did not come to run. */
   route: string | undefined;
+  /** What every answer to it carries. Names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly span: ReturnType<Traces['call']> | undefined;
 }
 
@@ -84,8 +86,11 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
       const given = headers['x-request-id'];
       // What probes ask, every few seconds, is nobody's trace.
       const span = traces && !PROBE_PATH.test(request.url ?? '') ? traces.call(headers) : undefined;
+      const id = typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`;
+      const { headers: allowed, preflight } = cors(request.method, headers);
       const call: RequestCall = {
-        id: typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`,
+        id,
+        headers: { 'x-request-id': id, ...allowed },
         log: span ? log.child({ trace_id: span.traceId }) : log,
         span,
         caller: undefined,
@@ -97,9 +102,9 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
       response.on('close', () => end(request, response, call, startedAt));
       dropFarDeadline(headers);
       if (misses(headers[':authority'] ?? headers.host ?? '', request, response, call)) return undefined;
-      if (cors(request.method, headers, response)) {
+      if (preflight) {
         call.route = PREFLIGHT;
-        response.writeHead(204, { 'x-request-id': call.id }).end();
+        response.writeHead(204, call.headers).end();
         return undefined;
       }
       return call;
@@ -121,7 +126,7 @@ function refuse(
     ...API,
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
-    'x-request-id': call.id,
+    ...call.headers,
   });
   response.end(body);
 }
