@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Icon } from '../parts/icons.tsx';
 import { isTyping } from '../parts/keys.ts';
-import { Note } from '../parts/small.tsx';
+import { IconButton, Note } from '../parts/small.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { startChecking } from './check.ts';
@@ -150,11 +150,7 @@ function Presets() {
           ))}
         </select>
       )}
-      {now !== '' && (
-        <button class="btn ghost icon" type="button" aria-label={w.deletePreset} title={w.deletePreset} onClick={() => deletePreset(now)}>
-          <Icon name="bin" />
-        </button>
-      )}
+      {now !== '' && <IconButton icon="bin" label={w.deletePreset} press={() => deletePreset(now)} />}
       <button
         class="btn"
         type="button"
