@@ -137,11 +137,11 @@ export async function createServer(options: ServerOptions): Promise<Server> {
         const serve = () => {
           if (!shutdown.signal.aborted) {
             const values = createContextValues().set(callKey, call);
-            const id = { 'x-request-id': call.id };
-            if (take?.(request, response, values, id) || bridge.take(request, response, values, { ...API, ...id })) return;
+            const { headers } = call;
+            if (take?.(request, response, values, headers) || bridge.take(request, response, values, { ...API, ...headers })) return;
           }
           passedOn.set(request, call);
-          response.setHeader('x-request-id', call.id);
+          for (const name in call.headers) response.setHeader(name, call.headers[name]!);
           // What is no part of the API has a policy of its own.
           const standard = isRpc(request.url) || request.url?.startsWith(`${REST_PREFIX}/`) ? API : EVERY;
           for (const name in standard) response.setHeader(name, standard[name]!);
