@@ -9,7 +9,8 @@ import { answer, callOff, checkFailure, checking, type Problem, problems, sendin
 import { change, draft } from './draft.ts';
 import { goToOption } from './options-panel.tsx';
 
-function goTo({ at }: Problem): void {
+/** To where a problem is mended, or somebody was sent. */
+export function goTo({ at }: Pick<Problem, 'at'>): void {
   if (at.startsWith('f-')) {
     goToOption(at.slice(2));
     return;
