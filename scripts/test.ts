@@ -233,7 +233,8 @@ async function runNode(files: readonly string[], tally: Tally, timeoutMs = SUITE
   };
   const events = runNodeTests({
     files: files.map((file) => join(ROOT, file)),
-    concurrency: Math.max(2, Math.min(4, availableParallelism())),
+    // Suites wait more than they compute: for processes to start, for a lease to end.
+    concurrency: Math.max(3, Math.min(4, availableParallelism())),
     timeout: timeoutMs,
   });
   const paths = new Map<string, string[]>();
