@@ -122,6 +122,10 @@ webTest('what is wrong is said as one types, where it is mended, and pressing go
   await page.getByRole('button', { name: 'Back to the default: Weight' }).click();
   await panel.locator('text=2 things to fix before this can run').waitFor();
   assert.equal(await weight.inputValue(), '0.5');
+  await weight.fill('7');
+  await page.getByRole('button', { name: '中文' }).click();
+  await page.locator('#e-face_swapper_weight', { hasText: '超出范围；允许 0 至 1' }).waitFor();
+  await page.locator('.pad .err', { hasText: '源人脸 1: 没有这个文件' }).first().waitFor();
 });
 
 webTest('options are found by any of their words, kept over a reload, and saved as a preset', CLASSICAL, async ({ open }) => {

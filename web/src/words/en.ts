@@ -5,6 +5,13 @@ const plural = (count: number, one: string, many: string) => (count === 1 ? one 
 /** What somebody can do next. */
 export type NextStep = string | { readonly text: string; readonly again: string };
 
+/** What is known of an option that a violation is about. */
+export interface Allowed {
+  readonly minimum: number | undefined;
+  readonly maximum: number | undefined;
+  readonly choices: readonly string[];
+}
+
 export const en = {
   code: 'en',
   locale: 'en-GB',
@@ -263,6 +270,8 @@ export const en = {
   },
 
   /** What a failure means and what to do next, by its reason. Others: the message as it came. */
+  /** Violations by reason, where the service's own words, which are English, will not do. */
+  violations: {} as Readonly<Record<string, (allowed: Allowed) => string | undefined>>,
   /** `next`: best first. One with `again` is a link to the form with the job's request in it; it names the option that is to be changed, or none. */
   reasons: {
     NO_FACE_IN_TARGET: {
