@@ -95,6 +95,38 @@ webTest('Submit pressed while files are on their way sends the job when the last
   await page.locator('.chip.succeeded').waitFor();
 });
 
+webTest('what waits for an upload is called off, or goes without who has left the page', CLASSICAL, async ({ service, open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  const held: Route[] = [];
+  await page.route('**/api/v1/tus/*', async (route) => {
+    if (route.request().method() === 'PATCH') held.push(route);
+    else await route.continue();
+  });
+  const jobs = async () => ((await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: { job_id: string }[] }).jobs;
+  await choose(page, 'source', FACE);
+  await choose(page, 'target', TARGET);
+  await submitButton(page).click();
+  await page.getByRole('button', { name: 'Do not send' }).first().click();
+  while (held.length < 2) await page.evaluate('new Promise(requestAnimationFrame)');
+  for (const route of held.splice(0)) await route.continue();
+  await ready(page);
+  await holds(page, `document.querySelectorAll('.media [role=progressbar]').length === 0`);
+  assert.deepEqual(await jobs(), []);
+
+  await page
+    .locator('input[type=file][data-place=target]')
+    .setInputFiles({ name: 'another.jpg', mimeType: 'image/jpeg', buffer: await readFile(TARGET) });
+  await submitButton(page).click();
+  await page.getByText('Sent when the upload is complete').first().waitFor();
+  await page.getByRole('link', { name: 'Jobs', exact: true }).first().click();
+  while (held.length < 1) await page.evaluate('new Promise(requestAnimationFrame)');
+  await held[0]!.continue();
+  await page.getByRole('link', { name: 'another.jpg' }).waitFor();
+  assert.equal(page.url(), `${service.baseUrl}/jobs`);
+  assert.equal((await jobs()).length, 1);
+});
+
 webTest('what is wrong is said as one types, where it is mended, and pressing goes there', CLASSICAL, async ({ open }) => {
   const page = await open('/new');
   await page.locator('.opt').first().waitFor();
