@@ -267,6 +267,43 @@ webTest('the code that the form shows does what the form would do', CLASSICAL, a
   }
 });
 
+webTest(
+  'consent is asked for where it is required, and what the form has no field for comes along with an earlier job',
+  { ...CLASSICAL, ATTESTATION: 'required' },
+  async ({ service, open }) => {
+    await copyFile(FACE, join(service.inputDir, 'face.jpg'));
+    await copyFile(TARGET, join(service.inputDir, 'target.jpg'));
+    const id = await submit(service, { target_image: 'target.jpg', attestation: 'they agreed', retention: '3600s', cache: 'refresh' });
+    const page = await open(`/jobs/${id}`);
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+    await submitButton(page).click({ force: true });
+    assert.equal(await page.evaluate('document.activeElement.id'), 'attestation');
+    await page.keyboard.type("Grace agreed, she's here");
+    await ready(page);
+    await page.locator('.further', { hasText: 'retention 3600s' }).waitFor();
+    const run = promisify(execFile);
+    const code = async (tab: string) => {
+      await page.getByRole('tab', { name: tab }).click();
+      return (await page.locator('.side .code').textContent())!;
+    };
+    await run('sh', ['-c', await code('curl')]);
+    await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')], { cwd: ROOT });
+    const path = join(ROOT, 'clients', 'python', 'src');
+    await run(python(), ['-c', await code('Python')], { env: { ...process.env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: '1' } });
+    await submitButton(page).click();
+    await page.locator('.chip.succeeded').waitFor();
+    const { jobs } = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as {
+      jobs: { request: { retention: string; cache: string } }[];
+    };
+    assert.equal(jobs.length, 5);
+    for (const { request } of jobs) assert.deepEqual([request.retention, request.cache], ['3600s', 'refresh']);
+    // A statement is made for one job.
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+  },
+);
+
 webTest('a video is swapped, and compared with its input in step', CLASSICAL, async ({ service, open }) => {
   await promisify(execFile)(service.config.python!, ['-m', 'facefusion_worker.samples', service.inputDir], {
     env: { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' },

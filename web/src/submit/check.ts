@@ -163,6 +163,7 @@ const AT: Readonly<Record<string, string>> = {
   priority: 'priority',
   max_attempts: 'max-attempts',
   run_timeout: 'run-minutes',
+  attestation: 'attestation',
 };
 const ORDER = [/^(source|input)/, /^audio/, /^target/, /^add-processor/, /^f-/];
 function rank(at: string): number {
