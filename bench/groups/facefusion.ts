@@ -149,8 +149,9 @@ async function cancelMs(service: Service, target: string, parameters: JsonObject
   };
   try {
     for await (const { event } of jobs.watch({ jobId })) {
-      if (event?.event.case !== 'state') continue;
-      const { status } = event.event.value;
+      const said = event?.event;
+      // It may run before it is watched.
+      const status = said?.case === 'snapshot' ? said.value.job!.status : said?.case === 'state' ? said.value.status : undefined;
       if (status === JobStatus.PROCESSING) timer ??= setTimeout(cancel, afterMs);
       if (status === JobStatus.CANCELED) return performance.now() - asked!;
     }
