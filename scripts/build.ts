@@ -11,7 +11,7 @@ const FILES = [
   'bin/ffjobs.mjs',
   'scripts/node24.mjs',
   'src/store/migrations/*.sql',
-  'src/store/redis/scripts/*.lua',
+  'src/store/redis/{migrations,scripts}/*.lua',
   'gen/**/*.{js,d.ts,json}',
   'proto/**/*.proto',
   'web/dist/index.html',

@@ -13,7 +13,8 @@ def pytest_configure(config):
 
 class _Events:
     def __init__(self, path):
-        self._file = open(path, "w", encoding="utf-8", buffering=1)
+        # Open for as long as pytest runs.
+        self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
 
     def _write(self, nodeid, outcome, reason=None):
         self._file.write(json.dumps({"test": nodeid, "outcome": outcome, "reason": reason}) + "\n")

@@ -64,7 +64,7 @@ class Tally {
 
 interface Check {
   readonly name: string;
-  /** Undefined: passed; else the words of the failure. */
+  /** Undefined: passed; else the words of the failure, or why this machine cannot tell, which begins with `MACHINE`. */
   run(): Promise<string | undefined>;
 }
 
@@ -84,7 +84,7 @@ interface Finished {
 function command(
   program: string,
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; show?: boolean; timeoutMs?: number } = {},
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; timeoutMs?: number } = {},
 ): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(program, args, {
@@ -95,7 +95,6 @@ function command(
     let output = '';
     const take = (chunk: Buffer) => {
       output += chunk;
-      if (options.show) process.stdout.write(chunk);
     };
     child.stdout.on('data', take);
     child.stderr.on('data', take);
@@ -133,8 +132,9 @@ const CHECKS: readonly Check[] = [
   },
   { name: 'buf-lint', run: bufLint },
   { name: 'buf-breaking', run: bufBreaking },
-  byProgram('ruff', () => python, ['-m', 'ruff', 'check', '.', '../clients/python'], join(ROOT, 'worker')),
-  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check', '.', '../clients/python'], join(ROOT, 'worker')),
+  byProgram('ruff', () => python, ['-m', 'ruff', 'check']),
+  byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check']),
+  { name: 'gofmt', run: gofmt },
 ];
 
 /**
@@ -164,6 +164,13 @@ async function bufBreaking(): Promise<string | undefined> {
     const { code, output } = await command(bin('buf')(), ['breaking', now, '--against', before, '--config', 'buf.yaml', ...OUR_PATHS]);
     return code === 0 ? undefined : `the contract breaks callers of ${tag}:\n${output.trim()}`;
   });
+}
+
+/** It names the files that it would write otherwise, and ends well in any case; what is no Go it tells with an exit code. */
+async function gofmt(): Promise<string | undefined> {
+  const { code, output } = await command('gofmt', ['-l', 'examples/go']);
+  if (code === null) return `${MACHINE}no gofmt on the PATH`;
+  return code === 0 && output.trim() === '' ? undefined : `gofmt would change, or cannot read:\n${output.trim()}`;
 }
 
 const OUR_PATHS = ['--path', 'facefusion', '--path', 'restbridge'];
@@ -201,6 +208,8 @@ async function runCheck(check: Check, tally: Tally): Promise<void> {
   if (problem === undefined) {
     tally.passed++;
     console.log(`ok      ${check.name} (${seconds(began)})`);
+  } else if (problem.startsWith(MACHINE)) {
+    tally.skip(check.name, problem, false);
   } else {
     console.log(problem);
     tally.fail(check.name);
@@ -292,11 +301,12 @@ async function runPytest(files: readonly string[], tally: Tally, timeoutMs = PYT
   const folder = mkdtempSync(join(tmpdir(), 'pytest-'));
   const log = join(folder, 'events.jsonl');
   try {
-    const { code } = await command(
+    const { code, output } = await command(
       python,
       ['-m', 'pytest', '-p', 'pytest_events', '--events', log, '--tb=short', '-q', ...files.map((file) => relative('worker', file))],
-      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, show: true, timeoutMs },
+      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, timeoutMs },
     );
+    console.log(output.trimEnd());
     const before = tally.failures.length;
     for (const line of existsSync(log) ? readFileSync(log, 'utf8').split('\n').filter(Boolean) : []) {
       const { test, outcome, reason } = JSON.parse(line) as { test: string; outcome: string; reason: string | null };
@@ -392,13 +402,16 @@ async function main(words: readonly string[]): Promise<number> {
   const needsPython = (check: Check) => check.name.startsWith('ruff');
   const began = performance.now();
 
-  // The environment is fetched while the checks that do not need it run.
+  // The environment is fetched while the checks that do not need it run. They and pytest take one processor each, so the suites go beside them.
   const preparing = preparePython(tally);
-  for (const check of checks) if (!needsPython(check)) await runCheck(check, tally);
-  const prepared = await preparing;
-  if (prepared) for (const check of checks) if (needsPython(check)) await runCheck(check, tally);
-  await runNode(chosen(found.node), tally);
-  if (prepared) await runPytest(chosen(found.pytest), tally);
+  const checked = (async () => {
+    for (const check of checks) if (!needsPython(check)) await runCheck(check, tally);
+    if (!(await preparing)) return;
+    for (const check of checks) if (needsPython(check)) await runCheck(check, tally);
+    await runPytest(chosen(found.pytest), tally);
+  })();
+  await preparing;
+  await Promise.all([checked, runNode(chosen(found.node), tally)]);
 
   const list = JSON.parse(readFileSync(LIST, 'utf8')) as Suites;
   const listed = [...list.checks, ...list.node, ...list.pytest];

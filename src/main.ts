@@ -76,5 +76,6 @@ const code = await runCommandLine(process.argv.slice(2), {
     openKeys: async (config) => (await import('./app.ts')).openKeys(config),
     verifyAudit: async (path, noted) => (await import('./app.ts')).verifyAudit(path, noted),
   },
+  migrateStore: async (config, report) => (await import('./app.ts')).migrateStore(config, report),
 });
 process.stdout.write('', () => process.exit(code));

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { type Client, grpcClient, restClient } from './api/clients.ts';
 import { SCENARIOS } from './api/scenarios.ts';
-import { type Service, startService } from './api/service.ts';
+import { type Service, startService, untilWarm } from './api/service.ts';
 
 let redis: RedisServer;
 before(async () => {
@@ -23,7 +23,7 @@ async function apart(): Promise<Fleet> {
   // The two share their folders, as the nodes of a fleet without S3 have to.
   const api = await startService({ STORE: redis.url, FLEET: 'apart', ROLE: 'api', NODE: 'api-1', DATA_DIR: worker.dir });
   // It takes jobs once it has heard of a node that has a warm worker.
-  while (!(await fetch(`${api.baseUrl}/readyz`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
+  await untilWarm(api.baseUrl);
   return { api, worker };
 }
 

@@ -7,14 +7,10 @@ import type { AddressInfo } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { createContextValues } from '@connectrpc/connect';
 import Fastify, { type FastifyInstance } from 'fastify';
-import { pino } from 'pino';
 import { createBridge } from '../src/rest/bridge.ts';
-import { authorize } from '../src/rpc/authorize.ts';
-import { interceptors } from '../src/rpc/interceptors.ts';
-import { createServer, type Server } from '../src/rpc/server.ts';
-import { openGuard } from './fixtures/access/open-guard.ts';
 import { bookstore, type Implementation } from './fixtures/rest/bookstore.ts';
 import { BookService } from './fixtures/rest/bookstore_pb.js';
+import { openPort, type Port } from './fixtures/rpc/port.ts';
 
 const services = (implementation: object) => [{ desc: BookService, implementation }];
 
@@ -85,42 +81,31 @@ describe('in front of Fastify and through it', () => {
 });
 
 describe('the one port', () => {
-  let server: Server;
+  let served: Port;
   let port = 0;
-  const counted: string[] = [];
   const leaving = Promise.withResolvers<void>();
   const next = async (count: number) => {
-    while (counted.length < count) await new Promise(setImmediate);
-    return counted.splice(0);
+    await served.untilCounted(count);
+    return served.counted.splice(0);
   };
   before(async () => {
-    server = await createServer({
-      services: services(bookstore),
-      restServices: services({
-        ...bookstore,
-        listBooks: async (_request: unknown, { signal }: { signal: AbortSignal }) => {
-          leaving.resolve();
-          await once(signal, 'abort');
-          throw signal.reason;
-        },
-      }),
-      interceptors: interceptors(authorize(openGuard), new Set()),
-      guard: openGuard,
-      openPaths: [],
-      log: pino({ level: 'silent' }),
-      count: ({ method, endpoint, code }) => void counted.push(`${method} ${endpoint} ${code}`),
+    const implementation = {
+      ...bookstore,
+      listBooks: async (_request: unknown, { signal }: { signal: AbortSignal }) => {
+        leaving.resolve();
+        await once(signal, 'abort');
+        throw signal.reason;
+      },
+    };
+    served = await openPort(services(bookstore), {
+      restServices: services(implementation),
       maxBodyBytes: 1024,
-      closeGraceMs: 1000,
-      grpc: 'own',
       corsOrigins: ['https://app.example.com'],
-      version: '1',
-      text: {},
-      ready: async () => ({ ready: true, facts: {} }),
       routes: (app) => void app.get('/own', async () => 'mine'),
     });
-    port = Number(new URL(await server.listen('127.0.0.1', 0)).port);
+    port = Number(new URL(served.url).port);
   });
-  after(async () => await server.close());
+  after(async () => await served.close());
 
   test('each request is counted once, whoever serves it', async () => {
     for (const [method, path, expected] of [

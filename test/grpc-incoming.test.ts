@@ -2,23 +2,19 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import http2, { type ClientHttp2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import http2, { type ClientHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import { PassThrough } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
-import { pino } from 'pino';
 import {
   type UploadRequest,
   UploadRequestSchema,
   UploadResponseSchema,
   UploadService,
 } from '../gen/facefusion/jobs/v1/upload_service_pb.js';
-import { authorize } from '../src/rpc/authorize.ts';
 import { IncomingMessages } from '../src/rpc/grpc-incoming.ts';
-import { interceptors } from '../src/rpc/interceptors.ts';
-import { createServer, type Server } from '../src/rpc/server.ts';
-import { openGuard } from './fixtures/access/open-guard.ts';
+import { answerOf, envelope, openPort, type Port } from './fixtures/rpc/port.ts';
 
 const PATH = '/facefusion.jobs.v1.UploadService/Upload';
 const LIMIT = 4 * 1024 * 1024;
@@ -30,13 +26,6 @@ type Part = NonNullable<MessageInitShape<typeof UploadRequestSchema>['part']>;
 
 function encoded(part: Part): Uint8Array {
   return toBinary(UploadRequestSchema, create(UploadRequestSchema, { part }));
-}
-
-function envelope(bytes: Uint8Array, flags = 0): Buffer {
-  const head = Buffer.alloc(5);
-  head[0] = flags;
-  head.writeUInt32BE(bytes.length, 1);
-  return Buffer.concat([head, bytes]);
 }
 
 const metadata = (filename: string) => envelope(encoded({ case: 'metadata', value: { filename } }));
@@ -121,11 +110,10 @@ describe('messages of a client stream', () => {
 
 for (const grpc of ['own', 'connect'] as const) {
   describe(`a client stream over gRPC, served by ${grpc}`, { timeout: 120_000 }, () => {
-    let server: Server;
+    let port: Port;
     let session: ClientHttp2Session;
     let seen = Promise.withResolvers<unknown>();
     const left = Promise.withResolvers<void>();
-    const counted: string[] = [];
     const implementation: ServiceImpl<typeof UploadService> = {
       async upload(requests, context) {
         const hash = createHash('sha256');
@@ -148,29 +136,13 @@ for (const grpc of ['own', 'connect'] as const) {
       },
     };
     before(async () => {
-      server = await createServer({
-        services: [{ desc: UploadService, implementation }],
-        restServices: [],
-        interceptors: interceptors(authorize(openGuard), new Set()),
-        guard: openGuard,
-        openPaths: [],
-        log: pino({ level: 'silent' }),
-        count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
-        maxBodyBytes: LIMIT,
-        splittable: { 'facefusion.jobs.v1.UploadService.Upload': SPLIT },
-        closeGraceMs: 1000,
-        grpc,
-        corsOrigins: [],
-        version: '1',
-        text: {},
-        ready: async () => ({ ready: true, facts: {} }),
-        routes() {},
-      });
-      session = http2.connect(await server.listen('127.0.0.1', 0));
+      const splittable = { 'facefusion.jobs.v1.UploadService.Upload': SPLIT };
+      port = await openPort([{ desc: UploadService, implementation }], { maxBodyBytes: LIMIT, splittable, grpc });
+      session = http2.connect(port.url);
     });
     after(async () => {
       session.close();
-      await server.close();
+      await port.close();
     });
 
     const open = (headers: Record<string, string> = {}) => {
@@ -178,20 +150,6 @@ for (const grpc of ['own', 'connect'] as const) {
       stream.on('error', () => {});
       return stream;
     };
-    /** What comes back, and ends by itself. */
-    async function answerOf(stream: http2.ClientHttp2Stream) {
-      const answer: { headers: IncomingHttpHeaders; trailers: IncomingHttpHeaders } = { headers: {}, trailers: {} };
-      stream.on('response', (given) => {
-        answer.headers = given;
-      });
-      stream.on('trailers', (given) => {
-        answer.trailers = given;
-      });
-      const chunks: Buffer[] = [];
-      stream.on('data', (bytes: Buffer) => chunks.push(bytes));
-      await once(stream, 'close');
-      return { ...answer, status: Number(answer.trailers['grpc-status']), bytes: Buffer.concat(chunks) };
-    }
     const send = async (body: Buffer, headers: Record<string, string> = {}) => {
       const stream = open(headers);
       const answer = answerOf(stream);
@@ -206,7 +164,7 @@ for (const grpc of ['own', 'connect'] as const) {
       const response = fromBinary(UploadResponseSchema, bytes.subarray(5));
       assert.deepEqual([response.sha256, response.bytes], [sha256(Buffer.concat(sent)), BigInt(MIB + 300_001)]);
       assert.equal((await send(Buffer.alloc(0))).status, 0);
-      assert.equal(counted.at(-1), 'facefusion.jobs.v1.UploadService/Upload ok');
+      assert.equal(port.counted.at(-1), 'POST facefusion.jobs.v1.UploadService/Upload ok');
     });
 
     const cut = chunk(randomBytes(1000)).subarray(0, 500);

@@ -1,44 +1,26 @@
 // Unary calls over gRPC at the level of the wire: by our own short way, and by Connect, which is the measure.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import http2, { type ClientHttp2Session, type IncomingHttpHeaders } from 'node:http2';
+import http2, { type ClientHttp2Session } from 'node:http2';
 import { after, before, describe, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
-import { pino } from 'pino';
-import { authorize } from '../src/rpc/authorize.ts';
-import { interceptors } from '../src/rpc/interceptors.ts';
-import { createServer, type Server } from '../src/rpc/server.ts';
-import { openGuard } from './fixtures/access/open-guard.ts';
 import { bookstore, type Implementation } from './fixtures/rest/bookstore.ts';
 import { type Book, BookSchema, BookService, GetBookRequestSchema, GetBookResponseSchema } from './fixtures/rest/bookstore_pb.js';
+import { type Answer, answerOf, envelope, openPort, type Port } from './fixtures/rpc/port.ts';
 
 const PATH = '/bookstore.v1.BookService/GetBook';
 const LIMIT = 64 * 1024;
-
-interface Answer {
-  readonly headers: IncomingHttpHeaders;
-  readonly trailers: IncomingHttpHeaders;
-  readonly bytes: Buffer;
-}
-
-function envelope(bytes: Uint8Array, flags = 0): Buffer {
-  const head = Buffer.alloc(5);
-  head[0] = flags;
-  head.writeUInt32BE(bytes.length, 1);
-  return Buffer.concat([head, bytes]);
-}
 
 const asking = (bookId: string) => envelope(toBinary(GetBookRequestSchema, create(GetBookRequestSchema, { bookId })));
 
 for (const grpc of ['own', 'connect'] as const) {
   describe(`unary over gRPC, served by ${grpc}`, () => {
-    let server: Server;
+    let port: Port;
     let session: ClientHttp2Session;
     let left = Promise.withResolvers<unknown>();
     const shared: { book: Book } = { book: create(BookSchema, { bookId: 'b1', title: 'Emma' }) };
-    const counted: string[] = [];
     const implementation: Implementation = {
       ...bookstore,
       async getBook({ bookId }, context) {
@@ -60,45 +42,21 @@ for (const grpc of ['own', 'connect'] as const) {
       },
     };
     before(async () => {
-      server = await createServer({
-        services: [{ desc: BookService, implementation }],
-        restServices: [],
-        interceptors: interceptors(authorize(openGuard), new Set()),
-        guard: openGuard,
-        openPaths: [],
-        log: pino({ level: 'silent' }),
-        count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
-        maxBodyBytes: LIMIT,
-        closeGraceMs: 1000,
-        grpc,
-        corsOrigins: [],
-        version: '1',
-        text: {},
-        ready: async () => ({ ready: true, facts: {} }),
-        routes() {},
-      });
-      session = http2.connect(await server.listen('127.0.0.1', 0));
+      port = await openPort([{ desc: BookService, implementation }], { maxBodyBytes: LIMIT, grpc });
+      session = http2.connect(port.url);
     });
     after(async () => {
       session.close();
-      await server.close();
+      await port.close();
     });
 
     const open = (headers: Record<string, string> = {}) =>
       session.request({ ':method': 'POST', ':path': PATH, 'content-type': 'application/grpc', te: 'trailers', ...headers });
     async function ask(body: Buffer, headers: Record<string, string> = {}): Promise<Answer> {
       const stream = open(headers);
+      const answer = answerOf(stream);
       stream.end(body);
-      const answer: { headers: IncomingHttpHeaders; trailers: IncomingHttpHeaders } = { headers: {}, trailers: {} };
-      stream.on('response', (given) => {
-        answer.headers = given;
-      });
-      stream.on('trailers', (given) => {
-        answer.trailers = given;
-      });
-      const chunks: Buffer[] = [];
-      for await (const chunk of stream) chunks.push(chunk as Buffer);
-      return { ...answer, bytes: Buffer.concat(chunks) };
+      return await answer;
     }
     const bookOf = ({ bytes }: Answer) => fromBinary(GetBookResponseSchema, bytes.subarray(5)).book!;
 
@@ -110,7 +68,7 @@ for (const grpc of ['own', 'connect'] as const) {
       assert.deepEqual([answer.trailers['grpc-status'], answer.trailers['x-tail']], ['0', 'two']);
       assert.equal(answer.bytes.readUInt32BE(1), answer.bytes.length - 5);
       assert.equal(bookOf(answer).bookId, 'headers');
-      assert.equal(counted.at(-1), 'bookstore.v1.BookService/GetBook ok');
+      assert.equal(port.counted.at(-1), 'POST bookstore.v1.BookService/GetBook ok');
     });
     test('what many ask for is what it is now, not what it was', async () => {
       for (const title of ['Emma', 'Persuasion', 'Emma']) {
@@ -161,7 +119,7 @@ for (const grpc of ['own', 'connect'] as const) {
     });
     test('a caller that leaves aborts its call, which is counted', async () => {
       left = Promise.withResolvers();
-      const before = counted.length;
+      const before = port.counted.length;
       const stream = open();
       stream.on('error', () => {});
       stream.end(asking('waiting'));
@@ -170,9 +128,9 @@ for (const grpc of ['own', 'connect'] as const) {
       const reason = await left.promise;
       assert.ok(reason instanceof ConnectError && reason.code === Code.Canceled);
       if (!stream.closed) await once(stream, 'close');
-      while (counted.length < before + 2) await new Promise(setImmediate);
-      assert.match(counted.at(-1)!, /canceled$/);
-      assert.equal(counted.length, before + 2);
+      await port.untilCounted(before + 2);
+      assert.match(port.counted.at(-1)!, /canceled$/);
+      assert.equal(port.counted.length, before + 2);
     });
   });
 }

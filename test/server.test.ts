@@ -5,29 +5,16 @@ import { Code } from '@connectrpc/connect';
 import { pino } from 'pino';
 import { JobsError } from '../src/jobs/errors.ts';
 import { toConnectError } from '../src/rpc/errors.ts';
-import { createServer } from '../src/rpc/server.ts';
+import { openPort } from './fixtures/rpc/port.ts';
 
 /** Nothing here is asked for an identity. */
 const noOne = () => assert.fail('nobody was to be asked');
 
 test('a plain route that fails gives a reference and logs the cause; a path of nobody is told where to look', async () => {
   const lines: { err?: { message: string }; reference?: string }[] = [];
-  const counted: string[] = [];
-  const server = await createServer({
-    services: [],
-    restServices: [],
-    interceptors: [],
+  const port = await openPort([], {
     guard: { identify: noOne, addressOf: noOne, noteRefusal: noOne, ruleOf: noOne },
-    openPaths: [],
     log: pino({}, { write: (line) => void lines.push(JSON.parse(line)) }),
-    count: ({ endpoint, code }) => void counted.push(`${endpoint} ${code}`),
-    maxBodyBytes: 1024,
-    closeGraceMs: 1000,
-    grpc: 'own',
-    corsOrigins: [],
-    version: '1',
-    text: {},
-    ready: async () => ({ ready: true, facts: {} }),
     routes(app) {
       app.get('/broken', async () => {
         throw new Error('the secret cause');
@@ -35,7 +22,7 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
     },
   });
   try {
-    const base = await server.listen('127.0.0.1', 0);
+    const base = port.url;
     const broken = await fetch(new URL('/broken', base));
     const text = await broken.text();
     assert.deepEqual([broken.status, JSON.parse(text).code], [500, 'INTERNAL']);
@@ -49,9 +36,9 @@ test('a plain route that fails gives a reference and logs the cause; a path of n
     assert.deepEqual([nowhere.status, answer.code], [404, 'NOT_FOUND']);
     assert.match(answer.message, /nothing at \/nowhere; the API is under \/api\/v1/);
   } finally {
-    await server.close();
+    await port.close();
   }
-  assert.deepEqual(counted, ['/broken internal', 'unmatched not_found']);
+  assert.deepEqual(port.counted, ['GET /broken internal', 'GET unmatched not_found']);
 });
 
 test('what lies behind a refusal is reported, and the caller gets its words alone', () => {

@@ -1,6 +1,7 @@
 // Steps on Redis that come at the same time go together in one command. What comes of them must be what would come of them one after another.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { Redis } from 'ioredis';
@@ -8,7 +9,7 @@ import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_
 import { randomOf } from '../scripts/chaos/random.ts';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { JobStatus, newJobId, WaitReason } from '../src/jobs/job.ts';
-import type { Lease, NewJob } from '../src/jobs/ports.ts';
+import type { Lease, LeaseEnded, NewJob } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { type Reply, Script } from '../src/store/redis/script.ts';
 import { wantedJob } from './contract/job-store.ts';
@@ -175,6 +176,24 @@ describe('steps that go together', { timeout: 240_000 }, () => {
       jobs.map(({ jobId }) => (jobId === broken ? 'rejected' : 'fulfilled')),
     );
     assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /WRONGTYPE/);
+  });
+
+  it('tells the holder of a lease in time that it is lost, though the server does not answer at all', async (t) => {
+    await using own = await startRedis(['--appendfsync', 'no']);
+    const leaseMs = 4000;
+    const store = await openRedisJobStore({ url: own.url, fleet: 'own', leaseMs });
+    t.after(() => store[Symbol.asyncDispose]());
+    const admin = new Redis(own.port);
+    t.after(() => admin.disconnect());
+    await store.submit(wantedJob(), LIMITS);
+    const lease = (await store.claim({ node: 'node' }, new AbortController().signal))!;
+    await admin.call('CLIENT', 'PAUSE', '60000');
+    const paused = performance.now();
+    await once(lease.signal, 'abort');
+    // It was good for so long from its last renewal on, which came before the pause.
+    assert.ok(performance.now() - paused < leaseMs, `${performance.now() - paused} ms`);
+    assert.equal((lease.signal.reason as LeaseEnded).end, 'lost');
+    await admin.call('CLIENT', 'UNPAUSE');
   });
 
   it('says what the server refuses, and goes on when it is the primary again', async (t) => {

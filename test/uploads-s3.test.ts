@@ -16,7 +16,7 @@ import { openUploads, type Uploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
-import { type Service, startService } from './api/service.ts';
+import { type Service, startService, untilWarm } from './api/service.ts';
 import { errorAnswer, type FaultyWay, type S3Server, startProxy, startS3 } from './fixtures/media/s3-server.ts';
 
 const NEVER = new AbortController().signal;
@@ -252,9 +252,7 @@ describe('a fleet of two replicas of the API and a worker, each with a disk of i
     const start = (role: string, node: string) => startService({ ...settings, ROLE: role, NODE: node }, { env });
     worker = await start('worker', 'gpu-1');
     replicas = [await start('api', 'api-1'), await start('api', 'api-2')];
-    for (const { baseUrl } of replicas) {
-      while (!(await fetch(`${baseUrl}/readyz`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
-    }
+    for (const { baseUrl } of replicas) await untilWarm(baseUrl);
   });
   after(async () => {
     for (const service of [...(replicas ?? []), worker]) await service?.[Symbol.asyncDispose]();

@@ -48,6 +48,16 @@ webTestOf(startSecured, 'with keys, a page asks for one and shows its tenant’s
   await second.getByRole('button', { name: 'Use this key' }).click();
   await second.getByRole('heading', { name: 'There is no such job' }).waitFor();
 
+  // A file goes up and a job comes of it, with the key in a header and in no address.
+  await page.getByRole('link', { name: 'New job' }).first().click();
+  const png = Buffer.from('89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de', 'hex');
+  const inputs = page.locator('input[type=file]');
+  await inputs.first().setInputFiles({ name: 'a.png', mimeType: 'image/png', buffer: png });
+  await inputs.last().setInputFiles({ name: 'b.png', mimeType: 'image/png', buffer: png });
+  await page.getByRole('button', { name: /^Submit/ }).click();
+  await page.locator('.chip.succeeded').waitFor();
+  assert.match(page.url(), /\/jobs\/job_/);
+
   // A key that is revoked while the page is open ends it, and it asks again.
   const id = keys.own.split('_')[1]!;
   const admin = await service.token({ tenant: 'operators', scopes: ['admin'] });

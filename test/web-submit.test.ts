@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { copyFile, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { Page } from 'playwright-core';
+import type { Page, Route } from 'playwright-core';
 import { python, ROOT } from './api/service.ts';
 import { holds, submit, webTest } from './web/browser.ts';
 
@@ -71,6 +71,29 @@ webTest(
     assert.equal(request.labels.name, 'grace_hopper.jpg');
   },
 );
+
+webTest('Submit pressed while files are on their way sends the job when the last has arrived', CLASSICAL, async ({ open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  const held: Route[] = [];
+  const both = Promise.withResolvers<void>();
+  await page.route('**/api/v1/tus/*', async (route) => {
+    if (route.request().method() !== 'PATCH') return await route.continue();
+    if (held.push(route) === 2) both.resolve();
+  });
+  await choose(page, 'source', FACE);
+  await choose(page, 'target', TARGET);
+  await both.promise;
+  await submitButton(page).click();
+  await page.getByText('Sent when the upload is complete').first().waitFor();
+  // The service is asked about the form while one input is missing: what it says then is not true any more when that one is there.
+  const answered = page.waitForResponse((response) => response.url().endsWith('/Validate'));
+  await held[0]!.continue();
+  await answered;
+  await held[1]!.continue();
+  await page.locator('h1', { hasText: 'grace_hopper.jpg' }).waitFor();
+  await page.locator('.chip.succeeded').waitFor();
+});
 
 webTest('what is wrong is said as one types, where it is mended, and pressing goes there', CLASSICAL, async ({ open }) => {
   const page = await open('/new');

@@ -76,6 +76,13 @@ webTest('an end is told with its reason and what to do next', {}, async ({ servi
     (await page.locator('.verdict').textContent()) ?? '',
     /No face above 0\.5\..*The same request would fail again.*NO_FACE_IN_TARGET/,
   );
+  // What can be done is done by a press: the form, with the job's request and the option changed. One that this engine lacks is not proposed.
+  assert.equal(await page.getByText('face_detector_angles').count(), 0);
+  await page.getByRole('button', { name: /lower limit of the detector/ }).click();
+  await page.locator('h1', { hasText: 'New job' }).waitFor();
+  await holds(page, `document.activeElement.id === 'f-face_detector_score'`);
+  assert.equal(await page.getByLabel('Score, number').inputValue(), '0.35');
+  assert.equal(await page.locator('.target b').textContent(), 'target.png');
   await page.goto(`${service.baseUrl}/jobs/${refused}`);
   await page.locator('.verdict h2', { hasText: 'Refused by the content check' }).waitFor();
   await page.locator(text('No preview of refused content')).waitFor();

@@ -1,6 +1,7 @@
 // When a delivery is tried, and when it is given up: the notifier over real stores, with a clock that the test holds.
 import assert from 'node:assert/strict';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -8,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { startRedis } from '../scripts/redis-server.ts';
+import { newBatchId } from '../src/jobs/batches.ts';
 import { JobStatus } from '../src/jobs/job.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { GIVE_UP_MS } from '../src/jobs/webhooks.ts';
@@ -65,6 +67,7 @@ function notifying(t: TestContext, store: JobStore, now: () => number, answer: (
     secretsFor: () => [SECRET],
     maxAtOnce: 8,
     maxPerHost: 4,
+    maxPerTenant: 8,
     leaseMs: MINUTE,
     random: () => 1,
     async send(_url, headers) {
@@ -113,7 +116,7 @@ for (const [name, open] of STORES) {
           const delay = Math.min(HOUR, 5_000 * 2 ** (tried - from - 1));
           clock += delay - 1;
           assert.deepEqual(
-            (await store.webhooks.take({ max: 1, perHost: 1, busy: new Map(), leaseMs: MINUTE })).deliveries,
+            (await store.webhooks.take({ max: 1, perHost: 1, perTenant: 1, underWay: [], leaseMs: MINUTE })).deliveries,
             [],
             'not before its time',
           );
@@ -135,7 +138,7 @@ for (const [name, open] of STORES) {
       clock += 30 * 24 * HOUR;
       receiver.look();
       assert.deepEqual(
-        (await store.webhooks.take({ max: 1, perHost: 1, busy: new Map(), leaseMs: MINUTE })).deliveries,
+        (await store.webhooks.take({ max: 1, perHost: 1, perTenant: 1, underWay: [], leaseMs: MINUTE })).deliveries,
         [],
         'nobody tries a dead one',
       );
@@ -163,6 +166,61 @@ for (const [name, open] of STORES) {
       assert.equal(await receiver.outcome(), 'dead');
       assert.equal((await store.webhooks.list({ tenant: 'one', dead: true, pageSize: 10 })).deliveries.length, 1);
     });
+  });
+}
+
+for (const [name, open] of STORES) {
+  test(`${name}: thousands of receivers of one tenant that never answer hold up no other tenant's`, { timeout: 120_000 }, async (t) => {
+    const store = await open(t, Date.now);
+    const MANY = 2000;
+    const told = (tenant: string, host: string) =>
+      wantedJob({ tenant, request: { webhook: { url: `https://${host}.example.com/`, statuses: [JobStatus.QUEUED] } } });
+    for (let i = 0; i < MANY; i += 1000) {
+      const jobs = Array.from({ length: 1000 }, (_, j) => told('dead', `dead-${(i + j) % 500}`));
+      const facts = { tenant: 'dead', idempotencyKey: undefined, requestDigest: '', stopGraceMs: undefined };
+      const places = { order: jobs.map((_, j) => j), refs: jobs.map(() => '') };
+      await store.submitBatch(
+        { ...facts, ...places, jobs, batchId: newBatchId(Date.now(), randomBytes(12)) },
+        { ...LIMITS, maxQueued: MANY },
+      );
+    }
+    let hanging = 0;
+    let delivered = 0;
+    let moved = () => {};
+    const until = async (is: () => boolean) => {
+      while (!is())
+        await new Promise<void>((resolve) => {
+          moved = resolve;
+        });
+    };
+    await using _notifier = new Notifier({
+      outbox: store.webhooks,
+      job: (id) => store.get(id),
+      render: async () => '{}',
+      secretsFor: () => [SECRET],
+      maxAtOnce: 64,
+      maxPerHost: 4,
+      maxPerTenant: 16,
+      leaseMs: MINUTE,
+      async send(url, _headers, _body, signal) {
+        if (new URL(url).host.startsWith('dead')) {
+          hanging++;
+          moved();
+          await once(signal, 'abort');
+        }
+        return { ok: true };
+      },
+      count() {
+        delivered++;
+        moved();
+      },
+      onError: (error) => assert.fail(String(error)),
+    });
+    await until(() => hanging === 16);
+    for (let i = 0; i < 100; i++) await store.submit(told(`quick-${i % 3}`, `quick-${i % 2}`), LIMITS);
+    await until(() => delivered === 100);
+    assert.equal(hanging, 16, 'no turn but its own');
+    assert.equal((await store.webhooks.list({ tenant: 'dead', dead: false, pageSize: 1000 })).deliveries.length, 1000, 'all of it waits');
   });
 }
 

@@ -14,7 +14,7 @@ import { readConfig } from '../src/config.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
-import { python, ROOT, type Service, startService } from './api/service.ts';
+import { python, ROOT, type Service, startService, untilWarm } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 
 const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
@@ -282,8 +282,7 @@ except webhooks.WebhookRefused:
         await first.ended;
         await rm(dir, { recursive: true, force: true });
       });
-      const ready = async (url: string) => (await fetch(`${url}/readyz`)).ok;
-      while (!(await ready(await first.listening))) await new Promise((resolve) => setTimeout(resolve, 20));
+      await untilWarm(await first.listening);
       const { job_id } = await first.client.submit(picture({ url: hook.url }));
       await killed;
       first.child.kill('SIGKILL');

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from noop import Noop
-
 from facefusion_worker.engine import Capabilities, Job, Option, OptionType, Processor, Report, Result, Step
+from noop import Noop
 
 
 class Waiting(Noop):

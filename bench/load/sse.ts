@@ -1,7 +1,15 @@
 // One SSE stream over one raw socket: the fields of the event stream format (HTML standard, 9.2.6) that our events use, each line `name: value`.
 import { connect, type Socket } from 'node:net';
 import { ChunkReader } from './http1.ts';
-import type { Seen } from './watchers.ts';
+
+/** What is read of one event. */
+export interface Seen {
+  readonly sequence: number;
+  readonly timeMs: number;
+  /** An engine of the bench puts the low 31 bits of its clock, in milliseconds, into `frames_done`; 0 where there is none. */
+  readonly engineMs: number;
+  readonly skipped: boolean;
+}
 
 export class SseConnection {
   readonly #socket: Socket;

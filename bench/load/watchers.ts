@@ -4,17 +4,8 @@ import { BinaryReader, type WireType } from '@bufbuild/protobuf/wire';
 import { percentile } from '../figures.ts';
 import { GrpcReader, grpcHeaders, grpcMessage, H2Client } from './h2.ts';
 import { requestBytes } from './http1.ts';
-import { SseConnection } from './sse.ts';
+import { type Seen, SseConnection } from './sse.ts';
 import type { Deliveries, DeliveriesDone, Watch } from './tasks.ts';
-
-/** What is read of one event. */
-export interface Seen {
-  readonly sequence: number;
-  readonly timeMs: number;
-  /** An engine of the bench puts the low 31 bits of its clock, in milliseconds, into `frames_done`; 0 where there is none. */
-  readonly engineMs: number;
-  readonly skipped: boolean;
-}
 
 interface Watcher {
   last: number;

@@ -32,7 +32,8 @@ export class Fleet implements AsyncDisposable {
   #others: readonly NodeFacts[] = [];
   /** By name, as last heard of: an engine stays known while all of its workers are away. */
   readonly #engines = new Map<string, Engine>();
-  #timer: NodeJS.Timeout | undefined;
+  /** The next exchange; `atMs` is monotonic. */
+  #next: { readonly timer: NodeJS.Timeout; readonly atMs: number } | undefined;
   #exchanging: Promise<void> | undefined;
   #closed = false;
 
@@ -100,7 +101,7 @@ export class Fleet implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#next?.timer);
     await this.#exchanging;
     if (this.#local) await this.#options.nodes?.withdraw().catch(this.#options.onError);
   }
@@ -109,14 +110,20 @@ export class Fleet implements AsyncDisposable {
     this.#arm(SOON_MS);
   }
 
+  /** Never later than it was to be: a node whose slots change all the time is to be heard of too. */
   #arm(ms: number): void {
     if (this.#closed || !this.#options.nodes) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#exchange(), ms);
-    this.#timer.unref();
+    const atMs = performance.now() + ms;
+    if (this.#next && this.#next.atMs <= atMs) return;
+    clearTimeout(this.#next?.timer);
+    const timer = setTimeout(() => void this.#exchange(), ms);
+    timer.unref();
+    this.#next = { timer, atMs };
   }
 
   #exchange(): Promise<void> {
+    clearTimeout(this.#next?.timer);
+    this.#next = undefined;
     this.#exchanging ??= this.#exchangeOnce()
       .catch(this.#options.onError)
       .finally(() => {

@@ -9,7 +9,7 @@ import type { BlobStore, JobStore, NodeRegistry } from '../jobs/ports.ts';
 import { openLocalUploadBytes, type UploadBytes } from '../media/upload-files.ts';
 import { registerBlobRoutes } from '../store/blobs-http.ts';
 import { openLocalBlobStore } from '../store/blobs-local.ts';
-import { openSqliteJobStore } from '../store/jobs-sqlite.ts';
+import { migrateSqliteJobStore, openSqliteJobStore } from '../store/jobs-sqlite.ts';
 import type { Logger } from '../telemetry/logs.ts';
 import type { Closing } from './closing.ts';
 
@@ -50,6 +50,17 @@ export async function openStore(
     log.warn({ blobs: config.blobsPath }, words);
   }
   return { store, nodes: store.nodes, counters: store.counters };
+}
+
+/** Brings the job store to the schema of this version; `schemas` undefined: there is none. Throws an `Error` that can be shown. */
+export async function migrateStore(
+  { storeRedis, storePath, fleet }: Config,
+  report: (line: string) => void,
+): Promise<{ readonly store: string; readonly schemas: { readonly from: number; readonly to: number } | undefined }> {
+  if (storeRedis === undefined) return { store: storePath, schemas: migrateSqliteJobStore(storePath) };
+  const { migrateRedisJobStore } = await import('../store/redis/migrate.ts');
+  const told = (schema: number, moved: number) => report(`schema ${schema}: ${moved} things moved`);
+  return await migrateRedisJobStore({ url: storeRedis, fleet, report: told });
 }
 
 /** The store of results. */

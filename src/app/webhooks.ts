@@ -31,6 +31,8 @@ const TRY_MS = 15_000;
 /** Twice what a try can take, so that two nodes do not tell the same at once; so long after a crash it is told again. */
 const LEASE_MS = 30_000;
 const MAX_AT_ONCE = 64;
+/** A quarter, and the next that is free is for who has the fewest: four tenants whose receivers are all dead leave the fifth a fraction of a second's wait. */
+const MAX_PER_TENANT = 16;
 const MAX_PER_HOST = 4;
 const NO_SECRET = {
   reason: 'WEBHOOKS_OFF',
@@ -80,6 +82,7 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
         secretsFor,
         maxAtOnce: MAX_AT_ONCE,
         maxPerHost: MAX_PER_HOST,
+        maxPerTenant: MAX_PER_TENANT,
         leaseMs: LEASE_MS,
         count,
         onError,

@@ -35,6 +35,8 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   'audit verify': ['ffjobs audit verify'],
   provenance: ['ffjobs provenance certificate --out ./trial-certificate'],
   'provenance certificate': ['ffjobs provenance certificate --out ./trial-certificate'],
+  store: ['ffjobs store migrate'],
+  'store migrate': ['ffjobs store migrate', 'FFJOBS_STORE=redis://redis.internal:6379 ffjobs store migrate'],
   submit: [
     'ffjobs submit face.jpg clip.mp4 --watch --output swapped.mp4',
     'ffjobs submit face.jpg clip.mp4 -p face_swapper -p face_enhancer --param output_video_quality=90 --label order=17',

@@ -11,6 +11,7 @@ import { addEngineCommands } from './local/engine/commands.ts';
 import { addProvenanceCommands } from './local/provenance.ts';
 import { SetupProblem } from './local/python.ts';
 import { type StartApp, serve } from './local/serve.ts';
+import { addStoreCommands, type MigrateStore } from './local/store.ts';
 import { addRemoteCommands } from './remote/commands.ts';
 import { CliError, Exit, type ExitCode, explain, explanationJson, explanationLines } from './remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from './remote/terminal.ts';
@@ -25,6 +26,7 @@ export interface Surroundings {
   readonly startApp: StartApp;
   readonly fileFindings: FindInFiles;
   readonly access: AccessTools;
+  readonly migrateStore: MigrateStore;
   readonly backoff?: Backoff;
 }
 
@@ -61,6 +63,7 @@ export async function runCommandLine(args: readonly string[], surroundings: Surr
   addConfigCommands(program, { ...surroundings, finish });
   addEngineCommands(program, { ...surroundings, finish });
   addProvenanceCommands(program, { ...surroundings, finish });
+  addStoreCommands(program, { ...surroundings, finish });
   const token = env.FFJOBS_TOKEN || undefined;
   addAccessCommands(program, { ...surroundings, token, finish });
   addRemoteCommands(program, { terminal, finish, token, backoff: surroundings.backoff });

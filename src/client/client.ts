@@ -55,7 +55,7 @@ export interface Result {
 export class JobNotSucceeded extends Error {
   override readonly name = 'JobNotSucceeded';
   readonly job: Job;
-  /** The stable reason, such as NO_SOURCE_FACE. */
+  /** The stable reason, such as NO_FACE_IN_SOURCE. */
   readonly reason: string | undefined;
   constructor(job: Job) {
     super(`${job.jobId} ${JobStatus[job.status].toLowerCase()}${job.error ? `: ${job.error.message} (${job.error.reason})` : ''}`);

@@ -15,8 +15,12 @@ import { sendResuming, type TusFile, type TusPlace, TusUpload } from './tus.ts';
 
 export * from '../../gen/facefusion/jobs/v1/event_pb.js';
 export * from '../../gen/facefusion/jobs/v1/job_pb.js';
+export type { Batch, WatchBatchResponse } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
+export type { UploadResponse } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
+export type { BatchInit, CallOptions, JobRequestInit, Result, SubmitAndWaitOptions, UploadOptions, WaitOptions } from './client.ts';
 export { JobNotSucceeded, JobsClient } from './client.ts';
-export { isTerminal, statusIn } from './watch.ts';
+export { Code, ConnectError, detailsOf, type ErrorDetails, type Violation } from './errors.ts';
+export { isTerminal, statusIn, type WatchOptions } from './watch.ts';
 export { verifyWebhook, type WebhookEvent, WebhookVerificationError } from './webhook.ts';
 
 /** A path, bytes, or a stream of them. */

@@ -1,7 +1,9 @@
 // Patience: what is asked again, and when. Always true here: a call is repeated only where the service asks for it (`RetryInfo`: it has changed
 // nothing yet), or where the connection broke and the call may be made twice.
+import { isMessage, type Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
-import { RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.js';
+import { CreateKeyRequestSchema, RotateKeyRequestSchema } from '../../gen/facefusion/jobs/v1/access_service_pb.js';
+import { retryDelayMs } from './errors.ts';
 
 export interface RetryOptions {
   /** Longest wait for one call, over all its repetitions, in milliseconds; 0: none. */
@@ -40,12 +42,6 @@ export function patience({
   };
 }
 
-/** What the service asks for in `RetryInfo`, in milliseconds. */
-export function retryDelayMs(error: ConnectError): number | undefined {
-  const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
-  return delay === undefined ? undefined : Number(delay.seconds) * 1000 + delay.nanos / 1e6;
-}
-
 /** Doubles with each try, half of it by chance, so that many clients of one service do not come back at once. */
 export function backoffMs(tried: number, { firstMs = FIRST_MS, longestMs = LONGEST_MS } = {}): number {
   const cap = Math.min(longestMs, firstMs * 2 ** tried);
@@ -67,8 +63,9 @@ export function isLoss(error: ConnectError): boolean {
   }
 }
 
-/** Everything but a submission without an idempotency key: made twice, that is two jobs. */
-function mayRepeat(message: object): boolean {
+/** Not what would be there twice: a key, or a submission without an idempotency key. */
+function mayRepeat(message: Message | AsyncIterable<Message>): boolean {
+  if (isMessage(message, CreateKeyRequestSchema) || isMessage(message, RotateKeyRequestSchema)) return false;
   if ('job' in message) return (message.job as { idempotencyKey?: string } | undefined)?.idempotencyKey !== undefined;
   return !('jobs' in message) || (message as { idempotencyKey?: string }).idempotencyKey !== undefined;
 }

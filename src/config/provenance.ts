@@ -30,7 +30,7 @@ export interface SignerFiles {
 }
 
 /** Of https://cv.iptc.org/newscodes/digitalsourcetype/, those that fit what a face can be put through. */
-export const SOURCE_TYPES = [
+const SOURCE_TYPES = [
   'compositeWithTrainedAlgorithmicMedia',
   'trainedAlgorithmicMedia',
   'compositeSynthetic',

@@ -40,7 +40,7 @@ export function inputJobsOf(request: JobRequest): readonly InputJob[] {
 }
 
 /** What a field of a request takes; the field may lie in a list of requests. */
-export function wantedBy(field: string): Wanted {
+function wantedBy(field: string): Wanted {
   return field.endsWith('target_video') ? 'video' : field.endsWith('source_audio') ? 'sound' : 'picture';
 }
 

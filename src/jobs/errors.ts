@@ -15,7 +15,7 @@ export type ErrorKind =
   | 'aborted' // lost a race; safe to repeat
   | 'data_loss';
 
-/** Every reason that a call can be refused with. Reasons of failed jobs are `FailureReason`. */
+/** Every reason that a call can be refused with. Failed jobs have reasons of their own (`Failure`), of which engines bring some. */
 export type ErrorReason =
   | 'INVALID_REQUEST'
   | 'CREDENTIALS_MISSING'
@@ -132,17 +132,3 @@ export function inItem<T>(index: number, check: () => T): T {
 export function fieldInItem(index: number, field: string): string {
   return field === '' ? `jobs[${index}].job` : `jobs[${index}].job.${field}`;
 }
-
-/** Reasons that the service itself gives to a failed job; engines bring their own, in the same form. */
-export type FailureReason =
-  | 'START_TIMEOUT'
-  | 'RUN_TIMEOUT'
-  | 'WORKER_STALLED'
-  | 'WORKER_CRASHED'
-  | 'JOB_KILLS_WORKERS'
-  | 'SERVICE_RESTARTED'
-  | 'INPUT_NOT_FOUND'
-  | 'INPUT_NOT_READABLE'
-  | 'RESULT_NOT_STORED'
-  | 'ENGINE_ERROR'
-  | (string & {});

@@ -19,6 +19,7 @@ import {
 export { type Job, type JobRequest, type JobState, JobStatus, JobStep, type MediaResult, WaitReason };
 
 export interface Failure {
+  /** Upper snake case and stable, for programs: the service's own, or what the engine says. */
   readonly reason: string;
   readonly message: string;
   readonly retryable: boolean;

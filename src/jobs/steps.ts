@@ -87,7 +87,7 @@ export function eventOf({ sequence }: Job, body: JobEvent['event'], nowMs: numbe
 }
 
 /** A run that its first job has left is over. */
-export const RUN_OVER: Step = { change: undefined, lease: 'end' };
+const RUN_OVER: Step = { change: undefined, lease: 'end' };
 
 /** The engine is about to run. Undefined: it does so for other jobs. */
 export function begun({ job }: Subject, run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Step | undefined {

@@ -62,10 +62,12 @@ export type Outcome =
 
 export interface TakeDeliveries {
   readonly max: number;
-  /** Of one host. */
+  /** Of one host, with those under way. */
   readonly perHost: number;
-  /** How many are on their way to each host already. */
-  readonly busy: ReadonlyMap<string, number>;
+  /** Of one tenant, with those under way. */
+  readonly perTenant: number;
+  /** What the taker has not settled yet. */
+  readonly underWay: readonly Pick<Delivery, 'tenant' | 'host'>[];
   /** For so long nobody else is given them; then their taker is taken for dead. */
   readonly leaseMs: number;
 }
@@ -89,7 +91,10 @@ export interface DeliveryPage {
 export interface WebhookOutbox {
   /** The store's clock, by which what is due and what has been tried for too long is judged, in milliseconds since 1970. */
   now(): number;
-  /** Deliveries that are due, the longest due host first, and when something is due next that was not given for its time alone. */
+  /**
+   * Deliveries that are due, and when something is due next that was not given for its time alone. The tenant with the fewest under way is given the next
+   * one, and among its hosts the one with the fewest; of equals the longest due. So nobody's receivers, however slow and however many, hold up another's.
+   */
   take(want: TakeDeliveries): Promise<{ readonly deliveries: readonly Delivery[]; readonly nextMs: number | undefined }>;
   /** What came of a try. Nothing, where somebody else has taken it since, or its job is forgotten. */
   settle(delivery: Delivery, outcome: Outcome): Promise<void>;

@@ -69,7 +69,7 @@ const LAST_LINES = 5;
 
 type Verdict = Facts | Failure;
 
-/** Of the program, as `probe.py` writes it. */
+/** Of the program, as `probe/nursery.py` writes it. */
 type Answer =
   | { readonly facts: Facts }
   | { readonly refused: { readonly reason: string; readonly message: string } }
@@ -279,7 +279,15 @@ class Nursery {
   }
 
   #hear(line: string): void {
-    const { id, ...answer } = JSON.parse(line) as Answer & { readonly id?: number };
+    let said: Answer & { readonly id?: number };
+    try {
+      said = JSON.parse(line) as typeof said;
+    } catch {
+      // Nothing that it says can be trusted any more; its end is told to all who wait.
+      this.#program.kill('SIGKILL');
+      return;
+    }
+    const { id, ...answer } = said;
     if (id === undefined) return;
     this.#questions.get(id)?.resolve(answer as Answer);
     this.#questions.delete(id);

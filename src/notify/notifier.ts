@@ -1,5 +1,5 @@
-// Tells receivers what the outbox holds. Always true here: at most so many tries are under way at once, and so many of one host, so that a slow
-// receiver takes nobody's turn; a try that nobody knows the end of is made again, under the same id.
+// Tells receivers what the outbox holds. Always true here: at most so many tries are under way at once, so many of one host and so many of one tenant, so
+// that slow receivers take nobody's turn; a try that nobody knows the end of is made again, under the same id.
 import { Webhook } from 'standardwebhooks';
 import type { Job } from '../jobs/job.ts';
 import { type Delivery, eventType, GIVE_UP_MS, type Outcome, type WebhookOutbox, webhookDelayMs } from '../jobs/webhooks.ts';
@@ -16,6 +16,7 @@ export interface NotifierOptions {
   readonly secretsFor: (tenant: string) => readonly string[];
   readonly maxAtOnce: number;
   readonly maxPerHost: number;
+  readonly maxPerTenant: number;
   /** Longer than a try takes. */
   readonly leaseMs: number;
   /** In [0, 1). */
@@ -30,8 +31,8 @@ const LOOK_AGAIN_MS = 5_000;
 
 export class Notifier implements AsyncDisposable {
   readonly #options: NotifierOptions;
-  readonly #busy = new Map<string, number>();
-  readonly #tries = new Set<Promise<void>>();
+  /** What is being told, each with its try. */
+  readonly #tries = new Map<Delivery, Promise<void>>();
   readonly #closing = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
@@ -62,17 +63,17 @@ export class Notifier implements AsyncDisposable {
     this.#options.outbox.onDue = () => {};
     clearTimeout(this.#timer);
     await this.#looking;
-    await Promise.allSettled(this.#tries);
+    await Promise.allSettled(this.#tries.values());
   }
 
   async #takeAll(): Promise<void> {
-    const { outbox, maxAtOnce, maxPerHost, leaseMs } = this.#options;
+    const { outbox, maxAtOnce, maxPerHost: perHost, maxPerTenant: perTenant, leaseMs } = this.#options;
     while (this.#again && !this.#closing.signal.aborted) {
       this.#again = false;
       const max = maxAtOnce - this.#tries.size;
       // Whoever ends looks again.
       if (max <= 0) return;
-      const { deliveries, nextMs } = await outbox.take({ max, perHost: maxPerHost, busy: this.#busy, leaseMs });
+      const { deliveries, nextMs } = await outbox.take({ max, perHost, perTenant, underWay: [...this.#tries.keys()], leaseMs });
       for (const delivery of deliveries) this.#begin(delivery);
       if (deliveries.length > 0) this.#again = true;
       this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - this.#options.outbox.now()));
@@ -87,21 +88,16 @@ export class Notifier implements AsyncDisposable {
   }
 
   #begin(delivery: Delivery): void {
-    const { host } = delivery;
-    this.#busy.set(host, (this.#busy.get(host) ?? 0) + 1);
     const one = this.#try(delivery)
       .catch((error) => {
         // Left as it is: it is taken again when its lease is over.
         if (!this.#closing.signal.aborted) this.#options.onError(error);
       })
       .finally(() => {
-        this.#tries.delete(one);
-        const left = this.#busy.get(host)! - 1;
-        if (left > 0) this.#busy.set(host, left);
-        else this.#busy.delete(host);
+        this.#tries.delete(delivery);
         this.look();
       });
-    this.#tries.add(one);
+    this.#tries.set(delivery, one);
   }
 
   async #try(delivery: Delivery): Promise<void> {

@@ -1,6 +1,7 @@
 // Path templates of `google.api.http`, and the table that matches request paths against them. Grammar and decoding rules are those of
 // https://github.com/googleapis/googleapis/blob/master/google/api/http.proto ("Path template syntax"). Always true: a path is matched as it
 // was sent, segment by segment, so an encoded slash or colon is part of a value and never structure.
+import { Recent } from '../recent.ts';
 
 /** One segment of a path: a literal, `*` (exactly one segment) or `**` (any number, only at the end). */
 export type Segment = { readonly kind: 'literal'; readonly value: string } | { readonly kind: 'one' } | { readonly kind: 'rest' };
@@ -168,6 +169,8 @@ const node = <T>(): Node<T> => ({ literals: new Map(), leaves: new Map() });
  */
 export class PathTable<T> {
   readonly #root = node<T>();
+  /** What was found, by method: most callers ask for what they asked for before. */
+  readonly #recent = new Map<string, Recent<Found<T>>>();
 
   /** Throws a PathError naming the template that is in the way when the same shape is already taken for this method. */
   add(method: string, template: Template, value: T): void {
@@ -197,6 +200,7 @@ export class PathTable<T> {
     const taken = methods.get(method);
     if (taken) throw new PathError(`${method} ${taken.template.text} already has this shape`);
     methods.set(method, { value, template });
+    this.#recent.clear();
   }
 
   /**
@@ -204,6 +208,20 @@ export class PathTable<T> {
    * only the method is wrong. Throws a PathError on malformed percent-encoding.
    */
   find(method: string, path: string): Found<T> | readonly string[] | undefined {
+    const known = this.#recent.get(method)?.get(path);
+    if (known) return known;
+    const found = this.#look(method, path);
+    if (found === undefined || !('value' in found) || path.length > RECENT_LENGTH) return found;
+    let recent = this.#recent.get(method);
+    if (!recent) {
+      recent = new Recent(RECENT_PATHS);
+      this.#recent.set(method, recent);
+    }
+    recent.set(path, found);
+    return found;
+  }
+
+  #look(method: string, path: string): Found<T> | readonly string[] | undefined {
     if (path.charCodeAt(0) !== SLASH) return undefined;
     const segments = path.split('/');
     segments.shift();
@@ -230,6 +248,9 @@ export class PathTable<T> {
 }
 
 const SLASH = 47;
+/** Of each method, and the longest path that is kept: together less than a megabyte. */
+const RECENT_PATHS = 1_000;
+const RECENT_LENGTH = 200;
 
 function search<T>(at: Node<T>, names: readonly string[], i: number, verb: string, method: string): { value: T } | undefined {
   if (i === names.length) {

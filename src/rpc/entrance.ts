@@ -53,7 +53,7 @@ export function createEntrance({ guard, services, prefix, openPaths, answerOf, l
     if (response.destroyed) return;
     refuse(request, response, mapped, {
       isRpc: guarded.has(url.slice(1, url.indexOf('/', 1))),
-      requestId: call.id,
+      always: call.headers,
       rest: answerOf(mapped),
     });
   }

@@ -2,6 +2,7 @@
 // A JobsError keeps its words; anything else becomes INTERNAL with a reference. Causes go to the log alone.
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../gen/google/rpc/error_details_pb.js';
 import { type ErrorKind, JobsError } from '../jobs/errors.ts';
@@ -76,9 +77,8 @@ function details(error: JobsError): ConnectError['details'] {
     list.push({ desc: BadRequestSchema, value: create(BadRequestSchema, { fieldViolations }) });
   }
   if (error.retryAfterSeconds !== undefined) {
-    const seconds = Math.floor(error.retryAfterSeconds);
-    const nanos = Math.round((error.retryAfterSeconds - seconds) * 1e9);
-    list.push({ desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay: { seconds: BigInt(seconds), nanos } }) });
+    const retryDelay = durationFromMs(Math.ceil(error.retryAfterSeconds * 1000));
+    list.push({ desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay }) });
   }
   return list;
 }

@@ -1,6 +1,6 @@
 // The onion around every call, REST and RPC alike, outermost first: observe -> translate errors -> authorize -> validate ->
 // implementation.
-import type { DescMessage, Message } from '@bufbuild/protobuf';
+import { type DescField, type DescMessage, type Message, ScalarType } from '@bufbuild/protobuf';
 import { type Path, pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator } from '@bufbuild/protovalidate';
 import { Code, ConnectError, type ContextKey, createContextKey, type Interceptor, type StreamResponse } from '@connectrpc/connect';
@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import type { Caller } from '../jobs/caller.ts';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Span } from '../jobs/traces.ts';
+import { Recent } from '../recent.ts';
 import { findTooLarge } from '../rest/limits.ts';
 import { toConnectError } from './errors.ts';
 
@@ -146,8 +147,33 @@ function readable(error: unknown): unknown {
 const UNREAD = 'parse binary: ';
 
 function check(desc: DescMessage, message: Message): void {
+  const { field, valid } = onlyText(desc) ?? {};
+  const text = field && (message as unknown as Record<string, unknown>)[field.localName];
+  if (typeof text === 'string' && valid!.get(text)) return;
   const violations = violationsOf(desc, message);
   if (violations.length > 0) throw JobsError.invalid(violations);
+  if (typeof text === 'string' && text.length <= RECENT_LENGTH) valid!.set(text, true);
+}
+
+interface OnlyText {
+  readonly field: DescField;
+  /** Texts that were valid. */
+  readonly valid: Recent<true>;
+}
+
+/** Of each message type that is a single text, the texts used last: an id is asked for again and again, and its rules are dearer than what it is asked for. */
+const onlyTexts = new Map<DescMessage, OnlyText | undefined>();
+const RECENT_TEXTS = 1_000;
+const RECENT_LENGTH = 200;
+
+function onlyText(desc: DescMessage): OnlyText | undefined {
+  const known = onlyTexts.get(desc);
+  if (known !== undefined || onlyTexts.has(desc)) return known;
+  const [field, ...more] = desc.fields;
+  const single = field?.fieldKind === 'scalar' && field.scalar === ScalarType.STRING && !field.oneof && more.length === 0;
+  const made = single ? { field, valid: new Recent<true>(RECENT_TEXTS) } : undefined;
+  onlyTexts.set(desc, made);
+  return made;
 }
 
 /** Compiles the rules of a message when it first sees one. */

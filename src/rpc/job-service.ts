@@ -24,9 +24,10 @@ import { JobsError } from '../jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, stateOf } from '../jobs/job.ts';
 import type { JobFilter, JobStore, Submitted } from '../jobs/ports.ts';
 import { waitSeconds } from '../rest/call.ts';
-import { type Admission, type AdmissionRules, admit, requestDigest } from './admission.ts';
+import { type AdmissionRules, admit, requestDigest } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { batchCalls } from './batch-calls.ts';
+import { estimate } from './estimate.ts';
 import { violationsOf } from './interceptors.ts';
 import { type HeldInput, readInput } from './job-inputs.ts';
 import { hasExpired, presenter, type ResultUrls, signedUrl, urlExpiry } from './result-urls.ts';
@@ -84,7 +85,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
         violations: admission.violations.map(({ field, description, reason }) => ({ field, description, reason })),
         warnings: [...admission.warnings],
         resolvedParameters: admission.parameters,
-        estimate: await estimate(store, tenant, admission),
+        estimate: await estimate(store, tenant, admission.target),
       });
     },
 
@@ -295,32 +296,4 @@ function withResult(job: Job): Job & { readonly result: MediaResult } {
 
 function nameOf(status: JobStatus): string {
   return JobStatus[status]?.toLowerCase() ?? 'unknown';
-}
-
-/** From the last jobs of the same kind and the throughput of the last hour; fields stay unset where nothing is known. */
-async function estimate(store: JobStore, tenant: string, { target }: Admission) {
-  const [overview, recent] = await Promise.all([
-    store.overview(3_600_000),
-    store.list({ tenant, statuses: [JobStatus.SUCCEEDED], pageSize: 20 }),
-  ]);
-  const wanted = target === 'video' ? 'targetVideo' : 'targetImage';
-  const runs = recent.jobs
-    .filter((job) => job.request?.target.case === wanted && job.timings)
-    .map((job) => job.timings!.runSeconds)
-    .sort((a, b) => a - b);
-  const jobsAhead = overview.totals.get(JobStatus.QUEUED) ?? 0;
-  // Time without work says nothing of the pace.
-  const busy = overview.throughput.map((step) => [...step.ended.values()].reduce((a, b) => a + b, 0)).filter((ended) => ended > 0);
-  const ended = busy.reduce((a, b) => a + b, 0);
-  const perJob = ended > 0 ? (busy.length * overview.stepSeconds) / ended : undefined;
-  return {
-    jobsAhead,
-    run: runs.length > 0 ? duration(runs[runs.length >> 1]!) : undefined,
-    wait: jobsAhead === 0 ? duration(0) : perJob === undefined ? undefined : duration(jobsAhead * perJob),
-  };
-}
-
-function duration(seconds: number) {
-  const whole = Math.floor(seconds);
-  return { seconds: BigInt(whole), nanos: Math.round((seconds - whole) * 1000) * 1_000_000 };
 }

@@ -12,12 +12,12 @@ const CONNECT_STREAM = /^application\/connect\+(?:proto|json)$/;
 /** An answer goes out before its request has come in whole; a body that is longer than this is not waited for. */
 const DISCARD_BYTES = 64 * 1024;
 
-/** `isRpc`: the path is one of an rpc; any other is answered as REST is. */
+/** `isRpc`: the path is one of an rpc; any other is answered as REST is, with `rest`. `always`: headers of whatever answer. */
 export function refuse(
   request: IncomingMessage,
   response: ServerResponse,
   error: ConnectError,
-  { isRpc, requestId, rest }: { readonly isRpc: boolean; readonly requestId: string; readonly rest: ErrorAnswer },
+  { isRpc, always, rest }: { readonly isRpc: boolean; readonly always: Readonly<Record<string, string>>; readonly rest: ErrorAnswer },
 ): void {
   const type = request.headers['content-type'] ?? '';
   const { status, headers, body, trailers }: Refusal = !isRpc
@@ -27,7 +27,7 @@ export function refuse(
       : CONNECT_STREAM.test(type)
         ? asConnectStream(error, type)
         : asConnectUnary(error);
-  const all: OutgoingHttpHeaders = { ...API, ...headers, 'x-request-id': requestId };
+  const all: OutgoingHttpHeaders = { ...API, ...headers, ...always };
   if (request.httpVersionMajor < 2 && isLong(request)) all.connection = 'close';
   if (trailers) {
     response.writeHead(status, all);

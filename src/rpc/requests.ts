@@ -28,6 +28,8 @@ export interface RequestsOptions {
 export interface RequestCall extends Call {
   /** Of a path that is no rpc, or of one whose method did not come to run. */
   route: string | undefined;
+  /** What every answer to it carries. Names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly span: ReturnType<Traces['call']> | undefined;
 }
 
@@ -40,6 +42,25 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
   // Unique over restarts and replicas; where it matters who made an id, the caller brings one.
   const prefix = randomBytes(9).toString('base64url');
   let last = 0;
+  /** What a caller wrote last that is a name of this service: the next one mostly writes the same. */
+  let accepted: string | undefined;
+
+  /** Answers a request that is under no name of this service; whether it did. */
+  function misses(host: unknown, request: IncomingMessage, response: ServerResponse, call: RequestCall): boolean {
+    if (host === accepted) return false;
+    // Connect makes a URL of it, and where it cannot the call would stay without an answer.
+    if (!isHost(host)) {
+      refuse(request, response, call, 400, { code: 'INVALID_ARGUMENT', message: 'the header Host is malformed' });
+      return true;
+    }
+    if (hostNames !== undefined && host !== '' && !hostNames.has(nameOf(host))) {
+      const message = `this service does not go by the name '${nameOf(host)}': its operator gives it one with FFJOBS_PUBLIC_URL`;
+      refuse(request, response, call, 421, { code: 'PERMISSION_DENIED', message });
+      return true;
+    }
+    accepted = host;
+    return false;
+  }
 
   function end(request: IncomingMessage, response: ServerResponse, call: RequestCall, startedAt: number): void {
     const seconds = (performance.now() - startedAt) / 1000;
@@ -65,8 +86,11 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
       const given = headers['x-request-id'];
       // What probes ask, every few seconds, is nobody's trace.
       const span = traces && !PROBE_PATH.test(request.url ?? '') ? traces.call(headers) : undefined;
+      const id = typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`;
+      const { headers: allowed, preflight } = cors(request.method, headers);
       const call: RequestCall = {
-        id: typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : `${prefix}.${(++last).toString(36)}`,
+        id,
+        headers: { 'x-request-id': id, ...allowed },
         log: span ? log.child({ trace_id: span.traceId }) : log,
         span,
         caller: undefined,
@@ -77,20 +101,10 @@ export function createRequests({ log, count, cors, hostNames, traces }: Requests
       };
       response.on('close', () => end(request, response, call, startedAt));
       dropFarDeadline(headers);
-      // Connect makes a URL of it, and where it cannot the call would stay without an answer.
-      const host = headers[':authority'] ?? headers.host ?? '';
-      if (!isHost(host)) {
-        refuse(request, response, call, 400, { code: 'INVALID_ARGUMENT', message: 'the header Host is malformed' });
-        return undefined;
-      }
-      if (hostNames !== undefined && host !== '' && !hostNames.has(nameOf(host))) {
-        const message = `this service does not go by the name '${nameOf(host)}': its operator gives it one with FFJOBS_PUBLIC_URL`;
-        refuse(request, response, call, 421, { code: 'PERMISSION_DENIED', message });
-        return undefined;
-      }
-      if (cors(request.method, headers, response)) {
+      if (misses(headers[':authority'] ?? headers.host ?? '', request, response, call)) return undefined;
+      if (preflight) {
         call.route = PREFLIGHT;
-        response.writeHead(204, { 'x-request-id': call.id }).end();
+        response.writeHead(204, call.headers).end();
         return undefined;
       }
       return call;
@@ -112,7 +126,7 @@ function refuse(
     ...API,
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
-    'x-request-id': call.id,
+    ...call.headers,
   });
   response.end(body);
 }

@@ -20,10 +20,11 @@ export function presenter(options: ResultUrls): (job: Job) => Job | Promise<Job>
   // One view for all who read the same job within that time, so that whoever serialises it does so once.
   const views = new WeakMap<Job, { readonly view: Job; readonly untilMs: number }>();
   return (job) => {
-    if (!job.result || job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
+    if (!job.result) return job;
     const nowMs = Date.now();
     const known = views.get(job);
     if (known && nowMs < known.untilMs) return known.view;
+    if (job.status !== JobStatus.SUCCEEDED || hasExpired(job)) return job;
     const expiresMs = urlExpiry(options, job);
     return signedUrl(options, job, expiresMs).then((resultUrl) => {
       const view = { ...job, resultUrl, provenance: withoutSidecar(job.provenance) };

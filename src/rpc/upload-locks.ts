@@ -44,7 +44,8 @@ export class UploadLocks implements Locker {
     let mine: Holder | undefined;
     return {
       lock: async (signal, giveWay) => {
-        await this.#free(id, signal);
+        // Of all who were told in one turn that it is free, the first has it.
+        while (this.#holders.has(id)) await this.#free(id, signal);
         const { promise, resolve } = Promise.withResolvers<void>();
         mine = { giveWay, released: promise, release: resolve, seenMs: performance.now() };
         this.#holders.set(id, mine);

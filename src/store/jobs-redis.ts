@@ -27,7 +27,7 @@ import type {
 import { purged, RESTARTED, recovered, shuttingDown } from '../jobs/steps.ts';
 import { RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
-import { checkServer, SCHEMA, schemaProblem } from './redis/checks.ts';
+import { checkServer } from './redis/checks.ts';
 import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
 import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from './redis/connection.ts';
@@ -43,6 +43,7 @@ import { RedisNodes } from './redis/nodes.ts';
 import { RedisOutbox } from './redis/outbox.ts';
 import { RedisPages } from './redis/pages.ts';
 import { type Changed, decodeOutcome, present } from './redis/record.ts';
+import { SCHEMA, schemaProblem } from './redis/schema.ts';
 import { Tending } from './redis/tending.ts';
 import { RedisUploads } from './redis/uploads.ts';
 import { JobWatches } from './redis/watch.ts';
@@ -88,9 +89,9 @@ export async function openRedisJobStore(options: RedisJobStoreOptions): Promise<
     const weights = Object.entries(options.weights ?? {}).flatMap(([tenant, weight]) => [tenant, `${weight}`]);
     const sent = performance.now();
     const opened = await redis.run('open', [`${SCHEMA}`, randomBytes(32), options.weights ? '1' : '', ...weights]);
-    const [schema, secret, now] = opened as [Buffer, Buffer, number];
+    const [schema, secret, now, migrating] = opened as [Buffer, Buffer, number, Buffer | null];
     clock.learn(now, sent, performance.now());
-    const problem = schemaProblem(Number(schema), place.shown);
+    const problem = schemaProblem(Number(schema), migrating === null ? undefined : Number(migrating), place.shown);
     if (problem !== undefined) throw new Error(problem);
     const store = new RedisJobStore(redis, clock, new Tokens(secret), options);
     await store.start();
@@ -348,7 +349,7 @@ export class RedisJobStore implements JobStore {
   }
 
   ping(): Promise<void> {
-    return this.#call(() => this.#redis.ping());
+    return this.#call(async () => void (await this.#redis.run('alive', [])));
   }
 
   [Symbol.asyncDispose](): Promise<void> {

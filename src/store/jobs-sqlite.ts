@@ -2,7 +2,7 @@
 // transaction whose record, queue and events change together, and lease holders are told only after COMMIT. `submit`, a cancel, a pin and every end of
 // a job survive power loss: callers and watchers are told when they are on the disk. What lies between them survives the end of the process.
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
@@ -93,9 +93,8 @@ export interface StoreLog {
 /** Opens the store; brings back to the queue what was running when it was last in use. Errors are sentences that can be shown. */
 export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promise<JobStore> {
   mkdirSync(dirname(options.path), { recursive: true });
-  const { db, migrated } = openDatabase(options.path, MIGRATIONS);
+  const { db, migrated } = openUpToDate(options.path);
   if (migrated) options.log?.info(migrated, `the job store was brought from schema ${migrated.from} to ${migrated.to}`);
-  if (migrated && migrated.from < USAGE_SCHEMA) countStored(db);
   const log = new LogSync(options.path);
   try {
     const store = new SqliteJobStore(db, log, options);
@@ -106,6 +105,21 @@ export async function openSqliteJobStore(options: SqliteJobStoreOptions): Promis
     db.close();
     throw error;
   }
+}
+
+/** Brings the file to the schema of this version, as opening it does. Answers from which to which; undefined: there is no file. Errors as of opening. */
+export function migrateSqliteJobStore(path: string): { readonly from: number; readonly to: number } | undefined {
+  if (!existsSync(path)) return undefined;
+  const { db, migrated } = openUpToDate(path);
+  const { user_version: schema } = db.prepare('PRAGMA user_version').get() as { user_version: number };
+  db.close();
+  return migrated ?? { from: schema, to: schema };
+}
+
+function openUpToDate(path: string): ReturnType<typeof openDatabase> {
+  const opened = openDatabase(path, MIGRATIONS);
+  if (opened.migrated && opened.migrated.from < USAGE_SCHEMA) countStored(opened.db);
+  return opened;
 }
 
 class SqliteJobStore implements JobStore {

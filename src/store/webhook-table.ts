@@ -1,5 +1,5 @@
-// The outbox of webhooks as rows. Always true here: of one job only the oldest delivery that is not dead has a time to be tried, and each host's entry
-// says when its first one is due. A delivery that was taken is due again when its lease is over, so that a crash delays it and loses nothing.
+// The outbox of webhooks as rows. Always true here: of one job only the oldest delivery that is not dead has a time to be tried; the entries of each tenant and
+// of each of its hosts say when their first one is due. A delivery that was taken is due again when its lease is over, so that a crash delays it and loses nothing.
 import type { DatabaseSync } from 'node:sqlite';
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
@@ -18,6 +18,10 @@ export class WebhookTable {
   readonly #setHost;
   readonly #dropHost;
   readonly #hosts;
+  readonly #firstHost;
+  readonly #setTenant;
+  readonly #dropTenant;
+  readonly #tenants;
   readonly #due;
   readonly #take;
   readonly #delete;
@@ -38,11 +42,15 @@ export class WebhookTable {
     );
     this.#pending = db.prepare('SELECT 1 FROM webhooks WHERE job_id = ? AND dead = 0 LIMIT 1');
     this.#get = db.prepare('SELECT * FROM webhooks WHERE delivery_id = ?');
-    this.#first = db.prepare('SELECT min(due_ms) AS due FROM webhooks WHERE host = ? AND due_ms IS NOT NULL');
-    this.#setHost = db.prepare('INSERT OR REPLACE INTO webhook_hosts (host, due_ms) VALUES (?, ?)');
-    this.#dropHost = db.prepare('DELETE FROM webhook_hosts WHERE host = ?');
-    this.#hosts = db.prepare('SELECT host, due_ms FROM webhook_hosts ORDER BY due_ms LIMIT ?');
-    this.#due = db.prepare('SELECT * FROM webhooks WHERE host = ? AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?');
+    this.#first = db.prepare('SELECT min(due_ms) AS due FROM webhooks WHERE tenant = ? AND host = ? AND due_ms IS NOT NULL');
+    this.#setHost = db.prepare('INSERT OR REPLACE INTO webhook_hosts (tenant, host, due_ms) VALUES (?, ?, ?)');
+    this.#dropHost = db.prepare('DELETE FROM webhook_hosts WHERE tenant = ? AND host = ?');
+    this.#hosts = db.prepare('SELECT host, due_ms FROM webhook_hosts WHERE tenant = ? ORDER BY due_ms LIMIT ?');
+    this.#firstHost = db.prepare('SELECT min(due_ms) AS due FROM webhook_hosts WHERE tenant = ?');
+    this.#setTenant = db.prepare('INSERT OR REPLACE INTO webhook_tenants (tenant, due_ms) VALUES (?, ?)');
+    this.#dropTenant = db.prepare('DELETE FROM webhook_tenants WHERE tenant = ?');
+    this.#tenants = db.prepare('SELECT tenant, due_ms FROM webhook_tenants ORDER BY due_ms LIMIT ?');
+    this.#due = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND host = ? AND due_ms <= ? ORDER BY due_ms, seq LIMIT ?');
     this.#take = db.prepare('UPDATE webhooks SET due_ms = ?, attempts = attempts + 1 WHERE seq = ?');
     this.#delete = db.prepare('DELETE FROM webhooks WHERE delivery_id = ?');
     this.#retry = db.prepare('UPDATE webhooks SET due_ms = ?, error = ? WHERE delivery_id = ?');
@@ -52,7 +60,7 @@ export class WebhookTable {
     this.#list = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND dead = ? AND seq < ? ORDER BY seq DESC LIMIT ?');
     this.#revive = db.prepare('UPDATE webhooks SET seq = ?, dead = 0, attempts = 0, since_ms = ?, due_ms = ? WHERE delivery_id = ?');
     this.#lastSeq = db.prepare('SELECT max(seq) AS seq FROM webhooks');
-    this.#hostsOfJob = db.prepare('SELECT DISTINCT host FROM webhooks WHERE job_id = ?');
+    this.#hostsOfJob = db.prepare('SELECT DISTINCT tenant, host FROM webhooks WHERE job_id = ?');
     this.#deleteJob = db.prepare('DELETE FROM webhooks WHERE job_id = ?');
   }
 
@@ -60,23 +68,67 @@ export class WebhookTable {
     const { id, url, host, status } = delivery;
     const due = this.#pending.get(job.jobId) ? null : nowMs;
     this.#add.run(id, job.jobId, job.tenant, url, host, status, nowMs, nowMs, due, encodeState(job));
-    if (due !== null) this.#touch(host);
+    if (due !== null) this.#touch(job.tenant, host);
   }
 
-  take({ max, perHost, busy, leaseMs }: TakeDeliveries, nowMs: number): { deliveries: Delivery[]; nextMs: number | undefined } {
+  take(
+    { max, perHost, perTenant, underWay, leaseMs }: TakeDeliveries,
+    nowMs: number,
+  ): { deliveries: Delivery[]; nextMs: number | undefined } {
+    const hosts = new Counts(underWay.map(({ host }) => host));
+    const tenants = new Counts(underWay.map(({ tenant }) => tenant));
+    let nextMs: number | undefined;
+    const later = (dueMs: number) => {
+      nextMs = Math.min(dueMs, nextMs ?? dueMs);
+    };
+    /** Who is due, of the first so many. */
+    const dueOf = <T extends { due_ms: number }>(entries: T[]): T[] => {
+      const first = entries.findIndex(({ due_ms }) => due_ms > nowMs);
+      if (first === -1) return entries;
+      later(entries[first]!.due_ms);
+      return entries.slice(0, first);
+    };
+    // So many hosts have no room at the most when all is given.
+    const full = Math.floor((underWay.length + max) / perHost);
+    const rowsOf = (tenant: string): Iterator<Row> => {
+      const due = dueOf(this.#hosts.all(tenant, perTenant + full + 1) as { host: string; due_ms: number }[]);
+      const line = due.map(({ host }) => {
+        let rows: Row[] | undefined;
+        return {
+          many: () => hosts.of(host),
+          next: () => {
+            rows ??= (this.#due.all(tenant, host, nowMs, perHost) as Row[]).reverse();
+            const row = rows.pop();
+            if (row) hosts.add(host);
+            return row;
+          },
+        };
+      });
+      return byTurns(line, perHost);
+    };
+    const line = dueOf(this.#tenants.all(max + tenants.size + 1) as { tenant: string; due_ms: number }[]).map(({ tenant }) => {
+      let rows: Iterator<Row> | undefined;
+      return {
+        many: () => tenants.of(tenant),
+        next: () => {
+          rows ??= rowsOf(tenant);
+          const { value: row } = rows.next() as IteratorResult<Row, undefined>;
+          if (row) tenants.add(tenant);
+          return row;
+        },
+      };
+    });
     const deliveries: Delivery[] = [];
-    const full = [...busy.values()].filter((many) => many >= perHost).length;
-    for (const { host, due_ms } of this.#hosts.all(max + full + 1) as { host: string; due_ms: number }[]) {
-      if (due_ms > nowMs) return { deliveries, nextMs: due_ms };
-      const room = Math.min(max - deliveries.length, perHost - (busy.get(host) ?? 0));
-      if (room <= 0) continue;
-      for (const row of this.#due.all(host, nowMs, room) as Row[]) {
-        this.#take.run(nowMs + leaseMs, row.seq as number);
-        deliveries.push({ ...decode(row), attempts: (row.attempts as number) + 1 });
-      }
-      this.#touch(host);
+    const turns = byTurns(line, perTenant);
+    while (deliveries.length < max) {
+      const { value: row } = turns.next();
+      if (!row) break;
+      this.#take.run(nowMs + leaseMs, row.seq as number);
+      deliveries.push({ ...decode(row), attempts: (row.attempts as number) + 1 });
     }
-    return { deliveries, nextMs: undefined };
+    const touched = new Map(deliveries.map((one) => [`${one.host} ${one.tenant}`, one]));
+    for (const { tenant, host } of touched.values()) this.#touch(tenant, host);
+    return { deliveries, nextMs };
   }
 
   settle({ id, attempts }: Delivery, outcome: Outcome, nowMs: number): void {
@@ -89,10 +141,10 @@ export class WebhookTable {
       const next = this.#next.get(row.job_id as string) as { seq: number; host: string } | undefined;
       if (next) {
         this.#wake.run(nowMs, next.seq);
-        this.#touch(next.host);
+        this.#touch(row.tenant as string, next.host);
       }
     }
-    this.#touch(row.host as string);
+    this.#touch(row.tenant as string, row.host as string);
   }
 
   list({ tenant, dead, pageSize, before = Number.MAX_SAFE_INTEGER }: DeliveryQuery): DeliveryPage {
@@ -106,23 +158,64 @@ export class WebhookTable {
     if (row.dead !== 0) {
       const { seq } = this.#lastSeq.get() as { seq: number };
       this.#revive.run(seq + 1, nowMs, this.#pending.get(row.job_id as string) ? null : nowMs, id);
-      this.#touch(row.host as string);
+      this.#touch(tenant, row.host as string);
     }
     return decode(this.#get.get(id) as Row);
   }
 
   /** The job is forgotten, and nobody is told of it any more. */
   forgotten(jobId: string): void {
-    const hosts = this.#hostsOfJob.all(jobId) as { host: string }[];
+    const hosts = this.#hostsOfJob.all(jobId) as { tenant: string; host: string }[];
     if (hosts.length === 0) return;
     this.#deleteJob.run(jobId);
-    for (const { host } of hosts) this.#touch(host);
+    for (const { tenant, host } of hosts) this.#touch(tenant, host);
   }
 
-  #touch(host: string): void {
-    const { due } = this.#first.get(host) as { due: number | null };
-    if (due === null) this.#dropHost.run(host);
-    else this.#setHost.run(host, due);
+  /** When they are due has changed. */
+  #touch(tenant: string, host: string): void {
+    const { due } = this.#first.get(tenant, host) as { due: number | null };
+    if (due === null) this.#dropHost.run(tenant, host);
+    else this.#setHost.run(tenant, host, due);
+    const { due: first } = this.#firstHost.get(tenant) as { due: number | null };
+    if (first === null) this.#dropTenant.run(tenant);
+    else this.#setTenant.run(tenant, first);
+  }
+}
+
+class Counts {
+  readonly #many = new Map<string, number>();
+
+  constructor(names: readonly string[]) {
+    for (const name of names) this.add(name);
+  }
+
+  get size(): number {
+    return this.#many.size;
+  }
+
+  of(name: string): number {
+    return this.#many.get(name) ?? 0;
+  }
+
+  add(name: string): void {
+    this.#many.set(name, this.of(name) + 1);
+  }
+}
+
+/** In a line of the longest due first. `next` undefined: has no more. */
+interface Turn<T> {
+  /** How many it has. */
+  readonly many: () => number;
+  readonly next: () => T | undefined;
+}
+
+/** What they give, one at a time: who has the fewest is next, and nobody comes to more than `most`. */
+function* byTurns<T>(line: readonly Turn<T>[], most: number): Generator<T, undefined> {
+  for (let many = 0; many < most; many++) {
+    for (const turn of line) {
+      const one = turn.many() === many ? turn.next() : undefined;
+      if (one !== undefined) yield one;
+    }
   }
 }
 

@@ -3,7 +3,10 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
 import { pino } from 'pino';
+import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from '../../gen/grpc/health/v1/health_pb.js';
 import { type App, type Surroundings, startApp } from '../../src/app.ts';
 import { type Config, readConfig } from '../../src/config.ts';
 
@@ -77,6 +80,12 @@ export async function startService(settings: Readonly<Record<string, string>> = 
       await rm(dir, { recursive: true, force: true });
     },
   };
+}
+
+/** Until a service takes jobs: it has heard of a warm worker, its own or another node's. */
+export async function untilWarm(baseUrl: string): Promise<void> {
+  const health = createClient(Health, createGrpcTransport({ baseUrl }));
+  for await (const { status } of health.watch({ service: 'facefusion.jobs.workers' })) if (status === ServingStatus.SERVING) return;
 }
 
 /** The first bytes of each format are enough for the scripted engine; it opens nothing. */

@@ -7,16 +7,17 @@ import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/j
 import { newBatchId } from '../../src/jobs/batches.ts';
 import { JobStatus } from '../../src/jobs/job.ts';
 import type { JobStore } from '../../src/jobs/ports.ts';
-import type { TakeDeliveries } from '../../src/jobs/webhooks.ts';
+import type { Delivery, TakeDeliveries } from '../../src/jobs/webhooks.ts';
 import { type JobStoreFactory, type JobStoreSettings, wantedJob } from './job-store.ts';
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
 const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
 const NEVER = new AbortController().signal;
-const ALL: TakeDeliveries = { max: 100, perHost: 100, busy: new Map(), leaseMs: 60_000 };
+const ALL: TakeDeliveries = { max: 100, perHost: 100, perTenant: 100, underWay: [], leaseMs: 60_000 };
 const FLAKY = { reason: 'ENGINE_ERROR', message: 'something went wrong', retryable: true, killedWorker: false };
 
-const told = (url: string, statuses: readonly JobStatus[] = []) => wantedJob({ request: { webhook: { url, statuses: [...statuses] } } });
+const told = (url: string, statuses: readonly JobStatus[] = [], tenant = 'one') =>
+  wantedJob({ tenant, request: { webhook: { url, statuses: [...statuses] } } });
 
 async function run(store: JobStore): Promise<void> {
   const lease = (await store.claim({ node: 'node' }, NEVER))!;
@@ -35,13 +36,14 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
   const list = async (store: JobStore, tenant: string, dead: boolean) =>
     (await store.webhooks.list({ tenant, dead, pageSize: 10 })).deliveries;
 
+  const hostsOf = (deliveries: readonly Delivery[]) => deliveries.map(({ host }) => host);
+
   describe(`${name}: webhooks`, { concurrency: 4, timeout: 120_000 }, () => {
     it('are written with the step that they tell of, and for no other', async (t) => {
       const { store } = await open(t);
-      let due = 0;
-      store.webhooks.onDue = () => {
-        due++;
-      };
+      const due = new Promise<void>((resolve) => {
+        store.webhooks.onDue = resolve;
+      });
       await store.submit(wantedJob(), LIMITS);
       const { job } = await store.submit(told('https://a.example.com:8443/hook'), LIMITS);
       assert.deepEqual(await take(store), []);
@@ -50,7 +52,8 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       await run(store);
       const [delivery, ...more] = await take(store);
       assert.deepEqual(more, []);
-      assert.ok(delivery && due > 0);
+      assert.ok(delivery);
+      await due;
       const { sequence } = (await store.get(job.jobId))!;
       assert.equal(delivery.id, `msg_${job.jobId}_${sequence}`);
       assert.deepEqual(
@@ -144,14 +147,65 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       const slow = await take(store, { perHost: 4 });
       assert.equal(slow.length, 4);
       await store.submit(told('https://quick.example.com/', [QUEUED]), LIMITS);
-      const busy = new Map([['slow.example.com', 4]]);
-      assert.deepEqual(
-        (await take(store, { perHost: 4, busy })).map(({ host }) => host),
-        ['quick.example.com'],
-      );
-      assert.deepEqual(await take(store, { perHost: 4, busy }), []);
-      assert.equal((await take(store, { perHost: 6, busy, max: 10 })).length, 2);
+      const quick = await take(store, { perHost: 4, underWay: slow });
+      assert.deepEqual(hostsOf(quick), ['quick.example.com']);
+      const underWay = [...slow, ...quick];
+      assert.deepEqual(await take(store, { perHost: 4, underWay }), []);
+      assert.equal((await take(store, { perHost: 6, underWay, max: 10 })).length, 2);
       assert.equal((await take(store, { max: 3 })).length, 3);
+    });
+
+    it('of a tenant are so many at a time, whichever hosts they go to, and thousands that wait keep no other tenant waiting', async (t) => {
+      const { store } = await open(t);
+      for (let i = 0; i < 60; i++) await store.submit(told(`https://dead-${i}.example.com/`, [QUEUED], 'many'), LIMITS);
+      const want = { max: 10, perHost: 4, perTenant: 6 };
+      const first = await take(store, want);
+      assert.equal(first.length, 6);
+      assert.deepEqual(await take(store, { ...want, underWay: first }), [], 'the tenant has as many as it may');
+      await store.submit(told('https://quick.example.com/', [QUEUED], 'two'), LIMITS);
+      assert.deepEqual(hostsOf(await take(store, { ...want, underWay: first, max: 1 })), ['quick.example.com'], 'it has none, and is next');
+      for (let i = 0; i < 3; i++) await store.submit(told('https://three.example.com/', [QUEUED], 'three'), LIMITS);
+      const shared = await take(store, { ...want, underWay: first.slice(0, 2), max: 4 });
+      assert.deepEqual(
+        shared.map(({ tenant }) => tenant),
+        ['three', 'three', 'many', 'three'],
+        'who has the fewest is next, and of equals the longest due',
+      );
+    });
+
+    it('of a tenant whose hosts are slow go to its others all the same', async (t) => {
+      const { store } = await open(t);
+      for (let i = 0; i < 8; i++)
+        for (const host of ['a', 'b', 'c']) await store.submit(told(`https://${host}.example.com/`, [QUEUED]), LIMITS);
+      const slow = await take(store, { max: 9, perHost: 4, perTenant: 9 });
+      assert.deepEqual(
+        hostsOf(slow),
+        ['a', 'b', 'c', 'a', 'b', 'c', 'a', 'b', 'c'].map((host) => `${host}.example.com`),
+        'one of each at a time',
+      );
+      await store.submit(told('https://quick.example.com/', [QUEUED]), LIMITS);
+      // A slow one has given up, and its host has waited longest.
+      const next = await take(store, { max: 1, perHost: 4, perTenant: 9, underWay: slow.slice(1) });
+      assert.deepEqual(hostsOf(next), ['quick.example.com']);
+    });
+
+    it('of tenants with one receiver count together for its host', async (t) => {
+      const { store } = await open(t);
+      const names = ['a', 'a:b', 'one', 'two'];
+      for (const tenant of names)
+        for (let i = 0; i < 2; i++)
+          await store.submit(told(`https://${tenant === 'a' ? 'b' : 'all'}.example.com:1/`, [QUEUED], tenant), LIMITS);
+      const taken = await take(store, { perHost: 3 });
+      assert.deepEqual(
+        taken.map(({ tenant }) => tenant),
+        ['a', 'a:b', 'one', 'two', 'a'],
+      );
+      for (const one of taken) await store.webhooks.settle(one, { type: 'delivered' });
+      assert.deepEqual(
+        (await take(store, { perHost: 3 })).map(({ tenant }) => tenant),
+        ['a:b', 'one', 'two'],
+      );
+      assert.deepEqual(await take(store), []);
     });
 
     it('that are dead are listed for their tenant, tried again when asked for, and let the next one go on', async (t) => {

@@ -32,12 +32,12 @@ function installed(): string | undefined {
 }
 
 /** The browser, or why there is none. One that is installed and does not start is no excuse under CI. */
-export async function launch(): Promise<{ readonly browser?: Browser; readonly skip: string | false }> {
+export async function launch(flags: readonly string[] = []): Promise<{ readonly browser?: Browser; readonly skip: string | false }> {
   const executablePath = installed();
   if (executablePath === undefined) return { skip: 'machine: no Chromium is installed' };
   try {
     // Chromium's own sandbox does not start as root.
-    const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
+    const args = [...flags, ...(process.getuid?.() === 0 ? ['--no-sandbox'] : [])];
     return { browser: await chromium.launch({ executablePath, args }), skip: false };
   } catch (error) {
     return { skip: `Chromium does not start: ${(error as Error).message.split('\n')[0]}` };
@@ -53,9 +53,14 @@ export interface Console<S extends Service = Service> {
 
 type Settings = Readonly<Record<string, string>>;
 
-/** A test with a service, its console and a browser; skipped where there is no browser. */
-export function webTest(name: string, settings: Settings | (() => Settings), run: (console: Console) => Promise<void>): void {
-  webTestOf(startService, name, settings, run);
+/** A test with a service, its console and a browser; skipped where there is no browser. `flags` are the browser's. */
+export function webTest(
+  name: string,
+  settings: Settings | (() => Settings),
+  run: (console: Console) => Promise<void>,
+  flags: readonly string[] = [],
+): void {
+  webTestOf(startService, name, settings, run, flags);
 }
 
 /** The same with a service of another kind. */
@@ -64,9 +69,10 @@ export function webTestOf<S extends Service>(
   name: string,
   settings: Settings | (() => Settings),
   run: (console: Console<S>) => Promise<void>,
+  flags: readonly string[] = [],
 ): void {
   test(name, { timeout: 540_000 }, async (t) => {
-    const { browser, skip } = await launch();
+    const { browser, skip } = await launch(flags);
     if (!browser) return t.skip(String(skip));
     try {
       await built();

@@ -9,7 +9,7 @@ import { JobPage } from './job/job-page.tsx';
 import { JobsPage } from './jobs/jobs-page.tsx';
 import { Icon, Mark } from './parts/icons.tsx';
 import { isTyping } from './parts/keys.ts';
-import { Note, now } from './parts/small.tsx';
+import { IconButton, Note, now } from './parts/small.tsx';
 import { go, href, page } from './router.ts';
 import { key, keyWanted, useKey } from './service/key.ts';
 import { link, reconnect } from './service/link.ts';
@@ -116,11 +116,7 @@ function Top() {
           </span>
         )}
         {all && <span class="only-wide">{w.slotsReady(ready, all.length)}</span>}
-        {key.value !== '' && (
-          <button class="btn ghost icon" type="button" aria-label={w.keyForget} title={w.keyForget} onClick={() => useKey('')}>
-            <Icon name="key" />
-          </button>
-        )}
+        {key.value !== '' && <IconButton icon="key" label={w.keyForget} press={() => useKey('')} />}
         <button
           class="btn ghost"
           type="button"
@@ -130,9 +126,7 @@ function Top() {
         >
           {w.otherLanguage.label}
         </button>
-        <button class="btn ghost icon" type="button" aria-label={w.theme} title={w.theme} onClick={switchTheme}>
-          <Icon name="theme" />
-        </button>
+        <IconButton icon="theme" label={w.theme} press={switchTheme} />
       </div>
     </header>
   );

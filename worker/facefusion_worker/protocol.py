@@ -90,7 +90,7 @@ def _run(value: object) -> Run:
         raise WireError("parameters is not an object")
     try:
         number = int(attempt)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise WireError("attempt is not a number") from None
     return Run(
         Job(

@@ -407,9 +407,10 @@ class Sound:
         for frame in _decoded(self._input, self._source):
             if place is None:
                 place = round((frame.pts * Fraction(frame.time_base) - self._begin) * rate) if frame.pts is not None else 0
-                if place > 0:
-                    channels = 1 if layout == "mono" else 2
-                    yield from self._encode(stream, np.zeros((channels, place), np.float32), 0, rate, layout)
+                silence = np.zeros((1 if layout == "mono" else 2, rate), np.float32)
+                # In pieces: a sound may begin hours after the picture.
+                for at in range(0, min(place, round(self._length * rate)), rate):
+                    yield from self._encode(stream, silence[:, : place - at], at, rate, layout)
             for piece in resampler.resample(frame):
                 samples = piece.to_ndarray()[:, : max(0, round(self._length * rate) - place)]
                 if place < 0:

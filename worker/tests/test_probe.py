@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from facefusion_worker.probe import Limits, Refused, examine
+from facefusion_worker.probe.__main__ import examine
+from facefusion_worker.probe.verdict import Limits, Refused
 from facefusion_worker.samples import PORTRAITS
 
 LIMITS = {"image_pixels": 2**26, "video_pixels": 2**24, "side": 16_384, "frames": 1000, "seconds": 60, "streams": 8}
@@ -101,6 +102,53 @@ def test_the_clock_ends_what_hangs(tmp_path):
     one.ask(1, pipe, "image", "image/jpeg")
     assert one.hear() == {"id": 1, "died": "late"}
     assert one.close() == 0
+
+
+CHILD_THAT_A_FILE_HAS_TAKEN_OVER = """
+import json
+from facefusion_worker.probe.nursery import Bounds, Nursery
+
+class TakenOver(Nursery):
+    def _be_child(self, channel):
+        line = channel.makefile("rb").readline()
+        if line:
+            channel.sendall(json.loads(line)["say"].encode())
+
+TakenOver(0, 1, 2, Bounds(2**31, 10, 10), dict).serve()
+"""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param('{"id": 2, "facts": {}}\n', id="for another file"),
+        pytest.param('{"facts": {"width": NaN}}\n', id="a number that is none"),
+        pytest.param("facts\n", id="no JSON"),
+        pytest.param("[1]\n", id="no answer"),
+        pytest.param("[" * 50_000 + "\n", id="deeper than it can be read"),
+        pytest.param("x" * 200_000, id="without an end"),
+    ],
+)
+def test_what_a_child_says_goes_for_its_own_file_and_harms_no_other(said):
+    command = [sys.executable, "-c", CHILD_THAT_A_FILE_HAS_TAKEN_OVER]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    with process:
+        assert json.loads(process.stdout.readline()) == {"ready": True}
+        for request in ({"id": 1, "say": said}, {"id": 2, "say": '{"gone": true}\n'}):
+            process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.stdin.close()
+    assert sorted(answers, key=lambda one: one["id"]) == [{"id": 1, "died": "nonsense"}, {"id": 2, "gone": True}]
+    assert process.returncode == 0
+
+
+def test_a_picture_that_ends_between_two_parts_is_cut_short(tmp_path):
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0\x00\x04JF" + b"no marker")
+    with pytest.raises(Refused) as refused:
+        examine(str(path), "image", "image/jpeg", Limits(**LIMITS))
+    assert refused.value.reason == "INPUT_TRUNCATED"
 
 
 def test_sizes_are_judged_before_anything_is_decoded():

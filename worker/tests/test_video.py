@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -25,7 +26,7 @@ from facefusion_worker.engine import Canceled, CancelToken, EngineError, Step
 from facefusion_worker.faces import apply
 from facefusion_worker.samples import camera
 from facefusion_worker.tracking import Tracker
-from facefusion_worker.video import crf, examine, undecodable
+from facefusion_worker.video import Sound, VideoWriter, crf, examine, undecodable
 from facefusion_worker.vision import av, cv2
 
 PLAIN = {"processors": ["face_debugger"], "sources": ()}  # frames come out as they went in: no face is in the small test videos
@@ -243,6 +244,63 @@ def test_colours_come_out_as_they_went_in(run, tmp_path, matrix):
 def test_quality_becomes_crf_as_in_facefusion():
     assert [crf("libx264", quality) for quality in (0, 50, 80, 100)] == [51, 26, 10, 0]
     assert [crf("libvpx-vp9", quality) for quality in (0, 80, 100)] == [63, 13, 0]
+
+
+def test_a_picture_that_stands_for_minutes_shows_that_it_gets_on(run, tmp_path):
+    still = make_video(tmp_path / "still.mp4", numbered(3), places=[0, 40, 200_000])
+    report = Recorder()
+    result, _, _ = run(still, "mp4", report=report, **PLAIN, output_video_fps=30)
+    assert result.frames == pytest.approx(6000, abs=60)
+    assert sum(step == Step.STEP_PROCESSING for step, _ in report.done) > 100
+
+
+def test_a_run_is_cancelled_while_a_picture_stands(run, tmp_path, monkeypatch):
+    still = make_video(tmp_path / "still.mp4", numbered(3), places=[0, 40, 3_600_000])
+    asked: list[bool] = []
+    encoded = 0
+    write = VideoWriter.write
+
+    def counting(self: VideoWriter, frame: np.ndarray, times: int = 1) -> None:
+        nonlocal encoded
+        write(self, frame, times)
+        encoded += times if asked else 0
+
+    monkeypatch.setattr(VideoWriter, "write", counting)
+
+    def when(step: Step, done: int) -> bool:
+        if step == Step.STEP_PROCESSING and done >= 2:
+            asked.append(True)
+        return bool(asked)
+
+    with pytest.raises(Canceled):
+        run(still, "mp4", report=Recorder(cancel_when=when), **PLAIN, output_video_fps=5)
+    assert encoded < 200
+
+
+def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
+    late = tmp_path / "late.mp4"
+    with av.open(str(late), "w") as output:
+        stream = output.add_stream("aac", rate=48_000, layout="stereo")
+        block = av.AudioFrame.from_ndarray(np.zeros((2, 48_000), np.float32), format="fltp", layout="stereo")
+        block.sample_rate, block.pts, block.time_base = 48_000, 600 * 48_000, Fraction(1, 48_000)
+        output.mux(stream.encode(block))
+        output.mux(stream.encode(None))
+    options = {"output_audio_encoder": "aac", "output_audio_volume": 100, "output_audio_quality": 80}
+    with av.open(str(tmp_path / "out.mp4"), "w") as output:
+        sound = Sound(str(late), "target video", Fraction(0), Fraction(700), False, options)
+        sound.attach(output, "mp4")
+        tracemalloc.start()
+        try:
+            sound.pump(Fraction(2))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        sound.finish()
+        sound.close()
+    assert peak < 10 << 20
+    assert not sound.copies
+    heard, rate, first = samples(tmp_path / "out.mp4")
+    assert abs(first + len(heard) / rate - 601) < 0.1
 
 
 def test_volume_and_no_sound(run, bars):

@@ -152,6 +152,7 @@ def test_reads_camel_case_and_ignores_what_it_does_not_know():
         b'{"run":{"job_id":"j","source_paths":"x"}}',
         b'{"run":{"job_id":"j","parameters":[]}}',
         b'{"run":{"job_id":"j","attempt":{}}}',
+        b'{"run":{"job_id":"j","attempt":1e999}}',
         b"[" * 100_000,
     ],
 )

@@ -1,7 +1,8 @@
 """The peer of the engine's rows: the installed FaceFusion called directly in one warm process, with nothing of this project around it.
 
-Reads one job a line from standard input (JSON: source, target, output, temp) and answers each with its seconds; runs in the checkout. Models stay loaded,
-as in our workers; what it found in a job's files does not, and they come under new names each time, because it keeps what it has read by name.
+Reads one job a line from standard input (JSON: source, target, output, temp) and answers each with its seconds; runs in the checkout.
+Models stay loaded, as in our workers; what it found in a job's files does not, and they come under new names each time, because it keeps
+what it has read by name.
 """
 
 from __future__ import annotations

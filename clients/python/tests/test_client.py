@@ -10,10 +10,13 @@ import io
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from facefusion_jobs import (
     AsyncJobsClient,
@@ -23,9 +26,10 @@ from facefusion_jobs import (
     WebhookRefused,
     details_of,
     is_terminal,
+    status_in,
     verify_webhook,
 )
-from facefusion_jobs._calls import status_in
+from facefusion_jobs.v1 import access_service_pb2, job_service_pb2, upload_service_pb2
 
 SERVER = os.environ["FFJOBS_TEST_SERVER"]
 FOLDER = Path(os.environ["FFJOBS_TEST_FOLDER"])
@@ -35,8 +39,8 @@ PICTURE = {"source_images": ["face.jpg"], "target_image": "target.png"}
 class Sync:
     """`JobsClient` with the surface of the other, so that each test is written once."""
 
-    def __init__(self) -> None:
-        self._client = JobsClient(SERVER)
+    def __init__(self, server: str = SERVER, **options) -> None:
+        self._client = JobsClient(server, **options)
 
     async def __aenter__(self) -> Sync:
         return self
@@ -54,10 +58,30 @@ class Sync:
         for event in await asyncio.to_thread(lambda: list(self._client.watch(job_id, **kwargs))):
             yield event
 
+    async def watch_batch(self, batch_id: str):
+        for change in await asyncio.to_thread(lambda: list(self._client.watch_batch(batch_id))):
+            yield change
+
+    @property
+    def jobs(self):
+        return Awaited(self._client.jobs)
+
+    @property
+    def access(self):
+        return Awaited(self._client.access)
+
+
+class Awaited:
+    def __init__(self, stub) -> None:
+        self._stub = stub
+
+    def __getattr__(self, name: str):
+        return lambda request: asyncio.to_thread(getattr(self._stub, name), request)
+
 
 @pytest.fixture(params=["sync", "asyncio"])
 def connect(request):
-    return Sync if request.param == "sync" else lambda: AsyncJobsClient(SERVER)
+    return Sync if request.param == "sync" else lambda server=SERVER, **options: AsyncJobsClient(server, **options)
 
 
 def run(coroutine):
@@ -143,6 +167,169 @@ def test_files_go_up_from_a_path_bytes_and_an_open_file(connect):
             assert told[-1] == (path.stat().st_size, path.stat().st_size)
             job = await client.submit_and_wait(source_images=["face.jpg"], target_image=uploads[1].uri)
             assert job.status == JobStatus.JOB_STATUS_SUCCEEDED
+
+    run(body())
+
+
+@pytest.mark.parametrize("source", [b"", io.BytesIO(b"")])
+def test_a_file_with_nothing_in_it_is_refused_in_words(connect, source):
+    async def body():
+        async with connect() as client:
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.upload(source, filename="empty.png")
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+    run(body())
+
+
+def test_what_goes_wrong_while_a_file_is_read_is_raised_as_it_is(connect, tmp_path):
+    class Broken(io.RawIOBase):
+        name = "broken.png"
+
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(5, "the disk does not answer")
+
+    def refuse(sent: int, total: int | None) -> None:
+        raise KeyError("no")
+
+    async def body():
+        async with connect() as client:
+            with pytest.raises(FileNotFoundError, match=r"not-here\.png"):
+                await client.upload(tmp_path / "not-here.png")
+            with pytest.raises(OSError, match="the disk does not answer"):
+                await client.upload(Broken())
+            with pytest.raises(KeyError, match="no"):
+                await client.upload(b"x" * 100, on_progress=refuse)
+
+    run(body())
+
+
+def test_a_batch_is_submitted_whole_and_watched_to_its_end(connect):
+    async def body():
+        async with connect() as client:
+            jobs = [{**PICTURE, "ref": "swap"}, PICTURE, {"source_images": ["face.jpg"], "target_image": "job://swap"}]
+            batch = await client.submit_batch(jobs)
+            assert batch.jobs == 3
+            changes = [change async for change in client.watch_batch(batch.batch_id)]
+            # What the scripted engine makes is no picture, so that nothing can be made of it.
+            assert (changes[-1].batch.succeeded, changes[-1].batch.failed) == (2, 1)
+            chained = await client.get(batch.job_ids[2])
+            assert chained.request.target_image == f"job://{batch.job_ids[0]}"
+            assert {change.job.job_id for change in changes if change.HasField("job")} <= set(batch.job_ids)
+            again = [change async for change in client.watch_batch(batch.batch_id)]
+            assert again[-1].batch.HasField("finished_at")
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.submit_batch([PICTURE, {**PICTURE, "priority": 99}])
+            assert [one.field for one in details_of(caught.value).violations] == ["jobs[1].job.priority"]
+            with pytest.raises(grpc.RpcError) as caught:
+                _ = [change async for change in client.watch_batch("batch_20250405_aaaaaaaaaaaa")]
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+    run(body())
+
+
+class Told(grpc.GenericRpcHandler):
+    """A service that answers as it is told to: each call takes the next of `answers`; `calls` says what came, and with which credential."""
+
+    def __init__(self) -> None:
+        self.answers: list = []
+        self.calls: list[tuple[str, str | None]] = []
+
+    def service(self, details):
+        method = details.method.rsplit("/", 1)[1]
+        self.calls.append((method, dict(details.invocation_metadata).get("authorization")))
+
+        def answer(request, context):
+            told = self.answers.pop(0) if self.answers else b""
+            if isinstance(told, bytes):
+                return told
+            code, seconds = told
+            if seconds is not None:
+                delay = Duration()
+                delay.FromMilliseconds(int(seconds * 1000))
+                info = error_details_pb2.RetryInfo(retry_delay=delay)
+                status = status_pb2.Status(code=code.value[0], message="not now")
+                status.details.add().Pack(info)
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            return context.abort(code, "not now")
+
+        def sent(requests, context):
+            for _ in requests:
+                pass
+            return answer(None, context)
+
+        def stream(request, context):
+            yield answer(request, context)
+
+        if method == "Upload":
+            return grpc.stream_unary_rpc_method_handler(sent)
+        return (grpc.unary_stream_rpc_method_handler if method.startswith("Watch") else grpc.unary_unary_rpc_method_handler)(
+            stream if method.startswith("Watch") else answer
+        )
+
+
+@pytest.fixture
+def told():
+    handler = Told()
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[handler])
+    handler.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield handler
+    server.stop(None)
+
+
+UNAVAILABLE, EXHAUSTED, INTERNAL = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL
+JOB = job_service_pb2.GetResponse(job={"job_id": "job_1", "status": JobStatus.JOB_STATUS_SUCCEEDED}).SerializeToString()
+
+
+def test_every_call_carries_the_token_the_generated_ones_too(connect, told, tmp_path):
+    async def body():
+        uploaded = upload_service_pb2.UploadResponse(uri="upload://1", sha256=hashlib.sha256(b"x").hexdigest())
+        told.answers = [JOB, JOB, uploaded.SerializeToString(), b"", JOB]
+        async with connect(told.address, token="ffj_key") as client:
+            await client.get("job_1")
+            await client.jobs.Get(job_service_pb2.GetRequest(job_id="job_1"))
+            await client.upload(b"x")
+            _ = [event async for event in client.watch("job_1")]
+        assert told.calls == [(method, "Bearer ffj_key") for method in ("Get", "Get", "Upload", "Watch", "Get")]
+
+    run(body())
+
+
+def test_a_call_is_made_again_when_the_service_says_when_and_when_it_is_lost(connect, told):
+    async def body():
+        async with connect(told.address, patience=20) as client:
+            told.answers = [(UNAVAILABLE, 0.01), (EXHAUSTED, 0.01), (INTERNAL, None), JOB]
+            assert (await client.get("job_1")).job_id == "job_1"
+            assert len(told.calls) == 4
+            # It says when, and that is later than one is ready to wait.
+            told.answers = [(UNAVAILABLE, 60)]
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.jobs.Get(job_service_pb2.GetRequest(job_id="job_1"))
+            assert details_of(caught.value).retry_after == 60
+            assert len(told.calls) == 5
+
+    run(body())
+
+
+def test_what_would_be_there_twice_is_made_again_only_where_the_service_asks(connect, told):
+    async def body():
+        async with connect(told.address) as client:
+            requests = [
+                lambda: client.access.CreateKey(access_service_pb2.CreateKeyRequest()),
+                lambda: client.jobs.Submit(job_service_pb2.SubmitRequest(job={"target_image": "a.png"})),
+            ]
+            for request in requests:
+                told.calls.clear()
+                told.answers = [(INTERNAL, None)]
+                with pytest.raises(grpc.RpcError):
+                    await request()
+                told.answers = [(UNAVAILABLE, 0.01)]
+                await request()
+                assert len(told.calls) == 3
+            # One request of the client's own is one job, however often it is sent.
+            told.answers = [(INTERNAL, None), b""]
+            await client.submit(target_image="a.png")
 
     run(body())
 

@@ -1,7 +1,7 @@
 // How a call ends, for people and for scripts: every status of the service has one exit code, and an error is told with its violations.
 import { Code, ConnectError } from '@connectrpc/connect';
 import { JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
+import { detailsOf } from '../../client/errors.ts';
 
 /** Exit codes of `ffjobs`; the README has the same table. */
 export const Exit = {
@@ -84,22 +84,17 @@ export function explain(error: unknown, server: string): Explanation {
   if (!(error instanceof ConnectError)) {
     return { ...none, exit: Exit.failed, code: 'failed', message: error instanceof Error ? error.message : String(error) };
   }
-  const [info] = error.findDetails(ErrorInfoSchema);
-  const [retry] = error.findDetails(RetryInfoSchema);
-  const violations = error
-    .findDetails(BadRequestSchema)
-    .flatMap((detail) => detail.fieldViolations)
-    .map(({ field, description, reason }) => ({ field, description, reason }));
-  const nobody = error.code === Code.Unavailable && info === undefined;
+  const { reason, violations, retryAfterMs } = detailsOf(error);
+  const nobody = error.code === Code.Unavailable && reason === undefined;
   return {
     exit: EXIT_OF_CODE[error.code],
     code: Code[error.code].replace(/(?<!^)[A-Z]/g, '_$&').toLowerCase(),
     message: nobody
       ? `cannot reach the service at ${server} (${error.rawMessage}); start one with \`ffjobs serve\`, or name another with --server or FFJOBS_SERVER`
       : error.rawMessage,
-    reason: info?.reason,
+    reason,
     violations,
-    retryAfterSeconds: retry?.retryDelay === undefined ? undefined : Number(retry.retryDelay.seconds) + retry.retryDelay.nanos / 1e9,
+    retryAfterSeconds: retryAfterMs === undefined ? undefined : retryAfterMs / 1000,
   };
 }
 

@@ -92,7 +92,7 @@ function withState(view: View, state: Job | JobState, event: JobEvent): View {
 }
 
 /** `processing, 45/120 frames, 21.3 fps, 0:12 left` */
-export function words(view: View): string {
+function words(view: View): string {
   if (isTerminal(view.status)) return enumName(JobStatusSchema, view.status);
   const parts = [enumName(JobStepSchema, view.step).replaceAll('_', ' ')];
   if (view.status === JobStatus.QUEUED) {
@@ -109,7 +109,7 @@ export function words(view: View): string {
 }
 
 /** `0:07`, `12:30`, `1:02:03` */
-export function clock(seconds: number): string {
+function clock(seconds: number): string {
   const whole = Math.ceil(seconds);
   const two = (part: number) => String(part).padStart(2, '0');
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];

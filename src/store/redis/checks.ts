@@ -1,18 +1,21 @@
 // What a server must be for a fleet's jobs, looked at once at start; what is not guaranteed with it is said in words.
 import type { RedisConnection } from './connection.ts';
 
-/** Of what is kept in Redis. A store of another one is not touched. */
-export const SCHEMA = 1;
 const OLDEST = [6, 2] as const;
 
-/** Sentences for the log. Throws an `Error` in words where the server cannot do what is needed. */
-export async function checkServer(redis: RedisConnection): Promise<string[]> {
-  const facts = await redis.facts();
+/** Throws an `Error` in words where the server cannot do what is needed. */
+export function checkVersion(facts: ReadonlyMap<string, string>): void {
   const version = facts.get('valkey_version') ?? facts.get('redis_version') ?? '';
   const [major = 0, minor = 0] = version.split('.').map(Number);
   if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
     throw new Error(`this Redis is version ${version || 'unknown'}, and ${OLDEST.join('.')} or newer is needed`);
   }
+}
+
+/** Sentences for the log. Throws as `checkVersion` does. */
+export async function checkServer(redis: RedisConnection): Promise<string[]> {
+  const facts = await redis.facts();
+  checkVersion(facts);
   const warnings: string[] = [];
   const policy = facts.get('maxmemory_policy');
   if (policy !== undefined && policy !== 'noeviction') {
@@ -34,13 +37,4 @@ export async function checkServer(redis: RedisConnection): Promise<string[]> {
     }
   }
   return warnings;
-}
-
-/** Why a store of that schema cannot be used; undefined: it can. */
-export function schemaProblem(schema: number, shown: string): string | undefined {
-  if (schema === SCHEMA) return undefined;
-  if (schema > SCHEMA)
-    return `the job store ${shown} has schema ${schema}, made by a newer version; this one knows ${SCHEMA}: run the newer version`;
-  // Schema 1 is the first: what claims an older one was not made by this program.
-  return `the job store ${shown} has schema ${schema}, which no version has made: give this fleet another name with FFJOBS_FLEET`;
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
 import type { Arguments } from './pack.ts';
+import { SCHEMA } from './schema.ts';
 import { type Reply, Script } from './script.ts';
 
 /** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
@@ -93,6 +94,8 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       enableAutoPipelining: true,
       // The client takes the first argument for a key, and would look for who serves its slot.
       autoPipeliningIgnoredCommands: ['config', 'info', 'ping'],
+      // A certificate is for a name, and the client would look it up and ask for the address.
+      ...(place.tls && { dnsLookup: (name: string, found: (error: null, address: string) => void) => found(null, name) }),
       maxRedirections: 16,
       clusterRetryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
       slotsRefreshTimeout: timeoutMs,
@@ -124,6 +127,7 @@ export interface ConnectionLog {
 type Command = (prefix: string, packed: Buffer) => Promise<(Reply | Error)[]>;
 
 /** Put before every script. */
+const FENCE = 'fence';
 const LIBRARIES = ['lib', 'chains', 'flights', 'hooks', 'intake', 'batch'];
 /** Put after every script: a script's own text is one step. */
 const FRAME = 'frame';
@@ -148,6 +152,7 @@ const SCRIPTS = [
   'submit_batch',
   'batches',
   'outbox',
+  'alive',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 type Scripts = Record<ScriptName, Script>;
@@ -187,11 +192,12 @@ export class RedisConnection {
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
     const text = (name: string) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8');
-    const library = LIBRARIES.map(text).join('\n');
+    const libraries = LIBRARIES.map(text);
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
       const command = `ffjobs_${name}`;
-      const lua = `${library}\nlocal function step(ARGV)\n${text(name)}\nend\n${text(FRAME)}`;
+      const fence = name === 'open' ? [] : [`local SCHEMA = '${SCHEMA}'`, text(FENCE)];
+      const lua = [libraries[0], ...fence, ...libraries.slice(1), 'local function step(ARGV)', text(name), 'end', text(FRAME)].join('\n');
       // Sent by its digest, and whole where the server does not know it (a restart, a failover).
       this.#commands.defineCommand(command, { numberOfKeys: 1, lua });
       const send = (this.#commands as unknown as Record<string, Command>)[`${command}Buffer`]!.bind(this.#commands);
@@ -259,8 +265,17 @@ export class RedisConnection {
     await this.#answered(this.#commands.publish(`${this.prefix}${channel}`, message));
   }
 
-  async ping(): Promise<void> {
-    await this.#answered(this.#commands.ping());
+  /** A script by itself, with the prefix as its key. */
+  evaluate(lua: string, args: readonly (string | number)[]): Promise<Reply> {
+    const { evalBuffer } = this.#commands as unknown as Record<string, (...all: unknown[]) => Promise<Reply>>;
+    return this.#answered(evalBuffer!.call(this.#commands, lua, 1, this.prefix, ...args));
+  }
+
+  /** How many connections listen to a channel, on all servers. */
+  async listeners(channel: string): Promise<number> {
+    const servers = this.#commands instanceof Cluster ? this.#commands.nodes('all') : [this.#commands];
+    const counts = servers.map(async (server) => Number((await server.pubsub('NUMSUB', `${this.prefix}${channel}`))[1]));
+    return (await this.#answered(Promise.all(counts))).reduce((sum, count) => sum + count, 0);
   }
 
   /** Answers once the server has it. Messages until `forget` are given to `listener`; some may be lost with the connection. */
@@ -340,6 +355,10 @@ function fromRedis(error: unknown): unknown {
       cause,
     });
   }
+  if (error.message.startsWith('SCHEMA ')) {
+    const words = 'the job store was brought to another schema: this service has to be restarted with the version for it';
+    return new JobsError('unavailable', 'STORE_UNAVAILABLE', words, { retryAfterSeconds: 30, cause });
+  }
   if (error.name === 'ReplyError' && !PASSING.test(error.message)) return cause;
   return new JobsError('unavailable', 'STORE_UNAVAILABLE', 'the job store does not answer; try again shortly', {
     retryAfterSeconds: 2,
@@ -352,5 +371,8 @@ function hint(error: unknown): string {
   if (code === 'ECONNREFUSED') return 'nothing listens there; start Redis, or correct FFJOBS_STORE';
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'there is no such host; correct FFJOBS_STORE';
   if (/NOAUTH|WRONGPASS|NOPERM/.test(message)) return 'it does not take this user and password; correct them in FFJOBS_STORE';
+  if (/^(SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|UNABLE_TO_)/.test(code ?? ''))
+    return `its certificate is signed by nobody who is known here (${message}); name a file with its authority in NODE_EXTRA_CA_CERTS`;
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return 'its certificate is for another name; correct the host in FFJOBS_STORE';
   return message;
 }

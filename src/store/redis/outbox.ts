@@ -16,8 +16,14 @@ export class RedisOutbox implements WebhookOutbox {
     this.now = now;
   }
 
-  async take({ max, perHost, busy, leaseMs }: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
-    const args = ['take', this.now(), leaseMs, max, perHost, ...[...busy].flat()];
+  async take({
+    max,
+    perHost,
+    perTenant,
+    underWay,
+    leaseMs,
+  }: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
+    const args = ['take', this.now(), leaseMs, max, perHost, perTenant, ...underWay.flatMap(({ tenant, host }) => [tenant, host])];
     const [next, ...found] = (await this.#run(args)) as [Buffer | null, ...Reply[]];
     return { deliveries: found.map(decode), nextMs: next ? Number(next) : undefined };
   }

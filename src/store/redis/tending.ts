@@ -31,12 +31,16 @@ const SWEPT_AT_ONCE = 100;
 export class Tending {
   readonly #options: TendingOptions;
   #timer: { readonly at: number; readonly handle: NodeJS.Timeout } | undefined;
+  /** Beside the turns, which wait for Redis. */
+  readonly #stale: NodeJS.Timeout;
   #running: Promise<void> | undefined;
   #lastSweep = 0;
   #ended = false;
 
   constructor(options: TendingOptions) {
     this.#options = options;
+    this.#stale = setInterval(() => this.#dropStale(), this.#marginMs / 4);
+    this.#stale.unref();
   }
 
   /** Has a turn come after so many milliseconds at the latest. */
@@ -60,7 +64,6 @@ export class Tending {
       .catch((error) => this.#options.failed(error))
       .finally(() => {
         this.#running = undefined;
-        this.#dropStale();
         this.arm(this.#turnMs);
       });
     return this.#running;
@@ -70,10 +73,15 @@ export class Tending {
   end(): void {
     this.#ended = true;
     clearTimeout(this.#timer?.handle);
+    clearInterval(this.#stale);
   }
 
   async settled(): Promise<void> {
     await this.#running;
+  }
+
+  get #marginMs(): number {
+    return Math.min(LEASE_MARGIN_MS, this.#options.leaseMs / 4);
   }
 
   get #turnMs(): number {
@@ -82,7 +90,6 @@ export class Tending {
 
   async #turn(): Promise<void> {
     const { redis, jobs, clock, leaseMs, swept, owed: payOwed } = this.#options;
-    this.#dropStale();
     const leases = [...this.#options.leases.values()];
     const sent = performance.now();
     const reply = await redis.run('tend', [leaseMs, SWEPT_AT_ONCE, ...leases.map(({ token }) => token)]);
@@ -123,7 +130,7 @@ export class Tending {
 
   /** Tells the holders of leases that could not be renewed in time, while their runs can still be stopped before others have the jobs. */
   #dropStale(): void {
-    const soon = performance.now() + Math.min(LEASE_MARGIN_MS, this.#options.leaseMs / 4);
+    const soon = performance.now() + this.#marginMs;
     for (const lease of [...this.#options.leases.values()]) if (lease.validUntil <= soon) lease.end('lost');
   }
 }

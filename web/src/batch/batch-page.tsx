@@ -1,5 +1,4 @@
 // A batch: how far it is as a whole, its jobs as they go on, and what became of them when it has finished.
-import { useSignal } from '@preact/signals';
 import { useEffect, useState } from 'preact/hooks';
 import type { Batch } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { duration, moment, msOf, number, percent } from '../format.ts';
@@ -7,37 +6,23 @@ import { saveAs } from '../jobs/download.ts';
 import { STATUSES, type StatusName } from '../jobs/filters.ts';
 import { JobRows } from '../jobs/rows.tsx';
 import type { Shown } from '../jobs/status.ts';
+import { useActs } from '../parts/acts.tsx';
 import { Icon, STATUS_ICONS } from '../parts/icons.tsx';
-import { AfterAMoment, Chip, CopyButton, Meter, Note } from '../parts/small.tsx';
-import { href } from '../router.ts';
+import { Chip, Meter, Note } from '../parts/small.tsx';
+import { Absent, Crumb, useWatch } from '../parts/watched.tsx';
 import { BatchWatch, manifestJson } from '../service/batch-watch.ts';
 import { jobService } from '../service/clients.ts';
-import { messageOf } from '../service/errors.ts';
 import { JobList } from '../service/job-list.ts';
 import { words } from '../words/words.ts';
 
 export function BatchPage({ id }: { readonly id: string }) {
   const w = words.value;
-  const [watch, setWatch] = useState<BatchWatch | undefined>(undefined);
-  useEffect(() => {
-    const opened = new BatchWatch(id);
-    setWatch(opened);
-    return () => opened.close();
-  }, [id]);
+  const watch = useWatch(BatchWatch, id);
   const batch = watch?.batch.value;
   useEffect(() => {
     if (batch) document.title = `${batch.finishedAt ? '' : `${batch.progress} % · `}${w.batch.title(batch.jobs)} · facefusion-jobs`;
   }, [batch, w]);
-  if (watch?.problem.value && !batch) return <Missing id={id} watch={watch} />;
-  if (!watch || !batch) {
-    return (
-      <AfterAMoment>
-        <section class="panel pad" aria-busy="true" aria-label={w.list.loading}>
-          <span class="skel wide" />
-        </section>
-      </AfterAMoment>
-    );
-  }
+  if (!watch || !batch) return <Absent problem={watch?.problem.value} none={{ title: w.batch.noneTitle, why: w.batch.noneWhy(id) }} />;
   return <Batched watch={watch} batch={batch} />;
 }
 
@@ -49,23 +34,15 @@ function shownOf({ finishedAt, cancelRequestedAt, processing, succeeded, failed,
 
 function Batched({ watch, batch }: { readonly watch: BatchWatch; readonly batch: Batch }) {
   const w = words.value;
-  const problem = useSignal<string | undefined>(undefined);
-  const act = async (run: () => Promise<void>) => {
-    try {
-      await run();
-      problem.value = undefined;
-    } catch (error) {
-      problem.value = messageOf(error);
-    }
-  };
+  const { run, note } = useActs();
   const { batchId } = batch;
   const cancel = () =>
-    act(async () => {
+    run(async () => {
       const { batch: now } = await jobService.cancelBatch({ batchId });
       if (now) watch.put(now);
     });
   const save = () =>
-    act(async () => {
+    run(async () => {
       const json = manifestJson(await jobService.getBatchResults({ batchId }));
       saveAs(`${batchId}.json`, new Blob([`${JSON.stringify(json, null, 2)}\n`], { type: 'application/json' }));
     });
@@ -73,12 +50,7 @@ function Batched({ watch, batch }: { readonly watch: BatchWatch; readonly batch:
   return (
     <>
       <div class="stack">
-        <p class="crumb">
-          <a href={href('jobs')}>{w.jobs}</a>
-          <span aria-hidden="true">/</span>
-          <span class="mono id">{batchId}</span>
-          <CopyButton text={batchId} label={w.job.copyId} small />
-        </p>
+        <Crumb id={batchId} />
         <div class="head named">
           <h1>{w.batch.title(batch.jobs)}</h1>
           <Chip status={status} big />
@@ -98,11 +70,7 @@ function Batched({ watch, batch }: { readonly watch: BatchWatch; readonly batch:
           </div>
         </div>
       </div>
-      {problem.value !== undefined && (
-        <Note kind="bad" role="alert" action={{ label: w.close, run: () => (problem.value = undefined) }}>
-          <b>{w.somethingWrong}.</b> {problem.value}
-        </Note>
-      )}
+      {note}
       <Whole batch={batch} />
       <Jobs batch={batch} />
     </>
@@ -174,21 +142,5 @@ function Jobs({ batch }: { readonly batch: Batch }) {
       </section>
       {list && <JobRows key={chosen ?? 'all'} list={list} count={count} empty={<p class="empty">{w.batch.none}</p>} />}
     </>
-  );
-}
-
-function Missing({ id, watch }: { readonly id: string; readonly watch: BatchWatch }) {
-  const w = words.value;
-  const { notFound, error } = watch.problem.value!;
-  return (
-    <section class="panel">
-      <div class="empty">
-        <h1>{notFound ? w.batch.noneTitle : w.somethingWrong}</h1>
-        <p>{notFound ? w.batch.noneWhy(id) : messageOf(error)}</p>
-        <a class="btn primary" href={href('jobs')}>
-          {w.job.toList}
-        </a>
-      </div>
-    </section>
   );
 }

@@ -2,7 +2,7 @@
 import type { RefObject } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { number, timecode } from '../format.ts';
-import { Icon } from '../parts/icons.tsx';
+import { IconButton } from '../parts/small.tsx';
 import { words } from '../words/words.ts';
 
 interface PlayerProps {
@@ -76,9 +76,7 @@ export function Player({ result, input, frames, seconds, trimmed }: PlayerProps)
   };
   return (
     <>
-      <button class="btn ghost icon" type="button" aria-label={playing ? w.job.pause : w.job.play} onClick={toggle}>
-        <Icon name={playing ? 'pause' : 'play'} />
-      </button>
+      <IconButton icon={playing ? 'pause' : 'play'} label={playing ? w.job.pause : w.job.play} press={toggle} />
       <span class="timecode">{timecode(at)}</span>
       <input
         type="range"
@@ -91,12 +89,8 @@ export function Player({ result, input, frames, seconds, trimmed }: PlayerProps)
         onInput={(event) => seek(event.currentTarget.valueAsNumber)}
       />
       <span class="quiet nowrap">{w.job.frameOf(number(current + 1), number(frames))}</span>
-      <button class="btn ghost icon" type="button" aria-label={w.job.frameBack} onClick={() => step(-1)}>
-        <Icon name="left" />
-      </button>
-      <button class="btn ghost icon" type="button" aria-label={w.job.frameForward} onClick={() => step(1)}>
-        <Icon name="right" />
-      </button>
+      <IconButton icon="left" label={w.job.frameBack} press={() => step(-1)} />
+      <IconButton icon="right" label={w.job.frameForward} press={() => step(1)} />
     </>
   );
 }

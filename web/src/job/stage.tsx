@@ -30,7 +30,7 @@ export function Stage({ watch, job, status }: StageProps) {
     const { url, frame } = shown ?? preview!;
     const text = live ? w.job.previewFrame(number(frame)) : w.job.lastFrame(number(frame));
     return (
-      <section class="panel" aria-label={live ? w.job.preview : w.job.lastPreview}>
+      <section class="panel clipped" aria-label={live ? w.job.preview : w.job.lastPreview}>
         <div class={`stage${status === 'canceled' ? ' dim' : ''}`}>
           <img src={url} alt={text} />
           <span class="cap l">{text}</span>
@@ -86,7 +86,7 @@ function usePreview(preview: { readonly url: string; readonly frame: number } | 
 
 function Nothing({ icon, text }: { readonly icon: 'shield' | 'video' | 'picture'; readonly text: string }) {
   return (
-    <section class="panel" aria-label={words.value.job.preview}>
+    <section class="panel clipped" aria-label={words.value.job.preview}>
       <div class="stage none">
         <div>
           <Icon name={icon} />

@@ -1,9 +1,14 @@
 // The outcome in one sentence, why, and what next. A refusal is not a failure, and `canceled` is said only once the process has ended.
+import type { JsonValue } from '@bufbuild/protobuf';
 import { type Job, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { clock, countdown, msOf, roughly } from '../format.ts';
 import { failureWords, type Shown } from '../jobs/status.ts';
 import { Icon, STATUS_ICONS } from '../parts/icons.tsx';
 import { now } from '../parts/small.tsx';
+import { go } from '../router.ts';
+import { capabilities } from '../service/overview.ts';
+import { draftOfJob } from '../submit/draft.ts';
+import type { NextStep } from '../words/en.ts';
 import { words } from '../words/words.ts';
 
 export function Verdict({ job, status }: { readonly job: Job; readonly status: Shown }) {
@@ -19,7 +24,10 @@ export function Verdict({ job, status }: { readonly job: Job; readonly status: S
   }
   if (status === 'canceled')
     return <Words status={status} title={w.job.canceledTitle(clock(msOf(job.finishedAt) ?? now.value))} why={w.job.canceledWhy} />;
-  if (status === 'refused') return <Words status={status} title={w.job.refusedTitle} why={w.job.refusedWhy} next={[w.job.refusedNext]} />;
+  if (status === 'refused')
+    return (
+      <Words status={status} title={w.job.refusedTitle} why={w.job.refusedWhy} next={[{ text: w.job.refusedNext, again: '' }]} job={job} />
+    );
   if (status !== 'failed') return null;
   const reason = job.error?.reason ?? '';
   const known = w.reasons[reason];
@@ -33,6 +41,7 @@ export function Verdict({ job, status }: { readonly job: Job; readonly status: S
       why={[known ? message : '', attempts, again].filter(Boolean).map(sentence).join(' ')}
       code={reason}
       next={known?.next ?? []}
+      job={job}
     />
   );
 }
@@ -48,10 +57,14 @@ interface WordsProps {
   readonly title: string;
   readonly why: string;
   readonly code?: string;
-  readonly next?: readonly string[];
+  readonly next?: readonly NextStep[];
+  /** Submitted again by steps that say so. */
+  readonly job?: Job;
 }
 
-function Words({ status, title, why, code, next = [] }: WordsProps) {
+function Words({ status, title, why, code, next = [], job }: WordsProps) {
+  // An engine without the option cannot be helped by it.
+  const possible = next.filter((one) => typeof one === 'string' || canChange(one.again));
   return (
     <div class="verdict">
       <Icon name={STATUS_ICONS[status]} />
@@ -60,12 +73,18 @@ function Words({ status, title, why, code, next = [] }: WordsProps) {
         <p>
           {why} {code && <code class="meta">{code}</code>}
         </p>
-        {next.length > 0 && (
+        {possible.length > 0 && (
           <ul class="do">
-            {next.map((one) => (
-              <li key={one}>
+            {possible.map((one) => (
+              <li key={typeof one === 'string' ? one : one.text}>
                 <Icon name="right" />
-                <span>{marked(one)}</span>
+                {typeof one === 'string' || !job ? (
+                  <span>{marked(typeof one === 'string' ? one : one.text)}</span>
+                ) : (
+                  <button class="link" type="button" onClick={() => change(job, one.again)}>
+                    {marked(one.text)}
+                  </button>
+                )}
               </li>
             ))}
           </ul>
@@ -73,6 +92,25 @@ function Words({ status, title, why, code, next = [] }: WordsProps) {
       </div>
     </div>
   );
+}
+
+/** Fields of the form that are no options of the engine. */
+const FIELDS: Readonly<Record<string, string>> = { run_timeout: 'run-minutes' };
+
+function canChange(name: string): boolean {
+  return name === '' || name in FIELDS || (capabilities.value?.options.some((option) => option.name === name) ?? false);
+}
+
+/** Opens the form with the job's request in it, at what is to be changed, and changed already where there is a value that helps. */
+function change(job: Job, name: string): void {
+  const { parameters = {} } = job.request ?? {};
+  const changes: Record<string, JsonValue> = {};
+  if (name === 'face_detector_score') {
+    const used = typeof parameters[name] === 'number' ? parameters[name] : 0.5;
+    changes[name] = Math.max(0.1, Math.round((used - 0.15) * 100) / 100);
+  } else if (name === 'face_detector_angles') changes[name] = [0, 90, 270];
+  draftOfJob(job, { changes, at: name === '' ? undefined : (FIELDS[name] ?? `f-${name}`) });
+  go('new');
 }
 
 /** Names between backquotes are the API's. */

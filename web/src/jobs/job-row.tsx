@@ -3,9 +3,8 @@ import { memo } from 'preact/compat';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { bytes, countdown, duration, msOf, number, percent, roughly } from '../format.ts';
-import { Icon } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
-import { Bar, Chip, now } from '../parts/small.tsx';
+import { Bar, Chip, IconButton, now } from '../parts/small.tsx';
 import { go, href } from '../router.ts';
 import { slotWords } from '../service/overview.ts';
 import { draftOfJob } from '../submit/draft.ts';
@@ -178,48 +177,15 @@ function Action({
   readonly name: string;
   readonly cancel: (job: Job) => void;
 }) {
-  const w = words.value;
-  if (status === 'queued' || status === 'running') {
-    return (
-      <button
-        class="btn ghost icon"
-        type="button"
-        aria-label={w.list.cancelOne(name)}
-        title={w.list.cancelOne(name)}
-        onClick={() => cancel(job)}
-      >
-        <Icon name="cross" />
-      </button>
-    );
-  }
+  const w = words.value.list;
   if (status === 'stopping') return null;
-  if (job.resultUrl !== undefined) {
-    return (
-      <button
-        class="btn ghost icon"
-        type="button"
-        aria-label={w.list.downloadOne(name)}
-        title={w.list.downloadOne(name)}
-        onClick={() => download(job)}
-      >
-        <Icon name="download" />
-      </button>
-    );
-  }
-  return (
-    <button
-      class="btn ghost icon"
-      type="button"
-      aria-label={w.list.againOne(name)}
-      title={w.list.againOne(name)}
-      onClick={() => {
-        draftOfJob(job);
-        go('new');
-      }}
-    >
-      <Icon name="again" />
-    </button>
-  );
+  if (status === 'queued' || status === 'running') return <IconButton icon="cross" label={w.cancelOne(name)} press={() => cancel(job)} />;
+  if (job.resultUrl !== undefined) return <IconButton icon="download" label={w.downloadOne(name)} press={() => download(job)} />;
+  const again = () => {
+    draftOfJob(job);
+    go('new');
+  };
+  return <IconButton icon="again" label={w.againOne(name)} press={again} />;
 }
 
 const WIDTHS = [180, 140, 210, 160];

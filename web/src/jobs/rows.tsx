@@ -4,12 +4,12 @@ import type { ComponentChildren } from 'preact';
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { number } from '../format.ts';
+import { useActs } from '../parts/acts.tsx';
 import { Icon } from '../parts/icons.tsx';
 import { isTyping } from '../parts/keys.ts';
-import { AfterAMoment, Note } from '../parts/small.tsx';
+import { AfterAMoment } from '../parts/small.tsx';
 import { scrolledTo } from '../router.ts';
 import { jobService } from '../service/clients.ts';
-import { messageOf } from '../service/errors.ts';
 import type { JobList } from '../service/job-list.ts';
 import { words } from '../words/words.ts';
 import { download } from './download.ts';
@@ -35,20 +35,18 @@ export interface JobRowsProps {
 }
 
 const NO_TERMS: readonly string[] = [];
+/** After the one to select rows with, by the name of their words. */
+const COLUMNS = ['job', 'statusColumn', 'stepColumn', 'progress', 'timeLeft', 'slot', 'age', 'actions'] as const;
 
 export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: JobRowsProps) {
   const w = words.value;
   const selected = useSignal<ReadonlySet<string>>(new Set());
-  const problem = useSignal<string | undefined>(undefined);
-  const cancel = async ({ jobId }: Job) => {
-    try {
+  const { run, note } = useActs();
+  const cancel = ({ jobId }: Job) =>
+    run(async () => {
       const { job: now } = await jobService.cancel({ jobId });
       if (now) list.put(now);
-      problem.value = undefined;
-    } catch (error) {
-      problem.value = messageOf(error);
-    }
-  };
+    });
   const narrowed = terms.length > 0 || slot !== '';
   const all = list.rows.value;
   // Read so that this is drawn again when a job changes.
@@ -90,11 +88,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
   const missing = Math.max(0, Math.min(last, rowCount) - Math.max(first, ids.length));
   return (
     <section class="panel" aria-label={w.jobs}>
-      {problem.value !== undefined && (
-        <Note kind="bad" role="alert" action={{ label: w.close, run: () => (problem.value = undefined) }}>
-          <b>{w.somethingWrong}.</b> {problem.value}
-        </Note>
-      )}
+      {note}
       <SelectedBar list={list} selected={selected} />
       {list.waiting.value.length > 0 && (
         <div class="fresh" role="status">
@@ -128,30 +122,11 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
                 }}
               />
             </th>
-            <th role="columnheader" scope="col">
-              {w.list.job}
-            </th>
-            <th role="columnheader" scope="col">
-              {w.list.statusColumn}
-            </th>
-            <th role="columnheader" scope="col">
-              {w.list.stepColumn}
-            </th>
-            <th role="columnheader" scope="col">
-              {w.list.progress}
-            </th>
-            <th role="columnheader" scope="col">
-              {w.list.timeLeft}
-            </th>
-            <th role="columnheader" scope="col">
-              {w.list.slot}
-            </th>
-            <th role="columnheader" scope="col" aria-sort="descending">
-              {w.list.age}
-            </th>
-            <th role="columnheader" scope="col">
-              <span class="sr">{w.list.actions}</span>
-            </th>
+            {COLUMNS.map((name) => (
+              <th key={name} role="columnheader" scope="col" aria-sort={name === 'age' ? 'descending' : undefined}>
+                {name === 'actions' ? <span class="sr">{w.list[name]}</span> : w.list[name]}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody role="rowgroup" ref={body}>

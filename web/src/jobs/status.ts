@@ -1,5 +1,6 @@
 // How a job's state is shown: its status in seven words, its steps in pieces of one bar.
 import { type Job, JobStatus, JobStep, WaitReason } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 
 export type Shown = 'queued' | 'running' | 'stopping' | 'succeeded' | 'failed' | 'canceled' | 'refused';
@@ -118,6 +119,8 @@ export function pieces(job: Job, frames?: { readonly done: number; readonly tota
 
 export function stepWords(job: Job, name: StepName): string {
   const { step } = words.value;
+  // Other engines look at the material, and judge nothing of its content.
+  if (name === 'check') return (job.engine ?? capabilities.value?.engine)?.name === 'facefusion' ? step.check : step.analyse;
   return name === 'process' ? (isVideo(job) ? step.processVideo : step.processImage) : step[name];
 }
 

@@ -22,6 +22,34 @@ export function Chip({ status, big, label }: { readonly status: Shown; readonly 
   );
 }
 
+/** A button that is a picture, with its words for who does not know it. `idle`: it can be reached and does nothing. */
+export function IconButton({
+  icon,
+  label,
+  press,
+  idle,
+}: {
+  readonly icon: IconName;
+  readonly label: string;
+  readonly press: () => void;
+  readonly idle?: boolean;
+}) {
+  return (
+    <button
+      class="btn ghost icon"
+      type="button"
+      aria-label={label}
+      title={label}
+      aria-disabled={idle}
+      onClick={() => {
+        if (!idle) press();
+      }}
+    >
+      <Icon name={icon} />
+    </button>
+  );
+}
+
 /** One bar everywhere: a piece for each step. */
 export function Bar({ job, over, stopping }: { readonly job: Job; readonly over?: boolean; readonly stopping?: boolean }) {
   return (

@@ -1,24 +1,21 @@
 // One batch as it goes on: how many of its jobs are where. Always true: after a break the stream goes on after the last change seen.
 import { create, toJson } from '@bufbuild/protobuf';
-import { Code, ConnectError } from '@connectrpc/connect';
-import { signal } from '@preact/signals';
+import { type Signal, signal } from '@preact/signals';
 import { type Batch, type GetBatchResultsResponse, GetBatchResultsResponseSchema } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import { jobService } from './clients.ts';
 import { plain } from './job-watch.ts';
-import { follow } from './link.ts';
+import { followed, type WatchProblem } from './link.ts';
 
 export class BatchWatch {
   readonly batch = signal<Batch | undefined>(undefined);
-  readonly problem = signal<{ readonly notFound: boolean; readonly error: unknown } | undefined>(undefined);
+  readonly problem: Signal<WatchProblem | undefined>;
   readonly #id: string;
   readonly #stop = new AbortController();
   #token = '';
 
   constructor(id: string) {
     this.#id = id;
-    follow((attempt, alive) => this.#run(attempt, alive), this.#stop.signal).catch((error: unknown) => {
-      this.problem.value = { notFound: ConnectError.from(error).code === Code.NotFound, error };
-    });
+    this.problem = followed((attempt, alive) => this.#run(attempt, alive), this.#stop.signal);
   }
 
   close(): void {

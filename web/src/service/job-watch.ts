@@ -1,14 +1,13 @@
 // One job as it goes on: its state, its steps, its log, its last preview. Always true: events come in the order of their sequence, each once; after
 // a break the stream goes on after the last one.
 import { clone, create, toJson } from '@bufbuild/protobuf';
-import { Code, ConnectError } from '@connectrpc/connect';
-import { signal } from '@preact/signals';
+import { type Signal, signal } from '@preact/signals';
 import { type JobEvent, JobEventSchema, LogLevel, type Progress } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobSchema, type JobState, type JobStatus, type JobStep } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { msOf } from '../format.ts';
 import { isOver } from '../jobs/status.ts';
 import { jobService } from './clients.ts';
-import { follow } from './link.ts';
+import { followed, type WatchProblem } from './link.ts';
 
 export interface LogLine {
   readonly ms: number;
@@ -45,7 +44,7 @@ export class JobWatch {
   readonly preview = signal<{ readonly url: string; readonly frame: number } | undefined>(undefined);
   /** Of the last event, by the clock here. */
   readonly heardAt = signal(Date.now());
-  readonly problem = signal<{ readonly notFound: boolean; readonly error: unknown } | undefined>(undefined);
+  readonly problem: Signal<WatchProblem | undefined>;
   readonly #id: string;
   readonly #stop = new AbortController();
   readonly #lines: LogLine[] = [];
@@ -57,9 +56,7 @@ export class JobWatch {
 
   constructor(id: string) {
     this.#id = id;
-    follow((attempt, alive) => this.#run(attempt, alive), this.#stop.signal).catch((error: unknown) => {
-      this.problem.value = { notFound: ConnectError.from(error).code === Code.NotFound, error };
-    });
+    this.problem = followed((attempt, alive) => this.#run(attempt, alive), this.#stop.signal);
   }
 
   close(): void {

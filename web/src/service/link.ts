@@ -109,6 +109,20 @@ export async function follow(run: Run, signal: AbortSignal): Promise<void> {
   }
 }
 
+export interface WatchProblem {
+  readonly notFound: boolean;
+  readonly error: unknown;
+}
+
+/** Follows as `follow` does; the signal tells what no repetition mends. */
+export function followed(run: Run, stop: AbortSignal): Signal<WatchProblem | undefined> {
+  const problem = signalOf<WatchProblem | undefined>(undefined);
+  follow(run, stop).catch((error: unknown) => {
+    problem.value = { notFound: ConnectError.from(error).code === Code.NotFound, error };
+  });
+  return problem;
+}
+
 /** Calls `ask` now and every `everyMs` while the page is visible. A failure to reach the service makes all streams look whether they live. */
 export async function poll(everyMs: number, ask: (signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
   let failed = false;

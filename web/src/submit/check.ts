@@ -1,5 +1,5 @@
-// What is wrong with the form, told by the service as one types, and sending it off. Always true: the last answer shown is of the last question
-// asked; what waits for an upload is not called missing.
+// What is wrong with the form, told by the service as one types, and sending it off. Always true: what is said of an input is said of the one that is
+// there now, and what waits for an upload is not called missing; a form is sent, or not, by what the service says of it as it is then.
 import { create, fromJson } from '@bufbuild/protobuf';
 import { ConnectError } from '@connectrpc/connect';
 import { computed, effect, signal } from '@preact/signals';
@@ -9,7 +9,7 @@ import { jobService } from '../service/clients.ts';
 import { isPassing, messageOf } from '../service/errors.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { afterSubmit, type Draft, draft, inputsOf, labelsOf, request, requestOf } from './draft.ts';
+import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf } from './draft.ts';
 import { optionLabel } from './options.ts';
 
 export interface Problem {
@@ -22,10 +22,16 @@ export interface Problem {
 
 const WAIT_MS = 250;
 
-const answered = signal<{ readonly asked: string; readonly answer: ValidateResponse } | undefined>(undefined);
+interface Answered {
+  readonly asked: RequestJson;
+  readonly answer: ValidateResponse;
+}
+
+const answered = signal<Answered | undefined>(undefined);
 /** Why the service could not be asked. */
 export const checkFailure = signal<string | undefined>(undefined);
-export const checking = computed(() => answered.value?.asked !== JSON.stringify(request.value));
+/** What the service said is of a form that has changed since. */
+export const checking = computed(() => !same(answered.value?.asked, request.value));
 export const answer = computed(() => answered.value?.answer);
 
 let timer: ReturnType<typeof setTimeout> | undefined;
@@ -34,21 +40,23 @@ let asking: AbortController | undefined;
 /** Asks the service about each change of the form, until called again. */
 export function startChecking(): () => void {
   return effect(() => {
-    const json = request.value;
-    const asked = JSON.stringify(json);
-    if (!capabilities.value || answered.peek()?.asked === asked) return;
+    const asked = request.value;
+    if (!capabilities.value || same(answered.peek()?.asked, asked)) return;
     clearTimeout(timer);
     asking?.abort();
-    timer = setTimeout(() => void ask(json, asked), answered.peek() ? WAIT_MS : 0);
+    timer = setTimeout(() => void ask(asked), answered.peek() ? WAIT_MS : 0);
   });
 }
 
-async function ask(json: object, asked: string): Promise<void> {
+/** Asks at once, in place of what was asked before. */
+async function ask(asked: RequestJson): Promise<void> {
+  clearTimeout(timer);
+  asking?.abort();
   asking = new AbortController();
   const { signal: stop } = asking;
   try {
     const response = await jobService.validate(
-      { job: fromJson(JobRequestSchema, json as never) },
+      { job: fromJson(JobRequestSchema, asked as never) },
       { signal: AbortSignal.any([stop, AbortSignal.timeout(15_000)]) },
     );
     answered.value = { asked, answer: response };
@@ -56,13 +64,25 @@ async function ask(json: object, asked: string): Promise<void> {
   } catch (error) {
     if (stop.aborted) return;
     checkFailure.value = messageOf(error);
-    if (isPassing(error)) timer = setTimeout(() => void ask(json, asked), 3000);
+    if (isPassing(error)) timer = setTimeout(() => void ask(asked), 3000);
   }
+}
+
+/** Until the service has spoken of the form as it is now. Where it cannot be asked, sending says why. */
+async function checked(): Promise<void> {
+  while (checking.value) {
+    await ask(request.value);
+    if (checkFailure.value !== undefined) return;
+  }
+}
+
+function same(one: unknown, other: unknown): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
 }
 
 /** Everything that stands in the way, in the order of the page. */
 export const problems = computed<readonly Problem[]>(() => {
-  const found = [...ours(draft.value), ...theirs(draft.value, answer.value)];
+  const found = [...ours(draft.value), ...theirs(draft.value, answered.value)];
   return found.filter(({ field }, i) => found.findIndex((one) => one.field === field) === i).sort((a, b) => rank(a.at) - rank(b.at));
 });
 
@@ -100,24 +120,26 @@ export function defaultProcessors(): readonly string[] {
   return value?.case === 'listValue' ? value.value.values.map((one) => String(one.kind.value)) : [];
 }
 
-/** What the service said, without what is only on its way. */
-function theirs(from: Draft, said: ValidateResponse | undefined): Problem[] {
-  const pending = (input: { readonly reference: string | undefined } | undefined) => input !== undefined && input.reference === undefined;
-  const known = from.sources.filter((one) => one.reference !== undefined);
-  return (said?.violations ?? []).flatMap(({ field, description, reason }): Problem[] => {
-    if ((field === 'target' || field === '') && (!from.target || pending(from.target))) return [];
-    if (field === 'source_images' && (from.sources.length === 0 || from.sources.some(pending))) return [];
-    if (field === 'source_audio' && (!from.audio || pending(from.audio))) return [];
-    const source = /^source_images\[(\d+)\]/.exec(field);
-    if (source) {
-      const input = known[Number(source[1])];
-      const n = input ? from.sources.indexOf(input) + 1 : Number(source[1]) + 1;
-      return [{ at: input ? `input-${input.id}` : 'source-add', field, reason, text: `${words.value.submit.sourceN(n)}: ${description}` }];
+/** What the service said, without what is only on its way, and what it said of inputs that others have taken the place of. */
+function theirs(from: Draft, said: Answered | undefined): Problem[] {
+  if (!said) return [];
+  const { asked, answer } = said;
+  const now = requestOf(from);
+  const missing = (input: Input | undefined) => input === undefined || input.reference === undefined;
+  const changed = (...names: readonly (keyof RequestJson)[]) => names.some((name) => !same(asked[name], now[name]));
+  return answer.violations.flatMap(({ field, description, reason }): Problem[] => {
+    if (field === 'source_images' && (from.sources.length === 0 || from.sources.some(missing) || changed('source_images'))) return [];
+    if (field === 'source_audio' && (missing(from.audio) || changed('source_audio'))) return [];
+    const source = /^source_images\[(\d+)\]/.exec(field)?.[1];
+    if (source !== undefined) {
+      const n = from.sources.findIndex(({ reference }) => reference !== undefined && reference === asked.source_images[Number(source)]);
+      if (n < 0) return [];
+      return [{ at: `input-${from.sources[n]!.id}`, field, reason, text: `${words.value.submit.sourceN(n + 1)}: ${description}` }];
     }
-    if (/^target/.test(field))
-      return [
-        { at: from.target ? `input-${from.target.id}` : 'target-add', field, reason, text: `${words.value.submit.target}: ${description}` },
-      ];
+    if (field === '' || /^target/.test(field)) {
+      if (missing(from.target) || changed('target_image', 'target_video')) return [];
+      return [{ at: `input-${from.target!.id}`, field, reason, text: `${words.value.submit.target}: ${description}` }];
+    }
     const name = /^parameters\.([a-z0-9_]+)/.exec(field)?.[1];
     const option = capabilities.value?.options.find((one) => one.name === name);
     if (name === 'processors') return [{ at: 'add-processor', field, reason, text: `${words.value.submit.pipeline}: ${description}` }];
@@ -151,17 +173,20 @@ export const sending = signal<Sending>({ is: 'no' });
 /** One for each form that is sent, so that a repeat after a lost answer makes no second job. */
 let idempotency: { readonly of: string; readonly key: string } | undefined;
 
-/** Submits, once all uploads are complete; answers the job's id. Undefined: it was called off, refused, or has problems. */
+/** Submits, once all uploads are complete and the whole was checked; answers the job's id. Undefined: it was called off, refused, or has problems. */
 export async function submit(): Promise<string | undefined> {
-  if (problems.value.length > 0) return undefined;
-  sending.value = { is: 'uploading' };
-  await uploaded();
-  if (sending.peek().is !== 'uploading') return undefined;
-  if (problems.value.length > 0) {
-    sending.value = { is: 'no' };
-    return undefined;
-  }
-  sending.value = { is: 'sending' };
+  do {
+    sending.value = { is: 'uploading' };
+    await uploaded();
+    if (sending.peek().is !== 'uploading') return undefined;
+    sending.value = { is: 'sending' };
+    await checked();
+    if (problems.value.length > 0) {
+      sending.value = { is: 'no' };
+      return undefined;
+    }
+    // What was added meanwhile goes along.
+  } while (waitsForUpload.value);
   const json = requestOf(draft.value);
   const of = JSON.stringify(json);
   if (idempotency?.of !== of) idempotency = { of, key: crypto.randomUUID() };
@@ -178,12 +203,13 @@ export async function submit(): Promise<string | undefined> {
   }
 }
 
-/** Until nothing is on its way any more, something went wrong, or it was called off. */
+/** Until nothing is on its way any more, something is wrong, or it was called off. What was wrong before the last change may have been mended by it. */
 function uploaded(): Promise<void> {
   return new Promise((resolve) => {
     let stop: (() => void) | undefined;
     stop = effect(() => {
-      if (waitsForUpload.value && problems.value.length === 0 && sending.value.is === 'uploading') return;
+      const wrong = !checking.value && problems.value.length > 0;
+      if (waitsForUpload.value && !wrong && sending.value.is === 'uploading') return;
       queueMicrotask(() => stop?.());
       resolve();
     });

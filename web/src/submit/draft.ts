@@ -264,9 +264,18 @@ export function labelsOf({ labels, target }: Draft): { readonly labels: Record<s
   return { labels: found, wrong };
 }
 
+/** Id of the element that the form begins at, when somebody was sent to it. */
+export const startAt = signal<string | undefined>(undefined);
+
 /** Puts a job's request into the form, for submitting it again with changes. */
-export function draftOfJob(job: Job): void {
-  if (job.request) draft.value = draftOf(job.request, nameOf(job));
+export function draftOfJob(
+  job: Job,
+  { changes = {}, at }: { readonly changes?: Draft['parameters']; readonly at?: string | undefined } = {},
+): void {
+  if (!job.request) return;
+  const next = draftOf(job.request, nameOf(job));
+  draft.value = { ...next, parameters: { ...next.parameters, ...changes } };
+  startAt.value = at;
 }
 
 function draftOf(from: JobRequest, name: string): Draft {

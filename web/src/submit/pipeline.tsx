@@ -3,6 +3,7 @@
 import { useSignal } from '@preact/signals';
 import { useRef } from 'preact/hooks';
 import { Icon } from '../parts/icons.tsx';
+import { IconButton } from '../parts/small.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { defaultProcessors, problems } from './check.ts';
@@ -118,27 +119,9 @@ function Processor({ name, at, of, move, remove }: ProcessorProps) {
           <span class="meta clip">{shown}</span>
         </button>
         <div class="tools">
-          <button
-            class="btn ghost icon"
-            type="button"
-            aria-disabled={at === 0}
-            aria-label={w.earlier(label)}
-            onClick={() => at > 0 && move(name, at - 1)}
-          >
-            <Icon name="left" />
-          </button>
-          <button
-            class="btn ghost icon"
-            type="button"
-            aria-disabled={at === of - 1}
-            aria-label={w.later(label)}
-            onClick={() => at < of - 1 && move(name, at + 1)}
-          >
-            <Icon name="right" />
-          </button>
-          <button class="btn ghost icon" type="button" aria-label={w.remove(label)} onClick={remove}>
-            <Icon name="bin" />
-          </button>
+          <IconButton icon="left" label={w.earlier(label)} press={() => move(name, at - 1)} idle={at === 0} />
+          <IconButton icon="right" label={w.later(label)} press={() => move(name, at + 1)} idle={at === of - 1} />
+          <IconButton icon="bin" label={w.remove(label)} press={remove} />
         </div>
       </div>
     </div>

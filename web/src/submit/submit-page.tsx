@@ -2,23 +2,29 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Icon } from '../parts/icons.tsx';
 import { isTyping } from '../parts/keys.ts';
-import { Note } from '../parts/small.tsx';
+import { IconButton, Note } from '../parts/small.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { startChecking } from './check.ts';
 import { CodePanel } from './code-panel.tsx';
-import { badFiles, startOver, takeFiles, takeReference } from './draft.ts';
+import { badFiles, startAt, startOver, takeFiles, takeReference } from './draft.ts';
 import { AudioPanel, SourcesPanel, TargetPanel } from './media.tsx';
 import { OptionsPanel } from './options-panel.tsx';
 import { Pipeline } from './pipeline.tsx';
 import { deletePreset, presetNow, presets, savePreset, usePreset } from './presets.ts';
-import { SubmitPanel } from './submit-panel.tsx';
+import { goTo, SubmitPanel } from './submit-panel.tsx';
 
 export function SubmitPage() {
   const w = words.value;
   useEffect(startChecking, []);
   useWholePage();
   const ready = capabilities.value !== undefined;
+  useEffect(() => {
+    const at = startAt.peek();
+    if (!ready || at === undefined) return;
+    startAt.value = undefined;
+    goTo({ at });
+  }, [ready]);
   return (
     <>
       <div class="head">
@@ -150,11 +156,7 @@ function Presets() {
           ))}
         </select>
       )}
-      {now !== '' && (
-        <button class="btn ghost icon" type="button" aria-label={w.deletePreset} title={w.deletePreset} onClick={() => deletePreset(now)}>
-          <Icon name="bin" />
-        </button>
-      )}
+      {now !== '' && <IconButton icon="bin" label={w.deletePreset} press={() => deletePreset(now)} />}
       <button
         class="btn"
         type="button"

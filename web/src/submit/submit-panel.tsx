@@ -2,14 +2,15 @@
 import { number, roughly, secondsOf } from '../format.ts';
 import { Facts } from '../job/side.tsx';
 import { Icon } from '../parts/icons.tsx';
-import { go } from '../router.ts';
+import { go, page } from '../router.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { answer, callOff, checkFailure, checking, type Problem, problems, sending, submit } from './check.ts';
 import { change, draft } from './draft.ts';
 import { goToOption } from './options-panel.tsx';
 
-function goTo({ at }: Problem): void {
+/** To where a problem is mended, or somebody was sent. */
+export function goTo({ at }: Pick<Problem, 'at'>): void {
   if (at.startsWith('f-')) {
     goToOption(at.slice(2));
     return;
@@ -22,11 +23,15 @@ function goTo({ at }: Problem): void {
 }
 
 async function press(): Promise<void> {
-  const [first] = problems.value;
-  if (first) return goTo(first);
   if (sending.value.is === 'uploading' || sending.value.is === 'sending') return;
+  const [known] = problems.value;
+  if (known && !checking.value) return goTo(known);
   const id = await submit();
+  // Who has gone on to another page meanwhile stays there.
+  if (page.value.name !== 'new') return;
+  const [found] = problems.value;
   if (id !== undefined) go(`jobs/${id}`);
+  else if (found) goTo(found);
 }
 
 export function SubmitPanel() {
@@ -149,7 +154,6 @@ function Further() {
   const w = words.value.submit;
   const { priority, labels, maxAttempts, runMinutes, previews, outputFormat, target } = draft.value;
   const formats = (target?.kind === 'video' ? capabilities.value?.videoFormats : capabilities.value?.imageFormats) ?? [];
-  const number = (text: string) => (text.trim() === '' || !Number.isFinite(Number(text)) ? undefined : Number(text));
   return (
     <details>
       <summary>{w.further}</summary>
@@ -178,7 +182,7 @@ function Further() {
           step={1}
           value={priority}
           aria-describedby="priority-hint"
-          onInput={(event) => change({ priority: Math.round(number(event.currentTarget.value) ?? 0) })}
+          onInput={(event) => change({ priority: Math.round(numberIn(event.currentTarget.value) ?? 0) })}
         />
         <p class="hint" id="priority-hint">
           {w.priorityHint}
@@ -193,31 +197,44 @@ function Further() {
           placeholder={w.labelsHint}
           onInput={(event) => change({ labels: event.currentTarget.value })}
         />
-        <label for="max-attempts">{w.attempts}</label>
-        <input
-          class="field"
-          id="max-attempts"
-          type="number"
-          min={1}
-          max={10}
-          step={1}
-          value={maxAttempts ?? ''}
-          onInput={(event) => change({ maxAttempts: number(event.currentTarget.value) })}
-        />
-        <label for="run-minutes">{w.runTimeout}</label>
-        <input
-          class="field"
-          id="run-minutes"
-          type="number"
-          min={1}
-          value={runMinutes ?? ''}
-          onInput={(event) => change({ runMinutes: number(event.currentTarget.value) })}
-        />
+        <NumberField id="max-attempts" label={w.attempts} max={10} value={maxAttempts} take={(next) => change({ maxAttempts: next })} />
+        <NumberField id="run-minutes" label={w.runTimeout} value={runMinutes} take={(next) => change({ runMinutes: next })} />
         <label class="check" for="previews">
           <input id="previews" type="checkbox" checked={previews} onChange={(event) => change({ previews: event.currentTarget.checked })} />
           {w.previews}
         </label>
       </div>
     </details>
+  );
+}
+
+function numberIn(text: string): number | undefined {
+  return text.trim() === '' || !Number.isFinite(Number(text)) ? undefined : Number(text);
+}
+
+interface NumberFieldProps {
+  readonly id: string;
+  readonly label: string;
+  readonly max?: number;
+  readonly value: number | undefined;
+  readonly take: (value: number | undefined) => void;
+}
+
+/** One or more, or nothing. */
+function NumberField({ id, label, max, value, take }: NumberFieldProps) {
+  return (
+    <>
+      <label for={id}>{label}</label>
+      <input
+        class="field"
+        id={id}
+        type="number"
+        min={1}
+        max={max}
+        step={max === undefined ? 'any' : 1}
+        value={value ?? ''}
+        onInput={(event) => take(numberIn(event.currentTarget.value))}
+      />
+    </>
   );
 }

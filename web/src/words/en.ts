@@ -2,6 +2,9 @@
 
 const plural = (count: number, one: string, many: string) => (count === 1 ? one : many);
 
+/** What somebody can do next. */
+export type NextStep = string | { readonly text: string; readonly again: string };
+
 export const en = {
   code: 'en',
   locale: 'en-GB',
@@ -48,6 +51,7 @@ export const en = {
   step: {
     prepare: 'Prepare',
     check: 'Content check',
+    analyse: 'Find faces',
     extract: 'Extract frames',
     processVideo: 'Process frames',
     processImage: 'Process picture',
@@ -259,54 +263,106 @@ export const en = {
   },
 
   /** What a failure means and what to do next, by its reason. Others: the message as it came. */
+  /** `next`: best first. One with `again` is a link to the form with the job's request in it; it names the option that is to be changed, or none. */
   reasons: {
     NO_FACE_IN_TARGET: {
       what: 'No face found in the target',
       next: [
-        'Lower the detector’s limit (`face_detector_score`)',
-        'Allow tilted heads (`face_detector_angles`)',
+        { text: 'Submit it again with a lower limit of the detector (`face_detector_score`)', again: 'face_detector_score' },
+        { text: 'Look for tilted heads too (`face_detector_angles`)', again: 'face_detector_angles' },
         'Use a target with a larger face',
       ],
     },
     NO_FACE_IN_SOURCE: { what: 'No face in the source picture', next: ['Use a picture in which one face looks at the camera'] },
+    REFERENCE_FACE_NOT_FOUND: {
+      what: 'The reference face was not found',
+      next: [
+        { text: 'Choose another one (`reference_face_position`)', again: 'reference_face_position' },
+        { text: 'Look for it in another frame (`reference_frame_number`)', again: 'reference_frame_number' },
+      ],
+    },
+    REFERENCE_FRAME_OUT_OF_RANGE: {
+      what: 'The target has no such frame',
+      next: [{ text: 'Choose one that it has (`reference_frame_number`)', again: 'reference_frame_number' }],
+    },
+    TRIM_OUT_OF_RANGE: {
+      what: 'The trim leaves no frame of the target',
+      next: [{ text: 'Begin earlier (`trim_frame_start`)', again: 'trim_frame_start' }],
+    },
     GPU_OUT_OF_MEMORY: {
       what: 'GPU memory ran out',
-      next: ['Choose a smaller model or pixel boost', 'Submit it again when less runs beside it'],
+      next: [
+        { text: 'Choose a smaller model or pixel boost', again: '' },
+        { text: 'Submit it again when less runs beside it', again: '' },
+      ],
     },
     OUT_OF_MEMORY: { what: 'Memory ran out', next: ['Use smaller material, or submit it again when less runs beside it'] },
-    MODEL_MISSING: { what: 'A model file is not there', next: ['Ask whoever runs the service to fetch it, or choose another model'] },
-    MODEL_DAMAGED: { what: 'A model file is damaged', next: ['Ask whoever runs the service to fetch it again, or choose another model'] },
-    INPUT_NOT_FOUND: { what: 'An input is not there', next: ['Upload the file again, or correct its address'] },
+    MODEL_MISSING: {
+      what: 'A model file is not there',
+      next: ['Ask whoever runs the service to fetch it', { text: 'Choose another model', again: '' }],
+    },
+    MODEL_DAMAGED: {
+      what: 'A model file is damaged',
+      next: ['Ask whoever runs the service to fetch it again', { text: 'Choose another model', again: '' }],
+    },
+    SOURCE_MISSING: { what: 'The pipeline needs a source', next: [{ text: 'Submit it again with one', again: '' }] },
+    INPUT_NOT_FOUND: { what: 'An input is not there', next: [{ text: 'Upload the file again, or correct its address', again: '' }] },
     INPUT_NOT_READABLE: {
       what: 'An input cannot be read',
       next: ['Open the file yourself: it may be damaged or cut short', 'Use another format, such as JPEG or MP4 with H.264'],
     },
+    INPUT_TRUNCATED: { what: 'An input is cut short', next: [{ text: 'Upload the whole file', again: '' }] },
+    INPUT_CHANGED: { what: 'An input has changed since it was submitted', next: [{ text: 'Submit it again', again: '' }] },
+    INPUT_JOB_FAILED: { what: 'The job whose result it works on gave none', next: ['Mend that job first; this one may follow it'] },
     INPUT_WRONG_KIND: {
       what: 'An input is of another kind than it should be',
       next: ['Give a picture where a picture is asked for, and a video where a video is'],
     },
     INPUT_TOO_LARGE: { what: 'An input is larger than this service takes', next: ['Use a smaller picture or a shorter video'] },
-    RUN_TIMEOUT: { what: 'It ran for longer than it may', next: ['Allow it more time (`run_timeout`)', 'Use a shorter video'] },
-    START_TIMEOUT: {
-      what: 'It did not get to run in time',
-      next: ['Submit it again when less is waiting', 'Allow it to wait longer (`start_timeout`)'],
+    OPTION_INVALID: { what: 'The engine does not take one of the options', next: [{ text: 'Change it and submit it again', again: '' }] },
+    PARAMETERS_NOT_VALID: {
+      what: 'The options no longer suit the engine',
+      next: [{ text: 'Submit it again: the form shows which ones', again: '' }],
     },
+    RUN_TIMEOUT: {
+      what: 'It ran for longer than it may',
+      next: [{ text: 'Allow it more time (`run_timeout`)', again: 'run_timeout' }, 'Use a shorter video'],
+    },
+    START_TIMEOUT: { what: 'It did not get to run in time', next: [{ text: 'Submit it again when less is waiting', again: '' }] },
     WORKER_CRASHED: {
       what: 'The worker process ended unexpectedly',
-      next: ['Submit it again', 'If it happens again, the log below says more'],
+      next: [{ text: 'Submit it again', again: '' }, 'If it happens again, the log below says more'],
     },
     WORKER_STALLED: {
       what: 'The worker made no progress for too long',
-      next: ['Submit it again', 'If it happens again, the log below says more'],
+      next: [{ text: 'Submit it again', again: '' }, 'If it happens again, the log below says more'],
     },
+    NODE_LOST: { what: 'The machine that worked on it was lost', next: [{ text: 'Submit it again', again: '' }] },
     JOB_KILLS_WORKERS: {
       what: 'It ended every worker that tried it',
-      next: ['Do not submit it again as it is; change the target or the options'],
+      next: ['Do not submit it again as it is', { text: 'Change the target or the options', again: '' }],
     },
-    PARAMETERS_NOT_VALID: { what: 'The options no longer suit the engine', next: ['Submit it again: the form shows which ones'] },
-    SERVICE_RESTARTED: { what: 'The service was restarted', next: ['Submit it again'] },
+    SERVICE_RESTARTED: { what: 'The service was restarted', next: [{ text: 'Submit it again', again: '' }] },
+    ENGINE_FAILED: {
+      what: 'The engine could not do it',
+      next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],
+    },
+    ENGINE_ERROR: {
+      what: 'The engine broke off',
+      next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],
+    },
+    ENCODER_FAILED: {
+      what: 'The video could not be encoded',
+      next: [{ text: 'Choose another encoder (`output_video_encoder`)', again: 'output_video_encoder' }],
+    },
+    RESULT_INVALID: { what: 'What the engine made is not right', next: [{ text: 'Submit it again', again: '' }] },
+    RESULT_NOT_STORED: {
+      what: 'The result could not be stored',
+      next: ['Ask whoever runs the service about its result store', { text: 'Submit it again', again: '' }],
+    },
+    OUTPUT_TOO_LARGE: { what: 'The result would be too large', next: [{ text: 'Ask for a smaller one', again: '' }] },
     DISK_FULL: { what: 'The disk of the worker is full', next: ['Ask whoever runs the service to make room, then submit it again'] },
-  } as Readonly<Record<string, { readonly what: string; readonly next: readonly string[] }>>,
+  } as Readonly<Record<string, { readonly what: string; readonly next: readonly NextStep[] }>>,
 
   submit: {
     kept: 'Kept in this browser as you go',

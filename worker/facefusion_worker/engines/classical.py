@@ -29,6 +29,8 @@ _TARGET = "target video"
 # Sampled frames in which the reference face may show itself, once one with any face has come.
 _REFERENCE_SAMPLES = 12
 _ENCODER_QUEUE = 3
+# Repeats of a frame that are encoded in one go.
+_STAND = 25
 
 
 class Classical:
@@ -157,14 +159,14 @@ class Classical:
             lost += len(missing)
             owed += sum(shown[n - begin] for n in missing)
             if last is not None and owed:
-                writer.write(last, owed)
+                _stand(writer, last, owed, report, due - begin)
                 owed = 0
             tracks = tracker.update(frame) if tracker is not None else []
             times = shown[number - begin] + owed
             if times:  # a lower rate leaves frames out: they are followed, not swapped
                 faces = selector.select(frame, tracks) if selector is not None else []
                 last = _fit(processor.process(frame, faces), size, cropped)
-                writer.write(last, times)
+                _stand(writer, last, times, report, due - begin)
                 owed = 0
                 if report.wants_preview():
                     report.preview(jpeg_preview(last), number)
@@ -173,7 +175,7 @@ class Classical:
         lost += end - due
         if last is None or lost > max(2, (end - begin) // 10):
             raise EngineError("INPUT_NOT_READABLE", f"The target video is damaged: {lost} of {end - begin} frames cannot be decoded.")
-        writer.write(last, sum(shown[n - begin] for n in range(due, end)))
+        _stand(writer, last, sum(shown[n - begin] for n in range(due, end)), report, due - begin)
         return lost
 
     def _reference(
@@ -224,6 +226,14 @@ class _Behind(AbstractContextManager["_Behind"]):
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _stand(writer: _Behind, frame: Frame, times: int, report: Report, done: int) -> None:
+    """Shows a frame so many times. One may stand for an hour, in a recorded screen: meanwhile the run gets on and heeds a cancel."""
+    for left in range(times, 0, -_STAND):
+        if left < times:
+            report.advance(done)
+        writer.write(frame, min(_STAND, left))
 
 
 def _extension(wanted: str, known: Mapping[str, str], kind: str) -> str:

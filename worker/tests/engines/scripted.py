@@ -89,6 +89,7 @@ class Scripted:
                 Option("refuse", _STRING),
                 Option("fail_attempts", _INTEGER, minimum=0),
                 Option("output", _STRING, default="scripted"),
+                Option("face_detector_score", _NUMBER, minimum=0, maximum=1, default=0.5),
                 Option("output_image_quality", _INTEGER, minimum=0, maximum=100, default=80),
                 Option("output_video_quality", _INTEGER, minimum=0, maximum=100, default=80),
                 Option("output_video_fps", _NUMBER, minimum=1, maximum=120),

@@ -3,16 +3,20 @@
 `JobsClient` for threads, `AsyncJobsClient` for asyncio: the same methods. The contract's messages are in `facefusion_jobs.v1`.
 """
 
-from ._calls import JobNotSucceeded, is_terminal
+from ._calls import BatchJob, JobNotSucceeded, is_terminal, status_in
 from ._errors import ErrorDetails, Violation, details_of
 from .aio import AsyncJobsClient
 from .client import JobsClient
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, JobStep, MediaResult
+from .v1.job_service_pb2 import Batch, WatchBatchResponse
+from .v1.upload_service_pb2 import UploadResponse
 from .webhooks import WebhookEvent, WebhookRefused, verify_webhook
 
 __all__ = [
     "AsyncJobsClient",
+    "Batch",
+    "BatchJob",
     "ErrorDetails",
     "Job",
     "JobEvent",
@@ -22,10 +26,13 @@ __all__ = [
     "JobStep",
     "JobsClient",
     "MediaResult",
+    "UploadResponse",
     "Violation",
+    "WatchBatchResponse",
     "WebhookEvent",
     "WebhookRefused",
     "details_of",
     "is_terminal",
+    "status_in",
     "verify_webhook",
 ]

@@ -5,30 +5,32 @@ from __future__ import annotations
 import hashlib
 import random
 import secrets
+import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from urllib.parse import urljoin, urlsplit
 
 import grpc
 from google.protobuf.json_format import ParseDict
 
 from ._errors import details_of
+from .v1.access_service_pb2 import CreateKeyRequest, RotateKeyRequest
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus
-from .v1.upload_service_pb2 import UploadMetadata, UploadRequest
+from .v1.job_service_pb2 import SubmitBatchRequest, SubmitRequest
+from .v1.upload_service_pb2 import UploadMetadata, UploadRequest, UploadResponse
 
 FileSource: TypeAlias = str | PathLike[str] | bytes | IO[bytes]
+#: A job of a batch: a request, or its fields; among them `ref`, a name that the others' `job://NAME` take.
+BatchJob: TypeAlias = JobRequest | Mapping[str, Any]
 
 TERMINAL = frozenset(JobStatus.Value(f"JOB_STATUS_{word}") for word in ("SUCCEEDED", "FAILED", "CANCELED", "REFUSED"))
 CHUNK_BYTES = 256 * 1024
-# A Watch may be silent for long: pings tell a quiet service from one that is gone.
-CHANNEL_OPTIONS = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000), ("grpc.http2.max_pings_without_data", 0))
-#: Connections of one watch in a row without an event after which it gives up: about 45 seconds.
-WATCH_ATTEMPTS = 12
+#: Seconds without a byte after which a download is given up.
+SILENCE = 60.0
+#: How often a call is made again when its connection breaks.
 LOSSES = 5
 
 
@@ -53,8 +55,27 @@ def status_in(event: JobEvent) -> int:
     return event.state.status if kind == "state" else event.snapshot.job.status if kind == "snapshot" else 0
 
 
+def to_submit(request: JobRequest | None, fields: Mapping[str, Any]) -> SubmitRequest:
+    """One request is one job: it is given an idempotency key."""
+    job = to_request(request, fields)
+    if not job.HasField("idempotency_key"):
+        job.idempotency_key = secrets.token_hex(16)
+    return SubmitRequest(job=job)
+
+
+def to_batch(jobs: Iterable[BatchJob], stop_on_failure: bool, idempotency_key: str | None) -> SubmitBatchRequest:
+    made = SubmitBatchRequest(stop_on_failure=stop_on_failure, idempotency_key=idempotency_key or secrets.token_hex(16))
+    for job in jobs:
+        if isinstance(job, JobRequest):
+            made.jobs.add(job=job)
+        else:
+            fields = dict(job)
+            made.jobs.add(ref=fields.pop("ref", ""), job=to_request(None, fields))
+    return made
+
+
 def to_request(request: JobRequest | None, fields: Mapping[str, Any]) -> JobRequest:
-    """A request from its fields, `parameters` as a plain dict. One request is one job: it is given an idempotency key."""
+    """A request from its fields, `parameters` as a plain dict."""
     made = JobRequest()
     if request is not None:
         made.CopyFrom(request)
@@ -62,8 +83,6 @@ def to_request(request: JobRequest | None, fields: Mapping[str, Any]) -> JobRequ
     made.MergeFrom(JobRequest(**{name: value for name, value in fields.items() if name != "parameters" and value is not None}))
     if parameters is not None:
         ParseDict(parameters, made.parameters)
-    if not made.HasField("idempotency_key"):
-        made.idempotency_key = secrets.token_hex(16)
     return made
 
 
@@ -81,69 +100,91 @@ def is_loss(error: grpc.RpcError) -> bool:
     return details.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and not details.any
 
 
-def retry_after(error: grpc.RpcError, tried: int) -> float | None:
-    """Seconds until a call that may be made twice is made again; None: not at all."""
-    details = details_of(error)
-    if details.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED) and details.retry_after is not None:
-        return details.retry_after
-    return backoff(tried) if tried < LOSSES and is_loss(error) else None
+def may_repeat(request: Any) -> bool:
+    """Not what would be there twice: a key, or a submission without an idempotency key."""
+    if isinstance(request, (CreateKeyRequest, RotateKeyRequest)):
+        return False
+    submitted = request.job if "job" in request.DESCRIPTOR.fields_by_name else request
+    return "idempotency_key" not in submitted.DESCRIPTOR.fields_by_name or submitted.HasField("idempotency_key")
 
 
-@dataclass(frozen=True)
-class Address:
-    target: str
-    base_url: str
-    secure: bool
+class Tries:
+    """The repetitions of one call. `patience`: seconds for all of them. `repeatable`: it may be made twice."""
 
-    @classmethod
-    def of(cls, server: str) -> Address:
-        """`host:port`, `http://host:port` or `https://host:port`."""
-        parts = urlsplit(server if "://" in server else f"http://{server}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"server is '{server}'; it takes host:port, or a URL such as http://127.0.0.1:8000")
-        secure = parts.scheme == "https"
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        target = f"{host}:{parts.port or (443 if secure else 80)}"
-        return cls(target, f"{parts.scheme}://{target}", secure)
+    def __init__(self, patience: float, repeatable: bool) -> None:
+        self._until = time.monotonic() + patience
+        self._repeatable = repeatable
+        self._tried = 0
 
-    def url(self, url: str) -> str:
-        """A URL of the service's, which may be without a host."""
-        return urljoin(self.base_url, url)
+    def delay(self, error: grpc.RpcError) -> float | None:
+        """Seconds until it is made again; None: not at all."""
+        delay = self._asked(error)
+        if delay is None and self._tried < LOSSES and self._repeatable and is_loss(error):
+            delay = backoff(self._tried)
+        self._tried += 1
+        return None if delay is None or time.monotonic() + delay > self._until else delay
 
-
-def bearer(token: str | None) -> tuple[tuple[str, str], ...]:
-    return () if token is None else (("authorization", f"Bearer {token}"),)
+    @staticmethod
+    def _asked(error: grpc.RpcError) -> float | None:
+        """The service's own word: it has changed nothing yet."""
+        details = details_of(error)
+        return details.retry_after if details.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED) else None
 
 
-def upload_parts(source: FileSource, filename: str | None, digest: Any, on_progress: Any) -> Iterator[UploadRequest]:
-    """The messages of one upload; `digest` sees every byte."""
-    if isinstance(source, bytes):
-        name, total, chunks = "", len(source), (source[at : at + CHUNK_BYTES] for at in range(0, len(source), CHUNK_BYTES))
-    elif isinstance(source, (str, PathLike)):
-        path = Path(source)
-        name, total, chunks = path.name, path.stat().st_size, _chunks_of(path)
-    else:
-        name, total, chunks = Path(getattr(source, "name", "") or "").name, None, iter(lambda: source.read(CHUNK_BYTES), b"")
-    yield UploadRequest(metadata=UploadMetadata(filename=filename if filename is not None else name, bytes=total))
-    sent = 0
-    for chunk in chunks:
-        digest.update(chunk)
-        yield UploadRequest(chunk=chunk)
-        sent += len(chunk)
-        if on_progress is not None:
-            on_progress(sent, total)
+class Sending:
+    """One try to send a file. Raises OSError for a file that is not there."""
+
+    def __init__(self, source: FileSource, filename: str | None, on_progress: Callable[[int, int | None], object] | None) -> None:
+        self._source = source
+        self._on_progress = on_progress
+        self._digest = hashlib.sha256()
+        path = Path(source) if isinstance(source, (str, PathLike)) else None
+        self._bytes = path.stat().st_size if path else len(source) if isinstance(source, bytes) else None
+        self._filename = filename if filename is not None else Path(path or getattr(source, "name", "") or "").name
+        #: What went wrong while it was read; gRPC keeps that for itself.
+        self.failure: BaseException | None = None
+
+    def parts(self) -> Iterator[UploadRequest]:
+        try:
+            yield UploadRequest(metadata=UploadMetadata(filename=self._filename, bytes=self._bytes))
+            sent = 0
+            for chunk in self._chunks():
+                self._digest.update(chunk)
+                yield UploadRequest(chunk=chunk)
+                sent += len(chunk)
+                if self._on_progress is not None:
+                    self._on_progress(sent, self._bytes)
+        except GeneratorExit:
+            raise
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def check(self, answer: UploadResponse) -> UploadResponse:
+        if answer.sha256 != self._digest.hexdigest():
+            raise OSError("the file changed on the way to the service or while it was read: send it again")
+        return answer
+
+    def _chunks(self) -> Iterator[bytes]:
+        source = self._source
+        if isinstance(source, bytes):
+            yield from (source[at : at + CHUNK_BYTES] for at in range(0, len(source), CHUNK_BYTES))
+        elif isinstance(source, (str, PathLike)):
+            with Path(source).open("rb") as file:
+                yield from iter(lambda: file.read(CHUNK_BYTES), b"")
+        else:
+            yield from iter(lambda: source.read(CHUNK_BYTES), b"")
 
 
-def _chunks_of(path: Path) -> Iterable[bytes]:
-    with path.open("rb") as file:
-        yield from iter(lambda: file.read(CHUNK_BYTES), b"")
+def can_be_read_again(source: FileSource) -> bool:
+    return isinstance(source, (bytes, str, PathLike))
 
 
 def fetch(url: str, path: Path, sha256: str) -> None:
     """Streams what is at `url` to `path`, which is there only when it is whole. Raises OSError."""
     part, digest = Path(f"{path}.part"), hashlib.sha256()
     try:
-        with urllib.request.urlopen(url) as response, part.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=SILENCE) as response, part.open("wb") as file:
             while chunk := response.read(CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)

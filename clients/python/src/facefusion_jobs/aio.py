@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from . import _calls
-from ._calls import FileSource, JobNotSucceeded, is_terminal
-from .v1.access_service_pb2_grpc import AccessServiceStub
+from ._calls import BatchJob, FileSource, JobNotSucceeded
+from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
+from ._service import Address, Service, open_aio_channel
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
-from .v1.job_service_pb2 import CancelRequest, GetRequest, GetResultRequest, SubmitRequest, WatchRequest
-from .v1.job_service_pb2_grpc import JobServiceStub
-from .v1.process_service_pb2_grpc import ProcessServiceStub
-from .v1.system_service_pb2_grpc import SystemServiceStub
+from .v1.job_service_pb2 import Batch, CancelRequest, GetRequest, GetResultRequest, WatchBatchResponse
 from .v1.upload_service_pb2 import UploadResponse
-from .v1.upload_service_pb2_grpc import UploadServiceStub
-from .v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 
-class AsyncJobsClient:
+class AsyncJobsClient(Service):
     """See `JobsClient`. Made inside a running event loop and used in that one."""
 
     def __init__(
@@ -37,21 +30,10 @@ class AsyncJobsClient:
         patience: float = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._address = _calls.Address.of(server)
+        self._address = Address.of(server)
         self._patience = patience
-        self._metadata = _calls.bearer(token)
-        secure = self._address.secure or credentials is not None
-        self._channel = (
-            grpc.aio.secure_channel(self._address.target, credentials or grpc.ssl_channel_credentials(), options=_calls.CHANNEL_OPTIONS)
-            if secure
-            else grpc.aio.insecure_channel(self._address.target, options=_calls.CHANNEL_OPTIONS)
-        )
-        self.jobs = JobServiceStub(self._channel)
-        self.process = ProcessServiceStub(self._channel)
-        self.system = SystemServiceStub(self._channel)
-        self.uploads = UploadServiceStub(self._channel)
-        self.access = AccessServiceStub(self._channel)
-        self.webhooks = WebhookServiceStub(self._channel)
+        self._channel = open_aio_channel(self._address, token, patience, credentials)
+        super().__init__(self._channel)
 
     async def __aenter__(self) -> AsyncJobsClient:
         return self
@@ -64,43 +46,25 @@ class AsyncJobsClient:
 
     async def submit(self, request: JobRequest | None = None, /, **fields: Any) -> Job:
         """Submits a job from its fields: `source_images`, `target_image` or `target_video`, `parameters` (a dict) and so on."""
-        return (await self._unary(self.jobs.Submit, SubmitRequest(job=_calls.to_request(request, fields)))).job
+        return (await self.jobs.Submit(_calls.to_submit(request, fields))).job
+
+    async def submit_batch(self, jobs: Iterable[BatchJob], *, stop_on_failure: bool = False, idempotency_key: str | None = None) -> Batch:
+        """Up to 1,000 jobs, all accepted or none. Each is given by its fields, among them `ref`: its name in another one's `job://NAME`."""
+        return (await self.jobs.SubmitBatch(_calls.to_batch(jobs, stop_on_failure, idempotency_key))).batch
 
     async def get(self, job_id: str) -> Job:
-        return (await self._unary(self.jobs.Get, GetRequest(job_id=job_id))).job
+        return (await self.jobs.Get(GetRequest(job_id=job_id))).job
 
     async def cancel(self, job_id: str) -> Job:
-        return (await self._unary(self.jobs.Cancel, CancelRequest(job_id=job_id))).job
+        return (await self.jobs.Cancel(CancelRequest(job_id=job_id))).job
 
-    async def watch(self, job_id: str, *, after: int | None = None) -> AsyncIterator[JobEvent]:
+    def watch(self, job_id: str, *, after: int | None = None) -> AsyncIterator[JobEvent]:
         """A job's events until it has ended, in order and without gaps, over lost connections too. `after`: the last sequence known."""
-        failures = 0
-        while True:
-            lost: grpc.RpcError | None = None
-            stream = self.jobs.Watch(WatchRequest(job_id=job_id, after_sequence=after), metadata=self._metadata)
-            try:
-                async for message in stream:
-                    event, failures = message.event, 0
-                    after = event.sequence or after
-                    yield event
-                    if is_terminal(_calls.status_in(event)):
-                        return
-                # Ended without a terminal event: the service went down in good order, or we asked for what lies past the job's end.
-                job = await self.get(job_id)
-                # What it may have told meanwhile another connection replays.
-                if is_terminal(job.status) and (after is None or job.sequence <= after):
-                    yield JobEvent(sequence=job.sequence, time=job.updated_at, snapshot={"job": job})
-                    return
-            except grpc.RpcError as error:
-                if not _calls.is_loss(error):
-                    raise
-                lost = error
-            finally:
-                stream.cancel()
-            failures += 1
-            if failures >= _calls.WATCH_ATTEMPTS:
-                raise lost or RuntimeError("the event stream ended early again and again")
-            await asyncio.sleep(_calls.backoff(failures - 1))
+        return self._follow(JobFollowed(job_id, after))
+
+    def watch_batch(self, batch_id: str) -> AsyncIterator[WatchBatchResponse]:
+        """How a batch goes until it has finished, over lost connections too; each change with the batch as it is then."""
+        return self._follow(BatchFollowed(batch_id))
 
     async def wait(self, job_id: str, *, on_event: Callable[[JobEvent], object] | None = None) -> Job:
         """The job when it has ended well, with its result and a signed URL to it; else raises `JobNotSucceeded`."""
@@ -133,34 +97,61 @@ class AsyncJobsClient:
         filename: str | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> UploadResponse:
-        """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request."""
-        digest = hashlib.sha256()
-        parts = _calls.upload_parts(source, filename, digest, on_progress)
+        """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request.
 
-        async def requests() -> AsyncIterator[Any]:
-            # Files are read on a thread: a slow disk must not hold the loop.
-            while (part := await asyncio.to_thread(next, parts, None)) is not None:
-                yield part
-
-        answer = await self.uploads.Upload(requests(), metadata=self._metadata)
-        if answer.sha256 != digest.hexdigest():
-            raise OSError("the file changed on the way to the service or while it was read: send it again")
-        return answer
+        A path and bytes are sent again, from the beginning, when the connection breaks. What goes wrong in reading it is raised as it is.
+        """
+        tries = _calls.Tries(self._patience, _calls.can_be_read_again(source))
+        while True:
+            sending = _calls.Sending(source, filename, on_progress)
+            try:
+                return sending.check(await self.uploads.Upload(_read_aside(sending.parts())))
+            except (grpc.RpcError, asyncio.CancelledError) as error:
+                if sending.failure is not None:
+                    raise sending.failure from None
+                delay = tries.delay(error) if isinstance(error, grpc.RpcError) else None
+                if delay is None:
+                    raise
+            await asyncio.sleep(delay)
 
     async def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
-        answer = await self._unary(self.jobs.GetResult, GetResultRequest(job_id=job_id))
+        answer = await self.jobs.GetResult(GetResultRequest(job_id=job_id))
         await asyncio.to_thread(_calls.fetch, self._address.url(answer.url), Path(path), answer.result.sha256)
         return answer.result
 
-    async def _unary(self, call: Any, request: Any) -> Any:
-        until, tried = time.monotonic() + self._patience, 0
+    async def _follow(self, followed: Followed[Told]) -> AsyncIterator[Told]:
+        failures = 0
         while True:
+            lost: grpc.RpcError | None = None
+            stream = followed.connect(self)
             try:
-                return await call(request, metadata=self._metadata)
+                async for message in stream:
+                    failures = 0
+                    yield followed.take(message)
+                    if followed.over:
+                        return
+                # It has told all, or the service went down in good order.
+                asked = followed.ask(self)
+                if asked is None:
+                    return
+                rest = followed.rest(await asked)
+                if rest is not None:
+                    yield rest
+                    return
             except grpc.RpcError as error:
-                delay = _calls.retry_after(error, tried)
-                if delay is None or time.monotonic() + delay > until:
+                if not _calls.is_loss(error):
                     raise
-            tried += 1
-            await asyncio.sleep(delay)
+                lost = error
+            finally:
+                stream.cancel()
+            failures += 1
+            if failures >= ATTEMPTS:
+                raise lost or RuntimeError("the event stream ended early again and again")
+            await asyncio.sleep(_calls.backoff(failures - 1))
+
+
+async def _read_aside(parts: Iterator[Any]) -> AsyncIterator[Any]:
+    """Files are read on a thread: a slow disk must not hold the loop."""
+    while (part := await asyncio.to_thread(next, parts, None)) is not None:
+        yield part

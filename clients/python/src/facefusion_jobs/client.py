@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from . import _calls
-from ._calls import FileSource, JobNotSucceeded, is_terminal
-from .v1.access_service_pb2_grpc import AccessServiceStub
+from ._calls import BatchJob, FileSource, JobNotSucceeded
+from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
+from ._service import Address, Service, open_channel
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
-from .v1.job_service_pb2 import CancelRequest, GetRequest, GetResultRequest, SubmitRequest, WatchRequest
-from .v1.job_service_pb2_grpc import JobServiceStub
-from .v1.process_service_pb2_grpc import ProcessServiceStub
-from .v1.system_service_pb2_grpc import SystemServiceStub
+from .v1.job_service_pb2 import Batch, CancelRequest, GetRequest, GetResultRequest, WatchBatchResponse
 from .v1.upload_service_pb2 import UploadResponse
-from .v1.upload_service_pb2_grpc import UploadServiceStub
-from .v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 
-class JobsClient:
+class JobsClient(Service):
     """A service's jobs. Every rpc is in `jobs`, `process`, `system`, `uploads`, `access` and `webhooks` as the contract has it;
     errors are `grpc.RpcError`s, which `details_of` reads.
 
@@ -39,21 +34,10 @@ class JobsClient:
         patience: float = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._address = _calls.Address.of(server)
+        self._address = Address.of(server)
         self._patience = patience
-        self._metadata = _calls.bearer(token)
-        secure = self._address.secure or credentials is not None
-        self._channel = (
-            grpc.secure_channel(self._address.target, credentials or grpc.ssl_channel_credentials(), options=_calls.CHANNEL_OPTIONS)
-            if secure
-            else grpc.insecure_channel(self._address.target, options=_calls.CHANNEL_OPTIONS)
-        )
-        self.jobs = JobServiceStub(self._channel)
-        self.process = ProcessServiceStub(self._channel)
-        self.system = SystemServiceStub(self._channel)
-        self.uploads = UploadServiceStub(self._channel)
-        self.access = AccessServiceStub(self._channel)
-        self.webhooks = WebhookServiceStub(self._channel)
+        self._channel = open_channel(self._address, token, patience, credentials)
+        super().__init__(self._channel)
 
     def __enter__(self) -> JobsClient:
         return self
@@ -66,43 +50,25 @@ class JobsClient:
 
     def submit(self, request: JobRequest | None = None, /, **fields: Any) -> Job:
         """Submits a job from its fields: `source_images`, `target_image` or `target_video`, `parameters` (a dict) and so on."""
-        return self._unary(self.jobs.Submit, SubmitRequest(job=_calls.to_request(request, fields))).job
+        return self.jobs.Submit(_calls.to_submit(request, fields)).job
+
+    def submit_batch(self, jobs: Iterable[BatchJob], *, stop_on_failure: bool = False, idempotency_key: str | None = None) -> Batch:
+        """Up to 1,000 jobs, all accepted or none. Each is given by its fields, among them `ref`: its name in another one's `job://NAME`."""
+        return self.jobs.SubmitBatch(_calls.to_batch(jobs, stop_on_failure, idempotency_key)).batch
 
     def get(self, job_id: str) -> Job:
-        return self._unary(self.jobs.Get, GetRequest(job_id=job_id)).job
+        return self.jobs.Get(GetRequest(job_id=job_id)).job
 
     def cancel(self, job_id: str) -> Job:
-        return self._unary(self.jobs.Cancel, CancelRequest(job_id=job_id)).job
+        return self.jobs.Cancel(CancelRequest(job_id=job_id)).job
 
     def watch(self, job_id: str, *, after: int | None = None) -> Iterator[JobEvent]:
         """A job's events until it has ended, in order and without gaps, over lost connections too. `after`: the last sequence known."""
-        failures = 0
-        while True:
-            lost: grpc.RpcError | None = None
-            stream = self.jobs.Watch(WatchRequest(job_id=job_id, after_sequence=after), metadata=self._metadata)
-            try:
-                for message in stream:
-                    event, failures = message.event, 0
-                    after = event.sequence or after
-                    yield event
-                    if is_terminal(_calls.status_in(event)):
-                        return
-                # Ended without a terminal event: the service went down in good order, or we asked for what lies past the job's end.
-                job = self.get(job_id)
-                # What it may have told meanwhile another connection replays.
-                if is_terminal(job.status) and (after is None or job.sequence <= after):
-                    yield JobEvent(sequence=job.sequence, time=job.updated_at, snapshot={"job": job})
-                    return
-            except grpc.RpcError as error:
-                if not _calls.is_loss(error):
-                    raise
-                lost = error
-            finally:
-                stream.cancel()
-            failures += 1
-            if failures >= _calls.WATCH_ATTEMPTS:
-                raise lost or RuntimeError("the event stream ended early again and again")
-            time.sleep(_calls.backoff(failures - 1))
+        return self._follow(JobFollowed(job_id, after))
+
+    def watch_batch(self, batch_id: str) -> Iterator[WatchBatchResponse]:
+        """How a batch goes until it has finished, over lost connections too; each change with the batch as it is then."""
+        return self._follow(BatchFollowed(batch_id))
 
     def wait(self, job_id: str, *, on_event: Callable[[JobEvent], object] | None = None) -> Job:
         """The job when it has ended well, with its result and a signed URL to it; else raises `JobNotSucceeded`."""
@@ -134,27 +100,54 @@ class JobsClient:
         filename: str | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> UploadResponse:
-        """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request."""
-        digest = hashlib.sha256()
-        answer = self.uploads.Upload(_calls.upload_parts(source, filename, digest, on_progress), metadata=self._metadata)
-        if answer.sha256 != digest.hexdigest():
-            raise OSError("the file changed on the way to the service or while it was read: send it again")
-        return answer
+        """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request.
+
+        A path and bytes are sent again, from the beginning, when the connection breaks. What goes wrong in reading it is raised as it is.
+        """
+        tries = _calls.Tries(self._patience, _calls.can_be_read_again(source))
+        while True:
+            sending = _calls.Sending(source, filename, on_progress)
+            try:
+                return sending.check(self.uploads.Upload(sending.parts()))
+            except grpc.RpcError as error:
+                if sending.failure is not None:
+                    raise sending.failure from None
+                if (delay := tries.delay(error)) is None:
+                    raise
+            time.sleep(delay)
 
     def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
-        answer = self._unary(self.jobs.GetResult, GetResultRequest(job_id=job_id))
+        answer = self.jobs.GetResult(GetResultRequest(job_id=job_id))
         _calls.fetch(self._address.url(answer.url), Path(path), answer.result.sha256)
         return answer.result
 
-    def _unary(self, call: Any, request: Any) -> Any:
-        until, tried = time.monotonic() + self._patience, 0
+    def _follow(self, followed: Followed[Told]) -> Iterator[Told]:
+        failures = 0
         while True:
+            lost: grpc.RpcError | None = None
+            stream = followed.connect(self)
             try:
-                return call(request, metadata=self._metadata)
+                for message in stream:
+                    failures = 0
+                    yield followed.take(message)
+                    if followed.over:
+                        return
+                # It has told all, or the service went down in good order.
+                answer = followed.ask(self)
+                if answer is None:
+                    return
+                rest = followed.rest(answer)
+                if rest is not None:
+                    yield rest
+                    return
             except grpc.RpcError as error:
-                delay = _calls.retry_after(error, tried)
-                if delay is None or time.monotonic() + delay > until:
+                if not _calls.is_loss(error):
                     raise
-            tried += 1
-            time.sleep(delay)
+                lost = error
+            finally:
+                stream.cancel()
+            failures += 1
+            if failures >= ATTEMPTS:
+                raise lost or RuntimeError("the event stream ended early again and again")
+            time.sleep(_calls.backoff(failures - 1))

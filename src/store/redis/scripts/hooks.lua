@@ -1,22 +1,34 @@
 -- Put after lib.lua. What receivers are to be told, until they have been.
 --
 --   hook:ID      hash, a delivery                 hooks:job:JOB  zset of the job's that are not dead, by their order     hooks:ids:JOB  set of all
---   hooks:due:HOST  zset of deliveries by time    hooks:hosts    zset of hosts by the time of their first
+--   hooks:first  zset of tenants, and hooks:first:TENANT of a tenant's hosts, by the time of their first     hooks:at:TENANT:HOST  zset of deliveries by time
 --   hooks:of:TENANT, hooks:dead:TENANT  zsets of deliveries by their order     hooks:seq  number
 --
 -- Of one job only the oldest that is not dead has a time to be tried. One that was taken is due again when its lease is over.
-local function hook_touch(host)
-  local first = call('ZRANGE', P .. 'hooks:due:' .. host, 0, 0, 'WITHSCORES')
-  if first[2] then call('ZADD', P .. 'hooks:hosts', first[2], host) else call('ZREM', P .. 'hooks:hosts', host) end
+local function hooks_at(tenant, host)
+  -- Both may have colons.
+  return P .. 'hooks:at:' .. #tenant .. ':' .. tenant .. ':' .. host
+end
+
+local function hooks_first(of, its, member)
+  local first = call('ZRANGE', its, 0, 0, 'WITHSCORES')
+  if first[2] then call('ZADD', of, first[2], member) else call('ZREM', of, member) end
+end
+
+-- When a tenant's deliveries to a host are due has changed.
+local function hook_touch(tenant, host)
+  local hosts = P .. 'hooks:first:' .. tenant
+  hooks_first(hosts, hooks_at(tenant, host), host)
+  hooks_first(P .. 'hooks:first', hosts, tenant)
 end
 
 -- It may be tried from then on, if it is the first of its job.
-local function hook_enter(id, job, host, at)
+local function hook_enter(id, job, tenant, host, at)
   local queue = P .. 'hooks:job:' .. job
   call('ZADD', queue, call('INCR', P .. 'hooks:seq'), id)
   if call('ZRANGE', queue, 0, 0)[1] ~= id then return end
-  call('ZADD', P .. 'hooks:due:' .. host, at, id)
-  hook_touch(host)
+  call('ZADD', hooks_at(tenant, host), at, id)
+  hook_touch(tenant, host)
   call('PUBLISH', P .. 'hooks', id)
 end
 
@@ -26,28 +38,28 @@ local function hook_add(hook, job, tenant, at)
   call('HSET', key, 'id', hook.id, 'url', hook.url, 'host', hook.host, 'status', hook.status, 'tenant', tenant, 'job', job, 'state', hook.state,
     'created', at, 'since', at, 'attempts', 0, 'dead', 0)
   call('SADD', P .. 'hooks:ids:' .. job, hook.id)
-  hook_enter(hook.id, job, hook.host, at)
+  hook_enter(hook.id, job, tenant, hook.host, at)
   call('ZADD', P .. 'hooks:of:' .. tenant, call('GET', P .. 'hooks:seq'), hook.id)
 end
 
 -- It is not tried any more; the next of its job is.
-local function hook_leave(id, job, host, at)
+local function hook_leave(id, job, tenant, host, at)
   local queue = P .. 'hooks:job:' .. job
   call('ZREM', queue, id)
-  call('ZREM', P .. 'hooks:due:' .. host, id)
-  hook_touch(host)
+  call('ZREM', hooks_at(tenant, host), id)
+  hook_touch(tenant, host)
   local following = call('ZRANGE', queue, 0, 0)[1]
   if not following then return end
   local its = call('HGET', P .. 'hook:' .. following, 'host')
-  call('ZADD', P .. 'hooks:due:' .. its, at, following)
-  hook_touch(its)
+  call('ZADD', hooks_at(tenant, its), at, following)
+  hook_touch(tenant, its)
 end
 
 local function hooks_forgotten(job, at)
   for _, id in ipairs(call('SMEMBERS', P .. 'hooks:ids:' .. job)) do
     local hook = call('HMGET', P .. 'hook:' .. id, 'host', 'tenant')
     if hook[1] then
-      hook_leave(id, job, hook[1], at)
+      hook_leave(id, job, hook[2], hook[1], at)
       call('ZREM', P .. 'hooks:of:' .. hook[2], id)
       call('ZREM', P .. 'hooks:dead:' .. hook[2], id)
       call('DEL', P .. 'hook:' .. id)

@@ -1,0 +1,136 @@
+"""Every rpc of the contract over one channel, and what each call of it has: the caller's token, and patience.
+
+A unary call is made again only where the service asks for it (`RetryInfo`: it has changed nothing yet), or where the connection broke and
+the call may be made twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import grpc
+import grpc.aio
+
+from ._calls import Tries, may_repeat
+from .v1.access_service_pb2_grpc import AccessServiceStub
+from .v1.job_service_pb2_grpc import JobServiceStub
+from .v1.process_service_pb2_grpc import ProcessServiceStub
+from .v1.system_service_pb2_grpc import SystemServiceStub
+from .v1.upload_service_pb2_grpc import UploadServiceStub
+from .v1.webhook_service_pb2_grpc import WebhookServiceStub
+
+# A Watch may be silent for long: pings tell a quiet service from one that is gone.
+CHANNEL_OPTIONS = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000), ("grpc.http2.max_pings_without_data", 0))
+
+
+@dataclass(frozen=True)
+class Address:
+    target: str
+    base_url: str
+    secure: bool
+
+    @classmethod
+    def of(cls, server: str) -> Address:
+        """`host:port`, `http://host:port` or `https://host:port`."""
+        parts = urlsplit(server if "://" in server else f"http://{server}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"server is '{server}'; it takes host:port, or a URL such as http://127.0.0.1:8000")
+        secure = parts.scheme == "https"
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        target = f"{host}:{parts.port or (443 if secure else 80)}"
+        return cls(target, f"{parts.scheme}://{target}", secure)
+
+    def url(self, url: str) -> str:
+        """A URL of the service's, which may be without a host."""
+        return urljoin(self.base_url, url)
+
+
+class Service:
+    """The stubs; both clients are one."""
+
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+        self.jobs = JobServiceStub(channel)
+        self.process = ProcessServiceStub(channel)
+        self.system = SystemServiceStub(channel)
+        self.uploads = UploadServiceStub(channel)
+        self.access = AccessServiceStub(channel)
+        self.webhooks = WebhookServiceStub(channel)
+
+
+def open_channel(address: Address, token: str | None, patience: float, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if address.secure or credentials is not None:
+        channel = grpc.secure_channel(address.target, credentials or grpc.ssl_channel_credentials(), options=CHANNEL_OPTIONS)
+    else:
+        channel = grpc.insecure_channel(address.target, options=CHANNEL_OPTIONS)
+    return grpc.intercept_channel(channel, _Calls(token, patience))
+
+
+def open_aio_channel(address: Address, token: str | None, patience: float, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    # One for each kind of call: of several kinds in one class grpc.aio sees the first alone.
+    calls = [kind(token, patience) for kind in (_AioCalls, _AioServerStreams, _AioClientStreams)]
+    if address.secure or credentials is not None:
+        secure = credentials or grpc.ssl_channel_credentials()
+        return grpc.aio.secure_channel(address.target, secure, options=CHANNEL_OPTIONS, interceptors=calls)
+    return grpc.aio.insecure_channel(address.target, options=CHANNEL_OPTIONS, interceptors=calls)
+
+
+class _Caller:
+    def __init__(self, token: str | None, patience: float) -> None:
+        self._added = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._patience = patience
+
+    def _signed(self, details: Any) -> Any:
+        return details._replace(metadata=(*(details.metadata or ()), *self._added))
+
+
+class _AioCaller(_Caller):
+    def _signed(self, details: Any) -> Any:
+        return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), *self._added))
+
+
+class _Calls(_Caller, grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        tries = Tries(self._patience, may_repeat(request))
+        while True:
+            call = continuation(self._signed(client_call_details), request)
+            error = call.exception()
+            delay = tries.delay(error) if isinstance(error, grpc.RpcError) else None
+            if delay is None:
+                return call
+            time.sleep(delay)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._signed(client_call_details), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._signed(client_call_details), request_iterator)
+
+
+class _AioCalls(_AioCaller, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        tries = Tries(self._patience, may_repeat(request))
+        while True:
+            call = await continuation(self._signed(client_call_details), request)
+            try:
+                await call
+            except grpc.RpcError as error:
+                delay = tries.delay(error)
+                if delay is None:
+                    return call
+                await asyncio.sleep(delay)
+            else:
+                return call
+
+
+class _AioServerStreams(_AioCaller, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(self._signed(client_call_details), request)
+
+
+class _AioClientStreams(_AioCaller, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(self._signed(client_call_details), request_iterator)

@@ -1,0 +1,2 @@
+-- Whether steps are made.
+return 1

@@ -1,0 +1,45 @@
+// A node among others, as callers of any of them are shown it.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { create } from '@bufbuild/protobuf';
+import { SlotSchema, WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { CapabilitiesSchema } from '../gen/facefusion/worker/v1/worker_pb.js';
+import { Fleet } from '../src/app/fleet.ts';
+import type { Scheduler } from '../src/gpu/scheduler.ts';
+import type { NodeFacts, NodeRegistry } from '../src/jobs/ports.ts';
+
+/** What a fleet asks of the scheduler; `changes` is called as a worker changes. */
+function slots() {
+  const listeners = new Set<() => void>();
+  const slot = create(SlotSchema, { slot: '0', node: 'one', state: WorkerState.BUSY });
+  const scheduler = {
+    slots: () => [slot],
+    isWarm: true,
+    capabilities: () => ({ name: 'noop', version: '1', models: '', capabilities: create(CapabilitiesSchema) }),
+    onChange(listener: () => void) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+  return { scheduler: scheduler as unknown as Scheduler, changes: () => listeners.forEach((listener) => void listener()) };
+}
+
+test('a node whose slots change all the time goes on saying that it is there', { timeout: 20_000 }, async () => {
+  const announced: NodeFacts[] = [];
+  const nodes: NodeRegistry = {
+    announce: async (facts) => void announced.push(facts),
+    withdraw: async () => {},
+    others: async () => [],
+  };
+  await using fleet = new Fleet({ node: 'one', nodes, onError: assert.ifError });
+  await fleet.start();
+  const { scheduler, changes } = slots();
+  fleet.attach(scheduler);
+  // Short jobs, one after another.
+  while (announced.length < 5) {
+    changes();
+    await delay(5);
+  }
+  assert.deepEqual([announced.at(-1)?.node, announced.at(-1)?.engine?.name], ['one', 'noop']);
+});

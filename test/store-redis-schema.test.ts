@@ -1,0 +1,183 @@
+// A store in Redis of another schema than this version's: refused in words, and brought up to date by a command, piece by piece.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { Redis } from 'ioredis';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
+import { migrateStore } from '../src/app.ts';
+import { Exit } from '../src/cli/remote/errors.ts';
+import type { TakeDeliveries } from '../src/jobs/webhooks.ts';
+import { openRedisJobStore } from '../src/store/jobs-redis.ts';
+import { migrateRedisJobStore, type Steps, shippedSteps } from '../src/store/redis/migrate.ts';
+import { SCHEMA } from '../src/store/redis/schema.ts';
+import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { wantedJob } from './contract/job-store.ts';
+
+const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
+const ALL: TakeDeliveries = { max: 100, perHost: 100, perTenant: 100, underWay: [], leaseMs: 60_000 };
+
+let server: RedisServer;
+let client: Redis;
+before(async () => {
+  server = await startRedis(['--appendfsync', 'no']);
+  client = new Redis(server.port);
+});
+after(async () => {
+  client.disconnect();
+  await server[Symbol.asyncDispose]();
+});
+
+const open = (fleet: string) => openRedisJobStore({ url: server.url, fleet });
+const migrate = (fleet: string, steps?: Steps) => migrateRedisJobStore({ url: server.url, fleet, ...(steps && { steps }) });
+
+async function opened(t: TestContext, fleet: string) {
+  const store = await open(fleet);
+  t.after(() => store[Symbol.asyncDispose]());
+  return store;
+}
+
+/** What a version with that schema has left behind, as it left it. */
+async function left(schema: number): Promise<string> {
+  const fleet = randomUUID();
+  const keys = JSON.parse(readFileSync(join(import.meta.dirname, 'fixtures', 'redis', `schema-${schema}.json`), 'utf8')) as Record<
+    string,
+    string
+  >;
+  for (const [key, dump] of Object.entries(keys)) await client.restore(`{${fleet}}:${key}`, 0, Buffer.from(dump, 'base64'));
+  return fleet;
+}
+
+describe('a store of an older schema', { timeout: 120_000 }, () => {
+  it('is refused with the command that brings it up to date, which the command line has', async (t) => {
+    const fleet = await left(1);
+    await assert.rejects(open(fleet), (error: Error) => {
+      assert.match(
+        error.message,
+        /^the job store redis:\S+ has schema 1, and this version needs \d+: stop every node of the fleet, keep a copy,/,
+      );
+      assert.match(error.message, /run `ffjobs store migrate` with the settings of the fleet$/);
+      return true;
+    });
+    const terminal = new FakeTerminal();
+    const env = { FFJOBS_STORE: server.url, FFJOBS_FLEET: fleet };
+    assert.equal(await ffjobs(['store', 'migrate'], terminal, { env, migrateStore }), Exit.ok, terminal.stderr);
+    assert.match(
+      terminal.stdout,
+      new RegExp(`^redis:\\S+: brought from schema 1 to ${SCHEMA}; start the service again, with this version\n$`),
+    );
+    await opened(t, fleet);
+    const again = new FakeTerminal();
+    assert.equal(
+      await ffjobs(['--json', 'store', 'migrate'], again, { env: { ...env, FFJOBS_FLEET: randomUUID() }, migrateStore }),
+      Exit.ok,
+    );
+    assert.deepEqual(again.json, [{ store: server.url, from: null, to: null }]);
+  });
+
+  it('keeps its jobs and what it has to tell: schema 1', async (t) => {
+    const fleet = await left(1);
+    await migrate(fleet);
+    const store = await opened(t, fleet);
+    const { jobs } = await store.list({ pageSize: 10 });
+    assert.equal(jobs.length, 4);
+    const first = (await store.webhooks.take({ ...ALL, perHost: 1 })).deliveries;
+    assert.deepEqual(first.map(({ tenant, host }) => [tenant, host]).sort(), [
+      ['a:b', 'hooks.example.com:8443'],
+      ['one', 'hooks.example.com'],
+    ]);
+    for (const one of first) await store.webhooks.settle(one, { type: 'delivered' });
+    const rest = (await store.webhooks.take(ALL)).deliveries;
+    assert.deepEqual(rest.map(({ tenant, host }) => [tenant, host]).sort(), [
+      ['one', 'hooks.example.com'],
+      ['two', 'hooks.example.com'],
+    ]);
+    const old = (await client.keys(`{${fleet}}:hooks:*`)).filter((key) => /:hooks:(due:|hosts$)/.test(key));
+    assert.deepEqual(old, [], 'nothing of the old layout is left');
+    const dead = (await store.webhooks.list({ tenant: 'two', dead: true, pageSize: 10 })).deliveries;
+    assert.deepEqual(
+      dead.map(({ error }) => error),
+      ['it answered 410'],
+    );
+  });
+});
+
+describe('a migration', { timeout: 120_000 }, () => {
+  /** To a schema that is not there yet: what is in the list `old` goes to the set `new`. */
+  const STEP = `
+for i = 1, MOST do
+  local one = redis.call('LPOP', P .. 'old')
+  if not one then return i - 1 end
+  if one == 'broken' then
+    redis.call('LPUSH', P .. 'old', one)
+    return redis.error_reply('ERR broken')
+  end
+  redis.call('SADD', P .. 'new', one)
+end
+return MOST`;
+  const NEXT: Steps = new Map([...shippedSteps(), [SCHEMA + 1, STEP]]);
+
+  async function withOld(count: number): Promise<string> {
+    const fleet = randomUUID();
+    await (await open(fleet))[Symbol.asyncDispose]();
+    await client.rpush(`{${fleet}}:old`, ...Array.from({ length: count }, (_, i) => `${i}`));
+    return fleet;
+  }
+
+  it('is not begun while a process uses the store', async () => {
+    const fleet = await withOld(10);
+    const store = await open(fleet);
+    await assert.rejects(
+      migrate(fleet, NEXT),
+      new RegExp(`^Error: 1 process uses the job store .*: stop every node of the fleet '${fleet}', then migrate$`),
+    );
+    assert.equal((await store.submit(wantedJob(), LIMITS)).created, true, 'and that goes on');
+    await store[Symbol.asyncDispose]();
+    assert.deepEqual((await migrate(fleet, NEXT)).schemas, { from: SCHEMA, to: SCHEMA + 1 });
+    await assert.rejects(open(fleet), /has schema \d+, made by a newer version; this one knows \d+: run the newer version$/);
+    await assert.rejects(migrate(fleet), /made by a newer version/);
+  });
+
+  it('that was broken off lets nobody in, and goes on where it was', async () => {
+    const fleet = await withOld(1200);
+    await client.rpush(`{${fleet}}:old`, 'broken');
+    await assert.rejects(migrate(fleet, NEXT), /broken/);
+    assert.equal(await client.scard(`{${fleet}}:new`), 1200);
+    await assert.rejects(open(fleet), /is on its way to schema \d+: wait for `ffjobs store migrate` .* to end, or run it again/);
+    // Part of it is moved: a process that comes back now does not put the store back to what it was.
+    const listener = client.duplicate();
+    await listener.subscribe(`{${fleet}}:ready`);
+    await assert.rejects(migrate(fleet, NEXT), /1 process uses/);
+    listener.disconnect();
+    while (Number((await client.pubsub('NUMSUB', `{${fleet}}:ready`))[1]) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await assert.rejects(open(fleet), /is on its way/);
+    await client.rpop(`{${fleet}}:old`);
+    await migrate(fleet, NEXT);
+    assert.equal(await client.scard(`{${fleet}}:new`), 1200);
+    assert.equal(await client.hget(`{${fleet}}:meta`, 'migrating'), null);
+  });
+
+  it('may be run by two at once', async () => {
+    const fleet = await withOld(3000);
+    const [one, other] = await Promise.all([migrate(fleet, NEXT), migrate(fleet, NEXT)]);
+    assert.equal(one.schemas?.to, SCHEMA + 1);
+    assert.equal(other.schemas?.to, SCHEMA + 1);
+    assert.equal(await client.scard(`{${fleet}}:new`), 3000);
+    assert.equal(await client.hget(`{${fleet}}:meta`, 'schema'), `${SCHEMA + 1}`);
+  });
+
+  it('that a process has slept through makes its steps refused, and it is not ready', async (t) => {
+    const fleet = await withOld(1);
+    const store = await opened(t, fleet);
+    await store.submit(wantedJob(), LIMITS);
+    await client.hset(`{${fleet}}:meta`, 'schema', SCHEMA + 1);
+    const refused = { reason: 'STORE_UNAVAILABLE', message: /was brought to another schema: this service has to be restarted/ };
+    await assert.rejects(store.submit(wantedJob(), LIMITS), refused);
+    await assert.rejects(store.claim({ node: 'node' }, new AbortController().signal), refused);
+    await assert.rejects(store.ping(), refused);
+    assert.equal((await client.keys(`{${fleet}}:job:*`)).length, 1);
+    await client.hset(`{${fleet}}:meta`, 'schema', SCHEMA);
+    await store.ping();
+  });
+});

@@ -1,0 +1,104 @@
+// The job store on a Redis that speaks TLS. The server that the tests bring along cannot: a door before it does.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, connect } from 'node:net';
+import { after, before, describe, it } from 'node:test';
+import { createServer, getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
+import type { JobStore } from '../src/jobs/ports.ts';
+import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { Certificates } from './access/certificates.ts';
+import { describeJobStore } from './contract/job-store.ts';
+
+let certificates: Certificates;
+let server: RedisServer;
+const doors: AsyncDisposable[] = [];
+let port: number;
+
+/** A door with that certificate; answers its port. */
+async function door(name: string): Promise<number> {
+  const listening = createServer(certificates.pair(name), (client) => {
+    const upstream = connect(server.port, '127.0.0.1');
+    client.pipe(upstream).pipe(client);
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const)
+      one.on('error', () => {}).on('close', () => other.destroy());
+  }).listen(0, '127.0.0.1');
+  listening.on('tlsClientError', () => {});
+  await once(listening, 'listening');
+  doors.push({
+    async [Symbol.asyncDispose]() {
+      listening.close();
+    },
+  });
+  return (listening.address() as AddressInfo).port;
+}
+
+before(async () => {
+  server = await startRedis();
+  certificates = new Certificates();
+  for (const name of ['ours', 'theirs']) certificates.addAuthority(name);
+  certificates.sign('redis', 'ours', { subject: '/CN=redis' });
+  certificates.sign('unknown', 'theirs', { subject: '/CN=redis' });
+  certificates.sign('elsewhere', 'ours', { subject: '/CN=redis', names: 'DNS:redis.example.com' });
+  // As NODE_EXTRA_CA_CERTS does at the start of a process.
+  setDefaultCACertificates([...getCACertificates('default'), certificates.read('ours.pem').toString()]);
+  port = await door('redis');
+});
+after(async () => {
+  for (const one of doors) await one[Symbol.asyncDispose]();
+  await server[Symbol.asyncDispose]();
+  certificates[Symbol.dispose]();
+});
+
+async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
+  const fleet = randomUUID();
+  const open = () => openRedisJobStore({ url: `rediss://localhost:${port}`, fleet, ...settings });
+  let store: JobStore = await open();
+  return {
+    store,
+    async restart() {
+      await store[Symbol.asyncDispose]();
+      store = await open();
+      return store;
+    },
+    async destroy() {
+      await store[Symbol.asyncDispose]();
+    },
+  };
+}
+
+describeJobStore('Redis over TLS', opened);
+
+describe('a Redis over TLS', () => {
+  const refused = async (url: string, words: RegExp) => {
+    await assert.rejects(openRedisJobStore({ url, fleet: randomUUID(), timeoutMs: 1000 }), (error: Error) => {
+      assert.match(error.message, words);
+      assert.ok(!error.message.includes('hidden'), error.message);
+      return true;
+    });
+  };
+
+  it('whose authority is not known is refused in words', async () => {
+    const url = `rediss://:hidden@localhost:${await door('unknown')}`;
+    await refused(
+      url,
+      /^cannot open the job store rediss:\S+: its certificate is signed by nobody who is known here .*NODE_EXTRA_CA_CERTS/,
+    );
+  });
+
+  it('whose certificate is for another name is refused in words', async () => {
+    await refused(
+      `rediss://:hidden@localhost:${await door('elsewhere')}`,
+      /its certificate is for another name; correct the host in FFJOBS_STORE/,
+    );
+  });
+
+  it('is not found where there is none, and not spoken to without it', async () => {
+    await refused(`rediss://localhost:${server.port}`, /^cannot open the job store rediss:\S+: /);
+    await refused(`redis://localhost:${port}`, /^cannot open the job store redis:\S+: /);
+  });
+});

@@ -1,0 +1,135 @@
+// The job store where Redis is more than one server: a Cluster of six nodes, and a primary whose replica takes over by Sentinel's word. The contract of the store, and
+// what a fleet has when a primary dies.
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { startRedisCluster, startSentinels, type Topology } from '../scripts/redis-topologies.ts';
+import { JobsError } from '../src/jobs/errors.ts';
+import { JobStatus } from '../src/jobs/job.ts';
+import type { JobStore } from '../src/jobs/ports.ts';
+import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { migrateRedisJobStore } from '../src/store/redis/migrate.ts';
+import { describeJobStore, wantedJob } from './contract/job-store.ts';
+import { describeWebhookStore } from './contract/webhook-store.ts';
+
+const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
+const NEVER = new AbortController().signal;
+const RESULT = {
+  result: create(MediaResultSchema, { mediaType: 'image/jpeg', bytes: 5n, sha256: 'aa'.repeat(32) }),
+  warnings: [],
+  timings: create(TimingsSchema, {}),
+};
+
+/** As a caller does, while the store cannot be reached. */
+async function patiently<T>(call: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof JobsError && error.kind === 'unavailable')) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
+for (const [name, start] of [
+  ['Redis Cluster of six nodes', startRedisCluster],
+  ['Redis with Sentinels', startSentinels],
+] as const) {
+  let topology: Topology;
+  const open = (fleet: string, settings: Partial<RedisJobStoreOptions> = {}) =>
+    openRedisJobStore({ url: topology.url, fleet, ...settings });
+  const opened = async (settings: Partial<RedisJobStoreOptions> = {}) => {
+    const fleet = randomUUID();
+    let store: JobStore = await open(fleet, settings);
+    return {
+      store,
+      async restart() {
+        await store[Symbol.asyncDispose]();
+        store = await open(fleet, settings);
+        return store;
+      },
+      async destroy() {
+        await store[Symbol.asyncDispose]();
+      },
+    };
+  };
+
+  describe(name, { timeout: 300_000 }, () => {
+    before(async () => {
+      topology = await start(['--appendfsync', 'no']);
+    });
+    after(async () => {
+      await topology?.[Symbol.asyncDispose]();
+    });
+
+    // Once connected, all else is as with one server, or with one node of a cluster.
+    if (start === startRedisCluster) describeJobStore(name, opened);
+    describeWebhookStore(name, opened);
+
+    it('is not migrated while a process uses it, whichever server that listens at', async (t) => {
+      const fleet = randomUUID();
+      const stores = await Promise.all([open(fleet), open(fleet)]);
+      t.after(() => Promise.all(stores.map((store) => store[Symbol.asyncDispose]())));
+      const step = new Map([
+        [2, 'return 0'],
+        [3, 'return 0'],
+      ]);
+      await assert.rejects(migrateRedisJobStore({ url: topology.url, fleet, steps: step }), /^Error: 2 processes use the job store/);
+    });
+
+    it('goes on when its primary dies: what was replicated is there, leases hold, watchers hear on', async (t: TestContext) => {
+      const fleet = randomUUID();
+      const settings = { timeoutMs: 1000, leaseMs: 20_000 };
+      const [api, node] = [await open(fleet, settings), await open(fleet, settings)];
+      t.after(() => Promise.all([api, node].map((store) => store[Symbol.asyncDispose]())));
+      const ids: string[] = [];
+      for (let i = 0; i < 20; i++) ids.push((await api.submit(wantedJob(), LIMITS)).job.jobId);
+      const lease = (await node.claim({ node: 'node' }, NEVER))!;
+      await lease.begin({ slot: 'node/0', engine: undefined });
+      const events = api.watch(lease.job.jobId, 0, NEVER)[Symbol.asyncIterator]();
+      const sequences: number[] = [];
+      while (sequences.length < 2) sequences.push((await events.next()).value.sequence);
+      await topology.replicated(fleet);
+
+      await topology.failOver(fleet);
+      // In the middle of it: a submit that is made again until it is answered, and the end of a run that was held.
+      const late = wantedJob();
+      await patiently(() => api.submit(late, LIMITS));
+      await patiently(() => lease.complete(RESULT));
+      for (let from = sequences.at(-1)!, ended = false; !ended; ) {
+        // A stream that was ended by the cut is taken up where it was, as clients do.
+        const stream =
+          from === sequences.at(-1) && sequences.length === 2
+            ? { [Symbol.asyncIterator]: () => events }
+            : api.watch(lease.job.jobId, from, NEVER);
+        try {
+          for await (const event of stream) {
+            assert.equal(event.sequence, from + 1, 'no gap');
+            from = event.sequence;
+            sequences.push(from);
+          }
+          ended = true;
+        } catch (error) {
+          assert.ok(error instanceof JobsError && error.kind === 'unavailable', String(error));
+        }
+      }
+      assert.deepEqual(
+        sequences,
+        sequences.map((_, i) => i + 1),
+      );
+      for (const id of [...ids, late.jobId]) {
+        const { status } = (await patiently(() => api.get(id)))!;
+        assert.equal(status, id === lease.job.jobId ? JobStatus.SUCCEEDED : JobStatus.QUEUED);
+      }
+      await topology.heal();
+      const next = (await patiently(() => node.claim({ node: 'node' }, NEVER)))!;
+      assert.equal(next.job.jobId, ids[1], 'in the order that they came in');
+      const canceled = await patiently(() => api.cancel(next.job.jobId, 1000));
+      assert.ok(canceled?.cancelRequestedAt);
+      if (!next.signal.aborted) await new Promise((resolve) => next.signal.addEventListener('abort', resolve));
+    });
+  });
+}
