@@ -84,7 +84,7 @@ interface Finished {
 function command(
   program: string,
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; show?: boolean; timeoutMs?: number } = {},
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; timeoutMs?: number } = {},
 ): Promise<Finished> {
   return new Promise((resolve) => {
     const child = spawn(program, args, {
@@ -95,7 +95,6 @@ function command(
     let output = '';
     const take = (chunk: Buffer) => {
       output += chunk;
-      if (options.show) process.stdout.write(chunk);
     };
     child.stdout.on('data', take);
     child.stderr.on('data', take);
@@ -302,11 +301,12 @@ async function runPytest(files: readonly string[], tally: Tally, timeoutMs = PYT
   const folder = mkdtempSync(join(tmpdir(), 'pytest-'));
   const log = join(folder, 'events.jsonl');
   try {
-    const { code } = await command(
+    const { code, output } = await command(
       python,
       ['-m', 'pytest', '-p', 'pytest_events', '--events', log, '--tb=short', '-q', ...files.map((file) => relative('worker', file))],
-      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, show: true, timeoutMs },
+      { cwd: join(ROOT, 'worker'), env: { PYTHONPATH: join(ROOT, 'scripts'), PYTHONDONTWRITEBYTECODE: '1' }, timeoutMs },
     );
+    console.log(output.trimEnd());
     const before = tally.failures.length;
     for (const line of existsSync(log) ? readFileSync(log, 'utf8').split('\n').filter(Boolean) : []) {
       const { test, outcome, reason } = JSON.parse(line) as { test: string; outcome: string; reason: string | null };
@@ -402,13 +402,16 @@ async function main(words: readonly string[]): Promise<number> {
   const needsPython = (check: Check) => check.name.startsWith('ruff');
   const began = performance.now();
 
-  // The environment is fetched while the checks that do not need it run.
+  // The environment is fetched while the checks that do not need it run. They and pytest take one processor each, so the suites go beside them.
   const preparing = preparePython(tally);
-  for (const check of checks) if (!needsPython(check)) await runCheck(check, tally);
-  const prepared = await preparing;
-  if (prepared) for (const check of checks) if (needsPython(check)) await runCheck(check, tally);
-  await runNode(chosen(found.node), tally);
-  if (prepared) await runPytest(chosen(found.pytest), tally);
+  const checked = (async () => {
+    for (const check of checks) if (!needsPython(check)) await runCheck(check, tally);
+    if (!(await preparing)) return;
+    for (const check of checks) if (needsPython(check)) await runCheck(check, tally);
+    await runPytest(chosen(found.pytest), tally);
+  })();
+  await preparing;
+  await Promise.all([checked, runNode(chosen(found.node), tally)]);
 
   const list = JSON.parse(readFileSync(LIST, 'utf8')) as Suites;
   const listed = [...list.checks, ...list.node, ...list.pytest];

@@ -236,11 +236,25 @@ const PREFACE = Buffer.from('PRI');
  */
 function judge(ms: number, late: () => void): () => void {
   let settled = false;
-  const timer = setTimeout(() => setImmediate(() => settled || late()), ms);
+  const timer = setTimeout(() => setImmediate(() => atTheirTurn(() => settled || late())), ms);
   return () => {
     settled = true;
     clearTimeout(timer);
   };
+}
+
+/** Connections to be cut, of whoever came at the same time and was silent since. */
+const toCut: Array<() => void> = [];
+const CUT_AT_ONCE = 8;
+
+/** A few in each turn of the loop: hundreds at once would hold up everybody else for as long as it takes to end them all. */
+function atTheirTurn(cut: () => void): void {
+  if (toCut.push(cut) === 1) setImmediate(cutSome);
+}
+
+function cutSome(): void {
+  for (const cut of toCut.splice(0, CUT_AT_ONCE)) cut();
+  if (toCut.length > 0) setImmediate(cutSome);
 }
 
 /** Tells the protocol by the first bytes, gives them back to the socket, and calls `decide` once. A silent client is cut off after `ms`. */

@@ -13,7 +13,7 @@ import comments from '../../gen/comments.json' with { type: 'json' };
 import type { Caller } from '../jobs/caller.ts';
 import type { Guard } from '../jobs/guard.ts';
 import type { Traces } from '../jobs/traces.ts';
-import { createBridge, type Service } from '../rest/bridge.ts';
+import { type Bridge, createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
 import type { TextRenderer } from '../rest/streams.ts';
@@ -79,6 +79,7 @@ export interface Server {
   close(): Promise<void>;
 }
 
+const TITLE = 'facefusion-jobs';
 /** Under this prefix everything is the bridge's. */
 const REST_PREFIX = '/api/v1';
 
@@ -152,21 +153,8 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     forceCloseConnections: 'idle',
     frameworkErrors: bridge.frameworkErrors,
     clientErrorHandler(error, socket) {
-      // The other end has gone, or an answer is on its way already.
-      if (error.code === 'ECONNRESET' || !socket.writable || (socket as Socket).bytesWritten > 0) {
-        socket.destroy();
-        return;
-      }
-      const { status, code, message } = PARSE_ERRORS[error.code] ?? {
-        status: 400,
-        code: 'INVALID_ARGUMENT',
-        message: 'this is no HTTP/1.1 request',
-      };
-      options.count({ method: 'other', endpoint: 'unmatched', code: code.toLowerCase(), seconds: 0 });
-      const body = JSON.stringify({ code, message, details: [] });
-      const headers = { 'content-type': 'application/json', ...API, 'content-length': Buffer.byteLength(body), connection: 'close' };
-      const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-      socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
+      const code = refuseUnread(error, socket as Socket);
+      if (code !== undefined) options.count({ method: 'other', endpoint: 'unmatched', code: code.toLowerCase(), seconds: 0 });
     },
     bodyLimit: options.maxBodyBytes,
     genReqId: (request) => passedOn.get(request as IncomingMessage)?.id ?? '',
@@ -186,49 +174,9 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     return reply.code(404).headers(API).send({ code: 'NOT_FOUND', message, details: [] });
   });
 
-  const methods: ReadonlyMap<string, DescMethod> = new Map(
-    options.services.flatMap(({ desc }) => desc.methods.map((method) => [`/${desc.typeName}/${method.name}`, method] as const)),
-  );
-  await app.register(async (rpc) => {
-    rpc.addHook('onRoute', (route) => {
-      const handle = route.handler;
-      const method = methods.get(route.url);
-      route.handler = async function (request, reply) {
-        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, options.maxBodyBytes);
-        await handle.call(this, request, reply);
-        // What the library can neither read nor put into a header it gives up on without an answer.
-        if (reply.raw.headersSent || reply.raw.destroyed) return reply;
-        return reply.code(400).send({ code: 'INVALID_ARGUMENT', message: 'the call cannot be read', details: [] });
-      };
-    });
-    await rpc.register(fastifyConnectPlugin, {
-      routes(router) {
-        for (const { desc, implementation } of options.services) router.service(desc, implementation as never);
-      },
-      interceptors: [...options.interceptors],
-      contextValues,
-      shutdownSignal: shutdown.signal,
-      readMaxBytes: options.maxBodyBytes,
-      requireConnectProtocolHeader: false,
-    });
-  });
-  const document = createOpenApi(bridge.routes, {
-    info: {
-      title: 'facefusion-jobs',
-      version: options.version,
-      description: 'FaceFusion as jobs: submit, watch, fetch the result, cancel.',
-    },
-    comments,
-    text: Object.keys(options.text),
-    examples: options.examples,
-    headers: options.openApiHeaders,
-    extra: options.openApiExtra,
-    security: options.openApiSecurity,
-  });
-  const documentText = JSON.stringify(document);
-  app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(documentText));
+  await serveConnect(app, options, { contextValues, shutdownSignal: shutdown.signal });
+  await serveDocuments(app, bridge.routes, options);
   await app.register(bridge.plugin);
-  await app.register(docs, { document, title: 'facefusion-jobs' });
   app.get('/healthz', (_request, reply) => reply.headers(API).send({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ready, facts } = await options.ready();
@@ -250,9 +198,74 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   };
 }
 
+/** What Connect speaks: its own protocol, gRPC-Web, and of gRPC what is not taken before. */
+async function serveConnect(
+  app: FastifyInstance,
+  { services, interceptors, maxBodyBytes }: ServerOptions,
+  shared: Pick<Parameters<typeof fastifyConnectPlugin>[1], 'contextValues' | 'shutdownSignal'>,
+): Promise<void> {
+  const methods: ReadonlyMap<string, DescMethod> = new Map(
+    services.flatMap(({ desc }) => desc.methods.map((method) => [`/${desc.typeName}/${method.name}`, method] as const)),
+  );
+  await app.register(async (rpc) => {
+    rpc.addHook('onRoute', (route) => {
+      const handle = route.handler;
+      const method = methods.get(route.url);
+      route.handler = async function (request, reply) {
+        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, maxBodyBytes);
+        await handle.call(this, request, reply);
+        // What the library can neither read nor put into a header it gives up on without an answer.
+        if (reply.raw.headersSent || reply.raw.destroyed) return reply;
+        return reply.code(400).send({ code: 'INVALID_ARGUMENT', message: 'the call cannot be read', details: [] });
+      };
+    });
+    await rpc.register(fastifyConnectPlugin, {
+      routes(router) {
+        for (const { desc, implementation } of services) router.service(desc, implementation as never);
+      },
+      interceptors: [...interceptors],
+      ...shared,
+      readMaxBytes: maxBodyBytes,
+      requireConnectProtocolHeader: false,
+    });
+  });
+}
+
+/** The OpenAPI document, and the pages that show it. */
+async function serveDocuments(app: FastifyInstance, routes: Bridge['routes'], options: ServerOptions): Promise<void> {
+  const document = createOpenApi(routes, {
+    info: { title: TITLE, version: options.version, description: 'FaceFusion as jobs: submit, watch, fetch the result, cancel.' },
+    comments,
+    text: Object.keys(options.text),
+    examples: options.examples,
+    headers: options.openApiHeaders,
+    extra: options.openApiExtra,
+    security: options.openApiSecurity,
+  });
+  const text = JSON.stringify(document);
+  app.get(`${REST_PREFIX}/openapi.json`, (_request, reply) => reply.header('content-type', 'application/json').send(text));
+  await app.register(docs, { document, title: TITLE });
+}
+
 /** What Node's parser gives up on, before there is a request. */
 const PARSE_ERRORS: Readonly<Record<string, { status: number; code: string; message: string }>> = {
   HPE_HEADER_OVERFLOW: { status: 431, code: 'RESOURCE_EXHAUSTED', message: 'the headers are too large' },
   HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, code: 'RESOURCE_EXHAUSTED', message: 'the chunk extensions are too large' },
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, code: 'DEADLINE_EXCEEDED', message: 'the headers took too long' },
 };
+const NO_REQUEST = { status: 400, code: 'INVALID_ARGUMENT', message: 'this is no HTTP/1.1 request' };
+
+/** Answers what cannot be read as a request, and ends its connection. Answers the code; undefined: nobody was there to be told. */
+function refuseUnread({ code: why }: NodeJS.ErrnoException, socket: Socket): string | undefined {
+  // The other end has gone, or an answer is on its way already.
+  if (why === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) {
+    socket.destroy();
+    return undefined;
+  }
+  const { status, code, message } = PARSE_ERRORS[why ?? ''] ?? NO_REQUEST;
+  const body = JSON.stringify({ code, message, details: [] });
+  const headers = { 'content-type': 'application/json', ...API, 'content-length': Buffer.byteLength(body), connection: 'close' };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`);
+  return code;
+}
