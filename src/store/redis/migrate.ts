@@ -48,7 +48,7 @@ export async function migrateRedisJobStore({ url, fleet, timeoutMs, report, step
     if (found === null) return { store, schemas: undefined };
     const from = Number(found.toString());
     if (from > to) throw new Error(newerSchema(from, to, store));
-    if (from < 1) throw new Error(`the job store ${store} has schema ${found}, which no version has made`);
+    if (!(from >= 1)) throw new Error(`the job store ${store} has schema ${found}, which no version has made`);
     if (from === to) return { store, schemas: { from, to } };
     const others = await redis.listeners('ready');
     if (others > 0) {
