@@ -257,6 +257,27 @@ export const zh: Words = {
     stateLine: (status, attempt) => (attempt > 0 ? `${status}，第 ${attempt} 次尝试` : status),
   },
 
+  violations: {
+    REQUIRED: () => '必填',
+    WRONG_TYPE: () => '值的类型不对',
+    OUT_OF_RANGE: ({ minimum, maximum }) =>
+      minimum !== undefined && maximum !== undefined
+        ? `超出范围；允许 ${minimum} 至 ${maximum}`
+        : minimum !== undefined
+          ? `过小；至少为 ${minimum}`
+          : maximum !== undefined
+            ? `过大；至多为 ${maximum}`
+            : undefined,
+    NOT_A_CHOICE: ({ choices }) =>
+      choices.length > 0 && choices.length <= 12 ? `不在可选值中；可选：${choices.join('、')}` : '不在可选值中',
+    REPEATED: () => '列表中有重复的值',
+    UNKNOWN_OPTION: () => '没有这个选项',
+    OPERATOR_OPTION: () => '此选项由服务管理员设置，请不要填写',
+    NOT_ALLOWED: () => '服务管理员不允许此选项',
+    INPUT_NOT_FOUND: () => '没有这个文件',
+    UPLOAD_NOT_FOUND: () => '上传的文件已不存在，请重新上传',
+    UNSUPPORTED_SCHEME: () => '此服务不接受这种地址',
+  },
   reasons: {
     NO_FACE_IN_TARGET: {
       what: '目标中没有找到人脸',
@@ -406,7 +427,10 @@ export const zh: Words = {
     asYouType: '输入时由服务检查。点击可跳到第一处问题。',
     submitHint: '输入时由服务检查。',
     sendingFailed: '未能提交',
-    further: '优先级、标签、尝试次数、预览',
+    further: '优先级、标签、尝试次数、同意声明、预览',
+    attestation: '同意声明',
+    attestationHint: '谁在何时同意；会保存在审计日志中',
+    carried: '与之前的任务相同：',
     priority: '优先级',
     priorityHint: '-10 到 10；每一级相当于在自己的任务中提前一分钟',
     labels: '标签',
