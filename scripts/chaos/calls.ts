@@ -1,10 +1,15 @@
 // How callers reach the cluster: any replica that listens, another one when it does not answer, with the words that it may use. Always true here: an
 // answer that no caller should ever get is a `Violation`, whatever has been done to the cluster.
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Member } from './members.ts';
 import type { Random } from './random.ts';
 
 /** What must never happen has. */
+/** A process that may be called. */
+export interface Replica {
+  /** Undefined while it does not listen. */
+  readonly address: string | undefined;
+}
+
 export class Violation extends Error {
   override readonly name = 'Violation';
 }
@@ -38,12 +43,12 @@ const PASSING = new Set([429, 502, 503, 504]);
 const CALL_MS = 8_000;
 
 export class Callers {
-  readonly #apis: readonly Member[];
+  readonly #apis: readonly Replica[];
   readonly #random: Random;
   /** Answers that had to be asked for again. */
   retries = 0;
 
-  constructor(apis: readonly Member[], random: Random) {
+  constructor(apis: readonly Replica[], random: Random) {
     this.#apis = apis;
     this.#random = random;
   }
