@@ -139,6 +139,20 @@ return MOST`;
     await assert.rejects(migrate(fleet), /made by a newer version/);
   });
 
+  it('that the server does not allow is told in its words, and has not begun', async () => {
+    const fleet = await withOld(1);
+    await client.call('ACL', 'SETUSER', 'mover', 'on', '>hidden', '~*', '&*', '+@all', '-pubsub');
+    const url = `redis://mover:hidden@127.0.0.1:${server.port}`;
+    await assert.rejects(migrateRedisJobStore({ url, fleet, steps: NEXT }), (error: Error) => {
+      assert.match(
+        error.message,
+        /^the job store redis:\/\/mover:\*\*\*@\S+ was not migrated to its end: NOPERM .*pubsub.*; run it again when that is mended$/,
+      );
+      return true;
+    });
+    await (await open(fleet))[Symbol.asyncDispose]();
+  });
+
   it('that was broken off lets nobody in, and goes on where it was', async () => {
     const fleet = await withOld(1200);
     await client.rpush(`{${fleet}}:old`, 'broken');

@@ -95,6 +95,38 @@ webTest('Submit pressed while files are on their way sends the job when the last
   await page.locator('.chip.succeeded').waitFor();
 });
 
+webTest('what waits for an upload is called off, or goes without who has left the page', CLASSICAL, async ({ service, open }) => {
+  const page = await open('/new');
+  await page.locator('.opt').first().waitFor();
+  const held: Route[] = [];
+  await page.route('**/api/v1/tus/*', async (route) => {
+    if (route.request().method() === 'PATCH') held.push(route);
+    else await route.continue();
+  });
+  const jobs = async () => ((await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: { job_id: string }[] }).jobs;
+  await choose(page, 'source', FACE);
+  await choose(page, 'target', TARGET);
+  await submitButton(page).click();
+  await page.getByRole('button', { name: 'Do not send' }).first().click();
+  while (held.length < 2) await page.evaluate('new Promise(requestAnimationFrame)');
+  for (const route of held.splice(0)) await route.continue();
+  await ready(page);
+  await holds(page, `document.querySelectorAll('.media [role=progressbar]').length === 0`);
+  assert.deepEqual(await jobs(), []);
+
+  await page
+    .locator('input[type=file][data-place=target]')
+    .setInputFiles({ name: 'another.jpg', mimeType: 'image/jpeg', buffer: await readFile(TARGET) });
+  await submitButton(page).click();
+  await page.getByText('Sent when the upload is complete').first().waitFor();
+  await page.getByRole('link', { name: 'Jobs', exact: true }).first().click();
+  while (held.length < 1) await page.evaluate('new Promise(requestAnimationFrame)');
+  await held[0]!.continue();
+  await page.getByRole('link', { name: 'another.jpg' }).waitFor();
+  assert.equal(page.url(), `${service.baseUrl}/jobs`);
+  assert.equal((await jobs()).length, 1);
+});
+
 webTest('what is wrong is said as one types, where it is mended, and pressing goes there', CLASSICAL, async ({ open }) => {
   const page = await open('/new');
   await page.locator('.opt').first().waitFor();
@@ -122,6 +154,10 @@ webTest('what is wrong is said as one types, where it is mended, and pressing go
   await page.getByRole('button', { name: 'Back to the default: Weight' }).click();
   await panel.locator('text=2 things to fix before this can run').waitFor();
   assert.equal(await weight.inputValue(), '0.5');
+  await weight.fill('7');
+  await page.getByRole('button', { name: '中文' }).click();
+  await page.locator('#e-face_swapper_weight', { hasText: '超出范围；允许 0 至 1' }).waitFor();
+  await page.locator('.pad .err', { hasText: '源人脸 1: 没有这个文件' }).first().waitFor();
 });
 
 webTest('options are found by any of their words, kept over a reload, and saved as a preset', CLASSICAL, async ({ open }) => {
@@ -230,6 +266,43 @@ webTest('the code that the form shows does what the form would do', CLASSICAL, a
     assert.deepEqual([parameters, labels, previews], [{ face_swapper_weight: 0.65 }, { who: "it's me", name: 'grace_hopper.jpg' }, true]);
   }
 });
+
+webTest(
+  'consent is asked for where it is required, and what the form has no field for comes along with an earlier job',
+  { ...CLASSICAL, ATTESTATION: 'required' },
+  async ({ service, open }) => {
+    await copyFile(FACE, join(service.inputDir, 'face.jpg'));
+    await copyFile(TARGET, join(service.inputDir, 'target.jpg'));
+    const id = await submit(service, { target_image: 'target.jpg', attestation: 'they agreed', retention: '3600s', cache: 'refresh' });
+    const page = await open(`/jobs/${id}`);
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+    await submitButton(page).click({ force: true });
+    assert.equal(await page.evaluate('document.activeElement.id'), 'attestation');
+    await page.keyboard.type("Grace agreed, she's here");
+    await ready(page);
+    await page.locator('.further', { hasText: 'retention 3600s' }).waitFor();
+    const run = promisify(execFile);
+    const code = async (tab: string) => {
+      await page.getByRole('tab', { name: tab }).click();
+      return (await page.locator('.side .code').textContent())!;
+    };
+    await run('sh', ['-c', await code('curl')]);
+    await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')], { cwd: ROOT });
+    const path = join(ROOT, 'clients', 'python', 'src');
+    await run(python(), ['-c', await code('Python')], { env: { ...process.env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: '1' } });
+    await submitButton(page).click();
+    await page.locator('.chip.succeeded').waitFor();
+    const { jobs } = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as {
+      jobs: { request: { retention: string; cache: string } }[];
+    };
+    assert.equal(jobs.length, 5);
+    for (const { request } of jobs) assert.deepEqual([request.retention, request.cache], ['3600s', 'refresh']);
+    // A statement is made for one job.
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+  },
+);
 
 webTest('a video is swapped, and compared with its input in step', CLASSICAL, async ({ service, open }) => {
   await promisify(execFile)(service.config.python!, ['-m', 'facefusion_worker.samples', service.inputDir], {

@@ -2,6 +2,7 @@
 // on its way is opened by nobody, and who was broken off is gone on from by whoever runs it again, at the same time too.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { JobsError } from '../../jobs/errors.ts';
 import { checkVersion } from './checks.ts';
 import { parseRedisUrl, RedisConnection } from './connection.ts';
 import { newerSchema, SCHEMA } from './schema.ts';
@@ -41,11 +42,13 @@ export async function migrateRedisJobStore({ url, fleet, timeoutMs, report, step
   await redis.open();
   try {
     checkVersion(await redis.facts());
+    // Where the server does not tell, nothing is begun.
+    await redis.listeners('ready');
     const [found, goesOn] = (await redis.evaluate(BEGIN, [to])) as [Buffer | null, Buffer | null];
     if (found === null) return { store, schemas: undefined };
     const from = Number(found.toString());
     if (from > to) throw new Error(newerSchema(from, to, store));
-    if (from < 1) throw new Error(`the job store ${store} has schema ${found}, which no version has made`);
+    if (!(from >= 1)) throw new Error(`the job store ${store} has schema ${found}, which no version has made`);
     if (from === to) return { store, schemas: { from, to } };
     const others = await redis.listeners('ready');
     if (others > 0) {
@@ -66,6 +69,14 @@ export async function migrateRedisJobStore({ url, fleet, timeoutMs, report, step
       report?.(schema, moved);
     }
     return { store, schemas: { from, to } };
+  } catch (error) {
+    if (!(error instanceof JobsError)) throw error;
+    throw new Error(
+      `the job store ${store} was not migrated to its end: ${(error.cause as Error).message}; run it again when that is mended`,
+      {
+        cause: error,
+      },
+    );
   } finally {
     redis.disconnect();
   }

@@ -5,12 +5,14 @@ import { ConnectError } from '@connectrpc/connect';
 import { computed, effect, signal } from '@preact/signals';
 import { JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import type { ValidateResponse } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
+import type { Option } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { jobService } from '../service/clients.ts';
 import { isPassing, messageOf } from '../service/errors.ts';
 import { capabilities } from '../service/overview.ts';
+import type { Allowed } from '../words/en.ts';
 import { words } from '../words/words.ts';
 import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf } from './draft.ts';
-import { optionLabel } from './options.ts';
+import { choicesOf, optionLabel } from './options.ts';
 
 export interface Problem {
   /** Id of the element that it is mended at. */
@@ -127,7 +129,10 @@ function theirs(from: Draft, said: Answered | undefined): Problem[] {
   const now = requestOf(from);
   const missing = (input: Input | undefined) => input === undefined || input.reference === undefined;
   const changed = (...names: readonly (keyof RequestJson)[]) => names.some((name) => !same(asked[name], now[name]));
-  return answer.violations.flatMap(({ field, description, reason }): Problem[] => {
+  return answer.violations.flatMap(({ field, description: told, reason }): Problem[] => {
+    const name = /^parameters\.([a-z0-9_]+)/.exec(field)?.[1];
+    const option = capabilities.value?.options.find((one) => one.name === name);
+    const description = words.value.violations[reason]?.(allowedFor(option, from)) ?? told;
     if (field === 'source_images' && (from.sources.length === 0 || from.sources.some(missing) || changed('source_images'))) return [];
     if (field === 'source_audio' && (missing(from.audio) || changed('source_audio'))) return [];
     const source = /^source_images\[(\d+)\]/.exec(field)?.[1];
@@ -140,12 +145,16 @@ function theirs(from: Draft, said: Answered | undefined): Problem[] {
       if (missing(from.target) || changed('target_image', 'target_video')) return [];
       return [{ at: `input-${from.target!.id}`, field, reason, text: `${words.value.submit.target}: ${description}` }];
     }
-    const name = /^parameters\.([a-z0-9_]+)/.exec(field)?.[1];
-    const option = capabilities.value?.options.find((one) => one.name === name);
     if (name === 'processors') return [{ at: 'add-processor', field, reason, text: `${words.value.submit.pipeline}: ${description}` }];
     if (option) return [{ at: `f-${option.name}`, field, reason, text: `${optionLabel(option)}: ${description}` }];
     return [{ at: AT[field.split('.')[0]!] ?? 'further', field, reason, text: `${field}: ${description}` }];
   });
+}
+
+function allowedFor(option: Option | undefined, { parameters }: Draft): Allowed {
+  if (!option) return { minimum: undefined, maximum: undefined, choices: [] };
+  const { minimum, maximum } = option;
+  return { minimum, maximum, choices: choicesOf(option, capabilities.value?.options ?? [], parameters).choices };
 }
 
 const AT: Readonly<Record<string, string>> = {
@@ -154,6 +163,7 @@ const AT: Readonly<Record<string, string>> = {
   priority: 'priority',
   max_attempts: 'max-attempts',
   run_timeout: 'run-minutes',
+  attestation: 'attestation',
 };
 const ORDER = [/^(source|input)/, /^audio/, /^target/, /^add-processor/, /^f-/];
 function rank(at: string): number {

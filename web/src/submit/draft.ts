@@ -1,8 +1,8 @@
 // The job that is being put together. Always true: it is in this tab's session storage as it is here, but for files, which a page cannot keep; what
 // an upload has brought so far goes on when the same file is chosen again.
-import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
+import { create, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { computed, effect, signal } from '@preact/signals';
-import type { Job, JobRequest } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, type JobRequest, JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { secondsOf } from '../format.ts';
 import { baseName, NAME_LABEL, nameOf } from '../jobs/status.ts';
 import { keepInput } from '../service/inputs.ts';
@@ -39,7 +39,15 @@ export interface Draft {
   readonly maxAttempts: number | undefined;
   readonly runMinutes: number | undefined;
   readonly previews: boolean;
+  /** A statement of consent. It is made for one job, and again for the next. */
+  readonly attestation: string;
+  /** Of an earlier job's request, what the form has no field for. */
+  readonly carried: Carried;
 }
+
+/** As REST has it. */
+export type Carried = Readonly<Partial<Record<(typeof CARRIED)[number], JsonValue>>>;
+const CARRIED = ['output_uri', 'engine', 'cache', 'start_timeout', 'retention', 'webhook'] as const;
 
 export const NOTHING: Draft = {
   sources: [],
@@ -53,6 +61,8 @@ export const NOTHING: Draft = {
   maxAttempts: undefined,
   runMinutes: undefined,
   previews: true,
+  attestation: '',
+  carried: {},
 };
 
 export const MOST_SOURCES = 16;
@@ -157,7 +167,7 @@ export function startOver(): void {
 
 /** Uploads belong to a job now; the form keeps the options for the next one. */
 export function afterSubmit(): void {
-  change({ sources: [], audio: undefined, target: undefined });
+  change({ sources: [], audio: undefined, target: undefined, attestation: '' });
 }
 
 export function inputsOf({ sources, audio, target }: Draft): readonly Input[] {
@@ -213,7 +223,7 @@ function kindOfName(reference: string): MediaKind | undefined {
 /** The form's part of the request: what is not here yet is left out. */
 export const request = computed(() => requestOf(draft.value));
 
-export interface RequestJson {
+export interface RequestJson extends Carried {
   readonly source_images: readonly string[];
   readonly source_audio?: string;
   readonly target_video?: string;
@@ -225,11 +235,25 @@ export interface RequestJson {
   readonly max_attempts?: number;
   readonly run_timeout?: string;
   readonly previews?: boolean;
+  readonly attestation?: string;
 }
 
 /** As REST takes it: names of the contract, and only what was set. */
 export function requestOf(from: Draft): RequestJson {
-  const { sources, audio, target, processors, parameters, outputFormat, priority, maxAttempts, runMinutes, previews } = from;
+  const {
+    sources,
+    audio,
+    target,
+    processors,
+    parameters,
+    outputFormat,
+    priority,
+    maxAttempts,
+    runMinutes,
+    previews,
+    attestation,
+    carried,
+  } = from;
   const chosen: JsonObject = { ...(processors ? { processors: [...processors] } : {}), ...parameters };
   const labels = labelsOf(from).labels;
   return {
@@ -247,6 +271,8 @@ export function requestOf(from: Draft): RequestJson {
     ...(maxAttempts === undefined ? {} : { max_attempts: maxAttempts }),
     ...(runMinutes === undefined ? {} : { run_timeout: `${Math.round(runMinutes * 60)}s` }),
     ...(previews ? { previews } : {}),
+    ...(attestation.trim() === '' ? {} : { attestation: attestation.trim() }),
+    ...carried,
   };
 }
 
@@ -306,9 +332,16 @@ function draftOf(from: JobRequest, name: string): Draft {
     maxAttempts: from.maxAttempts,
     runMinutes: runSeconds === undefined ? undefined : runSeconds / 60,
     previews: from.previews,
+    attestation: '',
+    carried: carriedOf(from),
   };
   for (const one of inputsOf(next)) void illustrate(one);
   return next;
+}
+
+function carriedOf(from: JobRequest): Carried {
+  const json = toJson(JobRequestSchema, create(JobRequestSchema, from), { useProtoFieldName: true }) as JsonObject;
+  return Object.fromEntries(CARRIED.filter((name) => json[name] !== undefined).map((name) => [name, json[name]!]));
 }
 
 async function illustrate({ id, reference }: Input): Promise<void> {

@@ -27,30 +27,40 @@ export function curlOf(request: JobRequest): string {
 function curl(server: string, secret: boolean, request: RequestJson): string {
   return [
     `curl ${server}/api/v1/jobs \\`,
-    ...(secret ? ['  -H "authorization: Bearer $FFJOBS_KEY" \\'] : []),
+    ...(secret ? ['  -H "authorization: Bearer $FFJOBS_TOKEN" \\'] : []),
     "  -H 'content-type: application/json' \\",
     // A quote in a shell's quotes ends them.
     `  -d '${JSON.stringify(request, null, 2).replaceAll("'", "'\\''")}'`,
   ].join('\n');
 }
 
-function typescript(server: string, secret: boolean, { target_video, target_image, run_timeout, ...rest }: RequestJson): string {
+/** Durations are JSON's alone: elsewhere they are messages. */
+const DURATIONS = ['run_timeout', 'start_timeout', 'retention'] as const;
+
+function typescript(server: string, secret: boolean, { target_video, target_image, cache, ...rest }: RequestJson): string {
   const value = target_video ?? target_image;
   const target = { case: target_video === undefined ? 'targetImage' : 'targetVideo', value };
   const fields = [
-    ...Object.entries(rest).map(([name, one]) => [camelCase(name), source(one)] as const),
-    ...(value === undefined ? [] : [['target', source(target)] as const]),
-    ...(run_timeout === undefined ? [] : [['runTimeout', `{ seconds: ${Number.parseInt(run_timeout, 10)}n }`] as const]),
-  ];
+    ...Object.entries(rest).map(([name, one]) => [
+      camelCase(name),
+      secondsIn(name, one, (seconds) => `{ seconds: ${seconds}n }`) ?? source(one),
+    ]),
+    ...(value === undefined ? [] : [['target', source(target)]]),
+    ...(cache === undefined ? [] : [['cache', `CachePolicy.${String(cache).replace(/^CACHE_POLICY_/, '')}`]]),
+  ] as const;
   return [
-    "import { connectJobs } from 'facefusion-jobs/client';",
+    `import { ${cache === undefined ? '' : 'CachePolicy, '}connectJobs } from 'facefusion-jobs/client';`,
     '',
-    `using client = connectJobs('${server}'${secret ? ', { token: process.env.FFJOBS_KEY }' : ''});`,
+    `using client = connectJobs('${server}'${secret ? ', { token: process.env.FFJOBS_TOKEN }' : ''});`,
     'const job = await client.submitAndWait({',
-    ...fields.map(([name, one]) => `  ${name}: ${indented(one, '  ')},`),
+    ...fields.map(([name, one]) => `  ${name}: ${indented(one!, '  ')},`),
     '});',
     'console.log(job.resultUrl);',
   ].join('\n');
+}
+
+function secondsIn(name: string, value: unknown, written: (seconds: number) => string): string | undefined {
+  return (DURATIONS as readonly string[]).includes(name) ? written(Number.parseInt(String(value), 10)) : undefined;
 }
 
 function camelCase(name: string): string {
@@ -62,18 +72,18 @@ function source(value: unknown): string {
   return JSON.stringify(value, null, 2).replaceAll(/^( *)"([A-Za-z_]\w*)":/gm, '$1$2:');
 }
 
-function python(server: string, secret: boolean, { run_timeout, ...rest }: RequestJson): string {
-  const fields = [
-    ...Object.entries(rest),
-    ...(run_timeout === undefined ? [] : [['run_timeout', { seconds: Number.parseInt(run_timeout, 10) }] as const]),
-  ];
+function python(server: string, secret: boolean, request: RequestJson): string {
+  const fields = Object.entries(request).map(([name, value]) => [
+    name,
+    secondsIn(name, value, (seconds) => `{"seconds": ${seconds}}`) ?? literal(value, '        '),
+  ]);
   return [
     ...(secret ? ['import os', ''] : []),
     'from facefusion_jobs import JobsClient',
     '',
-    `with JobsClient(${JSON.stringify(server)}${secret ? ', token=os.environ["FFJOBS_KEY"]' : ''}) as client:`,
+    `with JobsClient(${JSON.stringify(server)}${secret ? ', token=os.environ["FFJOBS_TOKEN"]' : ''}) as client:`,
     '    job = client.submit_and_wait(',
-    ...fields.map(([name, value]) => `        ${name}=${literal(value, '        ')},`),
+    ...fields.map(([name, value]) => `        ${name}=${value},`),
     '    )',
     '    print(job.result_url)',
   ].join('\n');

@@ -2,6 +2,7 @@
 import { number, roughly, secondsOf } from '../format.ts';
 import { Facts } from '../job/side.tsx';
 import { Icon } from '../parts/icons.tsx';
+import { IconButton } from '../parts/small.tsx';
 import { go, page } from '../router.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
@@ -152,12 +153,12 @@ function SubmitButton({ wide }: { readonly wide?: boolean }) {
 
 function Further() {
   const w = words.value.submit;
-  const { priority, labels, maxAttempts, runMinutes, previews, outputFormat, target } = draft.value;
+  const { priority, labels, maxAttempts, runMinutes, previews, outputFormat, target, attestation, carried } = draft.value;
   const formats = (target?.kind === 'video' ? capabilities.value?.videoFormats : capabilities.value?.imageFormats) ?? [];
   return (
     <details>
       <summary>{w.further}</summary>
-      <div class="further">
+      <div class="further" id="further" tabIndex={-1}>
         <label for="output-format">{w.outputFormat}</label>
         <select
           class="field"
@@ -199,6 +200,28 @@ function Further() {
         />
         <NumberField id="max-attempts" label={w.attempts} max={10} value={maxAttempts} take={(next) => change({ maxAttempts: next })} />
         <NumberField id="run-minutes" label={w.runTimeout} value={runMinutes} take={(next) => change({ runMinutes: next })} />
+        <label for="attestation">{w.attestation}</label>
+        <textarea
+          class="field"
+          id="attestation"
+          rows={2}
+          maxLength={2000}
+          value={attestation}
+          placeholder={w.attestationHint}
+          onInput={(event) => change({ attestation: event.currentTarget.value })}
+        />
+        {Object.entries(carried).map(([name, value]) => (
+          <p class="row" key={name}>
+            <span class="clip">
+              {w.carried} <code>{name}</code> {typeof value === 'string' ? value : JSON.stringify(value)}
+            </span>
+            <IconButton
+              icon="cross"
+              label={w.remove(name)}
+              press={() => change({ carried: Object.fromEntries(Object.entries(carried).filter(([other]) => other !== name)) })}
+            />
+          </p>
+        ))}
         <label class="check" for="previews">
           <input id="previews" type="checkbox" checked={previews} onChange={(event) => change({ previews: event.currentTarget.checked })} />
           {w.previews}

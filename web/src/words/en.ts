@@ -5,6 +5,13 @@ const plural = (count: number, one: string, many: string) => (count === 1 ? one 
 /** What somebody can do next. */
 export type NextStep = string | { readonly text: string; readonly again: string };
 
+/** What is known of an option that a violation is about. */
+export interface Allowed {
+  readonly minimum: number | undefined;
+  readonly maximum: number | undefined;
+  readonly choices: readonly string[];
+}
+
 export const en = {
   code: 'en',
   locale: 'en-GB',
@@ -263,6 +270,8 @@ export const en = {
   },
 
   /** What a failure means and what to do next, by its reason. Others: the message as it came. */
+  /** Violations by reason, where the service's own words, which are English, will not do. */
+  violations: {} as Readonly<Record<string, (allowed: Allowed) => string | undefined>>,
   /** `next`: best first. One with `again` is a link to the form with the job's request in it; it names the option that is to be changed, or none. */
   reasons: {
     NO_FACE_IN_TARGET: {
@@ -347,6 +356,7 @@ export const en = {
       what: 'The engine could not do it',
       next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],
     },
+    ENGINE_REFUSED: { what: 'The engine did not take the job', next: ['The log below says why', { text: 'Change it', again: '' }] },
     ENGINE_ERROR: {
       what: 'The engine broke off',
       next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],
@@ -450,7 +460,10 @@ export const en = {
     asYouType: 'Checked by the service as you type. Press to go to the first problem.',
     submitHint: 'Checked by the service as you type.',
     sendingFailed: 'It could not be submitted',
-    further: 'Priority, labels, attempts, previews',
+    further: 'Priority, labels, attempts, consent, previews',
+    attestation: 'Statement of consent',
+    attestationHint: 'Who agreed to this, and when; kept in the audit log',
+    carried: 'As in the earlier job:',
     priority: 'Priority',
     priorityHint: '-10 to 10; a step is a head start of a minute among your own jobs',
     labels: 'Labels',

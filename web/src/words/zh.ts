@@ -257,6 +257,27 @@ export const zh: Words = {
     stateLine: (status, attempt) => (attempt > 0 ? `${status}，第 ${attempt} 次尝试` : status),
   },
 
+  violations: {
+    REQUIRED: () => '必填',
+    WRONG_TYPE: () => '值的类型不对',
+    OUT_OF_RANGE: ({ minimum, maximum }) =>
+      minimum !== undefined && maximum !== undefined
+        ? `超出范围；允许 ${minimum} 至 ${maximum}`
+        : minimum !== undefined
+          ? `过小；至少为 ${minimum}`
+          : maximum !== undefined
+            ? `过大；至多为 ${maximum}`
+            : undefined,
+    NOT_A_CHOICE: ({ choices }) =>
+      choices.length > 0 && choices.length <= 12 ? `不在可选值中；可选：${choices.join('、')}` : '不在可选值中',
+    REPEATED: () => '列表中有重复的值',
+    UNKNOWN_OPTION: () => '没有这个选项',
+    OPERATOR_OPTION: () => '此选项由服务管理员设置，请不要填写',
+    NOT_ALLOWED: () => '服务管理员不允许此选项',
+    INPUT_NOT_FOUND: () => '没有这个文件',
+    UPLOAD_NOT_FOUND: () => '上传的文件已不存在，请重新上传',
+    UNSUPPORTED_SCHEME: () => '此服务不接受这种地址',
+  },
   reasons: {
     NO_FACE_IN_TARGET: {
       what: '目标中没有找到人脸',
@@ -313,6 +334,7 @@ export const zh: Words = {
     JOB_KILLS_WORKERS: { what: '每个尝试它的工作进程都结束了', next: ['请不要原样再次提交', { text: '更换目标或选项', again: '' }] },
     SERVICE_RESTARTED: { what: '服务已重启', next: [{ text: '再次提交', again: '' }] },
     ENGINE_FAILED: { what: '引擎未能完成', next: ['下方日志中有引擎的输出', { text: '再次提交', again: '' }] },
+    ENGINE_REFUSED: { what: '引擎没有接受此任务', next: ['下方日志说明了原因', { text: '更改任务', again: '' }] },
     ENGINE_ERROR: { what: '引擎中断', next: ['下方日志中有引擎的输出', { text: '再次提交', again: '' }] },
     ENCODER_FAILED: { what: '视频编码失败', next: [{ text: '选择其他编码器（`output_video_encoder`）', again: 'output_video_encoder' }] },
     RESULT_INVALID: { what: '引擎生成的结果不正确', next: [{ text: '再次提交', again: '' }] },
@@ -406,7 +428,10 @@ export const zh: Words = {
     asYouType: '输入时由服务检查。点击可跳到第一处问题。',
     submitHint: '输入时由服务检查。',
     sendingFailed: '未能提交',
-    further: '优先级、标签、尝试次数、预览',
+    further: '优先级、标签、尝试次数、同意声明、预览',
+    attestation: '同意声明',
+    attestationHint: '谁在何时同意；会保存在审计日志中',
+    carried: '与之前的任务相同：',
     priority: '优先级',
     priorityHint: '-10 到 10；每一级相当于在自己的任务中提前一分钟',
     labels: '标签',
