@@ -1,5 +1,6 @@
-// Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, access, media, metrics, the port, the workers; the
-// port listens last. End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
+// Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, access, media, metrics, the port, the workers; then the
+// port listens, and what is told by webhooks begins. End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever
+// another one did.
 import { mkdir } from 'node:fs/promises';
 import { openConfiguredAccess, policiesOf } from './app/access.ts';
 import { Closing } from './app/closing.ts';
