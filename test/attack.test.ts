@@ -165,6 +165,8 @@ describe(`hostile callers (seed ${SEED})`, () => {
       headers: { 'tus-resumable': '1.0.0', 'upload-length': '100000000' },
     });
     const upload = begun.headers.get('location')!.split('/').at(-1)!;
+    // Resumed from anywhere: of a job that is there, and has ended.
+    const { job_id: known } = (await (await post('/api/v1/jobs', job({}))).json()) as { job_id: string };
     const seeds = [
       request('POST /api/v1/jobs', good),
       request('POST /api/v1/jobs:validate', good),
@@ -177,7 +179,7 @@ describe(`hostile callers (seed ${SEED})`, () => {
       request(`GET /api/v1/blobs/${'0'.repeat(64)}?expires=1&filename=a&type=b&signature=c`),
       request(`POST /api/v1/jobs:batch`, `{"jobs":[{"ref":"a","job":${good}},{"job":${good}}]}`),
       ...['41', '-1', '1e9', '9'.repeat(30)].map((id) =>
-        bytesOf('GET /api/v1/jobs/job_20250405_abcdefghijkl/events', { accept: 'text/event-stream', 'last-event-id': id }),
+        bytesOf(`GET /api/v1/jobs/${known}/events`, { accept: 'text/event-stream', 'last-event-id': id }),
       ),
       bytesOf('GET /api/v1/batches/batch_20250405_abcdefghijkl/events', { accept: 'text/event-stream', 'last-event-id': '7' }),
       bytesOf('GET /api/v1/jobs:watch', { accept: 'text/event-stream', 'last-event-id': 'MTIz' }),

@@ -125,6 +125,22 @@ describe('the folder of local blobs', () => {
     assert.deepEqual(await readdir(join(dir, 'tmp')), []);
   });
 
+  it('never take what a link leads to, though a file is swapped for one between its digest and its place', async (t) => {
+    const { dir, blobs } = await open(t);
+    const [secret, source] = [join(dir, 'secret'), join(dir, 'result.mp4')];
+    for (const bytes of [100, 200_000]) {
+      await writeFile(secret, 's'.repeat(bytes));
+      await rm(source, { force: true });
+      await writeFile(source, 'r'.repeat(bytes));
+      const swap = async () => {
+        await rm(source);
+        await symlink(secret, source);
+      };
+      await assert.rejects(blobs.put(source, 'video/mp4', { pin: swap }), { reason: 'RESULT_NOT_A_FILE' });
+    }
+    assert.deepEqual(await readdir(join(dir, 'tmp')), []);
+  });
+
   it('keeps its secret for its own user, and refuses one that is none', async (t) => {
     const { dir } = await open(t);
     const secret = join(dir, 'url-secret');

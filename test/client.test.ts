@@ -7,11 +7,13 @@ import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
-import { Code, ConnectError } from '@connectrpc/connect';
+import { Code, ConnectError, createClient, createRouterTransport } from '@connectrpc/connect';
 import { Webhook } from 'standardwebhooks';
+import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
 import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
 import { JobNotSucceeded } from '../src/client/client.ts';
-import { connectJobs, type JobEvent, JobStatus } from '../src/client/node.ts';
+import { connectJobs, detailsOf, type JobEvent, JobStatus } from '../src/client/node.ts';
+import { patience } from '../src/client/retry.ts';
 import { isTerminal, statusIn } from '../src/client/watch.ts';
 import { verifyWebhook, WebhookVerificationError } from '../src/client/webhook.ts';
 import { startService } from './api/service.ts';
@@ -119,7 +121,42 @@ describe('against the service', () => {
   });
 });
 
+test('an error tells its code, its reason and every violation', async () => {
+  await using service = await startService();
+  using client = connectJobs(service.baseUrl);
+  const invalid = await client.submit({ ...REQUEST, priority: 99, maxAttempts: 99 }).catch(detailsOf);
+  assert.ok('violations' in invalid);
+  assert.equal(invalid.code, Code.InvalidArgument);
+  assert.deepEqual(invalid.violations.map(({ field }) => field.split('.').at(-1)).sort(), ['max_attempts', 'priority']);
+  const missing = await client.jobs.get({ jobId: 'job_20250405_aaaaaaaaaaaa' }).catch(detailsOf);
+  assert.ok('violations' in missing);
+  assert.deepEqual([missing.code, missing.reason, missing.violations], [Code.NotFound, 'JOB_NOT_FOUND', []]);
+  assert.deepEqual(detailsOf(new Error('of nobody')).reason, undefined);
+});
+
 describe('a service that asks for patience', () => {
+  test('is asked for a new key once, when the connection breaks: a second one nobody would know of', async () => {
+    let [made, asked] = [0, 0];
+    const transport = createRouterTransport(
+      ({ service }) =>
+        service(AccessService, {
+          createKey() {
+            made++;
+            throw new ConnectError('gone', Code.Unavailable);
+          },
+          listKeys() {
+            if (asked++ === 0) throw new ConnectError('gone', Code.Unavailable);
+            return {};
+          },
+        }),
+      { transport: { interceptors: [patience()] } },
+    );
+    const access = createClient(AccessService, transport);
+    await assert.rejects(access.createKey({}), (error: ConnectError) => error.code === Code.Unavailable);
+    await access.listKeys({});
+    assert.deepEqual([made, asked], [1, 2]);
+  });
+
   const limited = () =>
     new ConnectError('slow down', Code.ResourceExhausted, undefined, [
       { desc: RetryInfoSchema, value: create(RetryInfoSchema, { retryDelay: { nanos: 1_000_000 } }) },

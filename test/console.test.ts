@@ -1,5 +1,6 @@
 // The built console over HTTP: what is sent with which headers, and that nothing of the API is shadowed.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,9 +9,24 @@ import { brotliDecompressSync } from 'node:zlib';
 import { type FastifyInstance, fastify } from 'fastify';
 import { consoleDigest, consoleIsBuilt, prepareConsole } from '../src/cli/local/console.ts';
 import { openConsole } from '../src/rpc/console.ts';
-import { startService } from './api/service.ts';
+import { en } from '../web/src/words/en.ts';
+import { zh } from '../web/src/words/zh.ts';
+import { ROOT, startService } from './api/service.ts';
 
 const SCRIPT = 'console.log("console");'.repeat(100);
+
+test('both languages have words for the same, and for every outcome of the engine that the pages name', () => {
+  for (const part of ['reasons', 'processorNames', 'groupNames'] as const)
+    assert.deepEqual(Object.keys(zh[part]).sort(), Object.keys(en[part]).sort(), part);
+  const page = readFileSync(join(ROOT, 'docs', '05-facefusion-engine.md'), 'utf8');
+  const [outcomes = ''] = /^## Outcomes$.*?(?=^## )/ms.exec(page) ?? [];
+  const failures = [...outcomes.matchAll(/`([A-Z]+(?:_[A-Z]+)+)`/g)]
+    .map(([, reason]) => reason!)
+    .filter((reason) => reason !== 'CONTENT_REFUSED');
+  assert.ok(failures.length > 15, outcomes);
+  for (const reason of failures) assert.ok(reason in en.reasons, reason);
+  for (const { reasons } of [en, zh]) for (const [reason, { next }] of Object.entries(reasons)) assert.ok(next.length > 0, reason);
+});
 
 describe('a built console', () => {
   let dir: string;

@@ -211,6 +211,10 @@ interface PodSpec {
   readonly volumes: readonly { readonly name: string; readonly secret?: { readonly secretName: string; readonly defaultMode: number } }[];
 }
 
+interface Monitor {
+  readonly endpoints: readonly { readonly authorization?: { readonly credentials: object } }[];
+}
+
 interface Probe {
   readonly httpGet: { readonly scheme?: string };
 }
@@ -235,6 +239,8 @@ describe('the chart', { skip: await lacksHelm() }, () => {
     'worker.modelsClaim=models',
     'filesSecret=extra',
     'settings.FFJOBS_TENANTS=/etc/facefusion-jobs/files/tenants.json',
+    'serviceMonitor.tokenKey=metrics-token',
+    'settings.FFJOBS_METRICS_TOKEN_FILE=/etc/facefusion-jobs/files/metrics-token',
     'certificates.tls=web',
     'certificates.clientCa=callers',
     'certificates.marks=signer',
@@ -273,6 +279,9 @@ describe('the chart', { skip: await lacksHelm() }, () => {
       assert.equal(api!.container[name].httpGet.scheme, 'HTTPS');
       assert.notEqual(worker!.container[name].httpGet.scheme, 'HTTPS');
     }
+    const monitor = documents.find((one) => one.kind === 'ServiceMonitor')!.spec as unknown as Monitor;
+    assert.deepEqual(monitor.endpoints[0]!.authorization?.credentials, { name: 'extra', key: 'metrics-token' });
+    await assert.rejects(template('secretName=store', 'serviceMonitor.enabled=true', 'serviceMonitor.tokenKey=x'), /filesSecret/);
     await assert.rejects(template('secretName=store', 'certificates.clientCa=callers'), /certificates/);
     await assert.rejects(template('secretName=store', 'certificates.marksTrust=true'), /certificates/);
   });

@@ -1,14 +1,15 @@
 // The real FaceFusion three ways, in turns within one run: its command line for each job, the program called directly in one warm process, and the
 // service. Models are made for tests, so that what is measured is everything but inference. And two slots beside one.
 import { copyFileSync, mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
-import { type Job, JobRequestSchema, JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, type JobRequest, JobRequestSchema, JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { checkouts, HOW, makePicture, makeTestHome, makeVideo, type TestHome } from '../../test/fixtures/facefusion/checkout.ts';
 import type { Bench } from '../bench.ts';
-import { interleaved, median, notRun, type Row, rowOf } from '../figures.ts';
+import { interleaved, median, notRun, percentile, type Row, rowOf } from '../figures.ts';
 import { Process } from '../processes.ts';
 import { Service, TARGET } from '../service.ts';
 
@@ -18,6 +19,8 @@ const PICTURE = 'picture.jpg';
 const CLIP = 'clip.mp4';
 const CLIP_SECONDS = 5;
 const LIKE_JOBS = 5;
+/** As `synthetic_models.py` makes it: one inference takes long. */
+const SLOW_MODEL = 'ghost_1_256';
 
 /** A run of one job; answers its seconds by the clock. */
 type Contestant = (target: string) => Promise<number>;
@@ -83,6 +86,7 @@ export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
       target: { kind: 'at most', value: 5 },
       note: 'mean distance of percent from the share of the time that had passed',
     });
+    yield await canceled(bench, service, median(videos.service));
   }
 
   bench.say('two videos at once: one slot, two slots');
@@ -95,6 +99,67 @@ export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
     peer: { name: 'one slot', figure: alone },
     note: 'on the processor alone, which both share',
   });
+}
+
+/**
+ * Cancels at even distances over the whole of a run, so that each step has its share: from the call to `canceled`, which is written when the worker has
+ * nothing left to run. Those that a run's end overtook are made up for.
+ */
+async function canceled(bench: Bench, service: Service, clipSeconds: number): Promise<Row> {
+  const kinds: readonly { readonly target: string; readonly parameters: JsonObject; readonly seconds: number }[] = [
+    { target: PICTURE, parameters: {}, seconds: 0.3 },
+    { target: CLIP, parameters: { workflow_strategy: 'memory' }, seconds: clipSeconds },
+    { target: CLIP, parameters: { workflow_strategy: 'disk' }, seconds: 1.5 * clipSeconds },
+    { target: PICTURE, parameters: { face_swapper_model: SLOW_MODEL }, seconds: 3 },
+  ];
+  const each = bench.pick(25, 2);
+  bench.say(`${each * kinds.length} cancels`);
+  const times: number[] = [];
+  let late = 0;
+  for (let i = 0; i < each; i++) {
+    for (const { target, parameters, seconds } of kinds) {
+      const ms = await cancelMs(service, target, parameters, (1000 * seconds * i) / each);
+      if (ms === undefined) late++;
+      else times.push(ms);
+    }
+  }
+  const [load] = loadavg();
+  return rowOf('engine', {
+    name: 'FaceFusion, cancel until nothing runs, p99',
+    figure: percentile(times, 99),
+    unit: 'ms',
+    target: { kind: 'at most', value: 500 },
+    note:
+      `p50 ${percentile(times, 50).toFixed(0)} ms; ${times.length} cancels over the whole of pictures, videos in memory and over the disk, and a long inference; ` +
+      `${late} came after the end; load average ${load!.toFixed(1)} of ${availableParallelism()} cores`,
+  });
+}
+
+/** Undefined: the job ended before. `afterMs`: from the begin of its run. */
+async function cancelMs(service: Service, target: string, parameters: JsonObject, afterMs: number): Promise<number | undefined> {
+  const { jobs } = service.clients();
+  const { job } = await jobs.submit({ job: requestOf(target, parameters) });
+  const { jobId } = job!;
+  let asked: number | undefined;
+  let asking: Promise<unknown> | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const cancel = () => {
+    asked = performance.now();
+    asking = jobs.cancel({ jobId });
+  };
+  try {
+    for await (const { event } of jobs.watch({ jobId })) {
+      const said = event?.event;
+      // It may run before it is watched.
+      const status = said?.case === 'snapshot' ? said.value.job!.status : said?.case === 'state' ? said.value.status : undefined;
+      if (status === JobStatus.PROCESSING) timer ??= setTimeout(cancel, afterMs);
+      if (status === JobStatus.CANCELED) return performance.now() - asked!;
+    }
+    return undefined;
+  } finally {
+    clearTimeout(timer);
+    await asking;
+  }
 }
 
 /** Where the GPU is the only thing that takes time, two of them take half of it. */
@@ -124,12 +189,15 @@ function start(home: TestHome, dataDir: string, slots: number): Promise<Service>
   });
 }
 
-async function submit(service: Service, target: string, parameters: JsonObject = {}): Promise<Job> {
-  const { jobs } = service.clients();
+function requestOf(target: string, parameters: JsonObject): JobRequest {
   const sourceImages = target === TARGET ? [] : [SOURCE];
   const kind = target === PICTURE || target === TARGET ? 'targetImage' : 'targetVideo';
-  const request = create(JobRequestSchema, { sourceImages, target: { case: kind, value: target }, parameters });
-  const { job } = await jobs.submit({ job: request });
+  return create(JobRequestSchema, { sourceImages, target: { case: kind, value: target }, parameters });
+}
+
+async function submit(service: Service, target: string, parameters: JsonObject = {}): Promise<Job> {
+  const { jobs } = service.clients();
+  const { job } = await jobs.submit({ job: requestOf(target, parameters) });
   for await (const { event } of jobs.watch({ jobId: job!.jobId })) void event;
   const ended = (await jobs.get({ jobId: job!.jobId })).job!;
   if (ended.status !== JobStatus.SUCCEEDED) throw new Error(`${target}: ${ended.errorMessage}`);

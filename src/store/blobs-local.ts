@@ -1,11 +1,12 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
-import { createHash, createHmac, createSecretKey, hash as hashOf, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
-import { createReadStream, existsSync, lstatSync, readFileSync, statSync } from 'node:fs';
-import { copyFile, constants as fs, link, lstat, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
+import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
+import { copyFile, constants as fs, link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
 import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
+import { digestFile, type Taken, takeFile } from './result-file.ts';
 
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
@@ -62,8 +63,8 @@ class LocalBlobs implements LocalBlobStore {
   }
 
   /**
-   * A file on the same volume is taken in without copying its bytes, by shared blocks or else, when it has one name only, by a second one:
-   * give files that are not written to again, such as an engine's output, and none of the callers' own.
+   * A file on the same volume is taken in without copying its bytes, by shared blocks or else, when it has one name only and is this
+   * user's, by a second one: give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
     const temporary = join(this.#scratch, `${this.#mine}.${++this.#writes}`);
@@ -187,80 +188,6 @@ class LocalBlobs implements LocalBlobStore {
     return createHmac('sha256', this.#secret)
       .update(JSON.stringify([key, expires, filename, type]))
       .digest();
-  }
-}
-
-export interface Taken {
-  readonly key: string;
-  readonly bytes: number;
-}
-
-/** Read at once of larger ones. */
-const READ_BYTES = 512 * 1024;
-
-/** Files up to this size are read in one go. */
-const SMALL_BYTES = 64 * 1024;
-
-/** The key of a plain file. A link is not followed, and a pipe is not waited on. */
-export async function digestFile(path: string, signal: AbortSignal | undefined): Promise<Taken> {
-  signal?.throwIfAborted();
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  // A link would be followed out of the engine's folder, and a pipe would be waited on for ever.
-  if (!found?.isFile()) throw new JobsError('data_loss', 'RESULT_NOT_A_FILE', 'there is no plain file where the result should be');
-  if (found.size <= SMALL_BYTES) {
-    const bytes = readFileSync(path);
-    return { key: hashOf('sha256', bytes, 'hex'), bytes: bytes.length };
-  }
-  const hash = createHash('sha256');
-  let bytes = 0;
-  for await (const chunk of fileChunks(path)) {
-    signal?.throwIfAborted();
-    hash.update(chunk);
-    bytes += chunk.length;
-  }
-  return { key: hash.digest('hex'), bytes };
-}
-
-/** `bytes`: as many as had a digest made of them. */
-async function takeFile(source: string, to: string, bytes: number): Promise<void> {
-  await linkOrCopy(source, to);
-  const file = await open(to, 'r');
-  try {
-    const { size } = await file.stat();
-    if (size !== bytes) throw new JobsError('data_loss', 'RESULT_CHANGED', 'the result was written to after it was said to be done');
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function linkOrCopy(source: string, to: string): Promise<void> {
-  const { nlink } = await lstat(source);
-  try {
-    await copyFile(source, to, fs.COPYFILE_FICLONE_FORCE | fs.COPYFILE_EXCL);
-    return;
-  } catch {
-    // No shared blocks here.
-  }
-  if (nlink === 1) {
-    try {
-      await link(source, to);
-      return;
-    } catch {
-      // Another volume, or a file system without links.
-    }
-  }
-  await copyFile(source, to, fs.COPYFILE_EXCL);
-}
-
-/** A file's bytes, each chunk good until the next is asked for: a fresh buffer for each read costs as much as hashing it. */
-export async function* fileChunks(path: string): AsyncGenerator<Uint8Array> {
-  const file = await open(path, 'r');
-  try {
-    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-    for (let read = await file.read(buffer); read.bytesRead > 0; read = await file.read(buffer)) yield buffer.subarray(0, read.bytesRead);
-  } finally {
-    await file.close();
   }
 }
 

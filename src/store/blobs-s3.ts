@@ -14,8 +14,9 @@ import { openClient, type S3Connection } from '../s3/client.ts';
 import { problemOf, unavailable } from '../s3/problems.ts';
 import { abortAbandoned, putObject } from '../s3/put.ts';
 import { readObject, saveDigested } from '../s3/read.ts';
-import { digestFile, diskFull, fileChunks, KEY, type Taken, takeStream } from './blobs-local.ts';
+import { diskFull, KEY, takeStream } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
+import { digestFile, fileChunks, type Taken } from './result-file.ts';
 
 export interface S3BlobStoreOptions {
   readonly connection: S3Connection;

@@ -404,6 +404,7 @@ export class JobSteps {
       // Nobody wants the run any more that its first job has left.
       if (left.members.length === 0 && isTerminal(table.get(leader)?.job.status ?? JobStatus.CANCELED)) {
         flights.end(left);
+        this.#followedMs.delete(fingerprint);
         tx.committed(() => onDeserted(leader));
       }
       return;

@@ -7,9 +7,9 @@ import { openClient, type S3Connection } from '../s3/client.ts';
 import { isListed, placeOf, type S3Place } from '../s3/names.ts';
 import { problemOf } from '../s3/problems.ts';
 import { putObject } from '../s3/put.ts';
-import { fileChunks } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
 import { type Copy, type Delivery, exists, failureOf, type Outputs, type Refusal } from './outputs.ts';
+import { fileChunks } from './result-file.ts';
 
 export interface S3OutputsOptions {
   readonly connection: S3Connection;

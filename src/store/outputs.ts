@@ -17,7 +17,8 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
-import { diskFull, fileChunks } from './blobs-local.ts';
+import { diskFull } from './blobs-local.ts';
+import { fileChunks } from './result-file.ts';
 
 /** What is copied. */
 export interface Copy {

@@ -356,6 +356,7 @@ export const en = {
       what: 'The engine could not do it',
       next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],
     },
+    ENGINE_REFUSED: { what: 'The engine did not take the job', next: ['The log below says why', { text: 'Change it', again: '' }] },
     ENGINE_ERROR: {
       what: 'The engine broke off',
       next: ['The log below says what the engine said', { text: 'Submit it again', again: '' }],

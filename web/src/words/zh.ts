@@ -334,6 +334,7 @@ export const zh: Words = {
     JOB_KILLS_WORKERS: { what: '每个尝试它的工作进程都结束了', next: ['请不要原样再次提交', { text: '更换目标或选项', again: '' }] },
     SERVICE_RESTARTED: { what: '服务已重启', next: [{ text: '再次提交', again: '' }] },
     ENGINE_FAILED: { what: '引擎未能完成', next: ['下方日志中有引擎的输出', { text: '再次提交', again: '' }] },
+    ENGINE_REFUSED: { what: '引擎没有接受此任务', next: ['下方日志说明了原因', { text: '更改任务', again: '' }] },
     ENGINE_ERROR: { what: '引擎中断', next: ['下方日志中有引擎的输出', { text: '再次提交', again: '' }] },
     ENCODER_FAILED: { what: '视频编码失败', next: [{ text: '选择其他编码器（`output_video_encoder`）', again: 'output_video_encoder' }] },
     RESULT_INVALID: { what: '引擎生成的结果不正确', next: [{ text: '再次提交', again: '' }] },

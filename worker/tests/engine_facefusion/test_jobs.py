@@ -101,7 +101,7 @@ def test_refused_content_is_refused_and_nothing_is_shown(worker: Worker, media: 
 def test_the_analyser_looks_again_where_a_path_has_new_content(worker: Worker, media: Media, tmp_path: Path) -> None:
     for extension, fit, unfit in (
         ("png", media.picture(), media.unfit()),
-        ("mp4", media.video(), media.colour_video("magenta", "magenta.mp4")),
+        ("mp4", media.video("short.mp4", 0.4), media.colour_video("magenta", "magenta.mp4")),
     ):
         target = tmp_path / f"same.{extension}"
         for content, kind in ((fit, "done"), (unfit, "failed"), (fit, "done")):
@@ -134,7 +134,7 @@ def test_a_trim_that_no_sample_falls_into_is_looked_at(worker: Worker, media: Me
 def test_no_face_has_a_name(worker: Worker, media: Media) -> None:
     assert worker.submit(media.picture(), source=media.green()).reason == "NO_FACE_IN_SOURCE"
     assert worker.submit(media.green()).reason == "NO_FACE_IN_TARGET"
-    assert worker.submit(media.colour_video("0x00ff00", "green.mp4")).reason == "NO_FACE_IN_TARGET"
+    assert worker.submit(media.colour_video("0x00ff00", "green.mp4", 0.4)).reason == "NO_FACE_IN_TARGET"
     assert worker.submit(media.picture(), source=None).reason == "SOURCE_MISSING"
     enhanced = worker.done(media.green(), processors=["face_enhancer"])
     assert enhanced.warnings == ["no face that was asked for was found in the target picture"]
@@ -189,7 +189,7 @@ def test_options_that_cannot_be_are_refused(worker: Worker, media: Media) -> Non
 
 @pytest.mark.quick
 def test_a_job_is_the_same_after_any_other_and_in_a_fresh_process(worker: Worker, media: Media, tmp_path: Path) -> None:
-    picture, video = media.picture(), media.video()
+    picture, video = media.picture(), media.video("short.mp4", 0.4)
     with Worker(worker.home, tmp_path) as fresh:
         first = fresh.done(picture).output.read_bytes()
         moving = fresh.done(video).output.read_bytes()

@@ -97,13 +97,13 @@ def test_the_end_of_the_process_group_leaves_nothing_running(worker: Worker, med
         while _of_group(other.process.pid):
             assert time.monotonic() < until
             time.sleep(0.01)
-    with Worker(worker.home, tmp_path / "next") as another:
-        another.done(media.picture())
 
 
 @pytest.mark.quick
 def test_the_end_of_the_service_ends_a_run_and_its_children(worker: Worker, media: Media, tmp_path: Path) -> None:
+    # One that follows the worker above, which was killed in the middle of its job.
     with Worker(worker.home, tmp_path) as other:
+        other.done(media.picture())
         other.start(media.video("long.mp4", 4.0))
         while other.next()[1].get("step") != "STEP_PROCESSING":
             pass
