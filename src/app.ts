@@ -1,5 +1,6 @@
-// Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, access, media, metrics, the port, the workers; the
-// port listens last. End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever another one did.
+// Composition root: picks the adapters, and knows in which order things start and end. Start: folders, stores, access, media, metrics, the port, the workers; then the
+// port listens, and what is told by webhooks begins. End: not ready, no new claims, running jobs finish or go back, calls end, stores close; every step runs, whatever
+// another one did.
 import { mkdir } from 'node:fs/promises';
 import { openConfiguredAccess, policiesOf } from './app/access.ts';
 import { Closing } from './app/closing.ts';
@@ -126,22 +127,22 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     await resultRoom?.check(0, RESULT_DISK);
   };
   front = await openFront({ ...shared, blobs, access, uploads, retention, webhooks, checkRoom });
-  // A node that only works may not reach the world.
-  if (config.role !== 'worker') {
-    opened.last(
-      'webhooks',
-      webhooks.start({
-        store,
-        present: front.present,
-        count: (outcome, why) => metrics.webhook(outcome, why),
-        onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
-      }),
-    );
-  }
+  let telling: AsyncDisposable | undefined;
+  // After the workers, whose last words are told too.
+  opened.last('webhooks', { [Symbol.asyncDispose]: async () => await telling?.[Symbol.asyncDispose]() });
   const waitForRoom = (signal: AbortSignal) => dataRoom.wait(DATA_DISK, config.storePatienceMs, signal);
   node = config.role === 'api' ? undefined : await openNode({ ...shared, env, blobs: blobs.store, waitForRoom });
 
   const address = await front.listen();
+  // Not before: what is told has URLs in it. A node that only works may not reach the world.
+  if (config.role !== 'worker') {
+    telling = webhooks.start({
+      store,
+      present: front.present,
+      count: (outcome, why) => metrics.webhook(outcome, why),
+      onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
+    });
+  }
   const { home, installed } = config.facefusion ?? {};
   log.info(
     { address, role: config.role, engine: config.engine, home, installed, slots: config.slots, data: config.dataDir },

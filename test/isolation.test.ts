@@ -83,6 +83,15 @@ describe('workers as another user', { skip }, () => {
           assert.equal(statSync(path).uid, uid);
           assert.equal(readFileSync(path, 'utf8'), `${uid} download ${isolation.home} secret: PermissionError list: PermissionError`);
           assert.equal(statSync(seen).mode & 0o777, 0o700);
+          // Once it is read on, they can swap nothing in it.
+          const asThem = (...command: [string, ...string[]]) => execFileSync(command[0], command.slice(1), { uid, stdio: 'ignore' });
+          asThem('mv', path, `${path}.x`);
+          asThem('mv', `${path}.x`, path);
+          asThem('chmod', '777', seen);
+          await isolation.takeBack(seen);
+          assert.throws(() => asThem('mv', path, `${path}.x`), /Command failed/);
+          assert.throws(() => asThem('chmod', '777', seen), /Command failed/);
+          assert.deepEqual([statSync(seen).uid, statSync(seen).mode & 0o777], [0, 0o700]);
           return {
             $typeName: 'facefusion.jobs.v1.MediaResult',
             mediaType: 'image/png',

@@ -6,16 +6,21 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { startServiceProcess } from '../scripts/cluster/service-process.ts';
 import { startRedis } from '../scripts/redis-server.ts';
 import { openWebhooks } from '../src/app/webhooks.ts';
 import { verifyWebhook } from '../src/client/webhook.ts';
 import { readConfig } from '../src/config.ts';
+import { DEFAULT_TENANT } from '../src/jobs/caller.ts';
+import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
 import { python, ROOT, type Service, startService, untilWarm } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { wantedJob } from './contract/job-store.ts';
 
 const SECRET = `whsec_${Buffer.from('a secret of the tests, long enough').toString('base64')}`;
 const picture = (webhook: Json | null = null): Json => ({ source_images: ['face.jpg'], target_image: 'target.png', webhook });
@@ -80,6 +85,30 @@ test('a node that only works needs the receiver of all jobs, and no secret to te
   await open('worker', { FFJOBS_WEBHOOK_SECRETS_FILE: '/nowhere/at/all' });
   await assert.rejects(open('api'), /FFJOBS_WEBHOOK_URL: .*add a line `whsec_\.\.\.` without a tenant to FFJOBS_WEBHOOK_SECRETS_FILE$/);
   await assert.rejects(open('worker', { FFJOBS_WEBHOOK_URL: 'hooks.example.com' }), /allowed: a URL such as/);
+});
+
+test('what was left to be told is told at the next start, with a URL of the result', async (t) => {
+  const hook = await receiver(t);
+  const dir = await mkdtemp(join(tmpdir(), 'ffjobs-hooks-'));
+  t.after(() => rm(dir, { recursive: true }));
+  {
+    // The end of a service just after that of a job.
+    await using store = await openSqliteJobStore({ path: join(dir, 'jobs.db') });
+    const wanted = wantedJob({ tenant: DEFAULT_TENANT, request: { webhook: { url: hook.url } } });
+    await store.submit(wanted, { maxQueued: 1, idempotencyMs: 1000 });
+    await using lease = (await store.claim({ node: 'node' }, new AbortController().signal))!;
+    await lease.begin({ slot: 'node/0', engine: undefined });
+    const result = create(MediaResultSchema, { mediaType: 'image/png', sha256: '0'.repeat(64) });
+    await lease.complete({ result, warnings: [], timings: create(TimingsSchema) });
+  }
+  const api = await service(t, { ...allowed(hook.url), DATA_DIR: dir });
+  const [told] = await hook.count(1);
+  const { data } = verifyWebhook(told!.body, told!.headers, SECRET);
+  assert.equal(new URL(data.result_url!).origin, api.baseUrl);
+  assert.deepEqual(
+    api.logs.filter(({ level }) => (level as number) >= 50).map(({ msg }) => msg),
+    [],
+  );
 });
 
 const STORES = [

@@ -88,7 +88,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
       cache: { ttlMs: config.cacheTtlMs, shared: config.cacheShared },
       onFetched: (bytes) => metrics.jobs.fetched(bytes),
     }),
-    ...resultsIn({ blobs, outputs: (tenant) => places.outputs(tenant), marker }),
+    ...resultsIn({ blobs, outputs: (tenant) => places.outputs(tenant), marker, takeBack: processes.isolation?.takeBack }),
     onMatched: (found) => metrics.jobs.matched(found === 'cached' ? 'hit' : found === 'joined' ? 'join' : 'miss'),
     retentionMs: ({ request }) => (request?.retention ? durationMs(request.retention) : config.resultTtlMs),
     storePatienceMs: config.storePatienceMs,

@@ -14,16 +14,20 @@ export interface ResultsOptions {
   readonly outputs: (tenant: string) => Outputs;
   /** There where some plan of a mark is. */
   readonly marker: Pick<Marker, 'mark'> | undefined;
+  /** Takes a job's folder from the engine, where that is another user; undefined: it is ours. */
+  readonly takeBack: ((folder: string) => Promise<void>) | undefined;
 }
 
 const MEDIA_TYPE = /^[a-z]+\/[a-z0-9][a-z0-9.+-]{0,80}$/;
 
-export function resultsIn({ blobs, outputs, marker }: ResultsOptions): Pick<Work, 'storeResult' | 'takeResult' | 'hasBytes'> {
+export function resultsIn({ blobs, outputs, marker, takeBack }: ResultsOptions): Pick<Work, 'storeResult' | 'takeResult' | 'hasBytes'> {
   const copy = (path: string, result: MediaResult, context: Delivering) => copied(outputs(context.job.tenant), path, result, context);
   return {
     async storeResult(outputPath, context) {
       const { done, signal, pin, report, warn } = context;
       const mediaType = mediaTypeOf(done);
+      // What is read from here on is read with the service's own rights.
+      await takeBack?.(dirname(outputPath));
       const marked = await mark(marker, outputPath, mediaType, context);
       if (marked && 'reason' in marked) return marked;
       if (marked) warn(marked.warnings);

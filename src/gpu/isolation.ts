@@ -14,6 +14,8 @@ export interface Isolation {
   readonly home: string;
   /** Gives a prepared work folder to the workers, with all that is in it. */
   handOver(folder: string): Promise<void>;
+  /** Closes a work folder to the workers: what lies in it stays as it is, and nothing is swapped under who reads it now. */
+  takeBack(folder: string): Promise<void>;
 }
 
 export interface Surroundings {
@@ -50,6 +52,10 @@ export async function isolate(user: string, { reachable, home, secret, closed }:
     home,
     handOver: async (folder) => {
       await giveAll(folder, owner);
+    },
+    takeBack: async (folder) => {
+      await chown(folder, process.getuid!(), process.getgid!());
+      await chmod(folder, 0o700);
     },
   };
 }

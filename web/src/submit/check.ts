@@ -43,9 +43,10 @@ let asking: AbortController | undefined;
 export function startChecking(): () => void {
   return effect(() => {
     const asked = request.value;
-    if (!capabilities.value || same(answered.peek()?.asked, asked)) return;
+    // What was to be asked is of no interest any more, also where the form is again as it was.
     clearTimeout(timer);
     asking?.abort();
+    if (!capabilities.value || same(answered.peek()?.asked, asked)) return;
     timer = setTimeout(() => void ask(asked), answered.peek() ? WAIT_MS : 0);
   });
 }
@@ -213,12 +214,12 @@ export async function submit(): Promise<string | undefined> {
   }
 }
 
-/** Until nothing is on its way any more, something is wrong, or it was called off. What was wrong before the last change may have been mended by it. */
+/** Until nothing is on its way any more, something is wrong, or it was called off. What the service said before the last change may not be so any more. */
 function uploaded(): Promise<void> {
   return new Promise((resolve) => {
     let stop: (() => void) | undefined;
     stop = effect(() => {
-      const wrong = !checking.value && problems.value.length > 0;
+      const wrong = ours(draft.value).length > 0 || (!checking.value && problems.value.length > 0);
       if (waitsForUpload.value && !wrong && sending.value.is === 'uploading') return;
       queueMicrotask(() => stop?.());
       resolve();
