@@ -23,7 +23,12 @@ export interface Topology extends AsyncDisposable {
 const SLOTS = 16_384;
 const NOTICED_MS = 1_000;
 
-export async function startRedisCluster(args: readonly string[] = []): Promise<Topology> {
+export interface ClusterTopology extends Topology {
+  /** Moves the slot with the keys of a fleet to another primary, some keys at a time, as an administrator's tools do. */
+  reshard(fleet: string): Promise<void>;
+}
+
+export async function startRedisCluster(args: readonly string[] = []): Promise<ClusterTopology> {
   const settings = ['--cluster-enabled', 'yes', '--cluster-node-timeout', `${NOTICED_MS}`, '--cluster-announce-ip', '127.0.0.1', ...args];
   const servers = await Promise.all(Array.from({ length: 6 }, () => startRedis(settings)));
   const all = new Clients(servers.map(({ port }) => port));
@@ -63,6 +68,22 @@ export async function startRedisCluster(args: readonly string[] = []): Promise<T
   return {
     url: `redis+cluster://${servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}`,
     replicated: async (fleet) => waitForReplica(all.of(await ownerOf(fleet))),
+    async reshard(fleet) {
+      const from = await ownerOf(fleet);
+      const to = primaries.find(({ port }) => port !== from)!.port;
+      const [source, target] = [all.of(from), all.of(to)];
+      const slot = (await source.cluster('KEYSLOT', `{${fleet}}:`)) as number;
+      const [sourceId, targetId] = [(await source.cluster('MYID')) as string, (await target.cluster('MYID')) as string];
+      await target.cluster('SETSLOT', slot, 'IMPORTING', sourceId);
+      await source.cluster('SETSLOT', slot, 'MIGRATING', targetId);
+      for (;;) {
+        const keys = (await source.cluster('GETKEYSINSLOT', slot, 5)) as string[];
+        if (keys.length === 0) break;
+        await source.call('MIGRATE', '127.0.0.1', to, '', 0, 5000, 'KEYS', ...keys);
+        await delay(2);
+      }
+      for (const client of [target, source]) await client.cluster('SETSLOT', slot, 'NODE', targetId);
+    },
     async failOver(fleet) {
       const owner = await ownerOf(fleet);
       const server = servers.find(({ port }) => port === owner)!;

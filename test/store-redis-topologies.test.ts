@@ -34,6 +34,46 @@ async function patiently<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+describe('Redis Cluster: the slot of a fleet', { timeout: 120_000 }, () => {
+  it('is moved to another node while jobs come in and are run, and none is lost or run twice', async (t) => {
+    await using cluster = await startRedisCluster(['--appendfsync', 'no']);
+    const fleet = randomUUID();
+    const [api, node] = await Promise.all([1, 2].map(() => openRedisJobStore({ url: cluster.url, fleet })));
+    t.after(() => Promise.all([api!, node!].map((store) => store[Symbol.asyncDispose]())));
+    for (let i = 0; i < 50; i++) await api!.submit(wantedJob(), LIMITS);
+    const moved = { over: false };
+    const accepted: string[] = [];
+    const submitting = (async () => {
+      while (!moved.over) {
+        const job = wantedJob();
+        await patiently(() => api!.submit(job, LIMITS));
+        accepted.push(job.jobId);
+      }
+    })();
+    const ran: string[] = [];
+    const leave = new AbortController();
+    const running = (async () => {
+      for (;;) {
+        const lease = await patiently(() => node!.claim({ node: 'node' }, leave.signal));
+        if (!lease) return;
+        await patiently(() => lease.begin({ slot: 'node/0', engine: undefined }));
+        await patiently(() => lease.complete(RESULT));
+        ran.push(lease.job.jobId);
+      }
+    })();
+    await cluster.reshard(fleet);
+    moved.over = true;
+    await submitting;
+    while (ran.length < 50 + accepted.length) await new Promise((resolve) => setTimeout(resolve, 10));
+    leave.abort();
+    await running;
+    assert.equal(new Set(ran).size, ran.length);
+    for (const id of accepted) assert.equal((await api!.get(id))?.status, JobStatus.SUCCEEDED);
+    assert.equal((await api!.list({ pageSize: 1000 })).jobs.length, ran.length);
+    t.diagnostic(`${accepted.length} submits while the slot was moved`);
+  });
+});
+
 for (const [name, start] of [
   ['Redis Cluster of six nodes', startRedisCluster],
   ['Redis with Sentinels', startSentinels],

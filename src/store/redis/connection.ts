@@ -124,7 +124,7 @@ export interface ConnectionLog {
 }
 
 /** A script as a command. */
-type Command = (prefix: string, packed: Buffer) => Promise<(Reply | Error)[]>;
+type Command = (prefix: string, nobodys: string, packed: Buffer) => Promise<(Reply | Error)[]>;
 
 /** Put before every script. */
 const FENCE = 'fence';
@@ -173,6 +173,11 @@ export interface ConnectionOptions {
 export class RedisConnection {
   /** Begins every key and channel. */
   readonly prefix: string;
+  /**
+   * A second key of every script, which like the first is never there. While a slot is moved between the nodes of a Cluster neither of them has all of a fleet's
+   * keys; of a command with two keys that are missing Redis says so (TRYAGAIN), one with a single key it would run on what is there.
+   */
+  readonly #nobodys: string;
   readonly #place: RedisPlace;
   readonly #commands: Client;
   readonly #listener: Client;
@@ -189,6 +194,7 @@ export class RedisConnection {
     this.#log = log;
     this.#timeoutMs = timeoutMs;
     this.prefix = `{${fleet}}:`;
+    this.#nobodys = `${this.prefix}-`;
     this.#commands = connect(place, timeoutMs);
     this.#listener = connect(place, timeoutMs);
     const text = (name: string) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8');
@@ -199,9 +205,15 @@ export class RedisConnection {
       const fence = name === 'open' ? [] : [`local SCHEMA = '${SCHEMA}'`, text(FENCE)];
       const lua = [libraries[0], ...fence, ...libraries.slice(1), 'local function step(ARGV)', text(name), 'end', text(FRAME)].join('\n');
       // Sent by its digest, and whole where the server does not know it (a restart, a failover).
-      this.#commands.defineCommand(command, { numberOfKeys: 1, lua });
+      this.#commands.defineCommand(command, { numberOfKeys: 2, lua });
       const send = (this.#commands as unknown as Record<string, Command>)[`${command}Buffer`]!.bind(this.#commands);
-      scripts[name] = new Script((packed) => send(this.prefix, packed));
+      scripts[name] = new Script((packed) =>
+        send(this.prefix, this.#nobodys, packed).catch((error: Error) => {
+          // The client has not noticed that it was sent on to a node that does not know the script: nothing was made.
+          if (!error.message.startsWith('NOSCRIPT')) throw error;
+          return this.#evaluate(lua, [packed]) as Promise<(Reply | Error)[]>;
+        }),
+      );
     }
     this.#scripts = scripts as Scripts;
     this.#follow(this.#commands);
@@ -267,8 +279,7 @@ export class RedisConnection {
 
   /** A script by itself, with the prefix as its key. */
   evaluate(lua: string, args: readonly (string | number)[]): Promise<Reply> {
-    const { evalBuffer } = this.#commands as unknown as Record<string, (...all: unknown[]) => Promise<Reply>>;
-    return this.#answered(evalBuffer!.call(this.#commands, lua, 1, this.prefix, ...args));
+    return this.#answered(this.#evaluate(lua, args));
   }
 
   /** How many connections listen to a channel, on all servers. */
@@ -323,6 +334,11 @@ export class RedisConnection {
       if (this.#down) this.#log?.info({ store: this.#place.shown }, 'the job store answers again');
       this.#down = false;
     });
+  }
+
+  #evaluate(lua: string, args: readonly (string | number | Buffer)[]): Promise<Reply> {
+    const { evalBuffer } = this.#commands as unknown as Record<string, (...all: unknown[]) => Promise<Reply>>;
+    return evalBuffer!.call(this.#commands, lua, 2, this.prefix, this.#nobodys, ...args);
   }
 
   async #answered<T>(call: Promise<T>): Promise<T> {

@@ -18,6 +18,7 @@ from program import Home, Worker
 
 HOW = "machine: no FaceFusion checkout: `ffjobs engine install facefusion` gets one, or name one in FACEFUSION_HOME and FACEFUSION_PYTHON"
 HERE = Path(__file__).resolve().parent
+_FULL = os.environ.get("FACEFUSION_TESTS") == "full"
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Checkout:
 
 def _checkouts() -> list[Checkout]:
     pairs = [(os.environ.get("FACEFUSION_HOME" + end, ""), os.environ.get("FACEFUSION_PYTHON" + end, "")) for end in ("", "_2")]
-    return [Checkout(home, python) for home, python in pairs if home and python]
+    found = [Checkout(home, python) for home, python in pairs if home and python]
+    return found if _FULL else found[:1]  # what is quick is quick on one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Without a checkout all are skipped, and say how to get one.
-    if os.environ.get("FACEFUSION_TESTS") == "full" or not _checkouts():
+    if _FULL or not _checkouts():
         return
     longer = pytest.mark.skip(reason="machine: the longer tests with FaceFusion run by `npm run test:engine` (FACEFUSION_TESTS=full)")
     for item in items:

@@ -1,5 +1,5 @@
 -- Put before every script. Owns the names of keys and the order of service. KEYS[1] is the prefix with the fleet's hash tag, so that every key of
--- a fleet is in one slot of a cluster. Always true: one script makes one or more steps of a kind one after another, each as if it were alone, and what
+-- a fleet is in one slot of a cluster; KEYS[2] is nobody's, and keeps a script from a slot that is being moved (connection.ts). Always true: one script makes one or more steps of a kind one after another, each as if it were alone, and what
 -- it leaves is whole. What steps of a kind would read or write over and over is read once (the tables in capitals below) and written once, in `settle`.
 --
 --   job:ID      hash, the record        events:ID   stream, entries SEQUENCE-0       ready:TENANT         zset of places by score
