@@ -11,6 +11,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -74,6 +75,7 @@ describe('workers as another user', { skip }, () => {
           environment: { PATH, HOME: isolation.home },
         },
         handOver: isolation.handOver,
+        removeFolder: isolation.remove,
         prepare: async (job, at) => {
           seen = at;
           linkSync(kept, join(at, 'target.png'));
@@ -110,6 +112,15 @@ describe('workers as another user', { skip }, () => {
       assert.equal(statSync(kept).uid, 0, 'a kept download is not given away');
       await rig.scheduler.drain(0);
       assert.ok(!existsSync(seen));
+
+      // What they left may lead anywhere; what it leads to stays.
+      const left = join(workRoot, 'left');
+      mkdirSync(join(left, 'tmp', 'deep'), { recursive: true });
+      symlinkSync(kept, join(left, 'tmp', 'deep', 'file'));
+      symlinkSync(folder, join(left, 'tmp', 'folder'));
+      await isolation.remove(left);
+      await isolation.remove(left);
+      assert.ok(!existsSync(left) && existsSync(kept) && existsSync(secret));
     }));
 
   test('a folder that they cannot enter, and a user that is not there, are told', () =>

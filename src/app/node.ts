@@ -73,6 +73,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     worker: processes.worker,
     workRoot,
     handOver: processes.isolation?.handOver,
+    removeFolder: processes.isolation?.remove,
     gpuUtilization: (index) => gpus.utilization(index),
     observe: (job, attempt) => metrics.jobs.stayed(stayOf(job, attempt)),
     admit: options.waitForRoom,

@@ -16,25 +16,32 @@ const SCRATCH = 'tmp';
 const FEW = 32;
 const SMALL_BYTES = 1 << 20;
 
+/** Removes a folder with all that is in it. It need not be there. */
+export type RemoveFolder = (path: string) => Promise<void>;
+
+const removeByPath: RemoveFolder = (path) => rm(path, { recursive: true, force: true });
+
 export class WorkFolders {
   readonly #root: string;
   readonly #most: number;
+  readonly #removeAll: RemoveFolder;
   /** Paths of folders that nobody uses, emptied. */
   readonly #spare: string[] = [];
   #serial = 0;
 
   /** Takes the folder over: what an earlier service left of jobs in it is removed. Keeps at most `most` unused folders at hand. */
-  static async open(root: string, most: number): Promise<WorkFolders> {
+  static async open(root: string, most: number, removeAll: RemoveFolder = removeByPath): Promise<WorkFolders> {
     await mkdir(root, { recursive: true });
     for (const name of await readdir(root)) {
-      if (NAME.test(name)) await rm(join(root, name), { recursive: true, force: true });
+      if (NAME.test(name)) await removeAll(join(root, name));
     }
-    return new WorkFolders(root, most);
+    return new WorkFolders(root, most, removeAll);
   }
 
-  private constructor(root: string, most: number) {
+  private constructor(root: string, most: number, removeAll: RemoveFolder) {
     this.#root = root;
     this.#most = most;
+    this.#removeAll = removeAll;
   }
 
   /** A path for a stay. Nothing is there before `make`. */
@@ -44,19 +51,22 @@ export class WorkFolders {
 
   make(path: string): void {
     const spare = this.#spare.pop();
-    if (spare !== undefined && renamed(spare, path)) return;
+    if (spare !== undefined) {
+      if (renamed(spare, path)) return;
+      void this.#removeAll(spare).catch(() => {});
+    }
     mkdirSync(scratchOf(path), { recursive: true });
   }
 
   /** The folder at `path` is nobody's any more. It need not be there. */
   async remove(path: string): Promise<void> {
     if (this.#spare.length < this.#most && emptied(path)) this.#spare.push(path);
-    else await rm(path, { recursive: true, force: true });
+    else await this.#removeAll(path);
   }
 
   /** Removes what is kept at hand. */
   async close(): Promise<void> {
-    for (const path of this.#spare.splice(0)) await rm(path, { recursive: true, force: true });
+    for (const path of this.#spare.splice(0)) await this.#removeAll(path);
   }
 }
 
@@ -72,7 +82,6 @@ function renamed(spare: string, path: string): boolean {
     renameSync(spare, path);
     return true;
   } catch {
-    void rm(spare, { recursive: true, force: true }).catch(() => {});
     return false;
   }
 }

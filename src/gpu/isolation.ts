@@ -6,6 +6,7 @@ import { chmod, chown, copyFile, lstat, mkdir, readdir, rename, stat } from 'nod
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { JobsError } from '../jobs/errors.ts';
+import type { RemoveFolder } from './folders.ts';
 import type { Owner } from './process.ts';
 
 export interface Isolation {
@@ -16,6 +17,8 @@ export interface Isolation {
   handOver(folder: string): Promise<void>;
   /** Closes a work folder to the workers: what lies in it stays as it is, and nothing is swapped under who reads it now. */
   takeBack(folder: string): Promise<void>;
+  /** Removes a work folder that was theirs. */
+  readonly remove: RemoveFolder;
 }
 
 export interface Surroundings {
@@ -56,6 +59,11 @@ export async function isolate(user: string, { reachable, home, secret, closed }:
     takeBack: async (folder) => {
       await chown(folder, process.getuid!(), process.getgid!());
       await chmod(folder, 0o700);
+    },
+    // They may hold its folders open still. GNU's rm goes by descriptors; by path, a link that takes a folder's place in the right moment would have this
+    // process remove what it leads to.
+    remove: async (folder) => {
+      await promisify(execFile)('rm', ['-rf', '--', folder]);
     },
   };
 }

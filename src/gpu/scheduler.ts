@@ -13,7 +13,7 @@ import { type Slot, SlotSchema, WorkerState } from '../../gen/facefusion/jobs/v1
 import type { Capabilities } from '../../gen/facefusion/worker/v1/worker_pb.js';
 import { WaitReason } from '../jobs/job.ts';
 import type { JobStore, Lease } from '../jobs/ports.ts';
-import { WorkFolders } from './folders.ts';
+import { type RemoveFolder, WorkFolders } from './folders.ts';
 import { type Preference, Preferences, samePreference } from './preference.ts';
 import type { Logger } from './process.ts';
 import { type Host, Stay, type StayOptions } from './stay.ts';
@@ -25,6 +25,8 @@ export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'n
   readonly worker: WorkerOptions;
   /** Folder of this scheduler alone; what an earlier one left in it is removed. */
   readonly workRoot: string;
+  /** For folders that are not this process's user's. */
+  readonly removeFolder?: RemoveFolder | undefined;
   readonly prepareConcurrency?: number;
   readonly storeConcurrency?: number;
   /** From a cancel to SIGKILL. */
@@ -101,7 +103,8 @@ export class Scheduler implements AsyncDisposable {
   static async open(options: SchedulerOptions): Promise<Scheduler> {
     // One job runs on a slot, one waits for it, and one or two are being stored; short ones come back several at once, after a pause of the disk.
     // A folder that was made the engine's is not another job's again.
-    return new Scheduler(options, await WorkFolders.open(options.workRoot, options.handOver ? 0 : 8 + 8 * options.slots.length));
+    const spare = options.handOver ? 0 : 8 + 8 * options.slots.length;
+    return new Scheduler(options, await WorkFolders.open(options.workRoot, spare, options.removeFolder));
   }
 
   private constructor(options: SchedulerOptions, folders: WorkFolders) {
