@@ -275,7 +275,8 @@ function isKeyReused(error: unknown): error is ConnectError {
 /** An upload has an id of its own each time, so that a request with files is another one each time. */
 function uploadedAnew(error: ConnectError): CliError {
   const [info] = error.findDetails(ErrorInfoSchema);
-  const known = info?.metadata.job_id ?? 'what it made';
+  // A job's, where the key was used for one.
+  const known = info?.metadata.batch_id ?? info?.metadata.job_id ?? 'what it made';
   const words = `this file names files, which were uploaded anew: under a key that was used that is another request. \`ffjobs watch ${known}\` comes back to what the key has made`;
   return new CliError(Exit.invalid, `${error.rawMessage}; ${words}`, { cause: error });
 }
