@@ -1,7 +1,6 @@
 // What a program of one's own meets in `facefusion-jobs/client`: against the real service, and against one that fails as it is told to.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
@@ -88,7 +87,8 @@ describe('against the service', () => {
     let losses = 0;
     for await (const event of client.watch(jobId, { after: 0, onLost: () => losses++ })) {
       if (event.sequence > 0) sequences.push(event.sequence);
-      if (existsSync(`${hold}.held`)) restarted ??= service.restart().then(() => writeFile(hold, ''));
+      // The engine waits now, or is about to.
+      if (statusIn(event) === JobStatus.PROCESSING) restarted ??= service.restart().then(() => writeFile(hold, ''));
     }
     await restarted;
     assert.ok(losses > 0, 'the connection was lost');

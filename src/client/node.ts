@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Client, Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
-import { fetch } from 'undici';
+import { Agent, fetch } from 'undici';
 import type { UploadRequestSchema, UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { authorization, bearer, type Token } from './bearer.ts';
 import { JobsClient, type UploadOptions } from './client.ts';
@@ -26,6 +26,9 @@ export { verifyWebhook, type WebhookEvent, WebhookVerificationError } from './we
 /** A path, bytes, or a stream of them. */
 export type FileSource = string | Uint8Array | Blob | AsyncIterable<Uint8Array>;
 
+/** By name: the one that a process has in common is Node's own as soon as anything has used its `fetch`. */
+const connections = new Agent();
+
 export interface ConnectOptions {
   readonly token?: Token;
   readonly retry?: RetryOptions;
@@ -43,7 +46,7 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
     baseUrl: url,
     transport,
     // Node 24's own ends the process when a server hangs up while the body waits to be read (undici's issue 5360).
-    fetch: async (url, init) => (await fetch(url, init)) as unknown as Response,
+    fetch: async (url, init) => (await fetch(url, { ...init, dispatcher: connections })) as unknown as Response,
     upload: (uploads, source, options) => sendFile(uploads, place, source, options),
     close: () => sessionManager.abort(),
   });
