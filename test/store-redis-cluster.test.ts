@@ -5,11 +5,10 @@ import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { Redis } from 'ioredis';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
-import { describeJobStore } from './contract/job-store.ts';
+import { describeJobStore, opening } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
@@ -45,19 +44,7 @@ async function serve(fleet: string): Promise<void> {
 async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
   const fleet = randomUUID();
   await serve(fleet);
-  const open = () => openRedisJobStore({ url: `redis+cluster://127.0.0.1:${server.port}`, fleet, ...settings });
-  let store: JobStore = await open();
-  return {
-    store,
-    async restart() {
-      await store[Symbol.asyncDispose]();
-      store = await open();
-      return store;
-    },
-    async destroy() {
-      await store[Symbol.asyncDispose]();
-    },
-  };
+  return await opening(() => openRedisJobStore({ url: `redis+cluster://127.0.0.1:${server.port}`, fleet, ...settings }));
 }
 
 describe('a Redis in cluster mode', () => {
@@ -74,8 +61,8 @@ describe('a Redis in cluster mode', () => {
   it('is not waited for where it serves nothing', async (t) => {
     const idle = await startRedis(['--cluster-enabled', 'yes', '--cluster-announce-ip', '127.0.0.1']);
     t.after(() => idle[Symbol.asyncDispose]());
-    const opening = openRedisJobStore({ url: `redis+cluster://127.0.0.1:${idle.port}`, timeoutMs: 300 });
-    await assert.rejects(opening, /^Error: cannot open the job store redis\+cluster:/);
+    const refused = openRedisJobStore({ url: `redis+cluster://127.0.0.1:${idle.port}`, timeoutMs: 300 });
+    await assert.rejects(refused, /^Error: cannot open the job store redis\+cluster:/);
   });
 });
 

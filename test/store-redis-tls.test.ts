@@ -6,10 +6,9 @@ import { type AddressInfo, connect } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { createServer, getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { Certificates } from './access/certificates.ts';
-import { describeJobStore } from './contract/job-store.ts';
+import { describeJobStore, opening } from './contract/job-store.ts';
 
 let certificates: Certificates;
 let server: RedisServer;
@@ -56,19 +55,7 @@ after(async () => {
 
 async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
   const fleet = randomUUID();
-  const open = () => openRedisJobStore({ url: `rediss://localhost:${port}`, fleet, ...settings });
-  let store: JobStore = await open();
-  return {
-    store,
-    async restart() {
-      await store[Symbol.asyncDispose]();
-      store = await open();
-      return store;
-    },
-    async destroy() {
-      await store[Symbol.asyncDispose]();
-    },
-  };
+  return await opening(() => openRedisJobStore({ url: `rediss://localhost:${port}`, fleet, ...settings }));
 }
 
 describeJobStore('Redis over TLS', opened);

@@ -8,10 +8,9 @@ import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_
 import { startRedisCluster, startSentinels, type Topology } from '../scripts/redis-topologies.ts';
 import { JobsError } from '../src/jobs/errors.ts';
 import { JobStatus } from '../src/jobs/job.ts';
-import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { migrateRedisJobStore } from '../src/store/redis/migrate.ts';
-import { describeJobStore, wantedJob } from './contract/job-store.ts';
+import { describeJobStore, opening, wantedJob } from './contract/job-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
 
 const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
@@ -41,7 +40,7 @@ describe('Redis Cluster: the slot of a fleet', { timeout: 120_000 }, () => {
     const [api, node] = await Promise.all([1, 2].map(() => openRedisJobStore({ url: cluster.url, fleet })));
     t.after(() => Promise.all([api!, node!].map((store) => store[Symbol.asyncDispose]())));
     for (let i = 0; i < 50; i++) await api!.submit(wantedJob(), LIMITS);
-    const moved = { over: false };
+    const moved = { over: false, told: false };
     const accepted: string[] = [];
     const submitting = (async () => {
       while (!moved.over) {
@@ -51,6 +50,10 @@ describe('Redis Cluster: the slot of a fleet', { timeout: 120_000 }, () => {
       }
     })();
     const ran: string[] = [];
+    const all = Promise.withResolvers<void>();
+    const count = () => {
+      if (moved.told && ran.length >= 50 + accepted.length) all.resolve();
+    };
     const leave = new AbortController();
     const running = (async () => {
       for (;;) {
@@ -59,12 +62,15 @@ describe('Redis Cluster: the slot of a fleet', { timeout: 120_000 }, () => {
         await patiently(() => lease.begin({ slot: 'node/0', engine: undefined }));
         await patiently(() => lease.complete(RESULT));
         ran.push(lease.job.jobId);
+        count();
       }
     })();
     await cluster.reshard(fleet);
     moved.over = true;
     await submitting;
-    while (ran.length < 50 + accepted.length) await new Promise((resolve) => setTimeout(resolve, 10));
+    moved.told = true;
+    count();
+    await Promise.race([all.promise, running]);
     leave.abort();
     await running;
     assert.equal(new Set(ran).size, ran.length);
@@ -83,18 +89,7 @@ for (const [name, start] of [
     openRedisJobStore({ url: topology.url, fleet, ...settings });
   const opened = async (settings: Partial<RedisJobStoreOptions> = {}) => {
     const fleet = randomUUID();
-    let store: JobStore = await open(fleet, settings);
-    return {
-      store,
-      async restart() {
-        await store[Symbol.asyncDispose]();
-        store = await open(fleet, settings);
-        return store;
-      },
-      async destroy() {
-        await store[Symbol.asyncDispose]();
-      },
-    };
+    return await opening(() => open(fleet, settings));
   };
 
   describe(name, { timeout: 300_000 }, () => {

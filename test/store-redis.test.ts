@@ -1,11 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { after, before } from 'node:test';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import type { JobStore } from '../src/jobs/ports.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
-import { describeJobStore } from './contract/job-store.ts';
+import { describeJobStore, opening } from './contract/job-store.ts';
 import { describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
@@ -21,19 +20,7 @@ after(async () => {
 /** A fleet of its own on the one server. */
 async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
   const fleet = randomUUID();
-  const open = () => openRedisJobStore({ url: server.url, fleet, ...settings });
-  let store: JobStore = await open();
-  return {
-    store,
-    async restart() {
-      await store[Symbol.asyncDispose]();
-      store = await open();
-      return store;
-    },
-    async destroy() {
-      await store[Symbol.asyncDispose]();
-    },
-  };
+  return await opening(() => openRedisJobStore({ url: server.url, fleet, ...settings }));
 }
 
 describeJobStore('Redis', opened);

@@ -28,6 +28,23 @@ export interface OpenedJobStore {
 
 export type JobStoreFactory = (settings?: JobStoreSettings) => Promise<OpenedJobStore>;
 
+/** What `open` opens, each time on the same data, which `forget` deletes where nothing else does. */
+export async function opening<S extends AsyncDisposable>(open: () => Promise<S>, forget?: () => Promise<void>) {
+  let store = await open();
+  return {
+    store,
+    async restart() {
+      await store[Symbol.asyncDispose]();
+      store = await open();
+      return store;
+    },
+    async destroy() {
+      await store[Symbol.asyncDispose]();
+      await forget?.();
+    },
+  };
+}
+
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED, REFUSED } = JobStatus;
 const LIMITS = { maxQueued: 1_000_000, idempotencyMs: 86_400_000 };
 const GRACE_MS = 5000;

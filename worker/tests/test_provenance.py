@@ -445,7 +445,10 @@ def test_a_key_that_its_group_reads_is_as_containers_give_it(
     key = tmp_path / "key.pem"
     key.write_bytes(Path(trial["key.pem"]).read_bytes())
     key.chmod(0o640)
-    warns = lambda: any("chmod 600" in one for one in credentials.load(**files(trial, key=str(key))).warnings)  # noqa: E731
+
+    def warns() -> bool:
+        return any("chmod 600" in one for one in credentials.load(**files(trial, key=str(key))).warnings)
+
     assert warns()
     monkeypatch.setattr(os, "getuid", lambda: os.stat(key).st_uid + 1)
     assert not warns()
