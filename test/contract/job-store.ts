@@ -1464,12 +1464,36 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
         [1, 1],
       );
       assert.equal(throughput.length, 3600 / stepSeconds);
+      assert.deepEqual(
+        queueByTenant.map(({ queued, oldestQueuedMs }) => (oldestQueuedMs !== undefined) === queued > 0),
+        [true, true],
+      );
       assert.ok(throughput.at(-1)!.startMs <= Date.now());
       const ended = throughput.reduce((sum, { ended: counts }) => sum + (counts.get(SUCCEEDED) ?? 0) + (counts.get(CANCELED) ?? 0), 0);
       assert.equal(ended, 2);
       await running.giveBack(WaitReason.SLOT);
       const after = await (await restart()).overview(60_000);
       assert.deepEqual(of(after.totals), [2, 0, 1, 1]);
+    });
+
+    it('tells of each tenant when the job was submitted that has been queued for longest', async (t) => {
+      const { store } = await open(t);
+      const oldest = async () =>
+        Object.fromEntries((await store.overview(60_000)).queueByTenant.map((one) => [one.tenant, one.oldestQueuedMs]));
+      const created = (job: Job) => timestampMs(job.createdAt!);
+      const first = await submit(store, { tenant: 'one' });
+      while (Date.now() <= created(first)) await new Promise(setImmediate);
+      const second = await submit(store, { tenant: 'one' });
+      const other = await submit(store, { tenant: 'two' });
+      assert.deepEqual(await oldest(), { one: created(first), two: created(other) });
+      await store.cancel(first.jobId, GRACE_MS);
+      await store.cancel(other.jobId, GRACE_MS);
+      assert.deepEqual(await oldest(), { one: created(second) });
+      const lease = await begun(store);
+      assert.deepEqual(await oldest(), { one: undefined });
+      // Back in the queue it has waited since it came.
+      await lease.giveBack(WaitReason.SLOT);
+      assert.deepEqual(await oldest(), { one: created(second) });
     });
   });
 
