@@ -23,7 +23,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class _Answered:
-    """A service that does not take a body may answer before it has read it, and hang up: its answer is read though the rest cannot be sent."""
+    """A service that does not take a body may answer before it has read it, and hang up: the answer is read all the same."""
 
     sock: Any
 
