@@ -30,6 +30,18 @@ webTest('a queue tells when its jobs start and how long they wait', { DRAIN_TIME
   const tenant = page.locator('.tenant', { hasText: 'default' });
   assert.match((await tenant.textContent()) ?? '', /3 waitingoldest \d+ s1 running/);
 
+  // What each slot does, and the pace of the work.
+  const slot = page.locator('.slots tbody tr');
+  assert.equal(await slot.count(), 1);
+  await slot.locator('.chip', { hasText: 'Running' }).waitFor();
+  await slot.getByRole('link', { name: 'held.png' }).waitFor();
+  await slot.locator('.models .tag', { hasText: 'script' }).waitFor();
+  const chart = page.getByRole('img', { name: /^Jobs that ended a minute: [\d.]+ at most, [\d.]+ last$/ });
+  await chart.locator('polyline').waitFor();
+  await page.getByRole('group', { name: 'Span of time' }).getByRole('button', { name: '24 h' }).click();
+  await page.locator('.chart .facts', { hasText: /Succeeded\s*3/ }).waitFor();
+  await chart.locator('polyline').waitFor();
+
   await page.getByRole('link', { name: 'Jobs' }).first().click();
   const row = (name: string) => page.locator('tbody tr', { hasText: name });
   await page.locator('.totals', { hasText: /Queued\s*3\s*oldest \d+ s/ }).waitFor();

@@ -439,6 +439,7 @@ export const en = {
     later: (name: string) => `Move ${name} later`,
     moved: (name: string, at: number, all: number) => `${name} is now ${at} of ${all}`,
     addProcessor: 'Add a processor',
+    addToPipeline: (name: string) => `Add “${name}” to the pipeline`,
     options: 'Options',
     searchOptions: (n: number) => `Search all ${n} options`,
     which: 'Which options',

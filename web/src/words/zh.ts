@@ -477,6 +477,7 @@ export const zh: Words = {
     later: (name) => `将 ${name} 后移`,
     moved: (name, at, all) => `${name} 现在是第 ${at} 个，共 ${all} 个`,
     addProcessor: '添加处理器',
+    addToPipeline: (name) => `将“${name}”加入处理流程`,
     options: '选项',
     searchOptions: (n) => `搜索全部 ${n} 个选项`,
     which: '显示哪些选项',
