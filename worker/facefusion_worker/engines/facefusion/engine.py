@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 
+from ... import archive
 from ...engine import Canceled, Capabilities, ContentRefused, EngineError, Job, MediaKind, Report, Result, Step
 from ...pictures import PICTURE_FORMATS
 from ...video import VIDEO_FORMATS
@@ -57,7 +58,9 @@ class Facefusion:
 
     def capabilities(self) -> Capabilities:
         pictures, videos = list(PICTURE_FORMATS), list(VIDEO_FORMATS)
-        if "audio_to_image" in self._program.release.workflows:
+        if self._program.release.writes_frames:
+            videos.append(archive.EXTENSION)
+        if self._program.release.speaks:
             pictures += videos  # a picture that speaks
         return Capabilities(self._jobs.options.processors, self._jobs.options.options, pictures, videos)
 
