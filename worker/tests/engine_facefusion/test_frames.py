@@ -140,7 +140,7 @@ def test_a_cancel_leaves_none_of_them(writer: Worker, media: Media, step: str) -
 
 
 def test_by_the_command_line(writer: Worker, commands: Worker, media: Media) -> None:
-    video = media.video("short.mp4", 0.4)
+    video = media.video()
     outcome = commands.done(video, "zip", trim_frame_start=2)
     assert outcome.output.read_bytes() == writer.done(video, "zip", trim_frame_start=2).output.read_bytes()
     assert commands.submit(media.colour_video("magenta", "magenta.mp4"), "zip").body["outcome"] == "OUTCOME_REFUSED"

@@ -180,6 +180,8 @@ class Facefusion:
         try:
             return self._jobs.finish(job, prepared, report)
         except EngineError as error:
+            if error.reason == "RESULT_INVALID" and media.is_full(job.work_dir):
+                raise media.no_space() from None
             if error.reason == "RESULT_INVALID" and job.target_kind == MediaKind.MEDIA_KIND_VIDEO:
                 lost = media.damaged_frames(job.target_path, report.cancel)
                 if lost > 0:
@@ -195,8 +197,8 @@ class Facefusion:
                     return EngineError(reason, message)
         if code == _NOT_FIT:
             return EngineError("ENGINE_REFUSED", f"FaceFusion does not take this job: {_last(run.errors)}.")
-        if shutil.disk_usage(prepared.arguments["temp_path"]).free < 1 << 20:
-            return EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+        if media.is_full(prepared.arguments["temp_path"]):
+            return media.no_space()
         said = run.said()
         if code == _STOPPED:
             return EngineError(
@@ -214,6 +216,8 @@ class Facefusion:
             return error
         if isinstance(error, ContentRefused | MemoryError):
             return error
+        if media.is_full(job.work_dir):
+            return media.no_space()
         if is_out_of_memory(error):
             self._models.forget_all()
             return EngineError("GPU_OUT_OF_MEMORY", "The models ran out of memory.", retryable=True)

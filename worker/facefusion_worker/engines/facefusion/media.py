@@ -34,6 +34,8 @@ AUDIO_ENCODERS = {
 }
 # Seconds that a picture may be late of its sound before anybody minds; AVI is late by its reordered frames.
 _UNHEARD = Fraction(1, 10)
+# Bytes that count as none: what failed wanted more.
+_NO_SPACE = 1 << 20
 # What stands between two encodings of a video that had to be made fit: nobody sees the difference, and a minute fits on a disk.
 _BETWEEN = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "4")
 
@@ -93,7 +95,7 @@ def stage_picture(path: str, what: str, folder: str, name: str, wanted: str = ""
     # Whatever it was, no more of it is lost: the format that the result must have is made at the end, from the same.
     staged = os.path.join(folder, f"{name}.png")
     if not cv2.imwrite(staged, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-        raise EngineError("DISK_FULL", "The picture could not be written into the work folder.", retryable=True)
+        raise no_space()
     return staged, (pixels.shape[1], pixels.shape[0])
 
 
@@ -156,6 +158,8 @@ def finish_picture(made: str, path: str, extension: str, quality: int, size: tup
         }[extension]
         converted = f"{os.path.splitext(made)[0]}.{extension}"
         if not cv2.imwrite(converted, pixels, settings):
+            if is_full(os.path.dirname(made)):
+                raise no_space()
             raise EngineError("RESULT_INVALID", "The result could not be encoded.", retryable=True)
         made = converted
     _move(made, path)
@@ -357,6 +361,15 @@ def finish_frames(folder: str, path: str, wanted: int, slack: int, size: tuple[i
     return len(pictures)
 
 
+def is_full(folder: str) -> bool:
+    """Whether what went wrong there went wrong for want of space: neither the program nor its encoders tell."""
+    return shutil.disk_usage(folder).free < _NO_SPACE
+
+
+def no_space() -> EngineError:
+    return EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+
+
 def _not_right(problem: str) -> EngineError:
     return EngineError("RESULT_INVALID", f"The result is not right: {problem}.", retryable=True)
 
@@ -377,6 +390,6 @@ def _ffmpeg(popen: Popen, arguments: Sequence[str], cancel: CancelToken, what: s
                 report(int(value))
     cancel.check()
     if process.returncode != 0:
-        if shutil.disk_usage(os.path.dirname(arguments[-1])).free < 1 << 20:
-            raise EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+        if is_full(os.path.dirname(arguments[-1])):
+            raise no_space()
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be decoded.")
