@@ -172,7 +172,9 @@ for (const checkout of found) {
       assert.equal(pid(), worker);
     });
 
-    test('a worker that is killed in any step: its job runs once more, and nothing of the first time is left', { skip: longer }, async () => {
+    test('a worker that is killed in any step: its job runs once more, and nothing of the first time is left', {
+      skip: longer,
+    }, async () => {
       for (const step of ['loading_models', 'analysing', 'extracting_frames', 'processing', 'encoding_output', 'restoring_audio']) {
         const wanted = video({ workflow_strategy: 'disk' }, { target_video: 'longer.mp4', cache: 'off' });
         const { job_id } = await rest.submit(wanted);
@@ -311,7 +313,12 @@ for (const checkout of found) {
         assert.match(String(mark.digital_source_type), /\/compositeWithTrainedAlgorithmicMedia$/);
         assert.deepEqual(
           [mark.mark, mark.label, mark.xmp, mark.validation_state],
-          [...(['video/webm', 'application/zip'].includes(mediaType) ? ['sidecar', 'AI-generated', false] : ['embedded', 'AI-generated', true]), 'Trusted'],
+          [
+            ...(['video/webm', 'application/zip'].includes(mediaType)
+              ? ['sidecar', 'AI-generated', false]
+              : ['embedded', 'AI-generated', true]),
+            'Trusted',
+          ],
         );
         const path = join(trial.dir, `result-${String(job.job_id)}`);
         writeFileSync(path, Buffer.from(await (await fetch(await client.result(job.job_id as string))).arrayBuffer()));

@@ -103,7 +103,15 @@ export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
 }
 
 /** Each of these loads models that no job before has loaded. */
-const PROCESSORS = ['face_enhancer', 'frame_colorizer', 'expression_restorer', 'face_editor', 'age_modifier', 'deep_swapper', 'background_remover'];
+const PROCESSORS = [
+  'face_enhancer',
+  'frame_colorizer',
+  'expression_restorer',
+  'face_editor',
+  'age_modifier',
+  'deep_swapper',
+  'background_remover',
+];
 
 /**
  * A first load apart from all else: onnxruntime breaks it off between two of its steps, of which reading a file is one, so that this follows the disk and the
