@@ -2,7 +2,7 @@
 
 Always true here: a file is opened by one of three demuxers and by no other (no playlist, no concat list); sizes are checked before anything
 is decoded; packets are counted, headers are not believed; what is written has constant timestamps, and is read back before it is named; a
-cancel is heeded at every packet of a file and at every few thousand frames of a sum, however long the file is.
+cancel is heeded at every few packets of a file, at every frame and at every few thousand of a sum, however long the file is.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ _SAMPLE_RATES = {
 }
 _MAX_RATE = 120
 _MAX_FRAMES = 2_000_000
-# Frames of one sum, between which a cancel is heeded.
+# Frames of one sum, and packets of whatever stream, between which a cancel is heeded.
 _SUM = 10_000
+_PACKETS = 64
 _USUAL_RATES = [Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120)] + [
     Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
 ]
@@ -248,9 +249,12 @@ def undecodable(path: str, what: str, info: VideoInfo, numbers: Sequence[int], c
 def packets_of(container: Any, stream: Any, cancel: CancelToken) -> Iterator[Any]:
     """Like `container.demux(stream)`, which reads on until a packet of the stream comes: hours of sound, where it begins late or goes on
     alone."""
-    for packet in container.demux():
-        cancel.check()
-        if packet.stream.index == stream.index:
+    index = stream.index
+    for number, packet in enumerate(container.demux()):
+        if number % _PACKETS == 0:
+            cancel.check()
+        # The last of each stream, which is empty, belongs to it by this alone.
+        if packet.stream_index == index if packet.size else packet.stream.index == index:
             yield packet
 
 
@@ -262,6 +266,7 @@ def decoded(container: Any, stream: Any, cancel: CancelToken) -> Iterator[Any]:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+        cancel.check()
         with suppress(av.error.InvalidDataError):
             for frame in packet.decode():
                 cancel.check()

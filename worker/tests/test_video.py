@@ -334,14 +334,14 @@ def test_a_cancel_does_not_wait_for_the_end_of_a_long_sound(tmp_path):
             block.sample_rate, block.pts, block.time_base = 8000, 8000 + 800 * number, Fraction(1, 8000)
             output.mux(sound.encode(block))
     assert examine(str(long), "video", CountsChecks(10_000)).frames == 3
-    for most in (10, 100, 1000):
+    for most in (5, 20, 40):
         with pytest.raises(Canceled):
             examine(str(long), "video", CountsChecks(most))
     with av.open(str(long)) as container:
         heard: list[object] = []
         with pytest.raises(Canceled):
             heard.extend(decoded(container, container.streams.audio[0], CountsChecks(100)))
-    assert 0 < len(heard) < 100
+    assert 20 < len(heard) < 100
 
 
 def test_hours_of_frames_are_judged_in_a_moment(tmp_path):

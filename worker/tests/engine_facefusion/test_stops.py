@@ -30,7 +30,7 @@ def media(tmp_path_factory) -> Media:
 
 
 def is_canceled(outcome) -> bool:
-    return outcome.body["outcome"] == "OUTCOME_CANCELED"
+    return outcome.body.get("outcome") == "OUTCOME_CANCELED"
 
 
 @pytest.mark.quick
