@@ -3,17 +3,16 @@
 // so that nothing falls out silently. Words choose the suites whose names contain one of them. `--list` writes the list anew.
 // `npm run test:engine` is `--engine`: the suites with the real FaceFusion alone, and all of them, on one checkout or two.
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run as runNodeTests } from 'node:test';
 import { inspect } from 'node:util';
-import { create, type DescFile, toBinary } from '@bufbuild/protobuf';
-import { type FileDescriptorProto, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
 import { showPhases } from '../src/cli/local/phases.ts';
 import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
 import { readSettings } from '../src/cli/local/settings.ts';
 import { ConfigError } from '../src/config.ts';
+import { breaksOfReleased, lint } from './contract.ts';
 import { MANIFEST, manifest } from './generate.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -130,75 +129,18 @@ const CHECKS: readonly Check[] = [
       return changed.length === 0 ? undefined : `proto/ and gen/ do not belong together; run \`npm run generate\`:\n${changed.join('\n')}`;
     },
   },
-  { name: 'buf-lint', run: bufLint },
-  { name: 'buf-breaking', run: bufBreaking },
+  { name: 'buf-lint', run: lint },
+  { name: 'buf-breaking', run: breaksOfReleased },
   byProgram('ruff', () => python, ['-m', 'ruff', 'check']),
   byProgram('ruff-format', () => python, ['-m', 'ruff', 'format', '--check']),
   { name: 'gofmt', run: gofmt },
 ];
-
-/**
- * Lints the descriptors in `gen/`, which carry the third-party definitions that the sources import, so that this needs no network; that they
- * are the sources' is the check `generated-code`.
- */
-async function bufLint(): Promise<string | undefined> {
-  return withFolder(tmpdir(), async (folder) => {
-    const image = await writeImage(join(ROOT, 'gen'), join(folder, 'image.binpb'));
-    const { code, output } = await command(bin('buf')(), ['lint', image, '--config', 'buf.yaml', ...OUR_PATHS]);
-    return code === 0 ? undefined : output.trim();
-  });
-}
-
-/** The contract only grows: it is held against that of the last tagged release. Before the first one there is nothing to break. */
-async function bufBreaking(): Promise<string | undefined> {
-  const tag = (await command('git', ['describe', '--tags', '--abbrev=0', '--match', 'v*'])).output.trim();
-  if (!/^v\d/.test(tag)) return undefined;
-  // In the repository, so that what the release's code imports is found.
-  return withFolder(join(ROOT, '.cache'), async (folder) => {
-    const archive = join(folder, 'gen.tar');
-    const packed = await command('git', ['archive', '--output', archive, tag, 'gen']);
-    const unpacked = packed.code === 0 ? await command('tar', ['-xf', archive, '-C', folder]) : packed;
-    if (unpacked.code !== 0) return unpacked.output.trim();
-    const before = await writeImage(join(folder, 'gen'), join(folder, 'before.binpb'));
-    const now = await writeImage(join(ROOT, 'gen'), join(folder, 'now.binpb'));
-    const { code, output } = await command(bin('buf')(), ['breaking', now, '--against', before, '--config', 'buf.yaml', ...OUR_PATHS]);
-    return code === 0 ? undefined : `the contract breaks callers of ${tag}:\n${output.trim()}`;
-  });
-}
 
 /** It names the files that it would write otherwise, and ends well in any case; what is no Go it tells with an exit code. */
 async function gofmt(): Promise<string | undefined> {
   const { code, output } = await command('gofmt', ['-l', 'examples/go']);
   if (code === null) return `${MACHINE}no gofmt on the PATH`;
   return code === 0 && output.trim() === '' ? undefined : `gofmt would change, or cannot read:\n${output.trim()}`;
-}
-
-const OUR_PATHS = ['--path', 'facefusion', '--path', 'restbridge'];
-
-/** The descriptors of the contract that a `gen` folder carries, and of all that they import, as one image. */
-async function writeImage(gen: string, image: string): Promise<string> {
-  const files = new Map<string, FileDescriptorProto>();
-  const add = (file: DescFile) => {
-    if (files.has(file.proto.name)) return;
-    file.dependencies.forEach(add);
-    files.set(file.proto.name, file.proto);
-  };
-  for (const path of globSync('{facefusion,restbridge}/**/*_pb.js', { cwd: gen })) {
-    const module = (await import(join(gen, path))) as Record<string, unknown>;
-    for (const [name, value] of Object.entries(module)) if (name.startsWith('file_')) add(value as DescFile);
-  }
-  writeFileSync(image, toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
-  return image;
-}
-
-async function withFolder<T>(parent: string, work: (folder: string) => Promise<T>): Promise<T> {
-  mkdirSync(parent, { recursive: true });
-  const folder = mkdtempSync(join(parent, 'contract-'));
-  try {
-    return await work(folder);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
 }
 
 async function runCheck(check: Check, tally: Tally): Promise<void> {

@@ -98,6 +98,13 @@ test('`ffjobs submit` of a large file goes on over a cut connection, and says so
   assert.match(terminal.stderr, /succeeded/);
 });
 
+test('files go over connections of the client’s own, and none over those of the whole process', async (t) => {
+  const common = t.mock.method(globalThis, 'fetch', () => Promise.reject(new Error('not this one')));
+  using client = connectJobs(service.baseUrl);
+  assert.equal((await client.upload(path)).sha256, createHash('sha256').update(bytes).digest('hex'));
+  assert.equal(common.mock.callCount(), 0);
+});
+
 test('bytes and Blobs resume too; a service that is gone ends it, and what is refused is told as over gRPC', async () => {
   await using proxy = await cutting([2 * MIB]);
   using client = connectJobs(proxy.url);

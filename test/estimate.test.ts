@@ -4,9 +4,11 @@ import { test } from 'node:test';
 import { create, toJson } from '@bufbuild/protobuf';
 import { JobSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { ValidateResponseSchema } from '../gen/facefusion/jobs/v1/job_service_pb.js';
+import { GetOverviewResponse_RecentRunsSchema } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { JobStatus } from '../src/jobs/job.ts';
 import type { Overview } from '../src/jobs/ports.ts';
 import { estimate } from '../src/rpc/estimate.ts';
+import { RecentRuns } from '../src/rpc/recent-runs.ts';
 
 const run = (runSeconds: number, cached = false, kind: 'targetImage' | 'targetVideo' = 'targetImage') =>
   create(JobSchema, { cached, timings: { runSeconds }, request: { target: { case: kind, value: 'x' } } });
@@ -45,4 +47,48 @@ test('any number of seconds is a duration that can be sent', async () => {
 test('the wait is by the pace of the time in which there was work; unknown where there was none', async () => {
   assert.deepEqual(await sent(storeOf([], 10, [0, 6, 0, 4])), { estimate: { jobsAhead: 10, wait: '120s' } });
   assert.deepEqual(await sent(storeOf([], 10)), { estimate: { jobsAhead: 10 } });
+});
+
+const ended = (queuedSeconds: number, runSeconds: number, more: object = {}) =>
+  create(JobSchema, { startedAt: { seconds: 1n }, timings: { queuedSeconds, runSeconds }, ...more });
+
+test('the waits and runs of the last jobs are told by their middle and their tail, and asked for once in a while', async () => {
+  let nowMs = 0;
+  const asked: (string | undefined)[] = [];
+  const jobs = Array.from({ length: 40 }, (_, i) => ended(i + 1, 100 - i));
+  // What came from the cache did not run, nor did what ended in the queue.
+  const besides = [ended(0, 0, { cached: true }), create(JobSchema, { timings: { queuedSeconds: 900 } }), create(JobSchema)];
+  const runs = new RecentRuns(
+    {
+      list: async ({ tenant }) => {
+        asked.push(tenant);
+        return { jobs: tenant === 'new' ? [] : [...besides, ...jobs], nextPageToken: undefined, watchToken: '' };
+      },
+    },
+    () => nowMs,
+  );
+  const sentRuns = async (tenant: string | undefined) =>
+    toJson(GetOverviewResponse_RecentRunsSchema, create(GetOverviewResponse_RecentRunsSchema, await runs.of(tenant)));
+  assert.deepEqual(await sentRuns('one'), { jobs: 40, medianWait: '20s', waitP95: '38s', medianRun: '80s' });
+  assert.deepEqual(await sentRuns('new'), {});
+  await sentRuns(undefined);
+  nowMs = 9_999;
+  await Promise.all([sentRuns('one'), sentRuns('one')]);
+  assert.deepEqual(asked, ['one', 'new', undefined], 'what is fresh is not asked for again');
+  nowMs = 10_001;
+  await Promise.all([sentRuns('one'), sentRuns('one')]);
+  assert.deepEqual(asked, ['one', 'new', undefined, 'one']);
+});
+
+test('a store that is away is asked again by the next caller', async () => {
+  let away = true;
+  const runs = new RecentRuns({
+    list: async () => {
+      if (away) throw new Error('away');
+      return { jobs: [], nextPageToken: undefined, watchToken: '' };
+    },
+  });
+  await assert.rejects(runs.of('one'), /away/);
+  away = false;
+  assert.deepEqual(await runs.of('one'), { jobs: 0 });
 });

@@ -215,6 +215,9 @@ describe('steps that go together', { timeout: 240_000 }, () => {
   });
 });
 
+/** Commands of one script under way, as `script.ts` has it. */
+const AT_ONCE = 6;
+
 describe('a script', () => {
   const replied = (packed: Buffer): Reply[] => Array.from({ length: packed.readUInt32BE(1) }, (_, i) => i);
 
@@ -228,24 +231,26 @@ describe('a script', () => {
       return replies;
     });
     const turn = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
-    const first = script.run(['a']);
+    const alone: Promise<Reply>[] = [];
+    for (let i = 0; i < AT_ONCE; i++) {
+      alone.push(script.run(['a']));
+      await turn();
+    }
+    const ones = alone.map(() => 1);
+    const rest = Array.from({ length: 100 }, () => script.run(['b']));
     await turn();
-    const second = script.run(['b']);
-    await turn();
-    const rest = Array.from({ length: 100 }, () => script.run(['c']));
-    await turn();
-    assert.deepEqual(sent, [1, 1], 'two commands under way');
+    assert.deepEqual(sent, ones, 'no more commands are under way');
     open[0]!();
-    assert.equal(await first, 0);
+    assert.equal(await alone[0], 0);
     await turn();
-    assert.deepEqual(sent, [1, 1, 64]);
+    assert.deepEqual(sent, [...ones, 64]);
     open[1]!();
-    assert.equal(await second, 0);
+    assert.equal(await alone[1], 0);
     await turn();
-    assert.deepEqual(sent, [1, 1, 64, 36]);
-    open[3]!();
-    open[2]!();
+    assert.deepEqual(sent, [...ones, 64, 36]);
+    for (const answer of open.slice(2).reverse()) answer();
     assert.deepEqual(await Promise.all(rest), [...Array(64).keys(), ...Array(36).keys()]);
+    assert.deepEqual(await Promise.all(alone), Array(AT_ONCE).fill(0));
   });
 
   it('goes by bytes too, and takes one step however large', async () => {
@@ -262,12 +267,32 @@ describe('a script', () => {
   it('refuses those that have waited while the server did not answer', async () => {
     const gone: ((error: Error) => void)[] = [];
     const script = new Script(() => new Promise((_, reject) => gone.push(reject)));
-    const outcomes = Promise.allSettled(Array.from({ length: 200 }, () => script.run(['x'])));
+    const outcomes = Promise.allSettled(Array.from({ length: AT_ONCE * 64 + 72 }, () => script.run(['x'])));
     await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
-    assert.equal(gone.length, 2);
+    assert.equal(gone.length, AT_ONCE);
     for (const reject of gone) reject(new Error('Command timed out'));
     assert.deepEqual(new Set((await outcomes).map((outcome) => outcome.status)), new Set(['rejected']));
-    assert.equal(gone.length, 2, 'nothing more was sent');
+    assert.equal(gone.length, AT_ONCE, 'nothing more was sent');
+  });
+
+  it('sends what the first answers lead to before it hands on the last ones', async () => {
+    const sent: number[] = [];
+    const next = Promise.withResolvers<number>();
+    let handedOn = 0;
+    const script = new Script(async (packed) => {
+      sent.push(packed.readUInt32BE(1));
+      if (sent.length === 2) next.resolve(handedOn);
+      return replied(packed);
+    });
+    const all = Array.from({ length: 64 }, async (_, i) => {
+      await script.run(['x']);
+      handedOn++;
+      if (i === 0) await script.run(['next']);
+    });
+    const before = await next.promise;
+    assert.ok(before > 0 && before < 64, `${before} of 64 answers were handed on`);
+    await Promise.all(all);
+    assert.deepEqual([handedOn, sent], [64, [64, 1]]);
   });
 });
 

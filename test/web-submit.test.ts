@@ -2,8 +2,14 @@
 // form made of what the engine says, and the result beside its input.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { copyFile, readFile } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { after, before } from 'node:test';
 import { promisify } from 'node:util';
 import type { Page, Route } from 'playwright-core';
 import { python, ROOT } from './api/service.ts';
@@ -12,6 +18,27 @@ import { holds, submit, webTest } from './web/browser.ts';
 const CLASSICAL = { ENGINE: 'classical', ENGINE_PATH: '' };
 const FACE = join(ROOT, 'samples', 'eileen_collins.jpg');
 const TARGET = join(ROOT, 'samples', 'grace_hopper.jpg');
+
+let secrets: string | undefined;
+/** What webhooks are signed with. */
+function secretsFile(): string {
+  secrets ??= mkdtempSync(join(tmpdir(), 'ffjobs-secrets-'));
+  const path = join(secrets, 'secrets');
+  writeFileSync(path, `whsec_${Buffer.alloc(32, 7).toString('base64')}\n`, { mode: 0o600 });
+  return path;
+}
+
+/** Whom jobs are told to. */
+const receiver = createServer();
+const receiverHost = () => `127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+before(async () => {
+  await once(receiver.listen(0, '127.0.0.1'), 'listening');
+});
+after(() => {
+  receiver.close();
+  receiver.closeAllConnections();
+  if (secrets !== undefined) rmSync(secrets, { recursive: true });
+});
 
 const choose = (page: Page, place: string, ...files: string[]) =>
   page.locator(`input[type=file][data-place=${place}]`).setInputFiles(files);
@@ -174,6 +201,82 @@ webTest('what is wrong is said as one types, where it is mended, and pressing go
   await page.locator('.pad .err', { hasText: '源人脸 1: 没有这个文件' }).first().waitFor();
 });
 
+webTest(
+  'a webhook is checked as it is typed, kept, shown as code, and told of the statuses that were chosen',
+  () => ({ ...CLASSICAL, WEBHOOK_SECRETS_FILE: secretsFile(), WEBHOOK_ALLOW: receiverHost() }),
+  async ({ service, open }) => {
+    const told: { type: string; data: { status: string } }[] = [];
+    receiver.on('request', (request: IncomingMessage, response: ServerResponse) => {
+      let body = '';
+      request.on('data', (chunk: Buffer) => (body += chunk));
+      request.on('end', () => {
+        told.push(JSON.parse(body) as (typeof told)[number]);
+        response.end();
+        receiver.emit('told');
+      });
+    });
+    const url = `http://${receiverHost()}/told?by=it's`;
+    const page = await open('/new');
+    await page.locator('.opt').first().waitFor();
+    await choose(page, 'source', FACE);
+    await choose(page, 'target', TARGET);
+    await page.locator('summary').click();
+    const field = page.getByLabel('Webhook', { exact: true });
+    const code = async (tab: string) => {
+      await page.getByRole('tab', { name: tab }).click();
+      return (await page.locator('.side .code').textContent())!;
+    };
+    for (const [typed, says] of [
+      ['not a url', /URI/],
+      ['https://10.0.0.1/hook', /not on the public internet/],
+      ['https://me:secret@example.com/hook', /no name or password/],
+    ] as const) {
+      await field.fill(typed);
+      await page.locator('#webhook-problem', { hasText: says }).waitFor();
+      assert.equal(await field.getAttribute('aria-invalid'), 'true');
+      await page.locator('.side .code mark', { hasText: '"url"' }).waitFor();
+    }
+    // From the list of what is to be mended to the field, which lies in a part that may be closed.
+    await page.locator('summary').click();
+    await page.locator('.problems button', { hasText: 'Webhook' }).click();
+    await holds(page, `document.activeElement.id === 'webhook-url'`);
+    await page.getByRole('button', { name: '中文' }).click();
+    await page.locator('#webhook-problem', { hasText: '网址中不能带有用户名或密码' }).waitFor();
+    await page.getByRole('button', { name: /^EN/ }).click();
+    await field.fill(url);
+    await page.locator('#webhook-problem').waitFor({ state: 'detached' });
+    await page.getByText('None chosen: told of every end.').waitFor();
+    for (const name of ['Running', 'Succeeded']) await page.getByRole('checkbox', { name, exact: true }).check();
+    await ready(page);
+    assert.match(await code('curl'), /"statuses": \[\s+"processing",\s+"succeeded"\s+\]/);
+    // It outlives a reload, as the rest of the form does.
+    await page.reload();
+    await ready(page);
+    await page.locator('summary').click();
+    assert.equal(await field.inputValue(), url);
+    assert.equal(await page.getByRole('checkbox', { name: 'Running', exact: true }).isChecked(), true);
+
+    const run = promisify(execFile);
+    await run('sh', ['-c', await code('curl')]);
+    await run(process.execPath, ['--input-type=module', '-e', await code('TypeScript')], { cwd: ROOT });
+    const path = join(ROOT, 'clients', 'python', 'src');
+    await run(python(), ['-c', await code('Python')], { env: { ...process.env, PYTHONPATH: path, PYTHONDONTWRITEBYTECODE: '1' } });
+    await submitButton(page).click();
+    await page.locator('.chip.succeeded').waitFor();
+    const { jobs } = (await (await fetch(`${service.baseUrl}/api/v1/jobs`)).json()) as { jobs: { request: { webhook: object } }[] };
+    assert.equal(jobs.length, 4);
+    for (const { request } of jobs) assert.deepEqual(request.webhook, { url, statuses: ['processing', 'succeeded'] });
+    while (told.length < 8) await once(receiver, 'told');
+    assert.deepEqual(new Set(told.map(({ data }) => data.status)), new Set(['processing', 'succeeded']));
+
+    // It comes along with an earlier job, into the fields that are its own.
+    await page.getByRole('button', { name: 'Submit again' }).click();
+    await page.locator('summary').click();
+    assert.equal(await field.inputValue(), url);
+    assert.equal(await page.getByRole('checkbox', { name: 'Succeeded', exact: true }).isChecked(), true);
+  },
+);
+
 webTest('options are found by any of their words, kept over a reload, and saved as a preset', CLASSICAL, async ({ open }) => {
   const page = await open('/new');
   await page.getByRole('searchbox', { name: /Search all \d+ options/ }).fill('encoder');
@@ -290,7 +393,7 @@ webTest(
     const id = await submit(service, { target_image: 'target.jpg', attestation: 'they agreed', retention: '3600s', cache: 'refresh' });
     const page = await open(`/jobs/${id}`);
     await page.getByRole('button', { name: 'Submit again' }).click();
-    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+    await page.locator('.problems', { hasText: 'Statement of consent' }).waitFor();
     await submitButton(page).click({ force: true });
     assert.equal(await page.evaluate('document.activeElement.id'), 'attestation');
     await page.keyboard.type("Grace agreed, she's here");
@@ -314,7 +417,7 @@ webTest(
     for (const { request } of jobs) assert.deepEqual([request.retention, request.cache], ['3600s', 'refresh']);
     // A statement is made for one job.
     await page.getByRole('button', { name: 'Submit again' }).click();
-    await page.locator('.problems', { hasText: 'attestation' }).waitFor();
+    await page.locator('.problems', { hasText: 'Statement of consent' }).waitFor();
   },
 );
 

@@ -13,8 +13,11 @@ interface Manner {
   readonly h2?: boolean;
 }
 
-const TICK_MS = 100;
-const TICKS = 10;
+/** Those that know nothing of each other send each at a time of its own: twenty in each hundredth of a second, and not all in the same. */
+const TICK_MS = 10;
+const TICKS = 100;
+/** One that was cut comes again after this. */
+const AGAIN_MS = 100;
 /** Opened at once; a queue of connections that is full drops them, and TCP asks again only after a second. */
 const AT_ONCE = 200;
 /** Each address has 28,000 ports by default, and one that was ended is not free again for a minute. On Linux all of 127/8 is this machine. */
@@ -83,7 +86,7 @@ export class CrowdOfClients {
         if (this.#task !== task) return;
         if (connected) this.#ended++;
         else this.#failed++;
-        setTimeout(() => void this.#come(manner, index), TICK_MS);
+        setTimeout(() => void this.#come(manner, index), AGAIN_MS);
       });
     });
   }

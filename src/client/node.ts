@@ -6,7 +6,7 @@ import { basename } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Client, Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
-import { Agent, fetch } from 'undici';
+import { Agent, type RequestInit as Init, fetch as undiciFetch } from 'undici';
 import type { UploadRequestSchema, UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { authorization, bearer, type Token } from './bearer.ts';
 import { JobsClient, type UploadOptions } from './client.ts';
@@ -29,6 +29,10 @@ export type FileSource = string | Uint8Array | Blob | AsyncIterable<Uint8Array>;
 /** By name: the one that a process has in common is Node's own as soon as anything has used its `fetch`. */
 const connections = new Agent();
 
+/** In place of Node 24's own, which ends the process when a server hangs up while the body waits to be read (undici's issue 5360). */
+const fetchFile: typeof fetch = async (url, init) =>
+  (await undiciFetch(String(url), { ...(init as Init), dispatcher: connections })) as unknown as Response;
+
 export interface ConnectOptions {
   readonly token?: Token;
   readonly retry?: RetryOptions;
@@ -41,12 +45,11 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
   const interceptors: Interceptor[] = [patience(retry)];
   if (token !== undefined) interceptors.push(bearer(token));
   const transport = createGrpcTransport({ baseUrl: url, sessionManager, interceptors });
-  const place = { url: `${url.replace(/\/+$/, '')}/api/v1/tus`, headers: () => authorization(token) };
+  const place = { url: `${url.replace(/\/+$/, '')}/api/v1/tus`, headers: () => authorization(token), fetch: fetchFile };
   return new JobsClient({
     baseUrl: url,
     transport,
-    // Node 24's own ends the process when a server hangs up while the body waits to be read (undici's issue 5360).
-    fetch: async (url, init) => (await fetch(url, { ...init, dispatcher: connections })) as unknown as Response,
+    fetch: fetchFile,
     upload: (uploads, source, options) => sendFile(uploads, place, source, options),
     close: () => sessionManager.abort(),
   });

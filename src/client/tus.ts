@@ -4,7 +4,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { type UploadResponse, UploadResponseSchema } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
-import { BadRequestSchema } from '../../gen/google/rpc/error_details_pb.js';
+import { BadRequestSchema, ErrorInfoSchema } from '../../gen/google/rpc/error_details_pb.js';
 import { Reconnects, type ResumeOptions } from './reconnects.ts';
 
 export interface TusFile {
@@ -23,6 +23,8 @@ export interface TusPlace {
   readonly headers: () => Readonly<Record<string, string>> | Promise<Readonly<Record<string, string>>>;
   /** Most bytes of one request. */
   readonly pieceBytes?: number;
+  /** For what carries no piece, and for pieces where there is no `send`; default: the global one. */
+  readonly fetch?: typeof fetch;
   /** Sends a piece; for browsers, whose `fetch` tells no progress of what it sends. */
   readonly send?: SendPiece;
 }
@@ -163,7 +165,7 @@ export class TusUpload {
   }
 
   async #send(uri: string, offset: number, signal: AbortSignal, onSent: (bytes: number) => void): Promise<Answer> {
-    const { pieceBytes = PIECE_BYTES, headers, send = sendByFetch } = this.#place;
+    const { pieceBytes = PIECE_BYTES, headers, send = this.#sendByFetch } = this.#place;
     const body = await this.file.slice(offset, Math.min(this.file.size, offset + pieceBytes));
     const all = { ...VERSION, 'upload-offset': String(offset), 'content-type': 'application/offset+octet-stream', ...(await headers()) };
     return await good(await send(this.#urlOf(uri), all, body, signal, onSent));
@@ -171,7 +173,14 @@ export class TusUpload {
 
   async #request(method: string, url: string, headers: Readonly<Record<string, string>>, signal?: AbortSignal): Promise<Answer> {
     const all = { ...VERSION, ...headers, ...(await this.#place.headers()) };
-    return await good(answerOf(await fetch(url, { method, headers: all, ...(signal && { signal }) })));
+    return await good(answerOf(await this.#fetch(url, { method, headers: all, ...(signal && { signal }) })));
+  }
+
+  #sendByFetch: SendPiece = async (url, headers, body, signal) =>
+    answerOf(await this.#fetch(url, { method: 'PATCH', headers, body, signal }));
+
+  #fetch(url: string, init: RequestInit): Promise<Response> {
+    return (this.#place.fetch ?? fetch)(url, init);
   }
 
   #urlOf(uri: string): string {
@@ -205,8 +214,6 @@ export async function sendResuming(
   }
 }
 
-const sendByFetch: SendPiece = async (url, headers, body, signal) => answerOf(await fetch(url, { method: 'PATCH', headers, body, signal }));
-
 function answerOf(response: Response): Answer {
   return { status: response.status, header: (name) => response.headers.get(name), text: () => response.text() };
 }
@@ -219,7 +226,15 @@ async function good(answer: Answer): Promise<Answer> {
 interface ErrorBody {
   readonly code?: string;
   readonly message?: string;
-  readonly details?: readonly { readonly field_violations?: readonly Violation[]; readonly fieldViolations?: readonly Violation[] }[];
+  readonly details?: readonly Detail[];
+}
+/** A message of google.rpc, whichever it is. */
+interface Detail {
+  readonly field_violations?: readonly Violation[];
+  readonly fieldViolations?: readonly Violation[];
+  readonly reason?: string;
+  readonly domain?: string;
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 interface Violation {
   readonly field: string;
@@ -236,7 +251,11 @@ function errorIn(status: number, body: string): ConnectError {
     status === 401 ? Code.Unauthenticated : status === 404 ? Code.NotFound : status >= 500 ? Code.Unavailable : Code.InvalidArgument;
   const fieldViolations = details.flatMap((one) => [...(one.field_violations ?? one.fieldViolations ?? [])]);
   const value = { fieldViolations: fieldViolations.map(({ field, description, reason = '' }) => ({ field, description, reason })) };
-  return new ConnectError(message, known ?? byStatus, undefined, fieldViolations.length === 0 ? [] : [{ desc: BadRequestSchema, value }]);
+  const infos = details.flatMap(({ reason, domain = '', metadata = {} }) => (reason === undefined ? [] : [{ reason, domain, metadata }]));
+  return new ConnectError(message, known ?? byStatus, undefined, [
+    ...infos.map((info) => ({ desc: ErrorInfoSchema, value: info })),
+    ...(fieldViolations.length === 0 ? [] : [{ desc: BadRequestSchema, value }]),
+  ]);
 }
 
 function parsed(body: string): ErrorBody {

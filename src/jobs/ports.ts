@@ -249,9 +249,17 @@ export interface Expired {
   readonly more: boolean;
 }
 
+export interface TenantQueue {
+  readonly tenant: string;
+  readonly queued: number;
+  readonly processing: number;
+  /** When the job that has been queued for longest was submitted; undefined: none is queued. */
+  readonly oldestQueuedMs: number | undefined;
+}
+
 export interface Overview {
   readonly totals: ReadonlyMap<JobStatus, number>;
-  readonly queueByTenant: readonly { readonly tenant: string; readonly queued: number; readonly processing: number }[];
+  readonly queueByTenant: readonly TenantQueue[];
   /** Jobs ended in each step of `stepSeconds`, oldest first. */
   readonly throughput: readonly { readonly startMs: number; readonly ended: ReadonlyMap<JobStatus, number> }[];
   readonly stepSeconds: number;

@@ -2,7 +2,7 @@
 import { type Duration, durationFromMs } from '@bufbuild/protobuf/wkt';
 import { JobStatus } from '../jobs/job.ts';
 import type { TargetKind } from '../jobs/parameters.ts';
-import type { JobStore } from '../jobs/ports.ts';
+import type { JobStore, Overview } from '../jobs/ports.ts';
 
 export interface Estimate {
   /** Queued, of all tenants. */
@@ -30,10 +30,7 @@ export async function estimate(store: Pick<JobStore, 'overview' | 'list'>, tenan
     .map((job) => job.timings!.runSeconds)
     .sort((a, b) => a - b);
   const jobsAhead = overview.totals.get(JobStatus.QUEUED) ?? 0;
-  // Time without work says nothing of the pace.
-  const busy = overview.throughput.map((step) => [...step.ended.values()].reduce((a, b) => a + b, 0)).filter((ended) => ended > 0);
-  const ended = busy.reduce((a, b) => a + b, 0);
-  const perJob = ended > 0 ? (busy.length * overview.stepSeconds) / ended : undefined;
+  const perJob = secondsPerJob(overview);
   return {
     jobsAhead,
     run: runs.length > 0 ? durationOf(runs[runs.length >> 1]!) : undefined,
@@ -41,7 +38,15 @@ export async function estimate(store: Pick<JobStore, 'overview' | 'list'>, tenan
   };
 }
 
+/** From one end of a job to the next, while there was work; undefined: none has ended. */
+export function secondsPerJob({ throughput, stepSeconds }: Pick<Overview, 'throughput' | 'stepSeconds'>): number | undefined {
+  // Time without work says nothing of the pace.
+  const busy = throughput.map((step) => [...step.ended.values()].reduce((a, b) => a + b, 0)).filter((ended) => ended > 0);
+  const ended = busy.reduce((a, b) => a + b, 0);
+  return ended > 0 ? (busy.length * stepSeconds) / ended : undefined;
+}
+
 /** To the millisecond: no guess is better than that. */
-function durationOf(seconds: number): Duration {
+export function durationOf(seconds: number): Duration {
   return durationFromMs(Math.round(seconds * 1000));
 }

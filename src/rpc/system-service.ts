@@ -18,6 +18,8 @@ import { ALIASES, parametersSchema } from '../jobs/parameters.ts';
 import type { JobStore } from '../jobs/ports.ts';
 import { allowedCapabilities, type TenantPolicy } from '../jobs/tenants.ts';
 import { callerOf } from './authorize.ts';
+import { durationOf, secondsPerJob } from './estimate.ts';
+import { RecentRuns } from './recent-runs.ts';
 
 export interface SystemServiceOptions {
   readonly version: string;
@@ -32,6 +34,7 @@ export interface SystemServiceOptions {
 const HOUR_MS = 3_600_000;
 
 export function createSystemService(options: SystemServiceOptions): ServiceImpl<typeof SystemService> {
+  const recentRuns = new RecentRuns(options.store);
   return {
     getCapabilities(_request, context) {
       const { tenant } = callerOf(context).identity;
@@ -65,7 +68,11 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
 
     async getOverview({ window }, context) {
       const { seesAll, tenant } = callerOf(context).identity;
-      const overview = await options.store.overview(window ? durationMs(window) : HOUR_MS);
+      const [overview, recent] = await Promise.all([
+        options.store.overview(window ? durationMs(window) : HOUR_MS),
+        recentRuns.of(seesAll ? undefined : tenant),
+      ]);
+      const pace = secondsPerJob(overview);
       const total = (status: JobStatus) => overview.totals.get(status) ?? 0;
       const slots = options.slots();
       return create(GetOverviewResponseSchema, {
@@ -80,7 +87,12 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
               canceled: total(JobStatus.CANCELED),
               refused: total(JobStatus.REFUSED),
             },
-        queueByTenant: overview.queueByTenant.filter((one) => seesAll || one.tenant === tenant).map((one) => ({ ...one })),
+        queueByTenant: overview.queueByTenant
+          .filter((one) => seesAll || one.tenant === tenant)
+          .map(({ oldestQueuedMs, ...one }) => ({
+            ...one,
+            oldestQueuedAt: oldestQueuedMs === undefined ? undefined : timestampFromMs(oldestQueuedMs),
+          })),
         throughput: !seesAll
           ? []
           : overview.throughput.map(({ startMs, ended }) => ({
@@ -94,6 +106,8 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
         slots: slots.length,
         slotsBusy: slots.filter((slot) => slot.state === WorkerState.BUSY || slot.state === WorkerState.STOPPING).length,
         watchers: seesAll ? options.watchers() : 0,
+        pace: pace === undefined ? undefined : durationOf(pace),
+        recentRuns: recent,
       });
     },
   };

@@ -14,6 +14,7 @@ export class JobFigures {
   readonly #addTotal;
   readonly #addEnded;
   readonly #readEnded;
+  readonly #readOldest;
   /** Not yet written. */
   #totalsOwed = new Map<JobStatus, number>();
   #endedOwed = new Map<JobStatus, number>();
@@ -27,6 +28,8 @@ export class JobFigures {
       'INSERT INTO ended (minute, status, jobs) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs',
     );
     this.#readEnded = db.prepare('SELECT minute, status, jobs FROM ended WHERE minute >= ?');
+    // One look into an index, whatever is queued.
+    this.#readOldest = db.prepare('SELECT created_ms FROM jobs WHERE tenant = ? AND status = ? ORDER BY created_ms LIMIT 1');
     for (const row of db.prepare('SELECT status, jobs FROM totals').all() as { status: number; jobs: number }[]) {
       this.#totals.set(row.status, row.jobs);
     }
@@ -70,10 +73,19 @@ export class JobFigures {
     for (const row of this.#readEnded.all(firstMinute) as unknown as Ended[]) add(row);
     return {
       totals: new Map(this.#totals),
-      queueByTenant: [...this.#tenants].map(([tenant, { queued, processing }]) => ({ tenant, queued, processing })),
+      queueByTenant: [...this.#tenants].map(([tenant, { queued, processing }]) => ({
+        tenant,
+        queued,
+        processing,
+        oldestQueuedMs: queued === 0 ? undefined : this.#oldestQueuedMs(tenant),
+      })),
       throughput,
       stepSeconds,
     };
+  }
+
+  #oldestQueuedMs(tenant: string): number | undefined {
+    return (this.#readOldest.get(tenant, JobStatus.QUEUED) as { created_ms: number } | undefined)?.created_ms;
   }
 
   #move(tenant: string, from: JobStatus | undefined, to: JobStatus | undefined): void {

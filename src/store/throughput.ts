@@ -33,7 +33,11 @@ export function stepsOf(windowMs: number, nowMs: number) {
 }
 
 export interface OverviewFacts {
-  readonly counts: readonly { readonly tenant: string; readonly jobs: ReadonlyMap<JobStatus, number> }[];
+  readonly counts: readonly {
+    readonly tenant: string;
+    readonly jobs: ReadonlyMap<JobStatus, number>;
+    readonly oldestQueuedMs: number | undefined;
+  }[];
   readonly windowMs: number;
   readonly nowMs: number;
   /** Jobs ended in these hours since 1970. */
@@ -48,7 +52,12 @@ export async function overviewOf({ counts, windowMs, nowMs, ended }: OverviewFac
   const totals = new Map<JobStatus, number>();
   for (const { jobs } of counts) for (const [status, count] of jobs) totals.set(status, (totals.get(status) ?? 0) + count);
   const queueByTenant = counts
-    .map(({ tenant, jobs }) => ({ tenant, queued: jobs.get(JobStatus.QUEUED) ?? 0, processing: jobs.get(JobStatus.PROCESSING) ?? 0 }))
+    .map(({ tenant, jobs, oldestQueuedMs }) => ({
+      tenant,
+      queued: jobs.get(JobStatus.QUEUED) ?? 0,
+      processing: jobs.get(JobStatus.PROCESSING) ?? 0,
+      oldestQueuedMs,
+    }))
     .filter(({ queued, processing }) => queued + processing > 0);
   return { totals, queueByTenant, throughput, stepSeconds };
 }

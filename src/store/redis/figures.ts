@@ -8,8 +8,15 @@ import { STATUSES } from './record.ts';
 
 /** See `JobStore.overview`. */
 export async function readOverview(redis: RedisConnection, windowMs: number, nowMs: number): Promise<Overview> {
-  const rows = (await redis.run('overview', [])) as [Buffer, ...number[]][];
-  const counts = rows.map(([tenant, ...jobs]) => ({ tenant: tenant.toString(), jobs: new Map(STATUSES.map((s, i) => [s, jobs[i]!])) }));
+  const rows = (await redis.run('overview', [])) as [Buffer, ...number[], Buffer | null][];
+  const counts = rows.map(([tenant, ...row]) => {
+    const oldest = row.at(-1) as Buffer | null;
+    return {
+      tenant: tenant.toString(),
+      jobs: new Map(STATUSES.map((s, i) => [s, row[i] as number])),
+      oldestQueuedMs: oldest ? Number(oldest) : undefined,
+    };
+  });
   return await overviewOf({
     counts,
     windowMs,

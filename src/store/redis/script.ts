@@ -12,12 +12,17 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
-/** Commands under way at once: the server works on one while the next is on its way. */
-const AT_ONCE = 2;
+/** Commands under way at once: the server works on one while others are on their way. */
+const AT_ONCE = 6;
 /** Steps in a command at most: as long as it takes nobody else is served. */
 const STEPS = 64;
 /** And bytes, about. */
 const BYTES = 512 * 1024;
+/**
+ * Answers handed on in one turn: what they lead to is sent before the next ones are looked at. All at once, and the server would wait while this process works
+ * and this process while the server does. Fewer, and the commands that follow would be dear for the few steps in them.
+ */
+const ANSWERS = 12;
 
 export class Script {
   readonly #send: (packed: Buffer) => Promise<(Reply | Error)[]>;
@@ -59,6 +64,7 @@ export class Script {
     try {
       const replies = await this.#send(packed);
       for (const [i, { resolve, reject }] of steps.entries()) {
+        if (i > 0 && i % ANSWERS === 0) await nextTurn();
         const reply = replies[i];
         if (reply === undefined) reject(new Error('a script has not answered for all its steps'));
         else if (reply instanceof Error) reject(reply);
@@ -72,4 +78,8 @@ export class Script {
     this.#underWay--;
     this.#schedule();
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }

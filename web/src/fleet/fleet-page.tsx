@@ -3,7 +3,7 @@ import { signal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { type GetOverviewResponse, type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
-import { bytes, msOf, number, percent, roughly } from '../format.ts';
+import { bytes, duration, msOf, number, percent, roughly, secondsOf } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon, type IconName } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
@@ -11,7 +11,7 @@ import { AfterAMoment, Bar, Meter, Note, now } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { jobService, systemService } from '../service/clients.ts';
 import { poll } from '../service/link.ts';
-import { lastHour, overviewProblem, slots } from '../service/overview.ts';
+import { lastHour, oldestQueued, overviewProblem, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { Throughput } from './throughput.tsx';
 
@@ -62,7 +62,12 @@ export function FleetPage() {
     <>
       <div class="head">
         <h1>{w.fleet}</h1>
-        {all && <span class="meta">{w.fleetPage.sub(nodes.size, all.length)}</span>}
+        {all && (
+          <span class="meta">
+            {w.fleetPage.sub(nodes.size, all.length)}
+            {overview && overview.watchers > 0 && `, ${w.fleetPage.watchers(overview.watchers)}`}
+          </span>
+        )}
       </div>
       {overviewProblem.value !== undefined && (
         <Note kind="warn" role="status">
@@ -108,6 +113,11 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
   const busy = all.filter(({ state }) => state === WorkerState.BUSY || state === WorkerState.STOPPING);
   const uses = busy.map(({ gpuUtilization }) => gpuUtilization).filter((use) => use !== undefined);
   const drained = all.filter(({ draining }) => draining).length;
+  const queued = overview.queueByTenant.reduce((sum, one) => sum + one.queued, 0);
+  const oldest = oldestQueued(overview);
+  const median = secondsOf(overview.recentRuns?.medianWait);
+  const most = secondsOf(overview.recentRuns?.waitP95);
+  const about = (seconds: number) => (seconds < 1 ? w.under(roughly(1)) : duration(Math.round(seconds)));
   const restarting = all.filter(({ state }) => state === WorkerState.BACKING_OFF).length;
   const figures = [
     [w.atWork, number(busy.length), w.ofSlots(all.length, drained, restarting)],
@@ -116,8 +126,12 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
       uses.length > 0 ? percent((100 * uses.reduce((a, b) => a + b, 0)) / uses.length) : '–',
       uses.length > 0 ? w.gpuMean : w.gpuUnknown,
     ],
-    [w.waiting, number(overview.totals?.queued ?? 0), w.runningNow(number(overview.totals?.processing ?? 0))],
-    [w.watchers, number(overview.watchers), w.watchersSub],
+    [w.waiting, number(queued), oldest === undefined ? w.noneWaits : w.oldest(roughly((now.value - oldest) / 1000))],
+    [
+      w.wait,
+      median === undefined ? '–' : about(median),
+      median === undefined || most === undefined ? w.waitUnknown : w.waitMost(about(most)),
+    ],
   ] as const;
   return (
     <section class="totals four" aria-label={words.value.list.totals}>
@@ -257,7 +271,7 @@ function Queue({ overview }: { readonly overview: GetOverviewResponse }) {
         <span class="meta push">{w.jobsCount(number(all))}</span>
       </header>
       {queues.length === 0 && <p class="pad quiet">{w.noQueue}</p>}
-      {queues.map(({ tenant, queued, processing }) => (
+      {queues.map(({ tenant, queued, processing, oldestQueuedAt }) => (
         <div class="tenant" key={tenant}>
           <div class="row">
             <b>{tenant}</b>
@@ -266,7 +280,10 @@ function Queue({ overview }: { readonly overview: GetOverviewResponse }) {
             </span>
           </div>
           <Meter value={(100 * queued) / most} />
-          <span class="meta">{w.runningCount(number(processing))}</span>
+          <div class="row meta">
+            {oldestQueuedAt && <span>{w.oldest(roughly((now.value - msOf(oldestQueuedAt)!) / 1000))}</span>}
+            <span class="push">{w.runningCount(number(processing))}</span>
+          </div>
         </div>
       ))}
     </section>

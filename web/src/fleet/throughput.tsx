@@ -72,6 +72,7 @@ export function Throughput({ overview, spans }: ThroughputProps) {
         </div>
         <Facts
           facts={[
+            [w.now, w.aMinute(number(last, digits))],
             [w.succeeded, number(sum(({ succeeded }) => succeeded))],
             [w.failed, number(sum(({ failed, refused }) => failed + refused))],
             [w.canceled, number(sum(({ canceled }) => canceled))],

@@ -1,18 +1,16 @@
 // One job: how far it is or how it ended, what it makes, what it said, and what was asked for.
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { useEffect } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { bytes } from '../format.ts';
+import { cancelJob, furtherActs, purgeJob, submitAgain } from '../jobs/acts.ts';
 import { download } from '../jobs/download.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { useActs } from '../parts/acts.tsx';
 import { Icon } from '../parts/icons.tsx';
-import { Chip, IconButton, Note } from '../parts/small.tsx';
+import { Menu } from '../parts/menu.tsx';
+import { Chip, Note } from '../parts/small.tsx';
 import { Absent, Crumb, useWatch } from '../parts/watched.tsx';
-import { go } from '../router.ts';
-import { jobService } from '../service/clients.ts';
 import { JobWatch } from '../service/job-watch.ts';
-import { draftOfJob } from '../submit/draft.ts';
 import { words } from '../words/words.ts';
 import { Details } from './details.tsx';
 import { Progress } from './progress.tsx';
@@ -35,24 +33,11 @@ function Shown({ watch, job }: { readonly watch: JobWatch; readonly job: Job }) 
   const w = words.value;
   const status = shownStatus(job);
   const { run, note } = useActs();
-  const act = (call: () => Promise<{ job?: Job | undefined }>) =>
-    run(async () => {
-      const { job: now } = await call();
+  const act = (call: (job: Job) => Promise<Job | undefined>) =>
+    void run(async () => {
+      const now = await call(job);
       if (now) watch.put(now);
     });
-  const cancel = () => act(() => jobService.cancel({ jobId: job.jobId }));
-  const purge = () => {
-    if (!confirm(w.job.purgeSure)) return;
-    void act(async () => {
-      const { job: now } = await jobService.purge({ jobId: job.jobId });
-      // The answer may be older than what the page knows by its sequence.
-      return { job: now && { ...now, purgedAt: now.purgedAt ?? timestampFromMs(Date.now()) } };
-    });
-  };
-  const again = () => {
-    draftOfJob(job);
-    go('new');
-  };
   return (
     <>
       <div class="stack">
@@ -62,7 +47,7 @@ function Shown({ watch, job }: { readonly watch: JobWatch; readonly job: Job }) 
           <Chip status={status} big />
           <div class="row push acts">
             {(status === 'queued' || status === 'running') && (
-              <button class="btn danger" type="button" onClick={() => void cancel()}>
+              <button class="btn danger" type="button" onClick={() => act(cancelJob)}>
                 <Icon name="cross" />
                 {w.job.cancel}
               </button>
@@ -74,12 +59,12 @@ function Shown({ watch, job }: { readonly watch: JobWatch; readonly job: Job }) 
               </button>
             )}
             {isOver(job.status) && (
-              <button class="btn" type="button" onClick={again}>
+              <button class="btn" type="button" onClick={() => submitAgain(job)}>
                 <Icon name="again" />
                 {w.job.again}
               </button>
             )}
-            {isOver(job.status) && !job.purgedAt && <IconButton icon="bin" label={w.job.purge} press={purge} />}
+            <Menu label={w.more} items={furtherActs(job, () => act(purgeJob))} />
           </div>
         </div>
       </div>

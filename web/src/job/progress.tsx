@@ -1,10 +1,10 @@
 // The same bar as in the list, named and timed, and the figures of the run.
 import { type Job, JobStep } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { clock, countdown, duration, msOf, number, percent } from '../format.ts';
+import { clock, countdown, duration, msOf, number, percent, roughly } from '../format.ts';
 import { isOver, type Piece, pieces, type Shown, stepName, stepWords, timedStepName, waitWords } from '../jobs/status.ts';
 import { now } from '../parts/small.tsx';
 import type { JobWatch } from '../service/job-watch.ts';
-import { lastHour, slotWords } from '../service/overview.ts';
+import { lastHour, slotWords, startsIn } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 
 interface ProgressProps {
@@ -49,6 +49,11 @@ function Figures({ watch, job, status }: ProgressProps) {
   const begun = msOf(job.startedAt);
   if (status === 'queued') {
     if (job.queuePosition !== undefined) figures.push([w.job.position, number(job.queuePosition + 1), queued()]);
+    const start = startsIn(job);
+    if (start !== undefined)
+      figures.push(
+        start < 1 ? [w.job.startsIn, w.soon] : [w.job.startsIn, w.about(roughly(start)), w.job.atAbout(clock(now.value + start * 1000))],
+      );
     figures.push([w.job.elapsed, duration((now.value - (msOf(job.createdAt) ?? now.value)) / 1000), waitWords(job)]);
   } else if (status === 'running') {
     const eta = msOf(job.estimatedFinishTime);

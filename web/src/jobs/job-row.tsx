@@ -3,12 +3,13 @@ import { memo } from 'preact/compat';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { bytes, countdown, duration, msOf, number, percent, roughly } from '../format.ts';
+import { Menu, type MenuItem } from '../parts/menu.tsx';
 import { Pair } from '../parts/pair.tsx';
 import { Bar, Chip, IconButton, now } from '../parts/small.tsx';
-import { go, href } from '../router.ts';
-import { slotWords } from '../service/overview.ts';
-import { draftOfJob } from '../submit/draft.ts';
+import { href } from '../router.ts';
+import { slotWords, startsIn } from '../service/overview.ts';
 import { words } from '../words/words.ts';
+import { furtherActs, submitAgain } from './acts.ts';
 import { download } from './download.ts';
 import { failureWords, NAME_LABEL, nameOf, type Shown, shortId, shownStatus, stepName, stepWords, waitWords } from './status.ts';
 
@@ -21,11 +22,12 @@ export interface JobRowProps {
   readonly active: boolean;
   readonly toggle: (id: string, on: boolean) => void;
   readonly cancel: (job: Job) => void;
+  readonly purge: (job: Job) => void;
   readonly focus: (index: number) => void;
 }
 
 export const JobRow = memo(
-  function JobRow({ job, index, selected, active, toggle, cancel, focus }: JobRowProps) {
+  function JobRow({ job, index, selected, active, toggle, cancel, purge, focus }: JobRowProps) {
     const w = words.value;
     const name = nameOf(job);
     const status = shownStatus(job);
@@ -92,6 +94,7 @@ export const JobRow = memo(
         <td role="cell" class="c-acts">
           <div class="acts">
             <Action job={job} status={status} name={name} cancel={cancel} />
+            <Menu label={w.list.moreOne(name)} items={itemsOf(job, status, cancel, purge)} />
           </div>
         </td>
       </tr>
@@ -155,6 +158,8 @@ function Time({ job, status }: { readonly job: Job; readonly status: Shown }) {
     const began = msOf(job.startedAt);
     return <>{began === undefined ? '' : w.took(duration((ended - began) / 1000))}</>;
   }
+  const start = startsIn(job);
+  if (start !== undefined) return <>{start < 1 ? w.startsSoon : w.startsIn(roughly(start))}</>;
   const eta = msOf(job.estimatedFinishTime);
   // An estimate that has passed is none.
   if (status !== 'running' || eta === undefined || eta < now.value) return null;
@@ -181,11 +186,18 @@ function Action({
   if (status === 'stopping') return null;
   if (status === 'queued' || status === 'running') return <IconButton icon="cross" label={w.cancelOne(name)} press={() => cancel(job)} />;
   if (job.resultUrl !== undefined) return <IconButton icon="download" label={w.downloadOne(name)} press={() => download(job)} />;
-  const again = () => {
-    draftOfJob(job);
-    go('new');
-  };
-  return <IconButton icon="again" label={w.againOne(name)} press={again} />;
+  return <IconButton icon="again" label={w.againOne(name)} press={() => submitAgain(job)} />;
+}
+
+/** Everything that can be done with it, also what its row has a button for. */
+function itemsOf(job: Job, status: Shown, cancel: (job: Job) => void, purge: (job: Job) => void): MenuItem[] {
+  const w = words.value.job;
+  const items: MenuItem[] = [];
+  if (status === 'queued' || status === 'running') items.push({ icon: 'cross', label: w.cancel, run: () => cancel(job) });
+  if (job.resultUrl !== undefined && job.result && !job.purgedAt)
+    items.push({ icon: 'download', label: w.download(bytes(job.result.bytes)), run: () => download(job) });
+  if (job.request) items.push({ icon: 'again', label: w.again, run: () => submitAgain(job) });
+  return [...items, ...furtherActs(job, () => purge(job))];
 }
 
 const WIDTHS = [180, 140, 210, 160];

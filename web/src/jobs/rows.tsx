@@ -12,9 +12,10 @@ import { scrolledTo } from '../router.ts';
 import { jobService } from '../service/clients.ts';
 import type { JobList } from '../service/job-list.ts';
 import { words } from '../words/words.ts';
+import { cancelJob, purgeJob, submitAgain } from './acts.ts';
 import { download } from './download.ts';
 import { JobRow, SkeletonRow } from './job-row.tsx';
-import { nameOf, shortId, shownStatus } from './status.ts';
+import { isOver, nameOf, shortId, shownStatus } from './status.ts';
 
 const ROW = 48;
 const CARD = 110;
@@ -42,11 +43,13 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
   const w = words.value;
   const selected = useSignal<ReadonlySet<string>>(new Set());
   const { run, note } = useActs();
-  const cancel = ({ jobId }: Job) =>
-    run(async () => {
-      const { job: now } = await jobService.cancel({ jobId });
+  const act = (call: (job: Job) => Promise<Job | undefined>) => (job: Job) =>
+    void run(async () => {
+      const now = await call(job);
       if (now) list.put(now);
     });
+  const cancel = act(cancelJob);
+  const purge = act(purgeJob);
   const narrowed = terms.length > 0 || slot !== '';
   const all = list.rows.value;
   // Read so that this is drawn again when a job changes.
@@ -140,6 +143,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
               active={active === first + i}
               toggle={toggle}
               cancel={cancel}
+              purge={purge}
               focus={moveTo}
             />
           ))}
@@ -255,6 +259,8 @@ function SelectedBar({ list, selected }: { readonly list: JobList; readonly sele
   const jobs = [...selected.value].map((id) => list.get(id)).filter((job) => job !== undefined);
   const running = jobs.filter((job) => ['queued', 'running'].includes(shownStatus(job)));
   const done = jobs.filter((job) => job.resultUrl !== undefined);
+  // Into the form goes one job.
+  const again = jobs.filter((job) => isOver(job.status) && job.request);
   const cancelAll = async () => {
     // Some at a time: a thousand at once would be a thousand requests at once.
     for (let i = 0; i < running.length; i += 8) {
@@ -269,6 +275,12 @@ function SelectedBar({ list, selected }: { readonly list: JobList; readonly sele
         <button class="btn" type="button" onClick={() => done.forEach(download)}>
           <Icon name="download" />
           {w.list.downloadSome(done.length)}
+        </button>
+      )}
+      {again.length === 1 && (
+        <button class="btn" type="button" onClick={() => submitAgain(again[0]!)}>
+          <Icon name="again" />
+          {w.job.again}
         </button>
       )}
       {running.length > 0 && (

@@ -1,8 +1,9 @@
 // How much is waiting, running and done, and the pace of the last hour.
 import type { GetOverviewResponse_Throughput } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
-import { number } from '../format.ts';
+import { duration, number, roughly, secondsOf } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
-import { lastHour, slots, today } from '../service/overview.ts';
+import { now } from '../parts/small.tsx';
+import { lastHour, oldestQueued, slots, today } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 
 export function Totals({ choose }: { readonly choose: (status: string) => void }) {
@@ -10,6 +11,8 @@ export function Totals({ choose }: { readonly choose: (status: string) => void }
   const { totals, throughput = [] } = lastHour.value ?? {};
   const shown = (value: number | undefined) => (value === undefined ? '–' : number(value));
   const day = today.value;
+  const oldest = lastHour.value && oldestQueued(lastHour.value);
+  const median = secondsOf(lastHour.value?.recentRuns?.medianRun);
   return (
     <section class="totals" aria-label={w.list.totals}>
       <button type="button" onClick={() => choose('queued')}>
@@ -19,6 +22,7 @@ export function Totals({ choose }: { readonly choose: (status: string) => void }
         </span>
         <span class="line">
           <span class="v">{shown(totals?.queued)}</span>
+          {oldest !== undefined && <span class="meta">{w.list.oldest(roughly((now.value - oldest) / 1000))}</span>}
         </span>
       </button>
       <button type="button" onClick={() => choose('running')}>
@@ -38,6 +42,7 @@ export function Totals({ choose }: { readonly choose: (status: string) => void }
         </span>
         <span class="line">
           <span class="v">{shown(day?.succeeded)}</span>
+          {median !== undefined && <span class="meta">{w.list.median(duration(median))}</span>}
         </span>
       </button>
       <button type="button" class={day && day.failed + day.refused > 0 ? 'bad' : ''} onClick={() => choose('failed')}>

@@ -5,6 +5,7 @@ import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { nameOf, pieces, type Shown } from '../jobs/status.ts';
 import { words } from '../words/words.ts';
+import { copyText } from './copy.ts';
 import { Icon, type IconName, STATUS_ICONS } from './icons.tsx';
 
 /** Seconds tick by for whoever shows an age or a countdown. Milliseconds since 1970. */
@@ -137,10 +138,7 @@ export function CopyButton({
     return () => clearTimeout(timer);
   }, [done]);
   const copy = async () => {
-    const value = typeof text === 'string' ? text : text();
-    // Outside of HTTPS and localhost browsers have no clipboard for pages.
-    if (navigator.clipboard) await navigator.clipboard.writeText(value);
-    else copyBySelection(value);
+    await copyText(typeof text === 'string' ? text : text());
     setDone(true);
   };
   return (
@@ -158,16 +156,6 @@ export function CopyButton({
       </span>
     </button>
   );
-}
-
-function copyBySelection(value: string): void {
-  const area = document.createElement('textarea');
-  area.value = value;
-  area.className = 'sr';
-  document.body.append(area);
-  area.select();
-  document.execCommand('copy');
-  area.remove();
 }
 
 export interface Tab {

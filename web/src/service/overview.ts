@@ -1,7 +1,14 @@
 // How the service is: its engine, its slots, its queue. Asked for while a page is visible; the answer to each question is one signal.
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { effect, signal } from '@preact/signals';
-import type { GetCapabilitiesResponse, GetOverviewResponse, Slot } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { type Job, JobStatus, WaitReason } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import {
+  type GetCapabilitiesResponse,
+  type GetOverviewResponse,
+  type Slot,
+  WorkerState,
+} from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { msOf, secondsOf } from '../format.ts';
 import { systemService } from './clients.ts';
 import { isPassing, messageOf } from './errors.ts';
 import { key } from './key.ts';
@@ -9,13 +16,31 @@ import { poll } from './link.ts';
 
 export const capabilities = signal<GetCapabilitiesResponse | undefined>(undefined);
 export const slots = signal<readonly Slot[] | undefined>(undefined);
-/** Of the last hour, by the minute. */
 /** A job's `NODE/SLOT`; where all slots are one node's, that goes without saying. */
 export function slotWords(slot: string): string {
   const nodes = new Set((slots.value ?? []).map(({ node }) => node));
   return nodes.size <= 1 ? slot.slice(slot.lastIndexOf('/') + 1) : slot;
 }
 
+/**
+ * Seconds until a queued job is likely to start, by the pace of the last hour; undefined: nothing tells, or it waits for something else than its turn.
+ */
+export function startsIn({ status, queuePosition, waitReason, cancelRequestedAt }: Job): number | undefined {
+  if (status !== JobStatus.QUEUED || queuePosition === undefined || cancelRequestedAt) return undefined;
+  if (waitReason !== WaitReason.UNSPECIFIED && waitReason !== WaitReason.SLOT) return undefined;
+  const pace = secondsOf(lastHour.value?.pace);
+  if (pace === undefined || slots.value === undefined) return undefined;
+  const free = slots.value.filter(({ state, draining }) => state === WorkerState.IDLE && !draining).length;
+  return Math.max(0, queuePosition + 1 - free) * pace;
+}
+
+/** When the job that has been queued for longest was submitted, of all that the caller sees. Milliseconds since 1970. */
+export function oldestQueued(overview: GetOverviewResponse): number | undefined {
+  const all = overview.queueByTenant.map(({ oldestQueuedAt }) => msOf(oldestQueuedAt)).filter((ms) => ms !== undefined);
+  return all.length > 0 ? Math.min(...all) : undefined;
+}
+
+/** Of the last hour, by the minute. */
 export const lastHour = signal<GetOverviewResponse | undefined>(undefined);
 /** Jobs that ended since midnight. */
 export const today = signal<{ readonly succeeded: number; readonly failed: number; readonly refused: number } | undefined>(undefined);

@@ -4,6 +4,7 @@ import { signal } from '@preact/signals';
 import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import { type SendPiece, TusProblem, TusUpload } from '../../../src/client/tus.ts';
 import { ROOT } from '../router.ts';
+import { messageOf, violationWords } from './errors.ts';
 import { authorization, key, keyRefused, keyWanted } from './key.ts';
 
 export type UploadState =
@@ -134,7 +135,7 @@ const send: SendPiece = (url, headers, body, signal, onSent) =>
 /** The violation's own words where there is one. */
 function wordsOf({ error }: TusProblem): string {
   const [violation] = error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) => fieldViolations);
-  return violation?.description ?? error.rawMessage;
+  return violation ? violationWords(violation) : messageOf(error);
 }
 
 /** Which upload a file was last sent as, by what the browser tells of the file. */

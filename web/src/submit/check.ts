@@ -1,15 +1,13 @@
 // What is wrong with the form, told by the service as one types, and sending it off. Always true: what is said of an input is said of the one that is
 // there now, and what waits for an upload is not called missing; a form is sent, or not, by what the service says of it as it is then.
 import { create, fromJson } from '@bufbuild/protobuf';
-import { ConnectError } from '@connectrpc/connect';
 import { computed, effect, signal } from '@preact/signals';
 import { JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import type { ValidateResponse } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import type { Option } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { jobService } from '../service/clients.ts';
-import { isPassing, messageOf } from '../service/errors.ts';
+import { isPassing, messageOf, violationWords } from '../service/errors.ts';
 import { capabilities } from '../service/overview.ts';
-import type { Allowed } from '../words/en.ts';
 import { words } from '../words/words.ts';
 import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf } from './draft.ts';
 import { choicesOf, optionLabel } from './options.ts';
@@ -130,10 +128,11 @@ function theirs(from: Draft, said: Answered | undefined): Problem[] {
   const now = requestOf(from);
   const missing = (input: Input | undefined) => input === undefined || input.reference === undefined;
   const changed = (...names: readonly (keyof RequestJson)[]) => names.some((name) => !same(asked[name], now[name]));
-  return answer.violations.flatMap(({ field, description: told, reason }): Problem[] => {
+  return answer.violations.flatMap((violation): Problem[] => {
+    const { field, reason } = violation;
     const name = /^parameters\.([a-z0-9_]+)/.exec(field)?.[1];
     const option = capabilities.value?.options.find((one) => one.name === name);
-    const description = words.value.violations[reason]?.(allowedFor(option, from)) ?? told;
+    const description = violationWords(violation, option && allowedFor(option, from));
     if (field === 'source_images' && (from.sources.length === 0 || from.sources.some(missing) || changed('source_images'))) return [];
     if (field === 'source_audio' && (missing(from.audio) || changed('source_audio'))) return [];
     const source = /^source_images\[(\d+)\]/.exec(field)?.[1];
@@ -148,12 +147,13 @@ function theirs(from: Draft, said: Answered | undefined): Problem[] {
     }
     if (name === 'processors') return [{ at: 'add-processor', field, reason, text: `${words.value.submit.pipeline}: ${description}` }];
     if (option) return [{ at: `f-${option.name}`, field, reason, text: `${optionLabel(option)}: ${description}` }];
-    return [{ at: AT[field.split('.')[0]!] ?? 'further', field, reason, text: `${field}: ${description}` }];
+    const part = field.split(/[.[]/)[0]!;
+    const label = fieldLabels()[part];
+    return [{ at: AT[part] ?? 'further', field, reason, text: `${label ?? field}: ${description}` }];
   });
 }
 
-function allowedFor(option: Option | undefined, { parameters }: Draft): Allowed {
-  if (!option) return { minimum: undefined, maximum: undefined, choices: [] };
+function allowedFor(option: Option, { parameters }: Draft) {
   const { minimum, maximum } = option;
   return { minimum, maximum, choices: choicesOf(option, capabilities.value?.options ?? [], parameters).choices };
 }
@@ -165,7 +165,22 @@ const AT: Readonly<Record<string, string>> = {
   max_attempts: 'max-attempts',
   run_timeout: 'run-minutes',
   attestation: 'attestation',
+  webhook: 'webhook-url',
 };
+
+/** What the form calls a field that has a place in it. */
+function fieldLabels(): Readonly<Record<string, string>> {
+  const w = words.value.submit;
+  return {
+    output_format: w.outputFormat,
+    labels: w.labels,
+    priority: w.priority,
+    max_attempts: w.attempts,
+    run_timeout: w.runTimeout,
+    attestation: w.attestation,
+    webhook: w.webhook,
+  };
+}
 const ORDER = [/^(source|input)/, /^audio/, /^target/, /^add-processor/, /^f-/];
 function rank(at: string): number {
   const place = ORDER.findIndex((pattern) => pattern.test(at));
@@ -174,7 +189,12 @@ function rank(at: string): number {
 
 /** The problem of one option. */
 export function problemOf(name: string): Problem | undefined {
-  return problems.value.find((one) => one.at === `f-${name}`);
+  return problemAt(`f-${name}`);
+}
+
+/** What is to be mended at the element of that id. */
+export function problemAt(id: string): Problem | undefined {
+  return problems.value.find((one) => one.at === id);
 }
 
 const waitsForUpload = computed(() => inputsOf(draft.value).some(({ reference }) => reference === undefined));
@@ -209,7 +229,7 @@ export async function submit(): Promise<string | undefined> {
     afterSubmit();
     return made?.jobId;
   } catch (error) {
-    sending.value = { is: 'failed', why: ConnectError.from(error).rawMessage };
+    sending.value = { is: 'failed', why: messageOf(error) };
     return undefined;
   }
 }

@@ -27,7 +27,7 @@ export function CodePanel() {
 
 function Code({ text }: { readonly text: string }) {
   const wrong = new Set(
-    problems.value.map(({ field }) => /^parameters\.([a-z0-9_]+)/.exec(field)?.[1]).filter((name) => name !== undefined),
+    problems.value.map(({ field }) => /^(?:parameters|webhook)\.([a-z0-9_]+)/.exec(field)?.[1]).filter((name) => name !== undefined),
   );
   return (
     <pre class="code">

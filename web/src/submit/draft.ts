@@ -2,7 +2,7 @@
 // an upload has brought so far goes on when the same file is chosen again.
 import { create, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { computed, effect, signal } from '@preact/signals';
-import { type Job, type JobRequest, JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, type JobRequest, JobRequestSchema, JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { secondsOf } from '../format.ts';
 import { baseName, NAME_LABEL, nameOf } from '../jobs/status.ts';
 import { keepInput } from '../service/inputs.ts';
@@ -39,6 +39,10 @@ export interface Draft {
   readonly maxAttempts: number | undefined;
   readonly runMinutes: number | undefined;
   readonly previews: boolean;
+  /** Where the job's changes are posted to; empty: nowhere. */
+  readonly webhookUrl: string;
+  /** Names of statuses that are posted; none: those that end a job. */
+  readonly webhookStatuses: readonly WebhookStatus[];
   /** A statement of consent. It is made for one job, and again for the next. */
   readonly attestation: string;
   /** Of an earlier job's request, what the form has no field for. */
@@ -47,7 +51,11 @@ export interface Draft {
 
 /** As REST has it. */
 export type Carried = Readonly<Partial<Record<(typeof CARRIED)[number], JsonValue>>>;
-const CARRIED = ['output_uri', 'engine', 'cache', 'start_timeout', 'retention', 'webhook'] as const;
+const CARRIED = ['output_uri', 'engine', 'cache', 'start_timeout', 'retention'] as const;
+
+/** Without UNSPECIFIED, in the order in which a job may have them. */
+export const WEBHOOK_STATUSES = ['QUEUED', 'PROCESSING', 'SUCCEEDED', 'FAILED', 'REFUSED', 'CANCELED'] as const;
+export type WebhookStatus = (typeof WEBHOOK_STATUSES)[number];
 
 export const NOTHING: Draft = {
   sources: [],
@@ -61,6 +69,8 @@ export const NOTHING: Draft = {
   maxAttempts: undefined,
   runMinutes: undefined,
   previews: true,
+  webhookUrl: '',
+  webhookStatuses: [],
   attestation: '',
   carried: {},
 };
@@ -235,6 +245,8 @@ export interface RequestJson extends Carried {
   readonly max_attempts?: number;
   readonly run_timeout?: string;
   readonly previews?: boolean;
+  /** Statuses by their names in the contract. */
+  readonly webhook?: { readonly url: string; readonly statuses?: readonly `JOB_STATUS_${WebhookStatus}`[] };
   readonly attestation?: string;
 }
 
@@ -251,6 +263,8 @@ export function requestOf(from: Draft): RequestJson {
     maxAttempts,
     runMinutes,
     previews,
+    webhookUrl,
+    webhookStatuses,
     attestation,
     carried,
   } = from;
@@ -271,9 +285,15 @@ export function requestOf(from: Draft): RequestJson {
     ...(maxAttempts === undefined ? {} : { max_attempts: maxAttempts }),
     ...(runMinutes === undefined ? {} : { run_timeout: `${Math.round(runMinutes * 60)}s` }),
     ...(previews ? { previews } : {}),
+    ...(webhookUrl.trim() === '' ? {} : { webhook: webhookOf(webhookUrl.trim(), webhookStatuses) }),
     ...(attestation.trim() === '' ? {} : { attestation: attestation.trim() }),
     ...carried,
   };
+}
+
+function webhookOf(url: string, chosen: readonly WebhookStatus[]): NonNullable<RequestJson['webhook']> {
+  const statuses = WEBHOOK_STATUSES.filter((one) => chosen.includes(one)).map((one) => `JOB_STATUS_${one}` as const);
+  return statuses.length === 0 ? { url } : { url, statuses };
 }
 
 /** Labels as typed, and the lines that are none. An upload's name goes along as one: its id says nothing to people. */
@@ -332,6 +352,8 @@ function draftOf(from: JobRequest, name: string): Draft {
     maxAttempts: from.maxAttempts,
     runMinutes: runSeconds === undefined ? undefined : runSeconds / 60,
     previews: from.previews,
+    webhookUrl: from.webhook?.url ?? '',
+    webhookStatuses: WEBHOOK_STATUSES.filter((name) => from.webhook?.statuses.includes(JobStatus[name])),
     attestation: '',
     carried: carriedOf(from),
   };

@@ -18,13 +18,15 @@ export function snippet(name: SnippetName, request: RequestJson): string {
 }
 
 export function curlOf(request: JobRequest): string {
-  const { idempotency_key: _, ...json } = plain(
-    toJson(JobRequestSchema, create(JobRequestSchema, request), { useProtoFieldName: true }),
-  ) as Record<string, unknown>;
+  const { idempotency_key: _, ...json } = toJson(JobRequestSchema, create(JobRequestSchema, request), {
+    useProtoFieldName: true,
+  }) as Record<string, unknown>;
   return curl(ROOT.replace(/\/$/, ''), key.value !== '', json as unknown as RequestJson);
 }
 
-function curl(server: string, secret: boolean, request: RequestJson): string {
+function curl(server: string, secret: boolean, { cache, webhook, ...rest }: RequestJson): string {
+  // Enum values as REST writes them.
+  const request = { ...rest, ...(cache === undefined ? {} : { cache: plain(cache) }), ...(webhook && { webhook: plain(webhook) }) };
   return [
     `curl ${server}/api/v1/jobs \\`,
     ...(secret ? ['  -H "authorization: Bearer $FFJOBS_TOKEN" \\'] : []),
@@ -37,7 +39,7 @@ function curl(server: string, secret: boolean, request: RequestJson): string {
 /** Durations are JSON's alone: elsewhere they are messages. */
 const DURATIONS = ['run_timeout', 'start_timeout', 'retention'] as const;
 
-function typescript(server: string, secret: boolean, { target_video, target_image, cache, ...rest }: RequestJson): string {
+function typescript(server: string, secret: boolean, { target_video, target_image, cache, webhook, ...rest }: RequestJson): string {
   const value = target_video ?? target_image;
   const target = { case: target_video === undefined ? 'targetImage' : 'targetVideo', value };
   const fields = [
@@ -47,9 +49,11 @@ function typescript(server: string, secret: boolean, { target_video, target_imag
     ]),
     ...(value === undefined ? [] : [['target', source(target)]]),
     ...(cache === undefined ? [] : [['cache', `CachePolicy.${String(cache).replace(/^CACHE_POLICY_/, '')}`]]),
+    ...(webhook === undefined ? [] : [['webhook', webhookSource(webhook)]]),
   ] as const;
+  const imported = ['connectJobs', ...(cache === undefined ? [] : ['CachePolicy']), ...(webhook?.statuses ? ['JobStatus'] : [])];
   return [
-    `import { ${cache === undefined ? '' : 'CachePolicy, '}connectJobs } from 'facefusion-jobs/client';`,
+    `import { ${imported.sort((a, b) => a.localeCompare(b)).join(', ')} } from 'facefusion-jobs/client';`,
     '',
     `using client = connectJobs('${server}'${secret ? ', { token: process.env.FFJOBS_TOKEN }' : ''});`,
     'const job = await client.submitAndWait({',
@@ -57,6 +61,11 @@ function typescript(server: string, secret: boolean, { target_video, target_imag
     '});',
     'console.log(job.resultUrl);',
   ].join('\n');
+}
+
+function webhookSource({ url, statuses }: NonNullable<RequestJson['webhook']>): string {
+  const chosen = statuses?.map((one) => `    JobStatus.${one.replace(/^JOB_STATUS_/, '')},\n`).join('');
+  return `{\n  url: ${JSON.stringify(url)},\n${chosen ? `  statuses: [\n${chosen}  ],\n` : ''}}`;
 }
 
 function secondsIn(name: string, value: unknown, written: (seconds: number) => string): string | undefined {

@@ -1,13 +1,14 @@
 // Whether the job can run, how long it would take, and the button. The button can always be pressed: with problems left it goes to the first.
 import { number, roughly, secondsOf } from '../format.ts';
 import { Facts } from '../job/side.tsx';
+import type { Shown } from '../jobs/status.ts';
 import { Icon } from '../parts/icons.tsx';
 import { IconButton } from '../parts/small.tsx';
 import { go, page } from '../router.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { answer, callOff, checkFailure, checking, type Problem, problems, sending, submit } from './check.ts';
-import { change, draft } from './draft.ts';
+import { answer, callOff, checkFailure, checking, type Problem, problemAt, problems, sending, submit } from './check.ts';
+import { change, draft, WEBHOOK_STATUSES, type WebhookStatus } from './draft.ts';
 import { goToOption } from './options-panel.tsx';
 
 /** To where a problem is mended, or somebody was sent. */
@@ -210,6 +211,7 @@ function Further() {
           placeholder={w.attestationHint}
           onInput={(event) => change({ attestation: event.currentTarget.value })}
         />
+        <WebhookFields />
         {Object.entries(carried).map(([name, value]) => (
           <p class="row" key={name}>
             <span class="clip">
@@ -228,6 +230,69 @@ function Further() {
         </label>
       </div>
     </details>
+  );
+}
+
+const STATUS_WORDS: Readonly<Record<WebhookStatus, Shown>> = {
+  QUEUED: 'queued',
+  PROCESSING: 'running',
+  SUCCEEDED: 'succeeded',
+  FAILED: 'failed',
+  REFUSED: 'refused',
+  CANCELED: 'canceled',
+};
+
+/** Where the job's changes are posted to, and which of them. */
+function WebhookFields() {
+  const w = words.value.submit;
+  const { webhookUrl, webhookStatuses } = draft.value;
+  const problem = problemAt('webhook-url');
+  const toggle = (name: WebhookStatus, on: boolean) =>
+    change({ webhookStatuses: on ? [...webhookStatuses, name] : webhookStatuses.filter((one) => one !== name) });
+  return (
+    <>
+      <label for="webhook-url">{w.webhook}</label>
+      <input
+        class="field"
+        id="webhook-url"
+        type="url"
+        inputMode="url"
+        autocomplete="off"
+        spellcheck={false}
+        value={webhookUrl}
+        placeholder="https://"
+        aria-invalid={problem !== undefined}
+        aria-describedby={problem ? 'webhook-problem webhook-hint' : 'webhook-hint'}
+        onInput={(event) => change({ webhookUrl: event.currentTarget.value })}
+      />
+      {problem && (
+        <p class="err" id="webhook-problem">
+          <Icon name="warn" />
+          <span>{problem.text}</span>
+        </p>
+      )}
+      <p class="hint" id="webhook-hint">
+        {w.webhookHint}
+      </p>
+      {webhookUrl.trim() !== '' && (
+        <fieldset class="checks statuses" aria-describedby="webhook-statuses-hint">
+          <legend>{w.webhookStatuses}</legend>
+          {WEBHOOK_STATUSES.map((name) => (
+            <label key={name} class="check">
+              <input
+                type="checkbox"
+                checked={webhookStatuses.includes(name)}
+                onChange={(event) => toggle(name, event.currentTarget.checked)}
+              />
+              {words.value.status[STATUS_WORDS[name]]}
+            </label>
+          ))}
+          <p class="hint" id="webhook-statuses-hint">
+            {webhookStatuses.length === 0 ? w.webhookEveryEnd : w.webhookChosen}
+          </p>
+        </fieldset>
+      )}
+    </>
   );
 }
 

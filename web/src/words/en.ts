@@ -10,6 +10,8 @@ export interface Allowed {
   readonly minimum: number | undefined;
   readonly maximum: number | undefined;
   readonly choices: readonly string[];
+  /** The service's own words, which are English. */
+  readonly told: string;
 }
 
 export const en = {
@@ -86,6 +88,9 @@ export const en = {
   about: (duration: string) => `about ${duration}`,
   ago: (duration: string) => duration,
   took: (duration: string) => `took ${duration}`,
+  startsIn: (duration: string) => `starts in ${duration}`,
+  startsSoon: 'starts in a moment',
+  soon: 'a moment',
   frames: (n: string) => `${n} frames`,
   fromCache: 'from cache',
   forcedIn: (duration: string) => `stopped by force in ${duration}`,
@@ -98,6 +103,8 @@ export const en = {
     sub: 'Updates arrive by themselves',
     totals: 'Totals',
     of: (slots: number) => `of ${slots} ${plural(slots, 'slot', 'slots')}`,
+    oldest: (duration: string) => `oldest ${duration}`,
+    median: (duration: string) => `median ${duration}`,
     doneToday: 'Done today',
     failedToday: 'Failed today',
     failedSplit: (failed: string, refused: string) => `${failed} failed, ${refused} refused`,
@@ -144,6 +151,7 @@ export const en = {
     cancelOne: (name: string) => `Cancel: ${name}`,
     downloadOne: (name: string) => `Download: ${name}`,
     againOne: (name: string) => `Submit again: ${name}`,
+    moreOne: (name: string) => `More actions for: ${name}`,
     loading: 'Loading jobs',
   },
 
@@ -164,6 +172,7 @@ export const en = {
 
   job: {
     copyId: 'Copy the id',
+    copyLink: 'Copy the link to this job',
     cancel: 'Cancel job',
     again: 'Submit again',
     download: (size: string) => `Download ${size}`,
@@ -182,6 +191,8 @@ export const en = {
     slot: 'Slot',
     attempt: 'Attempt',
     position: 'Position',
+    startsIn: 'Starts in',
+    atAbout: (time: string) => `at ${time}`,
     positionOf: (n: string) => `of ${n}`,
     waited: (duration: string) => `and waited ${duration}`,
     tookLabel: 'Took',
@@ -269,10 +280,11 @@ export const en = {
     stateLine: (status: string, attempt: number) => (attempt > 0 ? `${status}, attempt ${attempt}` : status),
   },
 
-  /** What a failure means and what to do next, by its reason. Others: the message as it came. */
   /** Violations by reason, where the service's own words, which are English, will not do. */
   violations: {} as Readonly<Record<string, (allowed: Allowed) => string | undefined>>,
-  /** `next`: best first. One with `again` is a link to the form with the job's request in it; it names the option that is to be changed, or none. */
+  /** Calls that were refused, by reason, likewise. */
+  errors: {} as Readonly<Record<string, string>>,
+  /** What a failure means and what to do next, by its reason. Others: the message as it came. `next`: best first. One with `again` is a link to the form with the job's request in it; it names the option that is to be changed, or none. */
   reasons: {
     NO_FACE_IN_TARGET: {
       what: 'No face found in the target',
@@ -460,9 +472,14 @@ export const en = {
     asYouType: 'Checked by the service as you type. Press to go to the first problem.',
     submitHint: 'Checked by the service as you type.',
     sendingFailed: 'It could not be submitted',
-    further: 'Priority, labels, attempts, consent, previews',
+    further: 'Format, priority, labels, attempts, webhook, consent',
     attestation: 'Statement of consent',
     attestationHint: 'Who agreed to this, and when; kept in the audit log',
+    webhook: 'Webhook',
+    webhookHint: 'An address that is told of the job over HTTP, signed as Standard Webhooks says',
+    webhookStatuses: 'Told when the job is',
+    webhookEveryEnd: 'None chosen: told of every end.',
+    webhookChosen: 'Told of these alone.',
     carried: 'As in the earlier job:',
     priority: 'Priority',
     priorityHint: '-10 to 10; a step is a head start of a minute among your own jobs',
@@ -520,9 +537,13 @@ export const en = {
     gpuMean: 'mean of slots at work',
     gpuUnknown: 'not told by the driver',
     waiting: 'Jobs waiting',
-    runningNow: (n: string) => `${n} running`,
-    watchers: 'Watchers',
-    watchersSub: 'streams that are open now',
+    noneWaits: 'the next one starts at once',
+    oldest: (duration: string) => `oldest ${duration}`,
+    wait: 'Wait in the queue',
+    waitMost: (duration: string) => `median of the last jobs, 95 % within ${duration}`,
+    waitUnknown: 'nothing has run yet',
+    under: (duration: string) => `under ${duration}`,
+    watchers: (n: number) => `${n} open ${plural(n, 'stream', 'streams')}`,
     slotColumn: 'Slot',
     stateColumn: 'State',
     memoryColumn: 'Memory, GPU use',
@@ -551,6 +572,8 @@ export const en = {
     day: '24 h',
     week: '7 d',
     chart: (most: string, last: string) => `Jobs that ended a minute: ${most} at most, ${last} last`,
+    now: 'Now',
+    aMinute: (n: string) => `${n} a minute`,
     succeeded: 'Succeeded',
     failed: 'Failed or refused',
     canceled: 'Canceled',

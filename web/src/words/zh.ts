@@ -1,6 +1,14 @@
 // Every word of the console in Chinese.
 import type { Words } from './en.ts';
 
+/** Numbers are the same in the service's words: where nothing else tells which is the limit, it is the last one. */
+const numbersIn = (told: string): readonly string[] => told.match(/-?\d+(\.\d+)?/g) ?? [];
+const atMost = (told: string) => `最多 ${/(?:at most|no more than) (\d+)/.exec(told)?.[1] ?? numbersIn(told).at(-1) ?? ''}`.trim();
+const between = (told: string) => {
+  const [from, to] = numbersIn(told).slice(-2);
+  return to === undefined ? atMost(told) : `允许 ${from} 至 ${to}`;
+};
+
 export const zh: Words = {
   code: 'zh',
   locale: 'zh-CN',
@@ -74,6 +82,9 @@ export const zh: Words = {
   about: (duration) => `约 ${duration}`,
   ago: (duration) => `${duration.replace(/分$/, '分钟')}前`,
   took: (duration) => `用时 ${duration}`,
+  startsIn: (duration) => `${duration}后开始`,
+  startsSoon: '即将开始',
+  soon: '片刻',
   frames: (n) => `${n} 帧`,
   fromCache: '来自缓存',
   forcedIn: (duration) => `${duration}后强制停止`,
@@ -86,6 +97,8 @@ export const zh: Words = {
     sub: '列表会自动更新',
     totals: '总数',
     of: (slots) => `共 ${slots} 个槽位`,
+    oldest: (duration) => `最久 ${duration}`,
+    median: (duration) => `中位数 ${duration}`,
     doneToday: '今日完成',
     failedToday: '今日失败',
     failedSplit: (failed, refused) => `失败 ${failed}，内容被拒 ${refused}`,
@@ -132,6 +145,7 @@ export const zh: Words = {
     cancelOne: (name) => `取消：${name}`,
     downloadOne: (name) => `下载：${name}`,
     againOne: (name) => `再次提交：${name}`,
+    moreOne: (name) => `更多操作：${name}`,
     loading: '正在加载任务',
   },
 
@@ -152,6 +166,7 @@ export const zh: Words = {
 
   job: {
     copyId: '复制编号',
+    copyLink: '复制此任务的链接',
     cancel: '取消任务',
     again: '再次提交',
     download: (size) => `下载 ${size}`,
@@ -170,6 +185,8 @@ export const zh: Words = {
     slot: '槽位',
     attempt: '尝试次数',
     position: '排队位置',
+    startsIn: '距离开始',
+    atAbout: (time) => `${time}`,
     positionOf: (n) => `共 ${n} 个`,
     waited: (duration) => `等待 ${duration}`,
     tookLabel: '用时',
@@ -260,23 +277,88 @@ export const zh: Words = {
   violations: {
     REQUIRED: () => '必填',
     WRONG_TYPE: () => '值的类型不对',
-    OUT_OF_RANGE: ({ minimum, maximum }) =>
+    OUT_OF_RANGE: ({ minimum, maximum, told }) =>
       minimum !== undefined && maximum !== undefined
         ? `超出范围；允许 ${minimum} 至 ${maximum}`
         : minimum !== undefined
           ? `过小；至少为 ${minimum}`
           : maximum !== undefined
             ? `过大；至多为 ${maximum}`
-            : undefined,
-    NOT_A_CHOICE: ({ choices }) =>
-      choices.length > 0 && choices.length <= 12 ? `不在可选值中；可选：${choices.join('、')}` : '不在可选值中',
+            : `超出范围；${between(told)}`,
+    NOT_A_CHOICE: ({ choices, told }) => {
+      const allowed = choices.length > 0 ? choices : (/allowed: (.+)$/.exec(told)?.[1]?.split(', ') ?? []);
+      return allowed.length > 0 && allowed.length <= 12 ? `不在可选值中；可选：${allowed.join('、')}` : '不在可选值中';
+    },
     REPEATED: () => '列表中有重复的值',
     UNKNOWN_OPTION: () => '没有这个选项',
     OPERATOR_OPTION: () => '此选项由服务管理员设置，请不要填写',
     NOT_ALLOWED: () => '服务管理员不允许此选项',
+    GIVEN_TWICE: () => '这个值以两个名称各给了一次，请只保留一个',
+    TOO_MANY: ({ told }) => `项目过多；${atMost(told)}`,
+
     INPUT_NOT_FOUND: () => '没有这个文件',
-    UPLOAD_NOT_FOUND: () => '上传的文件已不存在，请重新上传',
+    INPUT_NOT_READABLE: () => '服务无法读取此文件，请检查其所有者与权限',
+    INPUT_WRONG_KIND: () => '类型不对：这里需要另一种素材',
+    INPUT_HOST_NOT_ALLOWED: () => '不能从这个主机获取素材：它不在公共互联网上',
+    INPUT_PORT_NOT_ALLOWED: () => '不能从这个端口获取素材',
+    INPUT_BUCKET_NOT_ALLOWED: () => '不能从这个存储桶获取素材',
+    NOT_A_FILE: () => '这不是普通文件',
+    EMPTY_FILE: () => '此文件为空',
+    OUTSIDE_INPUT_ROOT: () => '此路径超出输入目录，请给出目录内的路径',
+    INVALID_PATH: () => '路径无效：不能为空、过长、含有 “..”，符号链接也不能过多',
+    INVALID_URL: () => '这不是有效的网址，例如 https://host/path',
+    INVALID_S3_URI: () => '这不是有效的 S3 地址，例如 s3://bucket/key',
+    CREDENTIALS_IN_URL: () => '网址中不能带有用户名或密码；请使用预签名网址',
     UNSUPPORTED_SCHEME: () => '此服务不接受这种地址',
+    UNSUPPORTED_MEDIA_TYPE: () => '此服务不接受这种文件',
+    UPLOAD_NOT_FOUND: () => '上传的文件已不存在，请重新上传',
+    UPLOAD_INCOMPLETE: () => '文件尚未上传完毕',
+    JOB_NOT_FOUND: () => '没有可供取用结果的这个任务，请给出您自己的任务编号',
+    NO_RESULT: () => '那个任务已结束，但没有可用的结果',
+
+    OUTPUT_NOT_ALLOWED: () => '结果不能复制到这个位置',
+    INVALID_OUTPUT_PATH: () => '输出路径无效',
+    WEBHOOKS_OFF: () => '此服务没有用于签名的密钥，不能发送 Webhook；请联系服务管理员',
+    WEBHOOK_HOST_NOT_ALLOWED: () => '不能向这个主机发送 Webhook：它不在公共互联网上',
+    WEBHOOK_PORT_NOT_ALLOWED: () => '不能向这个端口发送 Webhook',
+
+    STRING_MIN_LEN: () => '不能为空',
+    STRING_MAX_LEN: ({ told }) => `过长；${atMost(told)}`,
+    STRING_PATTERN: () => '格式不对',
+    STRING_URI: () => '这不是有效的网址，例如 https://host/path',
+    STRING_URI_EMPTY: () => '请填写网址，例如 https://host/path',
+    INT32_GTE_LTE: ({ told }) => `超出范围；${between(told)}`,
+    UINT32_GTE_LTE: ({ told }) => `超出范围；${between(told)}`,
+    DURATION_GT_LTE: ({ told }) => `时长超出范围；${between(told)}`,
+    REPEATED_MAX_ITEMS: ({ told }) => `项目过多；${atMost(told)}`,
+    REPEATED_UNIQUE: () => '列表中有重复的值',
+    MAP_MAX_PAIRS: ({ told }) => `项目过多；${atMost(told)}`,
+    ENUM_DEFINED_ONLY: () => '不在可选值中',
+    ENUM_NOT_IN: () => '不在可选值中',
+    MORE: ({ told }) => `另有 ${told.match(/\d+/)?.[0] ?? ''} 处问题未列出`,
+  },
+  errors: {
+    INVALID_REQUEST: '请求有误',
+    CREDENTIALS_EXPIRED: '密钥已过期，请更换密钥',
+    CREDENTIALS_INVALID: '服务不接受此密钥',
+    SCOPE_MISSING: '此密钥没有所需的权限',
+    RATE_LIMITED: '请求过于频繁，请稍后再试',
+    QUOTA_EXCEEDED: '已用完配额，请等待任务结束或联系服务管理员',
+    JOB_NOT_FOUND: '没有这个任务',
+    BATCH_NOT_FOUND: '没有这个批次',
+    JOB_NOT_TERMINAL: '任务尚未结束，不能删除；请先取消',
+    RESULT_PURGED: '此任务的结果已被删除',
+    RESULT_EXPIRED: '此任务的结果已过期',
+    NO_RESULT: '此任务没有结果',
+    ENGINE_NOT_READY: '引擎仍在启动，请稍后再试',
+    ENGINE_CANNOT_START: '引擎无法启动，请联系服务管理员',
+    SHUTTING_DOWN: '服务正在重新启动，请稍后再试',
+    STORE_UNAVAILABLE: '存储暂时不可用，请稍后再试',
+    STORAGE_FULL: '存储空间已满，请联系服务管理员',
+    UPLOAD_NOT_FOUND: '上传的文件已不存在，请重新上传',
+    UPLOAD_TOO_LARGE: '文件超出此服务的上限',
+    UPLOAD_TOO_MANY_PIECES: '文件被分成了过多的片段，请重新上传',
+    UPLOAD_CORRUPT: '文件在传输中发生了变化，请重新上传',
   },
   reasons: {
     NO_FACE_IN_TARGET: {
@@ -428,9 +510,14 @@ export const zh: Words = {
     asYouType: '输入时由服务检查。点击可跳到第一处问题。',
     submitHint: '输入时由服务检查。',
     sendingFailed: '未能提交',
-    further: '优先级、标签、尝试次数、同意声明、预览',
+    further: '格式、优先级、标签、尝试次数、Webhook、同意声明',
     attestation: '同意声明',
     attestationHint: '谁在何时同意；会保存在审计日志中',
+    webhook: 'Webhook',
+    webhookHint: '任务变化时以 HTTP 通知此地址，并按 Standard Webhooks 规范签名',
+    webhookStatuses: '在任务处于以下状态时通知',
+    webhookEveryEnd: '未选择时，任务以任何方式结束都会通知。',
+    webhookChosen: '仅在所选状态时通知。',
     carried: '与之前的任务相同：',
     priority: '优先级',
     priorityHint: '-10 到 10；每一级相当于在自己的任务中提前一分钟',
@@ -538,9 +625,13 @@ export const zh: Words = {
     gpuMean: '工作中槽位的平均值',
     gpuUnknown: '驱动未提供',
     waiting: '等待中的任务',
-    runningNow: (n) => `${n} 个运行中`,
-    watchers: '观察者',
-    watchersSub: '当前打开的数据流',
+    noneWaits: '下一个任务可立即开始',
+    oldest: (duration) => `最久已等 ${duration}`,
+    wait: '排队时间',
+    waitMost: (duration) => `近期任务的中位数，95 % 不超过 ${duration}`,
+    waitUnknown: '尚无任务运行过',
+    under: (duration) => `不到 ${duration}`,
+    watchers: (n) => `${n} 个打开的数据流`,
     slotColumn: '槽位',
     stateColumn: '状态',
     memoryColumn: '内存、GPU 占用',
@@ -569,6 +660,8 @@ export const zh: Words = {
     day: '24 小时',
     week: '7 天',
     chart: (most, last) => `每分钟结束的任务数：最多 ${most}，最近 ${last}`,
+    now: '当前',
+    aMinute: (n) => `每分钟 ${n} 个`,
     succeeded: '已完成',
     failed: '失败或被拒',
     canceled: '已取消',

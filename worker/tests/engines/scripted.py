@@ -7,6 +7,7 @@
 | `hold_file`, `hold_at` | before piece `hold_at` (default 0): makes the file `hold_file` + ".held", then waits until `hold_file` exists |
 | `release_file` | made when the run has ended in any way |
 | `log_lines` | so many lines to the job's log |
+| `log_steps` | a line to the job's log before each piece |
 | `stdout_noise` | so many lines printed to stdout, and as many to file descriptor 1 |
 | `rss_mb` | so much memory held from then on, over the runs |
 | `preview` | a preview with every piece (if the job wants any) |
@@ -75,6 +76,7 @@ class Scripted:
                 Option("hold_at", _INTEGER, minimum=0, default=0),
                 Option("release_file", _STRING),
                 Option("log_lines", _INTEGER, minimum=0, default=0),
+                Option("log_steps", _BOOLEAN, default=False),
                 Option("stdout_noise", _INTEGER, minimum=0, default=0),
                 Option("rss_mb", _INTEGER, minimum=0, maximum=4096, default=0),
                 Option("preview", _BOOLEAN, default=False),
@@ -128,6 +130,8 @@ class Scripted:
         report.enter(Step.STEP_ANALYSING, 1)
         report.enter(Step.STEP_PROCESSING, steps)
         for number in range(steps):
+            if told.get("log_steps"):
+                report.log(f"piece {number}")
             if told.get("hold_file") and number == int(told.get("hold_at", 0)):
                 Path(told["hold_file"] + ".held").touch()
                 while not os.path.exists(told["hold_file"]):

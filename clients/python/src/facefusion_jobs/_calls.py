@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from ._errors import details_of
+from ._trust import Trust
 from .v1.access_service_pb2 import CreateKeyRequest, RotateKeyRequest
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus
@@ -180,11 +181,11 @@ def can_be_read_again(source: FileSource) -> bool:
     return isinstance(source, (bytes, str, PathLike))
 
 
-def fetch(url: str, path: Path, sha256: str) -> None:
+def fetch(url: str, path: Path, sha256: str, trust: Trust) -> None:
     """Streams what is at `url` to `path`, which is there only when it is whole. Raises OSError."""
     part, digest = Path(f"{path}.part"), hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=SILENCE) as response, part.open("wb") as file:
+        with trust.open(urllib.request.Request(url), SILENCE, redirects=True) as response, part.open("wb") as file:
             while chunk := response.read(CHUNK_BYTES):
                 digest.update(chunk)
                 file.write(chunk)

@@ -7,7 +7,9 @@ the call may be made twice.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -15,7 +17,9 @@ from urllib.parse import urljoin, urlsplit
 import grpc
 import grpc.aio
 
-from ._calls import Tries, may_repeat
+from ._calls import FileSource, Tries, may_repeat
+from ._trust import PathOf, Trust
+from ._tus import RESUMABLE_BYTES, ResumableUpload, bytes_of
 from .v1.access_service_pb2_grpc import AccessServiceStub
 from .v1.job_service_pb2_grpc import JobServiceStub
 from .v1.process_service_pb2_grpc import ProcessServiceStub
@@ -61,19 +65,59 @@ class Service:
         self.webhooks = WebhookServiceStub(channel)
 
 
-def open_channel(address: Address, token: str | None, patience: float, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    if address.secure or credentials is not None:
-        channel = grpc.secure_channel(address.target, credentials or grpc.ssl_channel_credentials(), options=CHANNEL_OPTIONS)
+class Connecting:
+    """How a client reaches its service: by calls over gRPC, and for files over HTTP at the same address."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None,
+        patience: float,
+        ca: PathOf | None,
+        certificate: tuple[PathOf, PathOf] | None,
+        credentials: grpc.ChannelCredentials | None,
+    ) -> None:
+        self.address = Address.of(server)
+        if not self.address.secure and credentials is None and (ca is not None or certificate is not None):
+            raise ValueError(f"server is '{server}', without TLS; `ca` and `certificate` are for https://{self.address.target}")
+        self.token, self.patience = token, patience
+        self.trust = Trust(self.address.base_url, ca, certificate)
+        self.credentials = credentials or (self.trust.credentials() if self.address.secure else None)
+
+    def uploading(
+        self,
+        source: FileSource,
+        filename: str | None,
+        on_progress: Callable[[int, int | None], object] | None,
+        stop: threading.Event | None = None,
+    ) -> ResumableUpload | None:
+        """For a file that is large and can be read again; None: it goes as one stream. Raises OSError for one that is not there."""
+        if (bytes_of(source) or 0) < RESUMABLE_BYTES:
+            return None
+        return ResumableUpload(
+            source,
+            filename,
+            on_progress,
+            place=self.address.url("/api/v1/tus"),
+            trust=self.trust,
+            token=self.token,
+            patience=self.patience,
+            stop=stop,
+        )
+
+
+def open_channel(address: Address, token: str | None, patience: float, secure: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if secure is not None:
+        channel = grpc.secure_channel(address.target, secure, options=CHANNEL_OPTIONS)
     else:
         channel = grpc.insecure_channel(address.target, options=CHANNEL_OPTIONS)
     return grpc.intercept_channel(channel, _Calls(token, patience))
 
 
-def open_aio_channel(address: Address, token: str | None, patience: float, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+def open_aio_channel(address: Address, token: str | None, patience: float, secure: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     # One for each kind of call: of several kinds in one class grpc.aio sees the first alone.
     calls = [kind(token, patience) for kind in (_AioCalls, _AioServerStreams, _AioClientStreams)]
-    if address.secure or credentials is not None:
-        secure = credentials or grpc.ssl_channel_credentials()
+    if secure is not None:
         return grpc.aio.secure_channel(address.target, secure, options=CHANNEL_OPTIONS, interceptors=calls)
     return grpc.aio.insecure_channel(address.target, options=CHANNEL_OPTIONS, interceptors=calls)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import grpc
 from . import _calls
 from ._calls import BatchJob, FileSource, JobNotSucceeded
 from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
-from ._service import Address, Service, open_aio_channel
+from ._service import Connecting, Service, open_aio_channel
+from ._trust import PathOf
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
 from .v1.job_service_pb2 import Batch, CancelRequest, GetRequest, GetResultRequest, WatchBatchResponse
@@ -28,11 +30,12 @@ class AsyncJobsClient(Service):
         *,
         token: str | None = None,
         patience: float = 60.0,
+        ca: PathOf | None = None,
+        certificate: tuple[PathOf, PathOf] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._address = Address.of(server)
-        self._patience = patience
-        self._channel = open_aio_channel(self._address, token, patience, credentials)
+        self._connecting = Connecting(server, token, patience, ca, certificate, credentials)
+        self._channel = open_aio_channel(self._connecting.address, token, patience, self._connecting.credentials)
         super().__init__(self._channel)
 
     async def __aenter__(self) -> AsyncJobsClient:
@@ -99,9 +102,17 @@ class AsyncJobsClient(Service):
     ) -> UploadResponse:
         """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request.
 
-        A path and bytes are sent again, from the beginning, when the connection breaks. What goes wrong in reading it is raised as it is.
+        A path and bytes are sent again when the connection breaks: large ones from where it was cut, as long as the upload gets further
+        within `patience`. What goes wrong in reading it is raised as it is.
         """
-        tries = _calls.Tries(self._patience, _calls.can_be_read_again(source))
+        stop = threading.Event()
+        if (resumable := self._connecting.uploading(source, filename, on_progress, stop)) is not None:
+            try:
+                return await asyncio.to_thread(resumable.run)
+            finally:
+                # Of a task that is cancelled the thread goes on otherwise.
+                stop.set()
+        tries = _calls.Tries(self._connecting.patience, _calls.can_be_read_again(source))
         while True:
             sending = _calls.Sending(source, filename, on_progress)
             try:
@@ -117,7 +128,8 @@ class AsyncJobsClient(Service):
     async def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
         answer = await self.jobs.GetResult(GetResultRequest(job_id=job_id))
-        await asyncio.to_thread(_calls.fetch, self._address.url(answer.url), Path(path), answer.result.sha256)
+        url = self._connecting.address.url(answer.url)
+        await asyncio.to_thread(_calls.fetch, url, Path(path), answer.result.sha256, self._connecting.trust)
         return answer.result
 
     async def _follow(self, followed: Followed[Told]) -> AsyncIterator[Told]:

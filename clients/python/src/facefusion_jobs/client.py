@@ -12,7 +12,8 @@ import grpc
 from . import _calls
 from ._calls import BatchJob, FileSource, JobNotSucceeded
 from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
-from ._service import Address, Service, open_channel
+from ._service import Connecting, Service, open_channel
+from ._trust import PathOf
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
 from .v1.job_service_pb2 import Batch, CancelRequest, GetRequest, GetResultRequest, WatchBatchResponse
@@ -24,6 +25,8 @@ class JobsClient(Service):
     errors are `grpc.RpcError`s, which `details_of` reads.
 
     `token`: API key or JWT. `patience`: seconds that one call may wait for a service that asks for time or does not answer.
+    `ca`: PEM file of the authority that has signed the service's certificate, where it is none of the system's. `certificate`: PEM files of
+    a client certificate and its key. Calls, uploads and downloads go by them; with `credentials`, gRPC's own, calls go by those instead.
     """
 
     def __init__(
@@ -32,11 +35,12 @@ class JobsClient(Service):
         *,
         token: str | None = None,
         patience: float = 60.0,
+        ca: PathOf | None = None,
+        certificate: tuple[PathOf, PathOf] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._address = Address.of(server)
-        self._patience = patience
-        self._channel = open_channel(self._address, token, patience, credentials)
+        self._connecting = Connecting(server, token, patience, ca, certificate, credentials)
+        self._channel = open_channel(self._connecting.address, token, patience, self._connecting.credentials)
         super().__init__(self._channel)
 
     def __enter__(self) -> JobsClient:
@@ -102,9 +106,12 @@ class JobsClient(Service):
     ) -> UploadResponse:
         """Gives the service a file (path, bytes, open file); its `uri` takes the place of a path or URL in a request.
 
-        A path and bytes are sent again, from the beginning, when the connection breaks. What goes wrong in reading it is raised as it is.
+        A path and bytes are sent again when the connection breaks: large ones from where it was cut, as long as the upload gets further
+        within `patience`. What goes wrong in reading it is raised as it is.
         """
-        tries = _calls.Tries(self._patience, _calls.can_be_read_again(source))
+        if (resumable := self._connecting.uploading(source, filename, on_progress)) is not None:
+            return resumable.run()
+        tries = _calls.Tries(self._connecting.patience, _calls.can_be_read_again(source))
         while True:
             sending = _calls.Sending(source, filename, on_progress)
             try:
@@ -119,7 +126,7 @@ class JobsClient(Service):
     def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
         answer = self.jobs.GetResult(GetResultRequest(job_id=job_id))
-        _calls.fetch(self._address.url(answer.url), Path(path), answer.result.sha256)
+        _calls.fetch(self._connecting.address.url(answer.url), Path(path), answer.result.sha256, self._connecting.trust)
         return answer.result
 
     def _follow(self, followed: Followed[Told]) -> Iterator[Told]:

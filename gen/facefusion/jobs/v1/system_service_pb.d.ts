@@ -426,6 +426,21 @@ export declare type GetOverviewResponse = Message<"facefusion.jobs.v1.GetOvervie
    * @generated from field: uint32 watchers = 6;
    */
   watchers: number;
+
+  /**
+   * Mean time from one end of a job to the next while there was work, in the window; unset: none has ended. With a job's `queue_position` it tells
+   * when the job may start. Of all tenants, and for everybody.
+   *
+   * @generated from field: google.protobuf.Duration pace = 7;
+   */
+  pace?: Duration | undefined;
+
+  /**
+   * Of the last jobs that ran: the caller's own; of all tenants with the scope `admin`. Seconds old at most.
+   *
+   * @generated from field: facefusion.jobs.v1.GetOverviewResponse.RecentRuns recent_runs = 8;
+   */
+  recentRuns?: GetOverviewResponse_RecentRuns | undefined;
 };
 
 /**
@@ -493,6 +508,13 @@ export declare type GetOverviewResponse_TenantQueue = Message<"facefusion.jobs.v
    * @generated from field: uint32 processing = 3;
    */
   processing: number;
+
+  /**
+   * When the job that has been queued for longest was submitted; unset: none is queued.
+   *
+   * @generated from field: google.protobuf.Timestamp oldest_queued_at = 4;
+   */
+  oldestQueuedAt?: Timestamp | undefined;
 };
 
 /**
@@ -500,6 +522,47 @@ export declare type GetOverviewResponse_TenantQueue = Message<"facefusion.jobs.v
  * Use `create(GetOverviewResponse_TenantQueueSchema)` to create a new message.
  */
 export declare const GetOverviewResponse_TenantQueueSchema: GenMessage<GetOverviewResponse_TenantQueue>;
+
+/**
+ * What came from the cache is not among them.
+ *
+ * @generated from message facefusion.jobs.v1.GetOverviewResponse.RecentRuns
+ */
+export declare type GetOverviewResponse_RecentRuns = Message<"facefusion.jobs.v1.GetOverviewResponse.RecentRuns"> & {
+  /**
+   * How many the rest is of, at most 100; 0: none has run, and the rest is unset.
+   *
+   * @generated from field: uint32 jobs = 1;
+   */
+  jobs: number;
+
+  /**
+   * From submit to the engine's start: half of them waited no longer.
+   *
+   * @generated from field: google.protobuf.Duration median_wait = 2;
+   */
+  medianWait?: Duration | undefined;
+
+  /**
+   * The same of 95 %.
+   *
+   * @generated from field: google.protobuf.Duration wait_p95 = 3;
+   */
+  waitP95?: Duration | undefined;
+
+  /**
+   * From the engine's start to the end: half of them took no longer.
+   *
+   * @generated from field: google.protobuf.Duration median_run = 4;
+   */
+  medianRun?: Duration | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.GetOverviewResponse.RecentRuns.
+ * Use `create(GetOverviewResponse_RecentRunsSchema)` to create a new message.
+ */
+export declare const GetOverviewResponse_RecentRunsSchema: GenMessage<GetOverviewResponse_RecentRuns>;
 
 /**
  * @generated from message facefusion.jobs.v1.GetOverviewResponse.Throughput

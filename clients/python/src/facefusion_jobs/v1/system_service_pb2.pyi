@@ -177,7 +177,7 @@ class GetOverviewRequest(_message.Message):
     def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetOverviewResponse(_message.Message):
-    __slots__ = ("totals", "queue_by_tenant", "throughput", "slots", "slots_busy", "watchers")
+    __slots__ = ("totals", "queue_by_tenant", "throughput", "slots", "slots_busy", "watchers", "pace", "recent_runs")
     class Totals(_message.Message):
         __slots__ = ("queued", "processing", "succeeded", "failed", "canceled", "refused")
         QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -194,14 +194,27 @@ class GetOverviewResponse(_message.Message):
         refused: int
         def __init__(self, queued: _Optional[int] = ..., processing: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., canceled: _Optional[int] = ..., refused: _Optional[int] = ...) -> None: ...
     class TenantQueue(_message.Message):
-        __slots__ = ("tenant", "queued", "processing")
+        __slots__ = ("tenant", "queued", "processing", "oldest_queued_at")
         TENANT_FIELD_NUMBER: _ClassVar[int]
         QUEUED_FIELD_NUMBER: _ClassVar[int]
         PROCESSING_FIELD_NUMBER: _ClassVar[int]
+        OLDEST_QUEUED_AT_FIELD_NUMBER: _ClassVar[int]
         tenant: str
         queued: int
         processing: int
-        def __init__(self, tenant: _Optional[str] = ..., queued: _Optional[int] = ..., processing: _Optional[int] = ...) -> None: ...
+        oldest_queued_at: _timestamp_pb2.Timestamp
+        def __init__(self, tenant: _Optional[str] = ..., queued: _Optional[int] = ..., processing: _Optional[int] = ..., oldest_queued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    class RecentRuns(_message.Message):
+        __slots__ = ("jobs", "median_wait", "wait_p95", "median_run")
+        JOBS_FIELD_NUMBER: _ClassVar[int]
+        MEDIAN_WAIT_FIELD_NUMBER: _ClassVar[int]
+        WAIT_P95_FIELD_NUMBER: _ClassVar[int]
+        MEDIAN_RUN_FIELD_NUMBER: _ClassVar[int]
+        jobs: int
+        median_wait: _duration_pb2.Duration
+        wait_p95: _duration_pb2.Duration
+        median_run: _duration_pb2.Duration
+        def __init__(self, jobs: _Optional[int] = ..., median_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wait_p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., median_run: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
     class Throughput(_message.Message):
         __slots__ = ("time", "seconds", "succeeded", "failed", "canceled", "refused")
         TIME_FIELD_NUMBER: _ClassVar[int]
@@ -223,10 +236,14 @@ class GetOverviewResponse(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_BUSY_FIELD_NUMBER: _ClassVar[int]
     WATCHERS_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    RECENT_RUNS_FIELD_NUMBER: _ClassVar[int]
     totals: GetOverviewResponse.Totals
     queue_by_tenant: _containers.RepeatedCompositeFieldContainer[GetOverviewResponse.TenantQueue]
     throughput: _containers.RepeatedCompositeFieldContainer[GetOverviewResponse.Throughput]
     slots: int
     slots_busy: int
     watchers: int
-    def __init__(self, totals: _Optional[_Union[GetOverviewResponse.Totals, _Mapping]] = ..., queue_by_tenant: _Optional[_Iterable[_Union[GetOverviewResponse.TenantQueue, _Mapping]]] = ..., throughput: _Optional[_Iterable[_Union[GetOverviewResponse.Throughput, _Mapping]]] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., watchers: _Optional[int] = ...) -> None: ...
+    pace: _duration_pb2.Duration
+    recent_runs: GetOverviewResponse.RecentRuns
+    def __init__(self, totals: _Optional[_Union[GetOverviewResponse.Totals, _Mapping]] = ..., queue_by_tenant: _Optional[_Iterable[_Union[GetOverviewResponse.TenantQueue, _Mapping]]] = ..., throughput: _Optional[_Iterable[_Union[GetOverviewResponse.Throughput, _Mapping]]] = ..., slots: _Optional[int] = ..., slots_busy: _Optional[int] = ..., watchers: _Optional[int] = ..., pace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., recent_runs: _Optional[_Union[GetOverviewResponse.RecentRuns, _Mapping]] = ...) -> None: ...
