@@ -156,4 +156,4 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
 export { verifyAudit } from './access/audit-chain.ts';
 export { openKeys } from './app/access.ts';
 export { fileFindings } from './app/setting-files.ts';
-export { migrateStore } from './app/storage.ts';
+export { inspectFleetStore, migrateStore } from './app/storage.ts';

@@ -76,6 +76,7 @@ const code = await runCommandLine(process.argv.slice(2), {
     openKeys: async (config) => (await import('./app.ts')).openKeys(config),
     verifyAudit: async (path, noted) => (await import('./app.ts')).verifyAudit(path, noted),
   },
+  inspectFleetStore: async (at) => (await import('./app.ts')).inspectFleetStore(at),
   migrateStore: async (config, report) => (await import('./app.ts')).migrateStore(config, report),
 });
 process.stdout.write('', () => process.exit(code));

@@ -8,8 +8,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import type { InspectFleetStore } from '../src/cli/local/doctor.ts';
 import { findPython, type PythonOptions, venvPython, venvState, workerPython } from '../src/cli/local/python.ts';
 import type { StartApp } from '../src/cli/local/serve.ts';
+import type { Surroundings } from '../src/cli/program.ts';
 import type { Config } from '../src/config.ts';
 import { FakeMachine } from './cli/fake-python.ts';
 import { FakeService } from './cli/fake-service.ts';
@@ -205,12 +207,12 @@ describe('the worker’s Python', () => {
 });
 
 /** A local command on the fake machine. */
-const local = (args: string[], env: Record<string, string> = {}, startApp?: StartApp) =>
+const local = (args: string[], env: Record<string, string> = {}, more: Partial<Surroundings> = {}) =>
   ffjobs(args, terminal, {
     env: { ...machine.env, FFJOBS_METRICS_PORT: 'off', ...env },
     cwd: machine.root,
     root: machine.root,
-    ...(startApp === undefined ? {} : { startApp }),
+    ...more,
   });
 
 async function taken(): Promise<{ port: number } & AsyncDisposable> {
@@ -259,6 +261,62 @@ describe('doctor', () => {
     assert.equal(state, 'fail');
     assert.equal(detail, 's3://results/here/: the store at http://127.0.0.1:1 cannot be reached (ECONNREFUSED)');
     assert.equal(fix, 'look at the address, and whether it runs');
+  });
+
+  test('files that settings name, each problem with its fix', async () => {
+    await machine.addPython();
+    const fileFindings = async () => ({
+      problems: ['FFJOBS_TLS_CERT: cert.pem was valid until yesterday: get a new certificate'],
+      warnings: ['FFJOBS_TLS_KEY: every user of this machine can read key.pem: chmod 600 key.pem'],
+    });
+    assert.equal(await local(['doctor', '--json'], { FFJOBS_PORT: '0' }, { fileFindings }), 1);
+    assert.deepEqual(
+      terminal.json.filter((one) => (one as { check: string }).check === 'files'),
+      [
+        {
+          check: 'files',
+          state: 'fail',
+          detail: 'FFJOBS_TLS_CERT: cert.pem was valid until yesterday',
+          fix: 'get a new certificate',
+        },
+        {
+          check: 'files',
+          state: 'warn',
+          detail: 'FFJOBS_TLS_KEY: every user of this machine can read key.pem',
+          fix: 'chmod 600 key.pem',
+        },
+      ],
+    );
+  });
+
+  test('the job store of a fleet is looked at where it is, and no file is spoken of', async () => {
+    await machine.addPython();
+    const env = { FFJOBS_PORT: '0', FFJOBS_STORE: 'redis://:secret@redis.example.com/2', FFJOBS_FLEET: 'north' };
+    const asked: unknown[] = [];
+    const inspectFleetStore: InspectFleetStore = async (at) => {
+      asked.push(at);
+      return { store: 'redis://:***@redis.example.com/2', version: '7.4.1', exists: true, warnings: ['Redis has appendfsync everysec'] };
+    };
+    assert.equal(await local(['doctor', '--json'], env, { inspectFleetStore }), 0);
+    assert.deepEqual(asked, [{ url: env.FFJOBS_STORE, fleet: 'north' }]);
+    const told = (terminal.json as { check: string; state: string; detail: string }[]).filter(({ check }) => check === 'job store');
+    assert.deepEqual(
+      told.map(({ state, detail }) => [state, detail]),
+      [
+        ['ok', "redis://:***@redis.example.com/2, version 7.4.1, holds the fleet 'north'"],
+        ['warn', 'Redis has appendfsync everysec'],
+      ],
+    );
+  });
+
+  test('the job store of a fleet that cannot be used', async () => {
+    await machine.addPython();
+    const inspectFleetStore = () => Promise.reject(new Error('cannot open the job store redis://redis.example.com: it does not answer'));
+    const env = { FFJOBS_PORT: '0', FFJOBS_STORE: 'redis://redis.example.com' };
+    assert.equal(await local(['doctor', '--json'], env, { inspectFleetStore }), 1);
+    const { state, detail, fix } = findings()['job store']!;
+    assert.deepEqual([state, detail], ['fail', 'cannot open the job store redis://redis.example.com: it does not answer']);
+    assert.match(fix!, /FFJOBS_STORE/);
   });
 
   test('lines for people say the fix', async () => {
@@ -343,7 +401,7 @@ describe('serve', () => {
 
   test('prepares Python, says where it listens, drains on a signal and ends with 0', async () => {
     const { seen, start, finish } = app();
-    const serving = local(['serve', '--json'], {}, start);
+    const serving = local(['serve', '--json'], {}, { startApp: start });
     await terminal.until(/listening/);
     assert.deepEqual(terminal.json, [{ listening: 'http://127.0.0.1:1' }]);
     assert.equal(seen.config!.python, venvPython(machine.root));
@@ -356,7 +414,7 @@ describe('serve', () => {
 
   test('a second signal does not wait for the drain', async () => {
     const { start } = app();
-    const serving = local(['serve'], {}, start);
+    const serving = local(['serve'], {}, { startApp: start });
     await terminal.until(/listens on/);
     terminal.interrupt();
     await terminal.until(/Stopping/);
@@ -367,7 +425,7 @@ describe('serve', () => {
   test('a signal while Python is prepared ends at once', async () => {
     await machine.addPython({ pipWaitsFor: join(machine.root, 'never') });
     const { seen, start } = app();
-    const serving = local(['serve'], {}, start);
+    const serving = local(['serve'], {}, { startApp: start });
     await terminal.until(/installing/);
     terminal.interrupt();
     assert.equal(await serving, 0);
@@ -377,7 +435,7 @@ describe('serve', () => {
   test('settings come from the file that FFJOBS_CONFIG names, the environment goes first', async () => {
     await writeFile(join(machine.root, 'settings.env'), 'FFJOBS_SLOTS=3\nFFJOBS_PORT=9000\n');
     const { seen, start, finish } = app();
-    const serving = local(['serve'], { FFJOBS_CONFIG: 'settings.env', FFJOBS_PORT: '0' }, start);
+    const serving = local(['serve'], { FFJOBS_CONFIG: 'settings.env', FFJOBS_PORT: '0' }, { startApp: start });
     await terminal.until(/listens on/);
     assert.equal(seen.config!.slots, 3);
     assert.equal(seen.config!.port, 0);
@@ -441,7 +499,7 @@ describe('serve', () => {
     ['no Python', { PATH: '/nowhere' }, undefined, /Python 3\.10 or newer is needed/],
   ] as const) {
     test(`${what}: one sentence with the fix, and 1`, async () => {
-      assert.equal(await local(['serve'], env, start), 1);
+      assert.equal(await local(['serve'], env, { startApp: start }), 1);
       assert.match(terminal.stderr, words);
       assert.doesNotMatch(terminal.stderr, / at .*\.ts:\d+/, 'no stack');
     });

@@ -10,6 +10,7 @@ import { migrateStore } from '../src/app.ts';
 import { Exit } from '../src/cli/remote/errors.ts';
 import type { TakeDeliveries } from '../src/jobs/webhooks.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
+import { inspectRedisJobStore } from '../src/store/redis/inspect.ts';
 import { migrateRedisJobStore, type Steps, shippedSteps } from '../src/store/redis/migrate.ts';
 import { SCHEMA } from '../src/store/redis/schema.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
@@ -100,6 +101,27 @@ describe('a store of an older schema', { timeout: 120_000 }, () => {
       dead.map(({ error }) => error),
       ['it answered 410'],
     );
+  });
+});
+
+describe('a store that is looked at before it is used', { timeout: 120_000 }, () => {
+  const inspect = (fleet: string, url = server.url) => inspectRedisJobStore({ url, fleet, timeoutMs: 5_000 });
+
+  it('is what it is, with what is not guaranteed, and nothing is made there', async (t) => {
+    const fleet = randomUUID();
+    const { store, version, exists, warnings } = await inspect(fleet);
+    assert.deepEqual([store, exists], [server.url, false]);
+    assert.match(version, /^\d+\.\d+\.\d+/);
+    assert.equal(warnings.length, 1, warnings.join());
+    assert.match(warnings[0]!, /^Redis has appendfsync no: .*Set appendfsync to always$/);
+    assert.deepEqual(await client.keys(`*${fleet}*`), []);
+    await opened(t, fleet);
+    assert.equal((await inspect(fleet)).exists, true);
+  });
+
+  it('is refused as it would be at a start: another schema, nobody there', async () => {
+    await assert.rejects(inspect(await left(1)), /has schema 1, and this version needs \d+: .*`ffjobs store migrate`/);
+    await assert.rejects(inspect('x', 'redis://127.0.0.1:1'), /^Error: cannot open the job store redis:\/\/127\.0\.0\.1:1: /);
   });
 });
 

@@ -10,6 +10,7 @@ import { openLocalUploadBytes, type UploadBytes } from '../media/upload-files.ts
 import { registerBlobRoutes } from '../store/blobs-http.ts';
 import { openLocalBlobStore } from '../store/blobs-local.ts';
 import { migrateSqliteJobStore, openSqliteJobStore } from '../store/jobs-sqlite.ts';
+import type { Inspected } from '../store/redis/inspect.ts';
 import type { Logger } from '../telemetry/logs.ts';
 import type { Closing } from './closing.ts';
 
@@ -61,6 +62,12 @@ export async function migrateStore(
   const { migrateRedisJobStore } = await import('../store/redis/migrate.ts');
   const told = (schema: number, moved: number) => report(`schema ${schema}: ${moved} things moved`);
   return await migrateRedisJobStore({ url: storeRedis, fleet, report: told });
+}
+
+/** What a Redis is like for that fleet; nothing is changed there. Throws an `Error` that can be shown. */
+export async function inspectFleetStore(at: { readonly url: string; readonly fleet: string }): Promise<Inspected> {
+  const { inspectRedisJobStore } = await import('../store/redis/inspect.ts');
+  return await inspectRedisJobStore(at);
 }
 
 /** The store of results. */

@@ -6,7 +6,7 @@ import { completionScript, SHELLS, type Shell } from './completion.ts';
 import { addExamples } from './examples.ts';
 import { type AccessTools, addAccessCommands } from './local/access.ts';
 import { addConfigCommands, type FindInFiles } from './local/config.ts';
-import { doctor } from './local/doctor.ts';
+import { doctor, type InspectFleetStore } from './local/doctor.ts';
 import { addEngineCommands } from './local/engine/commands.ts';
 import { addProvenanceCommands } from './local/provenance.ts';
 import { SetupProblem } from './local/python.ts';
@@ -26,6 +26,7 @@ export interface Surroundings {
   readonly startApp: StartApp;
   readonly fileFindings: FindInFiles;
   readonly access: AccessTools;
+  readonly inspectFleetStore: InspectFleetStore;
   readonly migrateStore: MigrateStore;
   readonly backoff?: Backoff;
 }

@@ -78,6 +78,7 @@ export function ffjobs(
       openKeys: () => Promise.reject(new Error('not in this test')),
       verifyAudit: () => Promise.reject(new Error('not in this test')),
     },
+    inspectFleetStore: () => Promise.reject(new Error('not in this test')),
     migrateStore: () => Promise.reject(new Error('not in this test')),
     backoff: { baseMs: 1, maxMs: 2, attempts: 3 },
     ...surroundings,

@@ -17,6 +17,7 @@ import { connect } from '../remote/client.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { size } from '../remote/progress.ts';
 import { answer, answerJson, type Terminal } from '../remote/terminal.ts';
+import type { FindInFiles, Findings } from './config.ts';
 import { ask, programOf, type Said } from './engine/ask.ts';
 import { markingProgram } from './provenance.ts';
 import { findPython, missingModules, run, SetupProblem, venvPython, venvState, WORKER_MODULES } from './python.ts';
@@ -30,11 +31,21 @@ export interface Finding {
   readonly fix?: string;
 }
 
+/** What the composition root gives this folder, which knows no stores: looks at the Redis of a fleet. Throws an `Error` that can be shown. */
+export type InspectFleetStore = (at: { readonly url: string; readonly fleet: string }) => Promise<{
+  readonly store: string;
+  readonly version: string;
+  readonly exists: boolean;
+  readonly warnings: readonly string[];
+}>;
+
 export interface DoctorContext {
   readonly terminal: Terminal;
   readonly env: Environment;
   readonly cwd: string;
   readonly root: string;
+  readonly fileFindings: FindInFiles;
+  readonly inspectFleetStore: InspectFleetStore;
 }
 
 export async function doctor(context: DoctorContext, options: { readonly json: boolean }): Promise<ExitCode> {
@@ -50,7 +61,7 @@ export async function doctor(context: DoctorContext, options: { readonly json: b
   return worst;
 }
 
-async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Finding> {
+async function* examine({ env, cwd, root, fileFindings, inspectFleetStore }: DoctorContext): AsyncGenerator<Finding> {
   const major = Number(process.versions.node.split('.')[0]);
   yield major >= 24
     ? { check: 'node', state: 'ok', detail: `Node ${process.versions.node}` }
@@ -76,6 +87,7 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
     config = readSettings({}, cwd);
   }
 
+  yield* files(await fileFindings(config));
   yield* python(config, env, root);
   if (config.facefusion) yield* facefusion(config.facefusion, env, root);
   if (config.provenanceSigner) yield* marks(config, config.provenanceSigner, env, root);
@@ -84,8 +96,19 @@ async function* examine({ env, cwd, root }: DoctorContext): AsyncGenerator<Findi
   const served = await alreadyServed(config);
   yield await port(config, served);
   if (config.metricsPort !== 0 && served === undefined) yield await metricsPort(config);
-  yield store(config, served !== undefined);
+  if (config.storeRedis === undefined) yield store(config, served !== undefined);
+  else yield* fleetStore(() => inspectFleetStore({ url: config.storeRedis!, fleet: config.fleet }), config.fleet);
   if (config.blobsS3) yield await blobStore(config, config.blobsS3);
+}
+
+/** Certificates, keys, tokens and lists that settings name. */
+function* files({ problems, warnings }: Findings): Generator<Finding> {
+  const finding = (state: 'warn' | 'fail', sentence: string): Finding => {
+    const colon = sentence.lastIndexOf(': ');
+    return { check: 'files', state, detail: sentence.slice(0, colon), fix: sentence.slice(colon + 2) };
+  };
+  for (const problem of problems) yield finding('fail', problem);
+  for (const warning of warnings) yield finding('warn', warning);
 }
 
 /** Writes and deletes a trial object, as `serve` does when it starts. */
@@ -300,6 +323,25 @@ function bindProblem(host: string, port: number): Promise<string | undefined> {
     trial.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     trial.listen({ host, port, exclusive: true }, () => trial.close(() => resolve(undefined)));
   });
+}
+
+/** Connects, and looks at what `serve` looks at when it starts. */
+async function* fleetStore(inspect: () => ReturnType<InspectFleetStore>, fleet: string): AsyncGenerator<Finding> {
+  try {
+    const { store, version, exists, warnings } = await inspect();
+    const what = exists ? `holds the fleet '${fleet}'` : `the fleet '${fleet}' will be made there`;
+    yield { check: 'job store', state: 'ok', detail: `${store}, version ${version}, ${what}` };
+    for (const warning of warnings) {
+      yield { check: 'job store', state: 'warn', detail: warning, fix: 'see docs/16-operations.md, on the settings of Redis' };
+    }
+  } catch (error) {
+    yield {
+      check: 'job store',
+      state: 'fail',
+      detail: (error as Error).message,
+      fix: 'correct FFJOBS_STORE or FFJOBS_FLEET, or mend that server; see docs/16-operations.md',
+    };
+  }
 }
 
 function store(config: Config, served: boolean): Finding {
