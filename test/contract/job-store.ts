@@ -553,8 +553,9 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     it('that is retryable is tried again after a delay, up to the attempts allowed', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store, { maxAttempts: 2 });
-      const waiting = await (await begun(store)).fail(FLAKY);
+      const running = await begun(store);
       const failedAt = Date.now();
+      const waiting = await running.fail(FLAKY);
       assert.deepEqual([waiting.status, waiting.waitReason, waiting.error?.reason], [QUEUED, WaitReason.RETRY, 'ENGINE_ERROR']);
       assert.equal(waiting.attempt, 1);
       await claimNothing(store);
