@@ -213,7 +213,7 @@ export const SETTINGS = {
   OPTION_LIMITS: setting(
     limits,
     '',
-    'caps of options as JSON; default {"output_image_scale": 8, "output_video_scale": 4, "output_video_fps": 120, "processors": 8, "enhanced_megapixels": 256}',
+    'caps of options as JSON; default {"output_image_scale": 8, "output_video_scale": 4, "output_video_fps": 120, "output_audio_fps": 120, "processors": 8, "enhanced_megapixels": 256}',
   ),
   STEP_WEIGHTS: setting(
     text,

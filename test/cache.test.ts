@@ -4,10 +4,11 @@ import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Json, restClient } from './api/clients.ts';
 import { gate, untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
-import { type Service, startService } from './api/service.ts';
+import { ROOT, type Service, startService } from './api/service.ts';
 import { startOrigin, well } from './fixtures/media/origin.ts';
 
 const ON = { CACHE_TTL: '24h' };
@@ -77,6 +78,45 @@ test('a like job ends with the result that is there, and anything that differs r
   assert.deepEqual(facts(await runner(service).job({ parameters: { output: 'one' } })), HIT);
 });
 
+test('another version of the engine, or other files of its models, make another run', async (t) => {
+  const engines = await mkdtemp(join(tmpdir(), 'ffjobs-versions-'));
+  t.after(() => rm(engines, { recursive: true }));
+  const says = (name: 'version' | 'models', what: string) => writeFile(join(engines, name), what);
+  await says('version', '1');
+  await says('models', 'a');
+  await writeFile(
+    join(engines, 'versioned.py'),
+    `import sys
+from pathlib import Path
+
+sys.path.insert(0, ${JSON.stringify(join(ROOT, 'worker', 'tests', 'engines'))})
+from scripted import Scripted
+
+HERE = Path(__file__).parent
+
+
+class Versioned(Scripted):
+    version = (HERE / "version").read_text()
+
+    def model_digest(self) -> str:
+        return (HERE / "models").read_text()
+`,
+  );
+  await using service = await startService({ ...ON, ENGINE: 'versioned:Versioned', ENGINE_PATH: engines, PROBE: 'off' });
+  const outcomes = async () => {
+    const { job } = runner(service);
+    return [facts(await job()), facts(await job())];
+  };
+  assert.deepEqual(await outcomes(), [RAN, HIT]);
+  await service.restart();
+  assert.deepEqual(await outcomes(), [HIT, HIT], 'the same engine as before');
+  for (const name of ['models', 'version'] as const) {
+    await says(name, 'other');
+    await service.restart();
+    assert.deepEqual(await outcomes(), [RAN, HIT], name);
+  }
+});
+
 test('the bytes behind a URL count, and not the URL', async () => {
   await using origin = await startOrigin();
   await using service = await startService({ ...ON, HTTP_ALLOW: `127.0.0.1:${origin.port}` });
@@ -93,6 +133,20 @@ test('the bytes behind a URL count, and not the URL', async () => {
   assert.deepEqual(facts(await job({ target_image: at('/b.png') })), HIT);
   picture = Buffer.concat([picture, Buffer.from('more')]);
   assert.deepEqual(facts(await job({ target_image: at('/a.png') })), RAN);
+});
+
+test('what is to be gone after its retention is not kept for like jobs', async () => {
+  await using service = await startService(ON);
+  const { client, job } = runner(service);
+  const { job_id: id } = await job({ retention: '1.5s' });
+  const isThere = () =>
+    client.result(id as string).then(
+      () => true,
+      () => false,
+    );
+  while (await isThere()) await sleep(50);
+  assert.deepEqual(facts(await job()), RAN);
+  assert.deepEqual(facts(await job({ retention: '1.5s' })), HIT);
 });
 
 test('failures and refusals are not kept', async () => {

@@ -60,6 +60,7 @@ for (const checkout of found) {
       makePicture(join(service.inputDir, 'green.png'), '0x00ff00');
       makePicture(join(service.inputDir, 'unfit.png'), '0xff00ff');
       makeVideo(join(service.inputDir, 'clip.mp4'), 0.6);
+      makeVideo(join(service.inputDir, 'longer.mp4'), 2);
     });
     after(async () => {
       grpc?.close();
@@ -84,6 +85,7 @@ for (const checkout of found) {
       const events = await untilTerminal(client, job_id as string);
       return { job: await client.get(job_id as string), events };
     };
+    const writesFrames = async () => ((await rest.capabilities()).video_formats as string[]).includes('zip');
     const pid = () => service.app.scheduler!.slots()[0]!.pid!;
 
     test('is what the service says that it runs on', async () => {
@@ -171,6 +173,69 @@ for (const checkout of found) {
       assert.equal(pid(), worker);
     });
 
+    test('a worker that is killed in any step: its job runs once more, and nothing of the first time is left', {
+      skip: longer,
+    }, async () => {
+      for (const step of ['loading_models', 'analysing', 'extracting_frames', 'processing', 'encoding_output', 'restoring_audio']) {
+        const wanted = video({ workflow_strategy: 'disk' }, { target_video: 'longer.mp4', cache: 'off' });
+        const { job_id } = await rest.submit(wanted);
+        let killed: number | undefined;
+        for await (const event of rest.watch(job_id as string)) {
+          if (killed !== undefined || (event.progress as Json | undefined)?.step !== step) continue;
+          killed = pid();
+          process.kill(killed, 'SIGKILL');
+        }
+        const job = await rest.get(job_id as string);
+        assert.ok(killed, `${step} was never said`);
+        assert.equal(job.status, 'succeeded', `${step}: ${job.error_message}`);
+        // Its last step may be over before anybody hears of it.
+        assert.ok(job.attempt === 2 || (step === 'restoring_audio' && job.attempt === 1), `${step}: attempt ${job.attempt}`);
+        assert.equal((job.result as Json).frames, 50);
+      }
+      assertEmpty(service);
+    });
+
+    test('a storm of cancels over REST and gRPC: each job ends once, and the worker stays', { skip: longer }, async () => {
+      assert.equal((await ended(rest, picture())).job.status, 'succeeded');
+      const worker = pid();
+      const jobs = await Promise.all(
+        Array.from({ length: 10 }, (_, i) =>
+          rest.submit(video({ workflow_strategy: i % 2 ? 'disk' : 'memory' }, { target_video: 'longer.mp4', cache: 'off' })),
+        ),
+      );
+      const ids = jobs.map(({ job_id }) => job_id as string);
+      await Promise.all(ids.flatMap((id) => [rest.cancel(id), grpc.cancel(id), rest.cancel(id)]));
+      for (const id of ids) {
+        await untilTerminal(grpc, id);
+        assert.equal((await rest.get(id)).status, 'canceled');
+      }
+      assert.equal((await ended(rest, picture({}, { cache: 'off' }))).job.status, 'succeeded');
+      assert.equal(pid(), worker);
+      assertEmpty(service);
+    });
+
+    test('the frames of a video are one archive, where the release writes them', async () => {
+      const wanted = video({}, { output_format: 'zip' });
+      if (!(await writesFrames())) {
+        assert.match(String(((await rest.capabilities()).engine as Json).version), /^3\.8/, 'only 3.8 has no such mode');
+        const { violations } = await rest.validate(wanted);
+        assert.deepEqual(
+          (violations as Json[]).map(({ field, reason }) => [field, reason]),
+          [['output_format', 'NOT_A_CHOICE']],
+        );
+        return;
+      }
+      const { job } = await ended(rest, wanted);
+      assert.equal(job.status, 'succeeded', String(job.error_message));
+      const { media_type, width, height, frames } = job.result as Json;
+      assert.deepEqual([media_type, width, height, frames], ['application/zip', 640, 360, 15]);
+      const answer = await fetch(await rest.result(job.job_id as string));
+      assert.equal(answer.headers.get('content-type'), 'application/zip');
+      assert.match(answer.headers.get('content-disposition')!, new RegExp(`^attachment; filename="${job.job_id}\\.zip"`));
+      assert.equal(Buffer.from(await answer.arrayBuffer()).toString('latin1', 0, 4), 'PK\u0003\u0004');
+      await assert.rejects(grpc.submit(picture({}, { target_image: `job://${job.job_id}` })), /an archive of frames|INVALID_ARGUMENT/);
+    });
+
     test('its analyser refuses: no failure, no second attempt, nothing shown', async () => {
       const { job, events } = await ended(rest, picture({}, { target_image: 'unfit.png', previews: true, max_attempts: 3 }));
       assert.deepEqual([job.status, (job.error as Json).reason, job.attempt, job.result], ['refused', 'CONTENT_REFUSED', 1, null]);
@@ -206,10 +271,7 @@ for (const checkout of found) {
       assert.ok(names.includes('FACEFUSION_HOME') && names.includes('FFJOBS_STEP_WEIGHTS'));
       const path = variables.find((line) => line.startsWith('PYTHONPATH='));
       assert.equal(path, `PYTHONPATH=${join(ROOT, 'worker')}`);
-      for (const folder of readdirSync(join(service.dir, 'work'))) {
-        assert.deepEqual(readdirSync(join(service.dir, 'work', folder)), ['tmp']);
-        assert.deepEqual(readdirSync(join(service.dir, 'work', folder, 'tmp')), []);
-      }
+      assertEmpty(service);
       assert.ok(readFileSync(join(service.dir, 'step-weights.json'), 'utf8').includes('face_swapper'));
     });
 
@@ -238,6 +300,7 @@ for (const checkout of found) {
         [video(), 'video/mp4'],
         [video({}, { output_format: 'mov' }), 'video/quicktime'],
         [video({}, { output_format: 'webm' }), 'video/webm'],
+        ...((await writesFrames()) ? [[video({}, { output_format: 'zip' }), 'application/zip'] as const] : []),
       ] as const) {
         const client = restClient(other.baseUrl);
         const { job } = await ended(client, wanted);
@@ -251,7 +314,12 @@ for (const checkout of found) {
         assert.match(String(mark.digital_source_type), /\/compositeWithTrainedAlgorithmicMedia$/);
         assert.deepEqual(
           [mark.mark, mark.label, mark.xmp, mark.validation_state],
-          [...(mediaType === 'video/webm' ? ['sidecar', 'AI-generated', false] : ['embedded', 'AI-generated', true]), 'Trusted'],
+          [
+            ...(['video/webm', 'application/zip'].includes(mediaType)
+              ? ['sidecar', 'AI-generated', false]
+              : ['embedded', 'AI-generated', true]),
+            'Trusted',
+          ],
         );
         const path = join(trial.dir, `result-${String(job.job_id)}`);
         writeFileSync(path, Buffer.from(await (await fetch(await client.result(job.job_id as string))).arrayBuffer()));
@@ -334,6 +402,14 @@ for (const checkout of found) {
       }
     });
   });
+}
+
+/** No job that has ended has left a file. */
+function assertEmpty(service: Service): void {
+  for (const folder of readdirSync(join(service.dir, 'work'))) {
+    assert.deepEqual(readdirSync(join(service.dir, 'work', folder)), ['tmp']);
+    assert.deepEqual(readdirSync(join(service.dir, 'work', folder, 'tmp')), []);
+  }
 }
 
 /** What ffprobe finds in a file, sorted. */

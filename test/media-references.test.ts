@@ -1,5 +1,6 @@
 // Hostile references, as data: each is refused for its expected reason, at submit where its letters tell, else before anything is connected to.
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,6 +19,7 @@ interface Group {
   readonly at?: 'fetch';
 }
 
+const ROOT = join(import.meta.dirname, '..');
 const NEVER = new AbortController().signal;
 const groups = JSON.parse(await readFile(join(import.meta.dirname, 'fixtures', 'media', 'hostile-references.json'), 'utf8')) as Group[];
 const RULES = { schemes: ['http', 'https'], allow: ['minio.internal:9000', '10.9.0.0/16', '[fd00::5]:9000'], ports: [80, 443, 8080, 8443] };
@@ -63,6 +65,22 @@ describe('hostile references', () => {
     assert.ok(new Set(groups.map((group) => group.class)).size >= 30);
     assert.deepEqual(
       all.filter((one, i) => all.indexOf(one) !== i),
+      [],
+    );
+  });
+
+  it('are refused for reasons that the page on media explains, as those of files are', async () => {
+    const page = await readFile(join(ROOT, 'docs', '04-media-in.md'), 'utf8');
+    const sources = ['src/media', 'worker/facefusion_worker/probe'].flatMap((folder) =>
+      readdirSync(join(ROOT, folder))
+        .filter((name) => /\.(ts|py)$/.test(name))
+        .map((name) => readFileSync(join(ROOT, folder, name), 'utf8')),
+    );
+    const said = sources.flatMap((source) => source.match(/(?<=["'])(?:INPUT|UPLOAD)_[A-Z_]+(?=["'])|(?<=refusal\(')[A-Z_]+/g) ?? []);
+    const reasons = new Set([...groups.map((group) => group.refused), ...said]);
+    assert.ok(reasons.size >= 25, `${reasons.size}`);
+    assert.deepEqual(
+      [...reasons].filter((reason) => !page.includes(`\`${reason}\``)),
       [],
     );
   });

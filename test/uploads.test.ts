@@ -228,6 +228,18 @@ for (const { name, openStore, where, openPlace } of WORLDS) {
       assert.deepEqual(await files(), []);
     });
 
+    it('that break off while no record can be written leave no bytes, and a later sweep has their records', async (t) => {
+      const { receive, uploads, files, store } = await open(t, { maxUploads: 1 });
+      const { release } = store.uploads;
+      store.uploads.release = () => Promise.reject(new Error('the disk of the job store is full'));
+      await refusal(receive(JPEG, { bytes: JPEG.length + 1 }));
+      assert.deepEqual(await files(), []);
+      assert.equal((await refusal(receive(JPEG))).reason, 'QUOTA_EXCEEDED');
+      store.uploads.release = release;
+      await uploads.sweep();
+      await receive(JPEG);
+    });
+
     it('outlive a restart, and go when they expire', async (t) => {
       const world = await open(t);
       const first = await world.receive(JPEG);

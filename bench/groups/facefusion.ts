@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
-import { type Job, type JobRequest, JobRequestSchema, JobStatus } from '../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, type JobRequest, JobRequestSchema, JobStatus, JobStep } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { checkouts, HOW, makePicture, makeTestHome, makeVideo, type TestHome } from '../../test/fixtures/facefusion/checkout.ts';
 import type { Bench } from '../bench.ts';
 import { interleaved, median, notRun, percentile, type Row, rowOf } from '../figures.ts';
@@ -86,6 +86,7 @@ export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
       target: { kind: 'at most', value: 5 },
       note: 'mean distance of percent from the share of the time that had passed',
     });
+    yield await canceledFirstLoads(bench, service);
     yield await canceled(bench, service, median(videos.service));
   }
 
@@ -98,6 +99,41 @@ export async function* facefusionRows(bench: Bench): AsyncIterable<Row> {
     unit: 's',
     peer: { name: 'one slot', figure: alone },
     note: 'on the processor alone, which both share',
+  });
+}
+
+/** Each of these loads models that no job before has loaded. */
+const PROCESSORS = [
+  'face_enhancer',
+  'frame_colorizer',
+  'expression_restorer',
+  'face_editor',
+  'age_modifier',
+  'deep_swapper',
+  'background_remover',
+];
+
+/**
+ * A first load apart from all else: onnxruntime breaks it off between two of its steps, of which reading a file is one, so that this follows the disk and the
+ * size of models, and those made for tests are small. Nothing is computed meanwhile.
+ */
+async function canceledFirstLoads(bench: Bench, service: Service): Promise<Row> {
+  const processors = PROCESSORS.slice(0, bench.pick(PROCESSORS.length, 2));
+  bench.say(`${processors.length} cancels while models are loaded for the first time`);
+  const times: number[] = [];
+  for (const processor of processors) {
+    const ms = await cancelMs(service, PICTURE, { processors: [processor] }, 5);
+    if (ms !== undefined) times.push(ms);
+  }
+  // The row after this one finds it loaded.
+  await cancelMs(service, PICTURE, { face_swapper_model: SLOW_MODEL }, 0, JobStep.PROCESSING);
+  const [load] = loadavg();
+  return rowOf('engine', {
+    name: 'FaceFusion, cancel while a model is loaded for the first time, slowest',
+    figure: Math.max(...times),
+    unit: 'ms',
+    target: { kind: 'at most', value: 500 },
+    note: `p50 ${percentile(times, 50).toFixed(0)} ms; ${times.length} cancels; load average ${load!.toFixed(1)} of ${availableParallelism()} cores`,
   });
 }
 
@@ -135,8 +171,14 @@ async function canceled(bench: Bench, service: Service, clipSeconds: number): Pr
   });
 }
 
-/** Undefined: the job ended before. `afterMs`: from the begin of its run. */
-async function cancelMs(service: Service, target: string, parameters: JsonObject, afterMs: number): Promise<number | undefined> {
+/** Undefined: the job ended before. `afterMs`: from the begin of its run, or of a step of it. */
+async function cancelMs(
+  service: Service,
+  target: string,
+  parameters: JsonObject,
+  afterMs: number,
+  step?: JobStep,
+): Promise<number | undefined> {
   const { jobs } = service.clients();
   const { job } = await jobs.submit({ job: requestOf(target, parameters) });
   const { jobId } = job!;
@@ -152,7 +194,8 @@ async function cancelMs(service: Service, target: string, parameters: JsonObject
       const said = event?.event;
       // It may run before it is watched.
       const status = said?.case === 'snapshot' ? said.value.job!.status : said?.case === 'state' ? said.value.status : undefined;
-      if (status === JobStatus.PROCESSING) timer ??= setTimeout(cancel, afterMs);
+      const begun = step === undefined ? status === JobStatus.PROCESSING : said?.case === 'progress' && said.value.step === step;
+      if (begun) timer ??= setTimeout(cancel, afterMs);
       if (status === JobStatus.CANCELED) return performance.now() - asked!;
     }
     return undefined;

@@ -87,7 +87,6 @@ function preparedOf(job: Job, run: Run, inputs: Inputs, options: PrepareOptions)
     ...(marking && {
       marking: {
         ...marking,
-        kind,
         extension: outputFormat,
         engine: { name: engine.name, version: engine.version },
         processors,

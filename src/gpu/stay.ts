@@ -348,7 +348,9 @@ export class Stay {
     }
     const pin: Lease['pin'] = (key, lasting) => this.#lease.pin(key, lasting);
     const warn = (warnings: readonly string[]) => this.#reporter.warn(warnings);
-    const keep = like && { fingerprint: like.fingerprint, ttlMs: like.keepMs };
+    // What its caller wants gone by then stays for nobody else.
+    const keepMs = Math.min(like?.keepMs ?? 0, this.#retentionMs ?? Number.POSITIVE_INFINITY);
+    const keep = like && { fingerprint: like.fingerprint, ttlMs: keepMs };
     await this.#endStoring({ keep, warnings: done.warnings }, (context) =>
       this.#options.storeResult(this.#outputPath, { ...context, done, pin, marking, warn }),
     );

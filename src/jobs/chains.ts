@@ -84,10 +84,20 @@ export function inputJobFailure(jobId: JobId, job: Job | undefined): Failure {
   return { reason: 'INPUT_JOB_FAILED', message, retryable: false };
 }
 
-const WORDS: Readonly<Record<Wanted, string>> = { picture: 'a picture', video: 'a video', sound: 'sound' };
+const WORDS: Readonly<Record<Wanted | 'frames', string>> = {
+  picture: 'a picture',
+  video: 'a video',
+  sound: 'sound',
+  frames: 'an archive of frames',
+};
 
-function kindOf({ result, request }: Job): 'picture' | 'video' {
-  if (result) return result.mediaType.startsWith('video/') ? 'video' : 'picture';
+/** What a job gives, or will give: its format says so, and its target where it names none. */
+function kindOf({ result, request }: Job): 'picture' | 'video' | 'frames' {
+  if (result) return result.mediaType.startsWith('video/') ? 'video' : result.mediaType === 'application/zip' ? 'frames' : 'picture';
+  const format = request?.outputFormat ?? '';
+  if (format === 'zip') return 'frames';
+  // A picture may become a video, with a sound.
+  if (['mp4', 'mov', 'webm'].includes(format)) return 'video';
   return request?.target.case === 'targetVideo' ? 'video' : 'picture';
 }
 

@@ -23,7 +23,6 @@ export interface Marking {
 
 /** One result to be marked, as it was decided when its job was prepared. */
 export interface MarkingPlan extends Marking {
-  readonly kind: 'image' | 'video';
   readonly extension: string;
   readonly engine: { readonly name: string; readonly version: string };
   readonly processors: readonly string[];

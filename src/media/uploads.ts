@@ -40,6 +40,8 @@ export interface Uploads extends ResumableUploads, AsyncDisposable {
 }
 
 const SWEEP_MS = 600_000;
+/** After what could not be written down. */
+const SOON_MS = 10_000;
 /** Of an upload that does not say its size, room on the disk and quota are held ahead for as much again as has come, within these. */
 const LEAST_AHEAD = 1024 * 1024;
 const MOST_AHEAD = 64 * LEAST_AHEAD;
@@ -76,6 +78,9 @@ class StoredUploads implements Uploads {
   readonly #seen = new Map<string, Seen>();
   /** The last of the operations on an upload's bytes, which follow one another. */
   readonly #turns = new Map<string, Promise<unknown>>();
+  /** Those that nobody is to have, and whose records do not say so yet. */
+  readonly #discarded = new Set<string>();
+  #soon: NodeJS.Timeout | undefined;
   /** Bytes that are still to come of what is being received. */
   #expected = 0;
 
@@ -107,11 +112,7 @@ class StoredUploads implements Uploads {
         return { bytes, mediaType, read: () => options.bytes.read(record.id) };
       },
     };
-    const tidy = async () => {
-      await this.sweep();
-      await this.#forget();
-    };
-    this.#timer = setInterval(() => void tidy().catch((error) => options.onSweepError?.(error)), SWEEP_MS);
+    this.#timer = setInterval(() => this.#tidyUp(), SWEEP_MS);
     this.#timer.unref();
   }
 
@@ -127,7 +128,7 @@ class StoredUploads implements Uploads {
       const size = await this.#take(record, 0, bytes, signal);
       return await this.#finish(record, size);
     } catch (error) {
-      await this.#discard(id);
+      await this.#discard(id, false);
       throw error;
     }
   }
@@ -178,7 +179,7 @@ class StoredUploads implements Uploads {
         if (size === length) await this.#finish(record, size);
         return size;
       } catch (error) {
-        if (error instanceof JobsError && error.kind === 'invalid') await this.#discard(id);
+        if (error instanceof JobsError && error.kind === 'invalid') await this.#discard(id, true);
         throw error;
       }
     });
@@ -197,6 +198,7 @@ class StoredUploads implements Uploads {
   }
 
   async sweep(): Promise<void> {
+    await this.#releaseDiscarded();
     // Out of turn: one that is still being received must not hold up the others. Its writer finds no record when it looks next.
     await this.#options.records.reclaim(async (id) => {
       this.#seen.delete(id);
@@ -206,6 +208,7 @@ class StoredUploads implements Uploads {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
+    clearTimeout(this.#soon);
     await Promise.allSettled(this.#turns.values());
     await this.#options.bytes[Symbol.asyncDispose]();
   }
@@ -227,7 +230,7 @@ class StoredUploads implements Uploads {
     try {
       await bytes.create(upload.id, upload.bytes);
     } catch (error) {
-      await this.#discard(upload.id);
+      await this.#discard(upload.id, upload.resumable);
       throw error;
     }
     this.#seen.set(upload.id, { hash: createHash('sha256'), bytes: 0, head: Buffer.alloc(0) });
@@ -330,14 +333,41 @@ class StoredUploads implements Uploads {
     return { sha256: hash.digest('hex'), head };
   }
 
-  /** Of one that nobody is to have. Where it cannot be deleted now, the next sweep does it. */
-  async #discard(id: string): Promise<void> {
+  /** Of one that nobody is to have. Where its record cannot be written now, which is so on a full disk, a sweep that comes soon does it. */
+  async #discard(id: string, resumable: boolean): Promise<void> {
+    const { records, bytes, onSweepError } = this.#options;
     try {
-      await this.#options.records.release(id);
+      await records.release(id);
       await this.sweep();
     } catch (error) {
-      if (!(error instanceof JobsError && error.reason === 'UPLOAD_NOT_FOUND')) this.#options.onSweepError?.(error);
+      if (isNotFound(error)) return;
+      onSweepError?.(error);
+      this.#discarded.add(id);
+      this.#soon ??= setTimeout(() => {
+        this.#soon = undefined;
+        this.#tidyUp();
+      }, SOON_MS).unref();
+      // They may be what the disk is full of, and of one in pieces their length is asked for while there is a record.
+      if (!resumable) await bytes.remove(id).catch((failure: unknown) => onSweepError?.(failure));
     }
+  }
+
+  /** Of those whose records could not be written. */
+  async #releaseDiscarded(): Promise<void> {
+    for (const id of this.#discarded) {
+      try {
+        await this.#options.records.release(id);
+      } catch (error) {
+        if (!isNotFound(error)) return this.#options.onSweepError?.(error);
+      }
+      this.#discarded.delete(id);
+    }
+  }
+
+  #tidyUp(): void {
+    void this.sweep()
+      .then(() => this.#forget())
+      .catch((error) => this.#options.onSweepError?.(error));
   }
 
   async #record(reference: string): Promise<UploadRecord | undefined> {
@@ -392,6 +422,10 @@ function acceptedType(head: Uint8Array): string {
   if (type !== undefined) return type;
   const description = `this is no kind of file that is taken; taken: ${UPLOAD_TYPES.join(', ')}`;
   throw JobsError.invalid([{ field: 'file', reason: 'UNSUPPORTED_MEDIA_TYPE', description }]);
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof JobsError && error.reason === 'UPLOAD_NOT_FOUND';
 }
 
 function isOverQuota(error: unknown): boolean {

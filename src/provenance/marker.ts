@@ -132,7 +132,6 @@ function requestOf(source: string, folder: string, mediaType: string, version: s
     folder,
     extension: plan.extension,
     media_type: mediaType,
-    kind: plan.kind === 'video' ? 'MEDIA_KIND_VIDEO' : 'MEDIA_KIND_IMAGE',
     source_type: plan.sourceType,
     label: plan.label,
     generator: 'facefusion-jobs',

@@ -25,6 +25,7 @@ import { createListener } from './listener.ts';
 import { readableBody } from './readable-body.ts';
 import { createRequests, type RequestCall } from './requests.ts';
 import { API, EVERY } from './security-headers.ts';
+import { streamBody } from './unread-body.ts';
 
 export interface ServerOptions {
   /** Everything that is served as RPC. */
@@ -79,6 +80,7 @@ export interface Server {
   close(): Promise<void>;
 }
 
+const GRPC = /^application\/grpc(?!-web)/;
 const TITLE = 'facefusion-jobs';
 /** Under this prefix everything is the bridge's. */
 const REST_PREFIX = '/api/v1';
@@ -212,7 +214,11 @@ async function serveConnect(
       const handle = route.handler;
       const method = methods.get(route.url);
       route.handler = async function (request, reply) {
-        if (method && request.method === 'POST') request.body = readableBody(method, request.raw, reply.raw, maxBodyBytes);
+        if (method && request.method === 'POST') {
+          // Of gRPC the answer ends after its body, with trailers.
+          const streams = method.methodKind === 'client_streaming' && !GRPC.test(request.headers['content-type'] ?? '');
+          request.body = streams ? streamBody(request, reply) : readableBody(method, request.raw, reply.raw, maxBodyBytes);
+        }
         await handle.call(this, request, reply);
         // What the library can neither read nor put into a header it gives up on without an answer.
         if (reply.raw.headersSent || reply.raw.destroyed) return reply;

@@ -38,6 +38,12 @@ export function webBody(raw: Readable): ReadableStream<Uint8Array> {
   );
 }
 
+/** As it comes, for whoever may leave before its end: unlike Node's own iterator, it leaves the request alone then, so that it can be answered. */
+export function streamBody(request: FastifyRequest, reply: FastifyReply): AsyncIterable<Uint8Array> {
+  leaveRest(request, reply);
+  return request.raw.iterator({ destroyOnReturn: false });
+}
+
 /** To be called before the body is read. */
 export function leaveRest({ raw }: FastifyRequest, reply: FastifyReply): void {
   const { stream } = raw as typeof raw & { stream?: ServerHttp2Stream };

@@ -1,12 +1,12 @@
 // Results as files, named by the SHA-256 of their bytes. Always true here: a file under its key is whole and never changes, its media type
 // lies beside it, and both were on disk before `put` answered. One process owns the folder; half files of a dead one are swept at open.
-import { createHash, createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from 'node:crypto';
 import { createReadStream, existsSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, constants as fs, link, mkdir, open, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { JobsError } from '../jobs/errors.ts';
 import type { BlobStat, BlobStore, PutOptions } from '../jobs/ports.ts';
-import { digestFile, type Taken, takeFile } from './result-file.ts';
+import { Arrival } from './arrival.ts';
 
 /** Where signed URLs point; the same prefix as the routes in blobs-http.ts. */
 export const BLOB_PATH = '/api/v1/blobs';
@@ -67,55 +67,46 @@ class LocalBlobs implements LocalBlobStore {
    * user's, by a second one: give files that are not written to again, such as an engine's output, and none of the callers' own.
    */
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin }: PutOptions = {}): Promise<BlobStat> {
-    const temporary = join(this.#scratch, `${this.#mine}.${++this.#writes}`);
+    const scratch = join(this.#scratch, `${this.#mine}.${++this.#writes}`);
     try {
-      if (typeof source !== 'string') await this.#makeScratch();
-      const { key, bytes } = typeof source === 'string' ? await digestFile(source, signal) : await takeStream(source, temporary, signal);
+      // Somebody may have tidied the data folder up.
+      if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
+      await using arrival = await Arrival.of(source, scratch, signal);
+      const { key, bytes } = arrival;
       await pin?.(key, false);
       for (let other = this.#arriving.get(key); other; other = this.#arriving.get(key)) await other;
       const known = await this.stat(key);
       // A file of another length is one that the disk has lost; it is made good.
-      if (known?.bytes === bytes) {
-        if (typeof source !== 'string') await unlink(temporary);
-        return known;
-      }
-      const writing = this.#write({ key, bytes }, temporary, mediaType, typeof source === 'string' ? source : undefined, pin);
-      const arrival = writing.catch(() => {}).finally(() => this.#arriving.delete(key));
-      this.#arriving.set(key, arrival);
+      if (known?.bytes === bytes) return known;
+      const writing = this.#write(arrival, `${scratch}.type`, mediaType, pin);
+      const arrived = writing.catch(() => {}).finally(() => this.#arriving.delete(key));
+      this.#arriving.set(key, arrived);
       await writing;
       return { key, bytes, mediaType };
     } catch (error) {
-      await Promise.all([rm(temporary, { force: true }), rm(`${temporary}.type`, { force: true })]);
       throw diskFull(error);
     }
   }
 
-  /** Somebody may have tidied the data folder up. */
-  async #makeScratch(): Promise<void> {
-    if (!existsSync(this.#scratch)) await mkdir(this.#scratch, { recursive: true });
-  }
-
-  /** Everything that needs the disk is on its way there at once; the names come last. `source`: what is at `temporary` is still to be taken from there. */
-  async #write(
-    { key, bytes }: Taken,
-    temporary: string,
-    mediaType: string,
-    source: string | undefined,
-    pin: PutOptions['pin'],
-  ): Promise<void> {
-    const path = join(this.dir, this.pathOf(key));
-    await this.#makeScratch();
-    const settled = await Promise.allSettled([
-      pin?.(key, true),
-      source === undefined ? undefined : takeFile(source, temporary, bytes),
-      writeDurably(`${temporary}.type`, mediaType),
-      makeFolder(this.dir, dirname(path)),
-    ]);
-    for (const each of settled) if (each.status === 'rejected') throw each.reason;
-    // The type first: a blob that is there has one.
-    await rename(`${temporary}.type`, `${path}.type`);
-    await rename(temporary, path);
-    await syncFolder(dirname(path));
+  /** Everything that needs the disk is on its way there at once; the names come last. */
+  async #write(arrival: Arrival, typeScratch: string, mediaType: string, pin: PutOptions['pin']): Promise<void> {
+    const path = join(this.dir, this.pathOf(arrival.key));
+    try {
+      const settled = await Promise.allSettled([
+        pin?.(arrival.key, true),
+        arrival.settle(),
+        writeDurably(typeScratch, mediaType),
+        makeFolder(this.dir, dirname(path)),
+      ]);
+      for (const each of settled) if (each.status === 'rejected') throw each.reason;
+      // The type first: a blob that is there has one.
+      await rename(typeScratch, `${path}.type`);
+      await arrival.moveTo(path);
+      await syncFolder(dirname(path));
+    } catch (error) {
+      await rm(typeScratch, { force: true });
+      throw error;
+    }
   }
 
   /** Two looks at a local folder, which cost less than a turn of the thread pool. */
@@ -189,26 +180,6 @@ class LocalBlobs implements LocalBlobStore {
       .update(JSON.stringify([key, expires, filename, type]))
       .digest();
   }
-}
-
-/** Writes a stream to a new file, durably. */
-export async function takeStream(source: AsyncIterable<Uint8Array>, to: string, signal: AbortSignal | undefined): Promise<Taken> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  const file = await open(to, 'wx', 0o644);
-  try {
-    for await (const chunk of source) {
-      signal?.throwIfAborted();
-      hash.update(chunk);
-      bytes += chunk.length;
-      await file.writeFile(chunk);
-    }
-    signal?.throwIfAborted();
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  return { key: hash.digest('hex'), bytes };
 }
 
 async function writeDurably(path: string, content: string, mode = 0o644): Promise<void> {

@@ -14,9 +14,9 @@ import { openClient, type S3Connection } from '../s3/client.ts';
 import { problemOf, unavailable } from '../s3/problems.ts';
 import { abortAbandoned, putObject } from '../s3/put.ts';
 import { readObject, saveDigested } from '../s3/read.ts';
-import { diskFull, KEY, takeStream } from './blobs-local.ts';
+import { Arrival } from './arrival.ts';
+import { diskFull, KEY } from './blobs-local.ts';
 import { disposition } from './disposition.ts';
-import { digestFile, fileChunks, type Taken } from './result-file.ts';
 
 export interface S3BlobStoreOptions {
   readonly connection: S3Connection;
@@ -96,43 +96,26 @@ class S3Blobs implements BlobStore, AsyncDisposable {
     this.#signer = publicEndpoint === undefined ? client : openClient({ ...connection, endpoint: publicEndpoint }, idleMs);
   }
 
-  /** A file is read twice, once for its key; a stream goes through the scratch folder, unless it is short. */
+  /** A file is read twice, once for its key; a stream goes through the scratch folder. */
   async put(source: AsyncIterable<Uint8Array> | string, mediaType: string, { signal, pin, progress }: PutOptions = {}): Promise<BlobStat> {
-    if (typeof source === 'string') {
-      const taken = await digestFile(source, signal);
-      return await this.#store(taken, mediaType, () => fileChunks(source), { signal, pin, progress });
-    }
     const { scratch } = this.#options;
-    const temporary = join(scratch, randomBytes(12).toString('hex'));
-    try {
-      // Somebody may have tidied the data folder up.
-      if (!existsSync(scratch)) await mkdir(scratch, { recursive: true });
-      const taken = await takeStream(source, temporary, signal).catch((error: unknown) => {
-        throw diskFull(error);
-      });
-      return await this.#store(taken, mediaType, () => fileChunks(temporary), {
-        signal,
-        pin,
-        progress,
-      });
-    } finally {
-      await rm(temporary, { force: true });
-    }
+    // Somebody may have tidied the data folder up.
+    if (!existsSync(scratch)) await mkdir(scratch, { recursive: true });
+    await using arrival = await Arrival.of(source, join(scratch, randomBytes(12).toString('hex')), signal).catch((error: unknown) => {
+      throw diskFull(error);
+    });
+    return await this.#store(arrival, mediaType, { signal, pin, progress });
   }
 
-  async #store(
-    { key, bytes }: Taken,
-    mediaType: string,
-    body: () => AsyncIterable<Uint8Array>,
-    { signal, pin, progress }: PutOptions,
-  ): Promise<BlobStat> {
+  async #store(arrival: Arrival, mediaType: string, { signal, pin, progress }: PutOptions): Promise<BlobStat> {
+    const { key, bytes } = arrival;
     await pin?.(key, false);
     const known = await this.#stat(key, signal);
     if (known?.bytes === bytes) return known;
     await pin?.(key, true);
     const written = await putObject(this.#client, {
       place: { bucket: this.#options.bucket, key: this.#nameOf(key) },
-      body: body(),
+      body: arrival.chunks(),
       bytes,
       contentType: mediaType,
       // One of another length is not what its key says, and is made good.

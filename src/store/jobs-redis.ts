@@ -312,7 +312,14 @@ export class RedisJobStore implements JobStore {
 
   purge(id: JobId): Promise<Job | undefined> {
     return this.#call(async () => {
-      const done = await this.#jobs.change(id, purged);
+      let already = false;
+      const done = await this.#jobs.change(id, (stored) => {
+        const step = purged(stored);
+        already = step === undefined;
+        return step;
+      });
+      // Its result had gone with its time, and the uploads that it named had stayed.
+      if (done && already) await this.uploads.purged(id);
       return done && present(done.stored, done.position);
     });
   }

@@ -9,7 +9,7 @@ import { problemOf } from '../s3/problems.ts';
 import { putObject } from '../s3/put.ts';
 import { disposition } from './disposition.ts';
 import { type Copy, type Delivery, exists, failureOf, type Outputs, type Refusal } from './outputs.ts';
-import { fileChunks } from './result-file.ts';
+import { knownChunks } from './result-file.ts';
 
 export interface S3OutputsOptions {
   readonly connection: S3Connection;
@@ -78,7 +78,7 @@ async function write(
   const put = (onlyIfAbsent: boolean) =>
     putObject(client, {
       place,
-      body: fileChunks(copy.path),
+      body: knownChunks(copy.path, copy),
       bytes: copy.bytes,
       contentType: copy.mediaType,
       contentDisposition: disposition(copy.filename, copy.mediaType),

@@ -18,7 +18,7 @@ import { isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
 import { diskFull } from './blobs-local.ts';
-import { fileChunks } from './result-file.ts';
+import { knownChunks } from './result-file.ts';
 
 /** What is copied. */
 export interface Copy {
@@ -195,15 +195,14 @@ async function writeCopy({ root, folders, name }: Target, copy: Copy, delivery: 
   }
 }
 
-async function writeAll(file: FileHandle, { path, bytes }: Copy, { signal, progress }: Delivery): Promise<void> {
+async function writeAll(file: FileHandle, copy: Copy, { signal, progress }: Delivery): Promise<void> {
   let done = 0;
-  for await (const chunk of fileChunks(path)) {
+  for await (const chunk of knownChunks(copy.path, copy)) {
     signal.throwIfAborted();
     await file.writeFile(chunk);
     done += chunk.length;
-    progress?.(done, bytes);
+    progress?.(done, copy.bytes);
   }
-  if (done !== bytes) throw new JobsError('data_loss', 'RESULT_CHANGED', 'the result changed while it was copied');
 }
 
 /** A second name fails where there is one already, which a new name for the first would not. */

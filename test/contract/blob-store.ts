@@ -1,7 +1,21 @@
 // What every blob store must do, as the comments of the port say. Knows no backend: a store calls `describeBlobStore` with a factory.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chown,
+  mkdtemp,
+  open as openFile,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
@@ -19,6 +33,7 @@ export interface OpenedBlobStore {
 
 export type BlobStoreFactory = () => Promise<OpenedBlobStore>;
 
+const AS_ROOT = process.getuid?.() === 0 ? false : 'machine: only root can give files to another user';
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 
 async function* chunked(bytes: Uint8Array, size = 10_000): AsyncGenerator<Uint8Array> {
@@ -116,6 +131,64 @@ export function describeBlobStore(name: string, factory: BlobStoreFactory): void
       // As when the last job that had it was purged a moment ago: it is deleted first and written then.
       const { key } = await blobs.put(chunked(bytes), 'image/png', { pin: (pinned) => blobs.delete(pinned) });
       assert.deepEqual(await read(blobs.get(key)), bytes);
+    });
+
+    // Between its digest and its place: by an engine that is not done, or by what took its name.
+    const meddling = {
+      'is written to': (path: string) => writeFile(path, 'x', { flag: 'r+' }),
+      grows: (path: string) => appendFile(path, 'more'),
+      'is cut off': (path: string) => truncate(path, 5),
+      'is another one': async (path: string) => {
+        await writeFile(`${path}.other`, randomBytes((await stat(path)).size));
+        await rename(`${path}.other`, path);
+      },
+      'is a link': async (path: string) => {
+        await rename(path, `${path}.other`);
+        await writeFile(`${path}.secret`, randomBytes((await stat(`${path}.other`)).size));
+        await symlink(`${path}.secret`, path);
+      },
+    };
+    for (const [what, meddle] of Object.entries(meddling)) {
+      it(`are what their key says, or not kept, where the file ${what} meanwhile`, async (t) => {
+        const { blobs, count } = await open(t);
+        for (const size of [1000, 200_000]) {
+          const bytes = randomBytes(size);
+          const path = await fileOf(t, bytes);
+          const before = await count();
+          let turns = 0;
+          const put = blobs.put(path, 'image/png', { pin: async () => (turns++ === 0 ? await meddle(path) : undefined) });
+          const failed = await put.then(
+            () => undefined,
+            (error: unknown) => error,
+          );
+          if (failed !== undefined) {
+            assert.equal((failed as JobsError).reason, 'RESULT_CHANGED');
+            assert.equal(await count(), before);
+            continue;
+          }
+          assert.deepEqual(await read(blobs.get(sha256(bytes))), bytes);
+        }
+      });
+    }
+
+    it('of a file of another user are a copy that nobody else can write to', { skip: AS_ROOT }, async (t) => {
+      const { blobs } = await open(t);
+      for (const size of [1000, 200_000]) {
+        const bytes = randomBytes(size);
+        const path = await fileOf(t, bytes);
+        const { mtime } = await stat(path);
+        const held = await openFile(path, 'r+');
+        t.after(() => held.close());
+        await chown(path, 12_345, 12_345);
+        const rewrite = async () => {
+          await held.write(randomBytes(size), 0, size, 0);
+          await utimes(path, mtime, mtime);
+        };
+        const { key } = await blobs.put(path, 'image/png', { pin: rewrite });
+        await rewrite();
+        assert.equal(key, sha256(bytes));
+        assert.deepEqual(await read(blobs.get(key)), bytes);
+      }
     });
 
     it('may be empty', async (t) => {

@@ -336,6 +336,14 @@ export function describeChains(name: string, factory: JobStoreFactory): void {
       const video = await submit(store, { request: { target: { case: 'targetVideo', value: 'a.mp4' } } });
       const { reason, field } = await violation(submit(store, { request: { sourceImages: ['a.png', `job://${video.jobId}`] } }));
       assert.deepEqual([reason, field], ['INPUT_WRONG_KIND', 'source_images[1]']);
+      const frames = await submit(store, { request: { target: { case: 'targetVideo', value: 'a.mp4' }, outputFormat: 'zip' } });
+      for (const target of ['targetVideo', 'targetImage'] as const) {
+        const { description } = await violation(submit(store, { request: { target: { case: target, value: `job://${frames.jobId}` } } }));
+        assert.match(description, /is an archive of frames$/);
+      }
+      // A picture that speaks is a video.
+      const spoken = await submit(store, { request: { target: { case: 'targetImage', value: 'a.png' }, outputFormat: 'mp4' } });
+      await submit(store, { request: { target: { case: 'targetVideo', value: `job://${spoken.jobId}` } } });
       const sound = { sourceAudio: `job://${video.jobId}`, target: { case: 'targetVideo', value: `job://${video.jobId}` } } as const;
       assert.equal((await submit(store, { request: sound })).waitReason, WaitReason.ANOTHER_JOB);
     });

@@ -553,8 +553,9 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     it('that is retryable is tried again after a delay, up to the attempts allowed', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store, { maxAttempts: 2 });
-      const waiting = await (await begun(store)).fail(FLAKY);
+      const running = await begun(store);
       const failedAt = Date.now();
+      const waiting = await running.fail(FLAKY);
       assert.deepEqual([waiting.status, waiting.waitReason, waiting.error?.reason], [QUEUED, WaitReason.RETRY, 'ENGINE_ERROR']);
       assert.equal(waiting.attempt, 1);
       await claimNothing(store);
@@ -843,18 +844,24 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       );
     });
 
+    const upload = async (store: JobStore): Promise<string> => {
+      const limits = { maxUploads: 10, maxBytes: 1e9, ttlMs: DAY };
+      const id = randomBytes(16).toString('hex');
+      await store.uploads.begin({ id, tenant: 'one', filename: 'face.jpg', resumable: false, note: '' }, limits);
+      await store.uploads.complete(id, { sha256: 'aa', bytes: 5, mediaType: 'image/jpeg' }, limits);
+      return id;
+    };
+    const naming = (...ids: string[]): Wanted => ({ request: { sourceImages: ids.map((id) => `upload://${id}`) } });
+    const uploadsReclaimed = async (store: JobStore): Promise<string[]> => {
+      const removed: string[] = [];
+      await store.uploads.reclaim(async (id) => void removed.push(id));
+      return removed.sort();
+    };
+
     it('leave the uploads that a job named to its caller, and a purge does not', async (t) => {
       const { store } = await open(t);
-      const limits = { maxUploads: 10, maxBytes: 1e9, ttlMs: DAY };
-      const upload = async () => {
-        const id = randomBytes(16).toString('hex');
-        await store.uploads.begin({ id, tenant: 'one', filename: 'face.jpg', resumable: false, note: '' }, limits);
-        await store.uploads.complete(id, { sha256: 'aa', bytes: 5, mediaType: 'image/jpeg' }, limits);
-        return id;
-      };
-      const naming = (id: string): Wanted => ({ request: { sourceImages: [`upload://${id}`] } });
       const offered = async (id: string) => (await store.uploads.get(id))?.offered ?? false;
-      const [kept, gone] = [await upload(), await upload()];
+      const [kept, gone] = [await upload(store), await upload(store)];
       await finish(store, 'aa', 0, naming(kept));
       const { jobId } = await finish(store, 'bb', 0, naming(gone));
       await store.purge(jobId);
@@ -863,9 +870,25 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       await store.expire({ jobTtlMs: 0, max: 10 });
       assert.equal(await offered(kept), true);
       await store.uploads.release(kept);
-      const removed: string[] = [];
-      await store.uploads.reclaim(async (id) => void removed.push(id));
-      assert.deepEqual(removed.sort(), [kept, gone].sort());
+      assert.deepEqual(await uploadsReclaimed(store), [kept, gone].sort());
+    });
+
+    it('leave them to a purge that comes later, but for those that another job names', async (t) => {
+      const { store, restart } = await open(t);
+      const [shared, own] = [await upload(store), await upload(store)];
+      const [first, second] = [await finish(store, 'aa', 0, naming(shared, own)), await finish(store, 'bb', 0, naming(shared))];
+      assert.equal((await store.expire({ jobTtlMs: DAY, max: 10 })).purged, 2);
+      const expired = await store.get(first.jobId);
+      assert.deepEqual(await uploadsReclaimed(store), []);
+      // It says when its result went, and what it named goes now.
+      assert.deepEqual(await store.purge(first.jobId), expired);
+      assert.deepEqual(await uploadsReclaimed(store), [own]);
+      const reopened = await restart();
+      // Twice is once.
+      await reopened.purge(first.jobId);
+      assert.deepEqual(await uploadsReclaimed(reopened), []);
+      await reopened.purge(second.jobId);
+      assert.deepEqual(await uploadsReclaimed(reopened), [shared]);
     });
 
     it('tell whoever reads the past of a job that it is forgotten', async (t) => {

@@ -1,7 +1,8 @@
 """Reading and writing video by PyAV, with no program beside it.
 
 Always true here: a file is opened by one of three demuxers and by no other (no playlist, no concat list); sizes are checked before anything
-is decoded; packets are counted, headers are not believed; what is written has constant timestamps, and is read back before it is named.
+is decoded; packets are counted, headers are not believed; what is written has constant timestamps, and is read back before it is named; a
+cancel is heeded at every few packets of a file, at every frame and at every few thousand of a sum, however long the file is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ _SAMPLE_RATES = {
 }
 _MAX_RATE = 120
 _MAX_FRAMES = 2_000_000
+# Frames of one sum, and packets of whatever stream, between which a cancel is heeded.
+_SUM = 10_000
+_PACKETS = 64
 _USUAL_RATES = [Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120)] + [
     Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)
 ]
@@ -61,13 +65,33 @@ def open_input(path: str, what: str) -> av.container.InputContainer:
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be read: it is damaged or not complete.") from None
 
 
+class Times(Sequence[Fraction]):
+    """When frames are shown, in seconds, rising. Made as they are asked for: a file has up to millions, of which few are."""
+
+    def __init__(self, stamps: Sequence[int], unit: Fraction) -> None:
+        self._stamps = stamps
+        self._unit = unit
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @overload
+    def __getitem__(self, place: int) -> Fraction: ...
+    @overload
+    def __getitem__(self, place: slice) -> Times: ...
+    def __getitem__(self, place: int | slice) -> Fraction | Times:
+        if isinstance(place, slice):
+            return Times(self._stamps[place], self._unit)
+        return self._stamps[place] * self._unit
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What a demuxing pass over the whole file found. Sizes are of the upright picture."""
 
     width: int
     height: int
-    times: tuple[Fraction, ...]  # of each frame, in seconds, rising
+    times: Times
     rate: Fraction
     constant: bool  # every frame lies where the rate puts it
     has_audio: bool
@@ -100,8 +124,8 @@ def examine(path: str, what: str, cancel: CancelToken) -> VideoInfo:
             raise EngineError("INPUT_NOT_READABLE", f"The {what} is cut short: it announces {announced} frames and holds {count}.")
         if count == 0:
             raise EngineError("INPUT_NOT_READABLE", f"The {what} holds no frames.")
-        rate, constant = _rate(stamps, count, base, stream)
-        times = tuple(stamp * base for stamp in stamps) if stamps else tuple(n / rate for n in range(count))
+        rate, constant = _rate(stamps, count, base, stream, cancel)
+        times = Times(stamps, base) if stamps else Times(range(count), 1 / rate)
         has_audio = any(audio.codec_context is not None for audio in container.streams.audio)
     first = next(decode(path, what, VideoInfo(width, height, times, rate, constant, has_audio, stamps), 0, 1, cancel), None)
     if first is None:
@@ -122,11 +146,9 @@ def _stamps(container: Any, stream: Any, cancel: CancelToken) -> tuple[tuple[int
     complete = True
     announced = stream.frames
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream, cancel):
             if packet.size == 0:
                 continue
-            if count % 256 == 0:
-                cancel.check()
             if packet.is_discard:  # an edit list leaves it out
                 announced -= 1
                 continue
@@ -147,7 +169,7 @@ def _stamps(container: Any, stream: Any, cancel: CancelToken) -> tuple[tuple[int
     return tuple(stamps), tuple(sorted(keys)), count, Fraction(stream.time_base), announced
 
 
-def _rate(stamps: tuple[int, ...], count: int, base: Fraction, stream: Any) -> tuple[Fraction, bool]:
+def _rate(stamps: tuple[int, ...], count: int, base: Fraction, stream: Any, cancel: CancelToken) -> tuple[Fraction, bool]:
     """The frame rate that the timestamps show, and whether they keep to it."""
     declared = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     if len(stamps) < 2:
@@ -158,11 +180,24 @@ def _rate(stamps: tuple[int, ...], count: int, base: Fraction, stream: Any) -> t
     slack = max(Fraction(1, 2) * base, Fraction(1, 1000)) * Fraction(3, 2)
     usual = sorted(_USUAL_RATES, key=lambda rate: abs(rate - mean))
     for rate in [*declared, *usual[:2], mean]:
-        if 0 < rate <= _MAX_RATE and all(abs((stamp - stamps[0]) * base - n / rate) <= slack for n, stamp in enumerate(stamps)):
+        if 0 < rate <= _MAX_RATE and _keeps(stamps, base, rate, slack, cancel):
             return rate, True
     mean = min(Fraction(_MAX_RATE), max(Fraction(1), mean))
     nearest = usual[0]
     return (nearest if abs(nearest - mean) < mean / 200 else mean.limit_denominator(1001)), False
+
+
+def _keeps(stamps: Sequence[int], base: Fraction, rate: Fraction, slack: Fraction, cancel: CancelToken) -> bool:
+    """Whether no frame lies further than `slack` seconds from where the rate puts it. In whole numbers, all sides times all denominators:
+    an hour of fractions takes a second."""
+    tick = base.numerator * rate.numerator * slack.denominator
+    frame = rate.denominator * base.denominator * slack.denominator
+    most = slack.numerator * base.denominator * rate.numerator
+    for begin in range(0, len(stamps), _SUM):
+        cancel.check()
+        if not all(-most <= (stamp - stamps[0]) * tick - n * frame <= most for n, stamp in enumerate(stamps[begin : begin + _SUM], begin)):
+            return False
+    return True
 
 
 def decode(path: str, what: str, info: VideoInfo, begin: int, end: int, cancel: CancelToken) -> Iterator[tuple[int, Frame]]:
@@ -175,8 +210,7 @@ def decode(path: str, what: str, info: VideoInfo, begin: int, end: int, cancel: 
             with suppress(av.error.FFmpegError):
                 container.seek(info.stamps[begin], stream=stream, backward=True)
         number = -1
-        for frame in _decoded(container, stream):
-            cancel.check()
+        for frame in decoded(container, stream, cancel):
             number = place.get(frame.pts, -1) if place else number + 1
             if number < begin:
                 continue
@@ -205,24 +239,38 @@ def undecodable(path: str, what: str, info: VideoInfo, numbers: Sequence[int], c
             rest = rest[len(here) :]
             with suppress(av.error.FFmpegError):
                 container.seek(here[0], stream=stream, backward=True)
-            for frame in _decoded(container, stream):
-                cancel.check()
+            for frame in decoded(container, stream, cancel):
                 seen.add(frame.pts)
                 if frame.pts >= here[-1]:
                     break
     return [number for number in numbers if info.stamps[number] not in seen]
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Like `container.decode`, but a damaged packet costs its own frames only."""
-    packets = container.demux(stream)
+def packets_of(container: Any, stream: Any, cancel: CancelToken) -> Iterator[Any]:
+    """Like `container.demux(stream)`, which reads on until a packet of the stream comes: hours of sound, where it begins late or goes on
+    alone."""
+    index = stream.index
+    for number, packet in enumerate(container.demux()):
+        if number % _PACKETS == 0:
+            cancel.check()
+        # The last of each stream, which is empty, belongs to it by this alone.
+        if packet.stream_index == index if packet.size else packet.stream.index == index:
+            yield packet
+
+
+def decoded(container: Any, stream: Any, cancel: CancelToken) -> Iterator[Any]:
+    """Like `container.decode`, but a damaged packet costs its own frames only, and a cancel is heeded at each packet."""
+    packets = packets_of(container, stream, cancel)
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+        cancel.check()
         with suppress(av.error.InvalidDataError):
-            yield from packet.decode()
+            for frame in packet.decode():
+                cancel.check()
+                yield frame
 
 
 @dataclass(frozen=True)
@@ -326,7 +374,10 @@ class Sound:
     """The source's sound from `begin` on, moved to 0, `length` seconds of it: copied packet by packet where that is exact, encoded anew
     where it is not."""
 
-    def __init__(self, path: str, what: str, begin: Fraction, length: Fraction, trimmed: bool, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str, what: str, begin: Fraction, length: Fraction, trimmed: bool, options: Mapping[str, Any], cancel: CancelToken
+    ) -> None:
+        self._cancel = cancel
         self._begin = begin
         self._length = length
         self._trimmed = trimmed
@@ -382,7 +433,7 @@ class Sound:
             with suppress(av.error.FFmpegError):
                 self._input.seek(max(0, shift), stream=self._source, backward=True)
         held: Any = None  # the packet before the cut: a decoder needs it to begin cleanly, an edit list then hides it
-        for packet in self._input.demux(self._source):
+        for packet in packets_of(self._input, self._source, self._cancel):
             if packet.size == 0 or packet.pts is None:
                 continue
             if packet.pts + (packet.duration or 0) <= shift and self._trimmed:
@@ -404,7 +455,7 @@ class Sound:
                 # One second early: a lossy codec needs a run-up before its samples are true.
                 self._input.seek(max(0, int((self._begin - 1) / self._source.time_base)), stream=self._source, backward=True)
         place: int | None = None  # of the next sample, on the result's clock
-        for frame in _decoded(self._input, self._source):
+        for frame in decoded(self._input, self._source, self._cancel):
             if place is None:
                 place = round((frame.pts * Fraction(frame.time_base) - self._begin) * rate) if frame.pts is not None else 0
                 silence = np.zeros((1 if layout == "mono" else 2, rate), np.float32)

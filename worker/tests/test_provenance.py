@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from facefusion_worker import archive
+from facefusion_worker.engine import CancelToken
 from facefusion_worker.provenance import credentials, development, memory, xmp
 from facefusion_worker.provenance.problems import Unfit
 from facefusion_worker.vision import av, cv2
@@ -34,8 +37,11 @@ TYPES = {
     "mp4": "video/mp4",
     "mov": "video/quicktime",
     "webm": "video/webm",
+    "zip": "application/zip",
 }
 VIDEOS = ("mp4", "mov", "webm")
+# What cannot hold a manifest has it beside it.
+BESIDE = ("webm", "zip")
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 PACKAGE = Path(__file__).parent.parent
 
@@ -53,6 +59,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.dstack([rows // 2 + 100, columns // 3 + 90, (rows + columns) // 4 + 80]).astype(np.uint8)
     for name in ("jpg", "png", "webp"):
         cv2.imwrite(str(folder / f"secret-name.{name}"), pixels)
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number:08}.png"), np.dstack([pixels, np.full(pixels.shape[:2], 200, np.uint8)]))
+    archive.pack(sorted(map(str, folder.glob("0*.png"))), str(folder / "secret-name.zip"), CancelToken(), lambda _: None)
     for name, codec in (("mp4", "libx264"), ("mov", "libx264"), ("webm", "libvpx-vp9")):
         with av.open(str(folder / f"secret-name.{name}"), "w") as container:
             stream = container.add_stream(codec, rate=25)
@@ -111,7 +120,6 @@ def request(source: Path, folder: Path, target: Path, **more: object) -> dict[st
         "folder": str(folder),
         "extension": extension,
         "media_type": TYPES[extension],
-        "kind": "MEDIA_KIND_VIDEO" if extension in VIDEOS else "MEDIA_KIND_IMAGE",
         "source_type": SOURCE_TYPE,
         "generator": "facefusion-jobs",
         "generator_version": "1.2.3",
@@ -149,9 +157,9 @@ def read(path: str, media_type: str, trial: dict[str, str], manifest: bytes | No
 def test_every_format_is_signed_with_its_inputs_and_reads_back(extension: str, trial: dict[str, str], media: Path, tmp_path: Path) -> None:
     marked = mark(trial, media, tmp_path, extension)["marked"]
     sidecar = base64.b64decode(marked["sidecar"]) or None
-    assert marked["mark"] == ("SIDECAR" if extension == "webm" else "EMBEDDED")
-    assert (sidecar is not None) == (extension == "webm")
-    assert marked["xmp"] == (extension != "webm")
+    assert marked["mark"] == ("SIDECAR" if extension in BESIDE else "EMBEDDED")
+    assert (sidecar is not None) == (extension in BESIDE)
+    assert marked["xmp"] == (extension not in BESIDE)
     assert marked["validation_state"] == "Trusted"
     assert marked["digital_source_type"] == SOURCE_TYPE
     assert "Trial signer" in marked["signer"]
@@ -171,6 +179,8 @@ def test_every_format_is_signed_with_its_inputs_and_reads_back(extension: str, t
     if extension in VIDEOS:
         with av.open(marked["path"]) as container:
             assert sum(1 for _ in container.decode(video=0)) == 5
+    elif extension == "zip":
+        assert Path(marked["path"]).read_bytes() == (media / "secret-name.zip").read_bytes()
     else:
         before, after = (cv2.imread(str(path)) for path in (media / f"secret-name.{extension}", marked["path"]))
         assert np.array_equal(before, after)
@@ -182,7 +192,7 @@ def test_a_changed_result_is_found_out(extension: str, trial: dict[str, str], me
     data = bytearray(Path(marked["path"]).read_bytes())
     # In the middle of the coded picture, which lies in front of nothing but itself in each of these formats.
     at = {"jpg": len(data) - 200, "png": len(data) - 200, "webp": len(data) // 2}.get(extension, data.find(b"mdat") + 300)
-    at = len(data) // 2 if extension == "webm" else at
+    at = len(data) // 2 if extension in BESIDE else at
     data[at] ^= 0x01
     changed = tmp_path / f"changed.{extension}"
     changed.write_bytes(data)
@@ -238,7 +248,20 @@ def test_a_label_is_seen_and_nothing_else_changes(extension: str, trial: dict[st
     assert lower_left.mean() > 3 * difference[:120, 160:].mean() + 20
 
 
+def test_an_archive_that_is_none_of_frames_is_not_taken_apart(trial: dict[str, str], media: Path, tmp_path: Path) -> None:
+    for name, how in (("../../outside.png", zipfile.ZIP_STORED), ("00000001.png", zipfile.ZIP_DEFLATED)):
+        path = tmp_path / "odd.zip"
+        with zipfile.ZipFile(path, "w", how) as odd:
+            odd.writestr(name, bytes(100_000))
+        answers, _ = talk("sign", files(trial), request(path, tmp_path, media / "secret-name.png", label="AI"))
+        assert answers[1]["failed"]["reason"] == "PROVENANCE_NOT_LABELLED"
+        assert {one.name for one in tmp_path.iterdir()} == {"odd.zip"}
+
+
 def _frames(path: str) -> Any:
+    if path.endswith(".zip"):
+        with tempfile.TemporaryDirectory() as folder:
+            return np.stack([cv2.imread(picture) for picture in archive.unpack(path, folder)])
     with av.open(path) as container:
         return np.stack([frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)])
 

@@ -26,7 +26,7 @@ from facefusion_worker.engine import Canceled, CancelToken, EngineError, Step
 from facefusion_worker.faces import apply
 from facefusion_worker.samples import camera
 from facefusion_worker.tracking import Tracker
-from facefusion_worker.video import Sound, VideoWriter, crf, examine, undecodable
+from facefusion_worker.video import Sound, VideoWriter, crf, decoded, examine, undecodable
 from facefusion_worker.vision import av, cv2
 
 PLAIN = {"processors": ["face_debugger"], "sources": ()}  # frames come out as they went in: no face is in the small test videos
@@ -287,7 +287,7 @@ def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
         output.mux(stream.encode(None))
     options = {"output_audio_encoder": "aac", "output_audio_volume": 100, "output_audio_quality": 80}
     with av.open(str(tmp_path / "out.mp4"), "w") as output:
-        sound = Sound(str(late), "target video", Fraction(0), Fraction(700), False, options)
+        sound = Sound(str(late), "target video", Fraction(0), Fraction(700), False, options, CancelToken())
         sound.attach(output, "mp4")
         tracemalloc.start()
         try:
@@ -301,6 +301,74 @@ def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
     assert not sound.copies
     heard, rate, first = samples(tmp_path / "out.mp4")
     assert abs(first + len(heard) / rate - 601) < 0.1
+
+
+class CountsChecks(CancelToken):
+    """Cancelled at the question after the first so many."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.set()
+        super().check()
+
+
+def test_a_cancel_does_not_wait_for_the_end_of_a_long_sound(tmp_path):
+    """Nor for its beginning: between two packets of one kind a file may hold hours of the other."""
+    path = make_video(tmp_path / "sung.mp4", numbered(3), tone=True)
+    long = tmp_path / "long.mkv"
+    with av.open(str(path)) as source, av.open(str(long), "w") as output:
+        video = output.add_stream_from_template(source.streams.video[0])
+        sound = output.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+        silence = np.zeros((1, 800), np.int16)
+        for number in range(3000):  # five minutes
+            block = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            block.sample_rate, block.pts, block.time_base = 8000, 8000 + 800 * number, Fraction(1, 8000)
+            output.mux(sound.encode(block))
+    assert examine(str(long), "video", CountsChecks(10_000)).frames == 3
+    for most in (5, 20, 40):
+        with pytest.raises(Canceled):
+            examine(str(long), "video", CountsChecks(most))
+    with av.open(str(long)) as container:
+        heard: list[object] = []
+        with pytest.raises(Canceled):
+            heard.extend(decoded(container, container.streams.audio[0], CountsChecks(100)))
+    assert 20 < len(heard) < 100
+
+
+def test_hours_of_frames_are_judged_in_a_moment(tmp_path):
+    """Their times are whole numbers until somebody asks for one."""
+    many = 200_000  # two hours
+    path = tmp_path / "hours.mkv"
+    source = make_video(tmp_path / "one.mp4", numbered(1))
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        data = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
+        for number in range(many):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 30_000)
+            packet.pts = packet.dts = number * 1001
+            packet.is_keyframe = True
+            output.mux(packet)
+    began = time.process_time()
+    info = examine(str(path), "video", CancelToken())
+    took = time.process_time() - began
+    assert (info.frames, info.rate, info.constant) == (many, Fraction(30_000, 1001), True)
+    assert float(info.times[-1]) == pytest.approx((many - 1) * 1001 / 30_000, abs=0.01)
+    assert len(info.times[10:20]) == 10
+    # In step with the container alone, which has to be read in any case.
+    began = time.process_time()
+    with av.open(str(path)) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == many
+    assert took < 4 * (time.process_time() - began) + 0.5
 
 
 def test_volume_and_no_sound(run, bars):

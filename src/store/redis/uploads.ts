@@ -1,5 +1,5 @@
 // The records of uploads in Redis; what a job's life does to them is in the scripts of its steps.
-import type { NewUpload, UploadLimits, UploadRecord, UploadRecords } from '../../jobs/ports.ts';
+import type { JobId, NewUpload, UploadLimits, UploadRecord, UploadRecords } from '../../jobs/ports.ts';
 import { tooManyUploadBytes, tooManyUploads, uploadNotFound } from '../../jobs/uploads.ts';
 import type { Reply } from './connection.ts';
 
@@ -59,6 +59,11 @@ export class RedisUploads implements UploadRecords {
 
   async knows(id: string): Promise<boolean> {
     return (await this.#run(['get', id])) !== null;
+  }
+
+  /** The job, which a sweep purged before its caller did, is to leave nothing behind. */
+  async purged(jobId: JobId): Promise<void> {
+    await this.#run(['purged', jobId]);
   }
 
   async release(id: string): Promise<void> {

@@ -120,7 +120,7 @@ class Classical:
                 sound = None
                 if info.has_audio and options["output_audio_volume"] > 0:
                     trimmed = begin > 0 or end < info.frames
-                    sound = Sound(job.target_path, _TARGET, info.times[begin], frames / rate, trimmed, options)
+                    sound = Sound(job.target_path, _TARGET, info.times[begin], frames / rate, trimmed, options, report.cancel)
                     stack.callback(sound.close)
                 colours = Colours.of(job.target_path, _TARGET)
                 writer = stack.enter_context(VideoWriter(temporary, extension, size, rate, options, colours, sound))

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..engine import EngineError, MediaKind
+from ..engine import EngineError
 from .problems import NotMarked, Unfit
 
 _EXIT_DEFECT = 70
@@ -99,7 +99,7 @@ def _mark(loaded: Any, request: dict[str, Any]) -> dict[str, Any]:
 
         labelled = os.path.join(folder, f"labelled.{extension}")
         _discard(labelled)
-        if labels.write(source, labelled, MediaKind[request["kind"]], extension, label, request["parameters"]):
+        if labels.write(source, labelled, extension, label, request["parameters"]):
             source = labelled
         else:
             warnings.append("the result is too small for the label that it should have")

@@ -1,16 +1,20 @@
 """A line of text over every frame, so that people see what machines read in the manifest.
 
-Always true here: a video keeps its frames, its times and its sound; a picture keeps its size. Both are encoded once more.
+Always true here: a video keeps its frames, its times and its sound; a picture keeps its size, and so does each picture of an archive of
+frames. All are encoded once more. What is in none of these forms gets no label, and is said to have none.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..engine import CancelToken, MediaKind
+from .. import archive
+from ..engine import CancelToken, EngineError
 from ..faces import Frame
 from ..options import resolve
 from ..pictures import PICTURE_FORMATS, Picture, read_picture, write_picture
@@ -62,13 +66,15 @@ class Stamp:
         return alpha
 
 
-def write(source: str, destination: str, kind: MediaKind, extension: str, text: str, parameters: Mapping[str, Any]) -> bool:
+def write(source: str, destination: str, extension: str, text: str, parameters: Mapping[str, Any]) -> bool:
     """Writes the labelled copy; False, and nothing is written: it is too small for the text. `parameters` are the run's: its quality is
     kept to where it names one above ours."""
-    if kind == MediaKind.MEDIA_KIND_IMAGE and extension in PICTURE_FORMATS:
+    if extension in PICTURE_FORMATS:
         return _picture(source, destination, extension, text, parameters)
-    if kind == MediaKind.MEDIA_KIND_VIDEO and extension in VIDEO_FORMATS:
+    if extension in VIDEO_FORMATS:
         return _video(source, destination, extension, text, parameters)
+    if extension == archive.EXTENSION:
+        return _frames(source, destination, text)
     return False
 
 
@@ -79,6 +85,26 @@ def _picture(source: str, destination: str, extension: str, text: str, parameter
         return False
     alpha = None if picture.alpha is None else stamp.cover(picture.alpha)
     write_picture(destination, Picture(stamp.draw(picture.pixels), alpha), extension, _quality(parameters, "output_image_quality"))
+    return True
+
+
+def _frames(source: str, destination: str, text: str) -> bool:
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(destination)) as plain, tempfile.TemporaryDirectory(dir=plain) as labelled:
+        written = []
+        for path in archive.unpack(source, plain):
+            pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+            if pixels is None or pixels.ndim != 3:
+                raise EngineError("RESULT_INVALID", f"the frame {os.path.basename(path)} is no picture", retryable=True)
+            stamp = Stamp(text, pixels.shape[1], pixels.shape[0])
+            if not stamp.fits:
+                return False
+            stamped = stamp.draw(pixels[:, :, :3])
+            if pixels.shape[2] == 4:
+                stamped = np.dstack([stamped, stamp.cover(pixels[:, :, 3])])
+            written.append(os.path.join(labelled, os.path.basename(path)))
+            if not cv2.imwrite(written[-1], stamped):
+                raise OSError("a labelled frame could not be written")
+        archive.pack(written, destination, CancelToken(), lambda _: None)
     return True
 
 
@@ -98,7 +124,7 @@ def _video(source: str, destination: str, extension: str, text: str, parameters:
         }
     )
     size = (info.width, info.height)
-    sound = Sound(source, _WHAT, info.times[0], info.frames / info.rate, False, options) if info.has_audio else None
+    sound = Sound(source, _WHAT, info.times[0], info.frames / info.rate, False, options, cancel) if info.has_audio else None
     with VideoWriter(destination, extension, size, info.rate, options, Colours.of(source, _WHAT), sound) as writer:
         last: Frame | None = None
         due = 0

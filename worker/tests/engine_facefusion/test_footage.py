@@ -74,6 +74,33 @@ def test_a_trim_shows_those_frames(worker: Worker, media: Media, strategy: str) 
     alike(outcome, [(0, source[12]), (14, source[26])])
 
 
+def test_a_trim_of_a_variable_rate_shows_those_frames(worker: Worker, media: Media, tmp_path: Path) -> None:
+    target = tmp_path / "variable.mp4"
+    ffmpeg("-i", media.video(), "-vf", "select='not(between(n,8,14))+eq(n,11)',setpts=PTS", "-fps_mode", "vfr", "-c:a", "copy", target)
+    outcome = worker.done(target, trim_frame_start=8, trim_frame_end=14)
+    # Its frames 8 to 13 are 11 and 15 to 19 of what it was made of, each shown until the next.
+    assert seconds_of(outcome.output) == pytest.approx(9 / 25, abs=0.09)
+    source = frames_of(media.video())
+    alike(outcome, [(0, source[11]), (-1, source[19])])
+
+
+def test_a_trim_of_a_picture_that_starts_late_shows_those_frames(worker: Worker, media: Media, tmp_path: Path) -> None:
+    target = tmp_path / "late.mkv"
+    ffmpeg("-itsoffset", "0.5", "-i", media.video(), "-i", media.video(), "-map", "0:v", "-map", "1:a", "-c", "copy", target)
+    outcome = worker.done(target, "mp4", trim_frame_start=10, trim_frame_end=20)
+    assert outcome.body["frames"] == pytest.approx(10, abs=1)
+    source = frames_of(media.video())
+    alike(outcome, [(1, source[11]), (8, source[18])])
+
+
+def test_lips_on_a_trim(worker: Worker, media: Media) -> None:
+    outcome = worker.done(media.video(), source=[media.sound()], processors=["lip_syncer"], trim_frame_start=5, trim_frame_end=20)
+    assert outcome.body["frames"] == 15
+    assert has_sound(outcome.output)
+    source = frames_of(media.video())
+    alike(outcome, [(0, source[5]), (14, source[19])])
+
+
 def test_a_trim_outside_is_said(worker: Worker, media: Media) -> None:
     assert worker.submit(media.video(), trim_frame_start=500).reason == "OPTION_INVALID"
     outcome = worker.done(media.video(), trim_frame_end=500)

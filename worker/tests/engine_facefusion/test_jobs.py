@@ -229,6 +229,10 @@ def test_a_worker_starts_only_on_real_models_and_a_whole_program(worker: Worker,
             file.write("\n" + line + "\n")
         assert expected in message_of(home)
     assert "no FaceFusion checkout" in message_of(tmp_path)
+    # On no machine of this kind.
+    assert "The execution provider directml is not there; there are: " in message_of(
+        worker.home.path, FACEFUSION_EXECUTION_PROVIDERS="directml"
+    )
 
 
 def test_two_sources_are_one_person_of_both(worker: Worker, media: Media) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,32 @@ def test_each_option_is_followed(worker: Worker, media: Media) -> None:
                 failures.append((name, choice, outcome.body))
     assert not failures
     assert tried > 70
+
+
+def test_the_operators_caps_hold(worker: Worker, media: Media, tmp_path: Path) -> None:
+    limits = {"output_image_scale": 2, "output_video_scale": 1.5, "output_video_fps": 30, "processors": 1, "enhanced_megapixels": 1}
+    with Worker(worker.home, tmp_path, FFJOBS_OPTION_LIMITS=json.dumps(limits)) as one:
+        options = one.options()
+        assert {name: options[name]["maximum"] for name in list(limits)[:3]} == dict(list(limits.items())[:3])
+        for target, parameters in (
+            (media.picture(), {"output_image_scale": 2.5}),
+            (media.video("short.mp4", 0.4), {"output_video_scale": 2}),
+            (media.video("short.mp4", 0.4), {"output_video_fps": 31}),
+            (media.picture(), {"processors": ["face_swapper", "face_enhancer"]}),
+        ):
+            assert one.submit(target, **parameters).reason == "OPTION_INVALID", parameters
+        large = one.submit(media.picture(), processors=["frame_enhancer"], frame_enhancer_model="real_esrgan_x4")
+        assert large.reason == "OUTPUT_TOO_LARGE"
+        assert one.done(media.picture(), output_image_scale=2).body["width"] == 1280
+
+
+def test_nothing_that_costs_without_end_is_without_a_cap(worker: Worker) -> None:
+    """What a number is bound by, where no cap bounds it: the frames and faces of the target."""
+    endless = {name for name, option in worker.options().items() if option["type"] != "OPTION_TYPE_STRING" and "maximum" not in option}
+    numbers = {
+        name for name in endless if worker.options()[name]["type"] != "OPTION_TYPE_BOOLEAN" and not worker.options()[name].get("choices")
+    }
+    assert numbers <= {"reference_face_position", "reference_frame_number", "trim_frame_start", "trim_frame_end"}
 
 
 def test_each_sound_encoder_fits_or_is_told(worker: Worker, media: Media) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import DEADLINE
-from program import Media, Worker
+from program import Media, Worker, ffmpeg
 from synthetic_models import ODD
 
 
@@ -30,7 +30,7 @@ def media(tmp_path_factory) -> Media:
 
 
 def is_canceled(outcome) -> bool:
-    return outcome.body["outcome"] == "OUTCOME_CANCELED"
+    return outcome.body.get("outcome") == "OUTCOME_CANCELED"
 
 
 @pytest.mark.quick
@@ -72,6 +72,57 @@ def test_while_a_video_is_made_even(worker: Worker, media: Media) -> None:
     assert not worker.children()
 
 
+ODD_FOOTAGE = {
+    "a picture that stands for half a minute": lambda whole, sound, path: ffmpeg(
+        "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25:duration=30", "-vf", "select='not(between(n,1,748))'", "-fps_mode", "vfr", path
+    ),
+    "sound that begins late": lambda whole, sound, path: ffmpeg(
+        "-i", whole, "-itsoffset", "900", "-i", sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", path
+    ),
+    "sound that goes on alone": lambda whole, sound, path: ffmpeg(
+        "-i", whole, "-stream_loop", "400", "-i", sound, "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "pcm_s16le", path
+    ),
+    "one key frame for all": lambda whole, sound, path: ffmpeg(
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=1280x720:rate=25:duration=20",
+            "-preset",
+            "ultrafast",
+            "-g",
+            "9999",
+            "-pix_fmt",
+            "yuv420p",
+            path,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_FOOTAGE)
+def test_at_any_time_of_odd_footage(worker: Worker, media: Media, tmp_path: Path, kind: str) -> None:
+    """Its files are looked at before the first step is said, and its result after the last: no event tells where a cancel falls."""
+    target = tmp_path / "odd.mkv"
+    ODD_FOOTAGE[kind](media.video("short.mp4", 0.4), media.sound(), target)
+    end = {"trim_frame_end": 60} if kind.startswith("one key") else {}
+    began = time.monotonic()
+    worker.done(target, "mp4", **end)
+    whole = time.monotonic() - began
+    slowest = 0.0
+    for part in range(8):
+        job_id, output, work_dir = worker.start(target, "mp4", **end)
+        time.sleep(whole * part / 8)
+        asked = time.monotonic()
+        worker.send(cancel={"job_id": job_id})
+        outcome = worker.finish(output, work_dir)
+        slowest = max(slowest, time.monotonic() - asked)
+        assert is_canceled(outcome) or outcome.kind == "done"
+        assert not worker.children()
+    print(f"{kind}: {whole:.1f} s, cancelled within {slowest * 1000:.0f} ms")
+    assert slowest < soon()
+
+
 def test_again_and_again_between_jobs(worker: Worker, media: Media) -> None:
     """Whatever a cancel hits, the next job is as it should be."""
     picture = media.picture()
@@ -94,7 +145,7 @@ def test_the_end_of_the_process_group_leaves_nothing_running(worker: Worker, med
         os.killpg(other.process.pid, signal.SIGKILL)
         assert other.process.wait(DEADLINE) == -signal.SIGKILL
         until = time.monotonic() + DEADLINE
-        while _of_group(other.process.pid):
+        while of_group(other.process.pid):
             assert time.monotonic() < until
             time.sleep(0.01)
 
@@ -111,12 +162,12 @@ def test_the_end_of_the_service_ends_a_run_and_its_children(worker: Worker, medi
         other.hang_up()
         other.exit_code()
         until = time.monotonic() + DEADLINE
-        while _of_group(group):
+        while of_group(group):
             assert time.monotonic() < until
             time.sleep(0.01)
 
 
-def _of_group(group: int) -> list[int]:
+def of_group(group: int) -> list[int]:
     members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

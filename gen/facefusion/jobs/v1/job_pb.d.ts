@@ -54,7 +54,7 @@ export declare type JobRequest = Message<"facefusion.jobs.v1.JobRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * File extension of the result: jpg, png, webp, mp4, webm, mov. Unset: as the target.
+   * File extension of the result: jpg, png, webp, mp4, webm, mov, or zip for the frames of a video where the engine writes them. Unset: as the target.
    *
    * @generated from field: optional string output_format = 5;
    */

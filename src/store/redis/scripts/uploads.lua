@@ -2,7 +2,7 @@
 -- States: receiving, whole, released (kept for jobs that have not ended), deleting.
 -- ARGV: 'begin', id, tenant, bytes, expires, '1' where resumable, facts, most uploads, most bytes
 --     | 'count', id, bytes, expires, most bytes, facts or '', state afterwards
---     | 'get', id | 'release', id | 'mark', now | 'drop', id
+--     | 'get', id | 'release', id | 'mark', now | 'drop', id | 'purged', id of a job that is purged already
 -- Answers {'done'}, {'unknown'}, {'uploads', number of them}, {'bytes', sum}; for 'get' {tenant, state, expires, resumable, facts} or false; for 'mark'
 -- {1 where there may be more, ids to delete ...}.
 local act, id = ARGV[1], ARGV[2]
@@ -45,6 +45,12 @@ if act == 'release' then
   local state = call('HGET', key, 'state')
   if state ~= 'receiving' and state ~= 'whole' then return {'unknown'} end
   let_go(id)
+  return {'done'}
+end
+
+if act == 'purged' then
+  local place = call('HGET', key_of(id), 'place')
+  if place then uploads_purged(id, place) end
   return {'done'}
 end
 

@@ -75,7 +75,7 @@ class FacefusionSubprocess(Facefusion):
         target = prepared.target
         if target.info is not None and not media.has_sample(target):
             raise EngineError("OPTION_INVALID", "The trim is so short that FaceFusion's content analyser would look at none of it.")
-        if target.begin > 0 and self._program.release.trims:
+        if target.begin > 0 and self._program.release.trims and not prepared.as_frames:
             raise EngineError("OPTION_INVALID", f"FaceFusion {self.version} cannot take trim_frame_start in this mode.")
         if self._program.release.trims:
             prepared.arguments["workflow_strategy"] = "disk"  # it loses the sound otherwise
@@ -134,7 +134,10 @@ class FacefusionSubprocess(Facefusion):
                     run.enter(step)
                 if run.step == step:
                     run.advance(done, total)
-                    if step == last and done >= total and prepared.target.info is not None:
+                    if prepared.as_frames:
+                        if step == Step.STEP_PROCESSING and done >= total:
+                            run.enter(Step.STEP_ENCODING_OUTPUT)
+                    elif step == last and done >= total and prepared.target.info is not None:
                         run.enter(Step.STEP_RESTORING_AUDIO)
                 continue
             said = line["text"] if line else text

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 
+from ... import archive
 from ...engine import Canceled, Capabilities, ContentRefused, EngineError, Job, MediaKind, Report, Result, Step
 from ...pictures import PICTURE_FORMATS
 from ...video import VIDEO_FORMATS
@@ -57,7 +58,9 @@ class Facefusion:
 
     def capabilities(self) -> Capabilities:
         pictures, videos = list(PICTURE_FORMATS), list(VIDEO_FORMATS)
-        if "audio_to_image" in self._program.release.workflows:
+        if self._program.release.writes_frames:
+            videos.append(archive.EXTENSION)
+        if self._program.release.speaks:
             pictures += videos  # a picture that speaks
         return Capabilities(self._jobs.options.processors, self._jobs.options.options, pictures, videos)
 
@@ -177,6 +180,8 @@ class Facefusion:
         try:
             return self._jobs.finish(job, prepared, report)
         except EngineError as error:
+            if error.reason == "RESULT_INVALID" and media.is_full(job.work_dir):
+                raise media.no_space() from None
             if error.reason == "RESULT_INVALID" and job.target_kind == MediaKind.MEDIA_KIND_VIDEO:
                 lost = media.damaged_frames(job.target_path, report.cancel)
                 if lost > 0:
@@ -192,8 +197,8 @@ class Facefusion:
                     return EngineError(reason, message)
         if code == _NOT_FIT:
             return EngineError("ENGINE_REFUSED", f"FaceFusion does not take this job: {_last(run.errors)}.")
-        if shutil.disk_usage(prepared.arguments["temp_path"]).free < 1 << 20:
-            return EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+        if media.is_full(prepared.arguments["temp_path"]):
+            return media.no_space()
         said = run.said()
         if code == _STOPPED:
             return EngineError(
@@ -211,6 +216,8 @@ class Facefusion:
             return error
         if isinstance(error, ContentRefused | MemoryError):
             return error
+        if media.is_full(job.work_dir):
+            return media.no_space()
         if is_out_of_memory(error):
             self._models.forget_all()
             return EngineError("GPU_OUT_OF_MEMORY", "The models ran out of memory.", retryable=True)

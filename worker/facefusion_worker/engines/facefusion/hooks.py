@@ -25,6 +25,7 @@ import onnxruntime
 
 from ...engine import EngineError, Report, Step
 from ...pictures import jpeg_preview
+from .media import is_full, no_space
 from .models import Models
 from .program import Program
 
@@ -418,10 +419,10 @@ class Hooks:
 
     def _install_frames(self) -> None:
         videos = self._program.module("video_manager")
-        for module, name in [(videos, "write_video_frame")] + [
-            (self._program.module("workflows." + writer), "write_image") for writer in self._program.release.writers
-        ]:
-            setattr(module, name, self._shown(getattr(module, name)))
+        videos.write_video_frame = self._shown(videos.write_video_frame)
+        for writer in self._program.release.writers:
+            module = self._program.module("workflows." + writer)
+            module.write_image = self._shown(_written(module.write_image))
 
     def _shown(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(where: Any, pixels: Any) -> Any:
@@ -456,6 +457,17 @@ class Hooks:
             return faces
 
         return wrapped
+
+
+def _written(write_image: Callable[[str, Any], bool]) -> Callable[[str, Any], bool]:
+    """The program does not ask whether a frame could be written, and goes on with half of one."""
+
+    def wrapped(path: str, pixels: Any) -> bool:
+        if not write_image(path, pixels) or is_full(os.path.dirname(path)):
+            raise no_space()
+        return True
+
+    return wrapped
 
 
 class _LogHandler(logging.Handler):

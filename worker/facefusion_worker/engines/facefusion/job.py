@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from ... import archive
 from ...engine import CancelToken, EngineError, Job, MediaKind, Report, Result, Step
 from ...pictures import PICTURE_FORMATS
 from ...video import VIDEO_FORMATS, examine
@@ -39,6 +40,7 @@ class Prepared:
     rate: Fraction
     wants_audio: bool
     speaks: bool  # a picture that becomes a video, as long as its sound
+    as_frames: bool  # the pictures of a video, in one archive
     make_fit: Callable[[Callable[[int], None]], Target] | None
     warnings: list[str] = field(default_factory=list)
 
@@ -52,7 +54,7 @@ class Prepared:
         models = [str(arguments.get(f"{name}_model", "")) for name in arguments["processors"]]
         width, height = self.target.size
         bucket = next((side for side in (360, 720, 1080, 1440, 2160) if min(width, height) <= side), 4320)
-        media_kind = "video " + arguments["workflow_strategy"] if self.target.info else "picture"
+        media_kind = "frames" if self.as_frames else "video " + arguments["workflow_strategy"] if self.target.info else "picture"
         return " ".join([version, media_kind, "+".join(arguments["processors"]), "+".join(models), str(bucket)])
 
     def steps(self) -> dict[Step, float]:
@@ -70,7 +72,9 @@ class Prepared:
         steps = [Step.STEP_LOADING_MODELS, Step.STEP_ANALYSING, Step.STEP_PROCESSING]
         if self.arguments["workflow_strategy"] == "disk" or self.speaks:
             steps += [Step.STEP_EXTRACTING_FRAMES, Step.STEP_ENCODING_OUTPUT]
-        return dict.fromkeys([*steps, Step.STEP_RESTORING_AUDIO], frames)
+        if not self.as_frames:
+            steps.append(Step.STEP_RESTORING_AUDIO)
+        return dict.fromkeys(steps, frames)
 
 
 class Jobs:
@@ -88,22 +92,29 @@ class Jobs:
             report.log("The run before this one ran out of memory: this one takes as little as it can, and longer.")
         processors = arguments["processors"]
         warnings: list[str] = []
-        speaks = self._speaks(job)
+        as_frames = self._writes_frames(job)
+        speaks = self._speaks(job, as_frames)
         is_video = job.target_kind == MediaKind.MEDIA_KIND_VIDEO
         if not is_video and job.target_kind != MediaKind.MEDIA_KIND_IMAGE:
             raise EngineError("INPUT_WRONG_KIND", "The job does not say whether its target is a picture or a video.")
-        extension = media.extension_of(job.output_format, MediaKind.MEDIA_KIND_VIDEO if speaks else job.target_kind)
-        self._check_mode(arguments, is_video, speaks)
+        extension = job.output_format
+        if not as_frames:
+            extension = media.extension_of(extension, MediaKind.MEDIA_KIND_VIDEO if speaks else job.target_kind)
+        self._check_mode(arguments, is_video, speaks, as_frames)
         folder = job.work_dir
         sources = self._sources(job, folder, report.cancel, is_video or speaks, warnings, processors)
         make_fit = None
         if is_video:
-            target, make_fit = media.video_target(job.target_path, folder, extension, arguments, self._thinks, report.cancel, self._popen)
+            name = "mp4" if as_frames else extension
+            target, make_fit = media.video_target(job.target_path, folder, name, arguments, self._thinks, report.cancel, self._popen)
             warnings += target.warnings
             self._strategy(arguments, report)
         else:
             target = media.picture_target(job.target_path, folder, extension)
-        suffix = f".{extension}" if is_video or speaks else os.path.splitext(target.path)[1]
+        if as_frames:
+            arguments["workflow_strategy"] = "disk"
+        # A path without an extension is how the program is told to write pictures.
+        suffix = "" if as_frames else f".{extension}" if is_video or speaks else os.path.splitext(target.path)[1]
         arguments |= {
             "source_paths": sources or None,
             "target_path": target.path,
@@ -111,19 +122,25 @@ class Jobs:
             "output_path": os.path.join(folder, "result" + suffix),
         }
         sounds = any(self._is_sound(path) for path in sources)
-        wants_audio = (is_video or speaks) and arguments["output_audio_volume"] > 0 and (target.has_audio or sounds)
+        wants_audio = (is_video or speaks) and not as_frames and arguments["output_audio_volume"] > 0 and (target.has_audio or sounds)
         rate = target.rate
         if is_video:
             wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
             # Unless it is raised, the rate is the video's own, in the program's own words.
             raised = wanted > rate * Fraction(1001, 1000)
+            if raised and as_frames:
+                warnings.append("output_video_fps has no effect on frames above the rate of the target video")
+                raised = False
             arguments["output_video_fps"] = float(wanted) if raised else None
             rate = wanted if raised else rate
         self._sound(arguments, extension, wants_audio, warnings)
         scale = arguments["output_video_scale" if is_video else "output_image_scale"]
-        size = self._program.module("vision").scale_resolution(target.size, scale)
-        self._room(size, target.size, arguments, is_video)
-        return Prepared(arguments, target, extension, arguments["output_path"], tuple(size), rate, wants_audio, speaks, make_fit, warnings)
+        size = tuple(self._program.module("vision").scale_resolution(target.size, scale))
+        if as_frames:
+            size = self._size_of_frames(target.size, size, arguments, warnings)
+        self._room(size, target.size, arguments, is_video and not as_frames)
+        made = arguments["output_path"]
+        return Prepared(arguments, target, extension, made, size, rate, wants_audio, speaks, as_frames, make_fit, warnings)
 
     def make_fit(self, prepared: Prepared, report: Report) -> None:
         """Once the first step has been said: normalising a long video takes its time."""
@@ -142,24 +159,53 @@ class Jobs:
                 "reference_frame_number": target.reference_frame,
             }
 
-    def _speaks(self, job: Job) -> bool:
-        wants_video = job.output_format in VIDEO_FORMATS
+    def _writes_frames(self, job: Job) -> bool:
+        if job.output_format != archive.EXTENSION:
+            return False
+        if not self._program.release.writes_frames:
+            formats = VIDEO_FORMATS if job.target_kind == MediaKind.MEDIA_KIND_VIDEO else PICTURE_FORMATS
+            raise EngineError(
+                "OUTPUT_FORMAT_INVALID", f"FaceFusion {self._program.version} writes no frames; the result can be: {', '.join(formats)}."
+            )
+        return True
+
+    def _speaks(self, job: Job, as_frames: bool) -> bool:
+        wants_video = as_frames or job.output_format in VIDEO_FORMATS
         if job.target_kind != MediaKind.MEDIA_KIND_IMAGE or not wants_video:
             return False
-        if "audio_to_image" not in self._program.release.workflows:
+        if not self._program.release.speaks:
             raise EngineError(
                 "OUTPUT_FORMAT_INVALID",
                 f"FaceFusion {self._program.version} makes no video of a picture; the result can be: {', '.join(PICTURE_FORMATS)}.",
             )
         if not job.source_audio_path:
-            raise EngineError("SOURCE_MISSING", "A picture becomes a video only with a source audio.")
+            raise EngineError("SOURCE_MISSING", "A picture becomes a video, or the frames of one, only with a source audio.")
         return True
 
-    def _check_mode(self, arguments: Mapping[str, Any], is_video: bool, speaks: bool) -> None:
+    def _check_mode(self, arguments: Mapping[str, Any], is_video: bool, speaks: bool, as_frames: bool) -> None:
         mode = arguments.get("workflow_mode", "auto")
-        fits = "image-to-video" if is_video else "audio-to-image:video" if speaks else "image-to-image"
+        moving = "image-to-video" + (":frames" if as_frames else "")
+        spoken = "audio-to-image" + (":frames" if as_frames else ":video")
+        fits = moving if is_video else spoken if speaks else "image-to-image"
         if mode not in ("auto", fits):
-            raise EngineError("OPTION_INVALID", f"workflow_mode {mode} does not fit these inputs; {fits} does.")
+            hint = f"; with output_format {archive.EXTENSION} {mode} does" if mode.startswith(fits.partition(":")[0] + ":frames") else ""
+            raise EngineError("OPTION_INVALID", f"workflow_mode {mode} does not fit these inputs; {fits} does{hint}.")
+        if is_video and as_frames and "lip_syncer" in arguments["processors"]:
+            raise EngineError(
+                "OPTION_INVALID", f"FaceFusion {self._program.version} moves no lips in frames: it hears the source audio only for a video."
+            )
+
+    @staticmethod
+    def _size_of_frames(
+        target: tuple[int, int], scaled: tuple[int, int], arguments: Mapping[str, Any], warnings: list[str]
+    ) -> tuple[int, int]:
+        """Frames are never scaled up by the program, which leaves that to the encoder; what frame_enhancer adds stays."""
+        if scaled > target:
+            warnings.append("an output scale above 1 has no effect on frames: frame_enhancer makes them larger")
+        width, height = min(target, scaled)
+        factor = _FACTOR.search(str(arguments.get("frame_enhancer_model", "")))
+        times = int(factor[1]) ** arguments["processors"].count("frame_enhancer") if factor else 1
+        return width * times, height * times
 
     def _sources(
         self, job: Job, folder: str, cancel: CancelToken, takes_sound: bool, warnings: list[str], processors: list[str]
@@ -175,7 +221,7 @@ class Jobs:
             raise EngineError("SOURCE_MISSING", "lip_syncer needs a source audio.")
         if not job.source_audio_path:
             return staged
-        moves_lips, later = "lip_syncer" in processors, "audio_to_image" in self._program.release.workflows
+        moves_lips, later = "lip_syncer" in processors, self._program.release.speaks
         if takes_sound or (moves_lips and not later):
             staged.append(media.stage_sound(job.source_audio_path, folder, cancel, self._popen))
         elif moves_lips:
@@ -232,8 +278,19 @@ class Jobs:
     def finish(self, job: Job, prepared: Prepared, report: Report) -> Result:
         """Checks what was made, and gives it its place."""
         warnings = prepared.warnings
-        if prepared.speaks:
+        if prepared.as_frames:
+            wanted = self._spoken(prepared) if prepared.speaks else prepared.frames
+            rate = Fraction(prepared.arguments["output_audio_fps"]) if prepared.speaks else prepared.rate
+            size = prepared.size
+            frames = media.finish_frames(prepared.made, job.output_path, wanted, int(prepared.speaks), size, report)
+            seconds, lost = float(frames / rate), False
+        elif prepared.speaks:
             info = examine(prepared.made, "result", report.cancel)
+            wanted = self._spoken(prepared)
+            if abs(info.frames - wanted) > 1:
+                raise EngineError(
+                    "RESULT_INVALID", f"The result has {info.frames} frames, and the source audio lasts {wanted}.", retryable=True
+                )
             target = Target(
                 prepared.target.path, prepared.target.kind, (info.width, info.height), info=info, end=info.frames, rate=info.rate
             )
@@ -250,5 +307,14 @@ class Jobs:
             frames, seconds, lost = 1, 0.0, False
         if lost:
             warnings.append("the sound could not be kept: the result is silent")
-        media_type = (VIDEO_FORMATS | PICTURE_FORMATS)[prepared.extension]
+        media_type = (VIDEO_FORMATS | PICTURE_FORMATS | {archive.EXTENSION: archive.MEDIA_TYPE})[prepared.extension]
         return Result(media_type, size[0], size[1], frames, seconds, tuple(dict.fromkeys(warnings)))
+
+    def _spoken(self, prepared: Prepared) -> int:
+        """The frames that the program makes for a source audio, in its own words."""
+        arguments = prepared.arguments
+        path = next(path for path in arguments["source_paths"] if self._is_sound(path))
+        begin, end = self._program.module("audio").restrict_trim_audio_frame(
+            path, arguments["output_audio_fps"], arguments["trim_frame_start"], arguments["trim_frame_end"]
+        )
+        return int(end - begin)

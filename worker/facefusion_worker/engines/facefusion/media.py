@@ -12,14 +12,15 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from ...engine import CancelToken, EngineError, MediaKind
+from ... import archive
+from ...engine import CancelToken, EngineError, MediaKind, Report
 from ...pictures import PICTURE_FORMATS, read_picture
-from ...video import VIDEO_FORMATS, VideoInfo, decode, examine, open_input, undecodable
+from ...video import VIDEO_FORMATS, VideoInfo, decode, decoded, examine, open_input, undecodable
 from ...vision import MAX_PICTURE_PIXELS, av, cv2
 
 _PICTURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"BM": "bmp", b"II*\0": "tiff", b"MM\0*": "tiff"}
@@ -33,6 +34,8 @@ AUDIO_ENCODERS = {
 }
 # Seconds that a picture may be late of its sound before anybody minds; AVI is late by its reordered frames.
 _UNHEARD = Fraction(1, 10)
+# Bytes that count as none: what failed wanted more.
+_NO_SPACE = 1 << 20
 # What stands between two encodings of a video that had to be made fit: nobody sees the difference, and a minute fits on a disk.
 _BETWEEN = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "4")
 
@@ -92,7 +95,7 @@ def stage_picture(path: str, what: str, folder: str, name: str, wanted: str = ""
     # Whatever it was, no more of it is lost: the format that the result must have is made at the end, from the same.
     staged = os.path.join(folder, f"{name}.png")
     if not cv2.imwrite(staged, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-        raise EngineError("DISK_FULL", "The picture could not be written into the work folder.", retryable=True)
+        raise no_space()
     return staged, (pixels.shape[1], pixels.shape[0])
 
 
@@ -155,6 +158,8 @@ def finish_picture(made: str, path: str, extension: str, quality: int, size: tup
         }[extension]
         converted = f"{os.path.splitext(made)[0]}.{extension}"
         if not cv2.imwrite(converted, pixels, settings):
+            if is_full(os.path.dirname(made)):
+                raise no_space()
             raise EngineError("RESULT_INVALID", "The result could not be encoded.", retryable=True)
         made = converted
     _move(made, path)
@@ -191,7 +196,7 @@ def stage_sound(path: str, folder: str, cancel: CancelToken, popen: Popen) -> st
             stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
             if stream is None:
                 raise EngineError("INPUT_WRONG_KIND", f"The {what} holds no sound.")
-            if next(container.decode(stream), None) is None:
+            if next(decoded(container, stream, cancel), None) is None:
                 raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be decoded.")
             extension = _SOUND_NAMES.get(container.format.name, "")
     except (av.error.FFmpegError, ValueError, OSError):
@@ -237,7 +242,7 @@ def video_target(
         rate = Fraction(wanted).limit_denominator(1001)
     if rate < 1:
         rate = Fraction(1)  # its content analyser divides by the whole part of the rate
-    start, turned = _lies(path, what, info)
+    start, turned = _lies(path, what, info, cancel)
     thinks_rate, thinks_frames = probe(staged)
     fit = (
         rate == info.rate
@@ -252,10 +257,10 @@ def video_target(
 
     # A gap before the first picture is filled with it, unless nobody would miss it: then the pictures come that much earlier.
     gap = start if start >= _UNHEARD else Fraction(0)
-    times = [time - info.times[0] + gap for time in info.times]
 
     def place(frame: int) -> int:
-        return round((times[frame] if frame < len(times) else times[-1] + 1 / info.rate) * rate)
+        time = info.times[frame] if frame < info.frames else info.times[-1] + 1 / info.rate
+        return round((time - info.times[0] + gap) * rate)
 
     whole = begin == 0 and end == info.frames
     first = 0 if begin == 0 else place(begin)
@@ -289,12 +294,12 @@ def _trim(info: VideoInfo, arguments: Mapping[str, Any]) -> tuple[int, int, tupl
     return begin, end, ()
 
 
-def _lies(path: str, what: str, info: VideoInfo) -> tuple[Fraction, bool]:
+def _lies(path: str, what: str, info: VideoInfo, cancel: CancelToken) -> tuple[Fraction, bool]:
     """How long after the file's own start its first picture comes, and whether a player has to turn its pictures."""
     with open_input(path, what) as container:
         origin = Fraction(container.start_time or 0, 1_000_000)
         stream = next(stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic)
-        frame = next(container.decode(stream), None)
+        frame = next(decoded(container, stream, cancel), None)
         start = info.times[0] - origin if info.stamps else Fraction(0)
         return max(Fraction(0), start), frame is not None and frame.rotation % 360 != 0
 
@@ -328,9 +333,45 @@ def finish_video(
         if lost:
             problem = f"frame {lost[0]} does not decode"
     if problem:
-        raise EngineError("RESULT_INVALID", f"The result is not right: {problem}.", retryable=True)
+        raise _not_right(problem)
     _move(made, path)
     return info.frames, float(info.frames / rate), wants_audio and not info.has_audio
+
+
+def finish_frames(folder: str, path: str, wanted: int, slack: int, size: tuple[int, int], report: Report) -> int:
+    """Checks each picture that the program made of `wanted` frames, give or take `slack`, and packs them. Answers how many there are."""
+    pictures = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    if not pictures or abs(len(pictures) - wanted) > slack:
+        raise _not_right(f"it has {len(pictures)} frames instead of {wanted}")
+
+    def checked() -> Iterator[str]:
+        for name in pictures:
+            report.cancel.check()
+            picture = os.path.join(folder, name)
+            pixels = cv2.imread(picture, cv2.IMREAD_UNCHANGED)
+            if pixels is None:
+                raise _not_right(f"frame {name} does not decode")
+            if (pixels.shape[1], pixels.shape[0]) != size:
+                raise _not_right(f"frame {name} is {pixels.shape[1]}x{pixels.shape[0]} instead of {size[0]}x{size[1]}")
+            yield picture
+
+    made = f"{folder}.{archive.EXTENSION}"
+    archive.pack(checked(), made, report.cancel, report.advance)
+    _move(made, path)
+    return len(pictures)
+
+
+def is_full(folder: str) -> bool:
+    """Whether what went wrong there went wrong for want of space: neither the program nor its encoders tell."""
+    return shutil.disk_usage(folder).free < _NO_SPACE
+
+
+def no_space() -> EngineError:
+    return EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+
+
+def _not_right(problem: str) -> EngineError:
+    return EngineError("RESULT_INVALID", f"The result is not right: {problem}.", retryable=True)
 
 
 def damaged_frames(path: str, cancel: CancelToken) -> int:
@@ -349,6 +390,6 @@ def _ffmpeg(popen: Popen, arguments: Sequence[str], cancel: CancelToken, what: s
                 report(int(value))
     cancel.check()
     if process.returncode != 0:
-        if shutil.disk_usage(os.path.dirname(arguments[-1])).free < 1 << 20:
-            raise EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
+        if is_full(os.path.dirname(arguments[-1])):
+            raise no_space()
         raise EngineError("INPUT_NOT_READABLE", f"The {what} cannot be decoded.")

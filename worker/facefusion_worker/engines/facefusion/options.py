@@ -16,7 +16,14 @@ from .program import OPERATOR_OPTIONS, Program
 
 # A row of numbers this long is a range; a shorter one is a choice.
 _RANGE = 8
-_MINIMUM = {"trim_frame_start": 0, "trim_frame_end": 0, "reference_frame_number": 0, "reference_face_position": 0, "output_video_fps": 1}
+_MINIMUM = {
+    "trim_frame_start": 0,
+    "trim_frame_end": 0,
+    "reference_frame_number": 0,
+    "reference_face_position": 0,
+    "output_video_fps": 1,
+    "output_audio_fps": 1,
+}
 # Chosen by this engine unless the job says otherwise: the program's default does not fit every container.
 _OWN_DEFAULTS = frozenset({"output_audio_encoder"})
 
@@ -47,8 +54,7 @@ class Options:
         elif numbers and (len(numbers) > _RANGE or isinstance(action.type, functools.partial)):
             minimum, maximum = min(numbers), max(numbers)
         elif action.choices is not None:
-            # A job's result is one file.
-            choices = tuple(str(choice) for choice in action.choices if not str(choice).endswith(":frames"))
+            choices = tuple(str(choice) for choice in action.choices)
         limit = self._program.settings.limits.get(name)
         if limit is not None and name != "processors":
             maximum = min(limit, maximum) if maximum is not None else limit

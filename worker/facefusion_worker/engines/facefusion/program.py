@@ -80,6 +80,16 @@ _TASKS_OF_SOUND_4 = {"analyse_image": Step.STEP_ANALYSING} | {
     name: step for name, step in _TASKS_OF_VIDEO_4.items() if name not in ("analyse_video", "process_memory_frames")
 }
 
+# Pictures instead of a video: no encoding, and no sound.
+_TASKS_OF_FRAMES_4 = {
+    name: step
+    for name, step in _TASKS_OF_VIDEO_4.items()
+    if name in ("analyse_video", "setup", "create_temp_frames", "process_frames", "clear")
+} | {"copy_temp_frames": Step.STEP_ENCODING_OUTPUT, "finalize_frames": None}
+_TASKS_OF_SOUND_FRAMES_4 = {"analyse_image": Step.STEP_ANALYSING} | {
+    name: step for name, step in _TASKS_OF_FRAMES_4.items() if name != "analyse_video"
+}
+
 # What every release must have, by module. A name is looked up by the program at each call, so that replacing it there takes effect.
 _HOOKS: Mapping[str, Sequence[str]] = {
     "core": ("common_pre_check", "processors_pre_check", "conditional_process"),
@@ -133,6 +143,16 @@ class Release:
     writers: Sequence[str]  # modules that write processed frames to disk
     trims: Sequence[str] = ()  # modules that take a range of the target for a range of the frames on disk
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it makes a video of a picture and sound."""
+        return "audio_to_image" in self.workflows
+
+    @property
+    def writes_frames(self) -> bool:
+        """Whether it makes pictures of a video."""
+        return "image_to_video_as_frames" in self.workflows
+
     def hooks(self) -> Iterator[tuple[str, str]]:
         tables: dict[str, list[str]] = {module: list(names) for module, names in _HOOKS.items()}
         tables.setdefault(self.arguments, []).append("apply_args")
@@ -142,6 +162,8 @@ class Release:
             tables.setdefault("workflows." + module, []).extend(["tqdm", "ThreadPoolExecutor"])
         for module in self.writers:
             tables.setdefault("workflows." + module, []).append("write_image")
+        if self.speaks:
+            tables["audio"].append("restrict_trim_audio_frame")
         for module in self.trims:
             tables.setdefault("workflows." + module, []).append("restrict_trim_frame")
         for module, names in tables.items():
@@ -162,7 +184,13 @@ RELEASES = {
         name="4",
         command="run",
         arguments="args_helper",
-        workflows={"image_to_image": _TASKS_OF_PICTURES, "image_to_video": _TASKS_OF_VIDEO_4, "audio_to_image": _TASKS_OF_SOUND_4},
+        workflows={
+            "image_to_image": _TASKS_OF_PICTURES,
+            "image_to_video": _TASKS_OF_VIDEO_4,
+            "image_to_video_as_frames": _TASKS_OF_FRAMES_4,
+            "audio_to_image": _TASKS_OF_SOUND_4,
+            "audio_to_image_as_frames": _TASKS_OF_SOUND_FRAMES_4,
+        },
         pools=("core", "to_video"),
         writers=("core",),
         trims=("to_video",),

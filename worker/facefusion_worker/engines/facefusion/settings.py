@@ -18,6 +18,7 @@ LIMITS: Mapping[str, float] = {
     "output_image_scale": 8,
     "output_video_scale": 4,
     "output_video_fps": 120,
+    "output_audio_fps": 120,
     "processors": 8,
     "enhanced_megapixels": 256,
 }
