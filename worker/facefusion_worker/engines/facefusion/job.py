@@ -125,16 +125,7 @@ class Jobs:
         }
         sounds = any(self._is_sound(path) for path in sources)
         wants_audio = (is_video or speaks) and not as_frames and arguments["output_audio_volume"] > 0 and (target.has_audio or sounds)
-        rate = target.rate
-        if is_video:
-            wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
-            # Unless it is raised, the rate is the video's own, in the program's own words.
-            raised = wanted > rate * Fraction(1001, 1000)
-            if raised and as_frames:
-                warnings.append("output_video_fps has no effect on frames above the rate of the target video")
-                raised = False
-            arguments["output_video_fps"] = float(wanted) if raised else None
-            rate = wanted if raised else rate
+        rate = self._rate(arguments, target, as_frames, warnings) if is_video else target.rate
         self._sound(arguments, extension, wants_audio, warnings)
         scale = arguments["output_video_scale" if is_video else "output_image_scale"]
         size = tuple(self._program.module("vision").scale_resolution(target.size, scale))
@@ -196,6 +187,17 @@ class Jobs:
             raise EngineError(
                 "OPTION_INVALID", f"FaceFusion {self._program.version} moves no lips in frames: it hears the source audio only for a video."
             )
+
+    @staticmethod
+    def _rate(arguments: dict[str, Any], target: Target, as_frames: bool, warnings: list[str]) -> Fraction:
+        """Unless it is raised, the rate is the video's own, in the program's own words."""
+        wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
+        raised = wanted > target.rate * Fraction(1001, 1000)
+        if raised and as_frames:
+            warnings.append("output_video_fps has no effect on frames above the rate of the target video")
+            raised = False
+        arguments["output_video_fps"] = float(wanted) if raised else None
+        return wanted if raised else target.rate
 
     @staticmethod
     def _size_of_frames(
