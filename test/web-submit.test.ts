@@ -71,6 +71,21 @@ webTest(
     assert.equal(await divider.getAttribute('aria-valuetext'), '51 % input, 49 % result');
     assert.equal(await page.evaluate(`document.querySelector('.stage').style.getPropertyValue('--pos')`), '51');
 
+    // And so does a pointer; pressed in the picture, it stands there.
+    const box = (await divider.boundingBox())!;
+    await page.mouse.move(box.x + box.width * 0.51, box.y + box.height / 2);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.2, box.y + box.height / 2, { steps: 4 });
+    await page.mouse.up();
+    const at = Number(await divider.inputValue());
+    assert.ok(at > 15 && at < 25, `${at} %`);
+    // At 100 % a pixel of the result is one of the screen.
+    const width = () => page.evaluate(`document.querySelector('.stage').getBoundingClientRect().width * devicePixelRatio`);
+    assert.notEqual(await width(), 512);
+    await page.getByRole('group', { name: 'Zoom' }).getByRole('button', { name: '100 %' }).click();
+    assert.equal(await width(), 512);
+    await page.getByRole('group', { name: 'Zoom' }).getByRole('button', { name: 'Fit' }).click();
+
     // The result is the one that the service has, byte for byte.
     const downloading = page.waitForEvent('download');
     await page.getByRole('button', { name: /^Download/ }).click();
@@ -283,6 +298,14 @@ webTest('options are found by any of their words, kept over a reload, and saved 
   await page.locator('.opt .key', { hasText: 'output_video_encoder' }).waitFor();
   assert.deepEqual(await page.locator('.opt .key').allTextContents(), ['output_video_encoder', 'output_audio_encoder']);
   await page.locator('#f-output_video_encoder').selectOption('libx265');
+  // What the pipeline has no processor for is found too, and brought in by a press.
+  await page.getByRole('searchbox').fill('face_enhancer');
+  const elsewhere = page.locator('.elsewhere', { hasText: 'Enhance face' });
+  await elsewhere.getByRole('button', { name: 'Add “Enhance face” to the pipeline' }).click();
+  await page.locator('.opt .key', { hasText: 'face_enhancer_' }).first().waitFor();
+  assert.equal(await elsewhere.count(), 0);
+  assert.deepEqual(await page.locator('.pipe .proc b').allTextContents(), ['Swap face', 'Enhance face']);
+  await page.getByRole('button', { name: 'Remove Enhance face' }).click();
   await page.getByRole('searchbox').fill('nothing that exists');
   await page.locator('text=No option matches').waitFor();
   await page.reload();

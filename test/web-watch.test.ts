@@ -2,6 +2,9 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fromBinary } from '@bufbuild/protobuf';
+import type { Page } from 'playwright-core';
+import { WatchRequestSchema } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { type Console, holds, reached, submit, webTest } from './web/browser.ts';
 
 const text = (value: string) => `text=${value}`;
@@ -29,6 +32,52 @@ webTest('a job page lives through a restart of the service and tells the whole r
   await page.reload();
   await page.locator('.chip.succeeded').waitFor();
   await holds(page, `document.querySelectorAll('.log li').length === ${lines.length}`);
+});
+
+/** What opens streams of one job's events, each with the sequence that it goes on after. */
+function resumesOf(page: Page): number[] {
+  const after: number[] = [];
+  page.on('request', (request) => {
+    // Five bytes of frame come before the message.
+    if (request.url().endsWith('/Watch'))
+      after.push(fromBinary(WatchRequestSchema, request.postDataBuffer()!.subarray(5)).afterSequence ?? -1);
+  });
+  return after;
+}
+
+webTest('a page that slept, or was not looked at, goes on where it was', {}, async ({ service, open }) => {
+  const hold = join(service.dir, 'go');
+  const id = await submit(service, { parameters: { steps: 6, hold_at: 3, hold_file: hold, log_steps: true } });
+  const page = await open('/fleet');
+  await page.clock.install();
+  await page.goto(`${service.baseUrl}/jobs/${id}`);
+  const after = resumesOf(page);
+  await page.reload();
+  await page.locator('.log li', { hasText: 'piece 3' }).waitFor();
+  const watchers = async () => ((await (await fetch(`${service.baseUrl}/api/v1/overview`)).json()) as { watchers: number }).watchers;
+  while ((await watchers()) !== 1) await page.evaluate('new Promise(requestAnimationFrame)');
+
+  // The lid is closed for an hour: timers stand still, and connections are dead without a word.
+  await page.clock.fastForward('01:00:00');
+  while (after.length < 2) await page.evaluate('new Promise(requestAnimationFrame)');
+  assert.deepEqual([after[0], after[1]! > 0], [0, true], `${after}: it resumes`);
+
+  // Behind other windows it lets go of its stream, after a while, and takes it up again when it is seen.
+  const look = (hidden: boolean) =>
+    page.evaluate(`Object.defineProperty(document, 'hidden', { configurable: true, get: () => ${hidden} }),
+      void document.dispatchEvent(new Event('visibilitychange'))`);
+  await look(true);
+  await page.clock.fastForward(20_000);
+  while ((await watchers()) !== 0) await page.evaluate('new Promise((resolve) => setTimeout(resolve, 10))');
+  await writeFile(hold, '');
+  await reached(service, id, 'succeeded');
+  assert.equal(await page.locator('.chip.succeeded').count(), 0, 'it is not told');
+  const before = after.length;
+  await look(false);
+  await page.locator('.chip.succeeded').waitFor();
+  assert.ok(after.length > before && after.slice(before).every((sequence) => sequence > 0), `${after}: it resumes`);
+  const lines = (await page.locator('.log li span:last-child').allTextContents()).filter((line) => line.startsWith('piece'));
+  assert.deepEqual(lines, ['piece 0', 'piece 1', 'piece 2', 'piece 3', 'piece 4', 'piece 5']);
 });
 
 webTest('the list follows jobs over one stream, and newer ones wait to be asked for', {}, async ({ service, open }) => {

@@ -3,7 +3,7 @@ import { signal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { type GetOverviewResponse, type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
-import { bytes, duration, msOf, number, percent, roughly, secondsOf } from '../format.ts';
+import { bytes, countdown, msOf, number, percent, roughly, secondsOf } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon, type IconName } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
@@ -117,7 +117,8 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
   const oldest = oldestQueued(overview);
   const median = secondsOf(overview.recentRuns?.medianWait);
   const most = secondsOf(overview.recentRuns?.waitP95);
-  const about = (seconds: number) => (seconds < 1 ? w.under(roughly(1)) : duration(Math.round(seconds)));
+  // Whole seconds: what is shorter is no wait.
+  const whole = (seconds: number) => countdown(Math.max(1, seconds));
   const restarting = all.filter(({ state }) => state === WorkerState.BACKING_OFF).length;
   const figures = [
     [w.atWork, number(busy.length), w.ofSlots(all.length, drained, restarting)],
@@ -129,8 +130,8 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
     [w.waiting, number(queued), oldest === undefined ? w.noneWaits : w.oldest(roughly((now.value - oldest) / 1000))],
     [
       w.wait,
-      median === undefined ? '–' : about(median),
-      median === undefined || most === undefined ? w.waitUnknown : w.waitMost(about(most)),
+      median === undefined ? '–' : median < 1 ? `< ${whole(median)}` : whole(median),
+      most === undefined ? w.waitUnknown : w.waitMost(whole(most)),
     ],
   ] as const;
   return (

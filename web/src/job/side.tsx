@@ -1,5 +1,5 @@
 // Beside the picture: the result's facts, the worker that runs it, and what was asked for.
-import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
+import { type Job, ProvenanceMark } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { bytes, duration, moment, msOf, number, percent } from '../format.ts';
 import { baseName, NAME_LABEL, nameOf, shownStatus } from '../jobs/status.ts';
 import { Icon } from '../parts/icons.tsx';
@@ -7,7 +7,7 @@ import { useThumbnail } from '../parts/pair.tsx';
 import { CopyButton, Meter, Note } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { capabilities, slots } from '../service/overview.ts';
-import { defaultOf, optionLabel } from '../submit/options.ts';
+import { defaultOf, optionLabel, printed } from '../submit/options.ts';
 import { curlOf } from '../submit/snippets.ts';
 import { words } from '../words/words.ts';
 
@@ -30,7 +30,11 @@ export function ResultPanel({ job }: { readonly job: Job }) {
     ]);
   if (result.frames > 1) facts.push([w.job.framesLabel, `${number(result.frames)}, ${duration(result.durationSeconds)}`]);
   if (job.engine) facts.push([w.job.engine, `${job.engine.name} ${job.engine.version}`]);
+  const mark = markOf(job);
+  if (mark !== undefined) facts.push([w.job.marked, mark]);
   if (!job.purgedAt) facts.push([w.job.linkEnds, w.job.linkSigned]);
+  const expires = msOf(job.resultExpireTime);
+  if (!job.purgedAt && expires !== undefined) facts.push([w.job.deletedAt, moment(expires)]);
   return (
     <section class="panel" aria-labelledby="result-title">
       <header>
@@ -49,6 +53,13 @@ export function ResultPanel({ job }: { readonly job: Job }) {
       </div>
     </section>
   );
+}
+
+/** How the result says itself what it is. */
+function markOf({ provenance }: Job): string | undefined {
+  const w = words.value.job;
+  if (!provenance || provenance.mark === ProvenanceMark.UNSPECIFIED) return undefined;
+  return provenance.manifest === '' && provenance.label !== '' ? w.markedLabel(provenance.label) : w.markedAs;
 }
 
 function Warnings({ job }: { readonly job: Job }) {
@@ -116,8 +127,8 @@ export function RequestPanel({ job }: { readonly job: Job }) {
     facts.push([
       option ? optionLabel(option) : name,
       <span key={name} title={name}>
-        {typeof value === 'string' ? value : JSON.stringify(value)}{' '}
-        {usual !== undefined && usual !== null && <span class="meta">{w.job.defaultIs(String(usual))}</span>}
+        {typeof value === 'object' && !Array.isArray(value) ? JSON.stringify(value) : printed(value)}{' '}
+        {usual !== undefined && printed(usual) !== '' && <span class="meta">{w.job.defaultIs(printed(usual))}</span>}
       </span>,
     ]);
   }

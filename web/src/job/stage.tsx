@@ -106,6 +106,8 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
   const [at, setAt] = useState(50);
   const [zoom, setZoom] = useState<Zoom>('fit');
   const [failed, setFailed] = useState(false);
+  /** The URL that the browser could make nothing of; the next visit has another one. */
+  const [broken, setBroken] = useState<string | undefined>(undefined);
   const result = job.result!;
   const video = result.mediaType.startsWith('video/');
   const { trim_frame_start: start } = job.request?.parameters ?? {};
@@ -115,6 +117,7 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
   const compared = input.is === 'there' && !failed;
   const shape = { aspectRatio: result.width > 0 ? `${result.width} / ${result.height}` : undefined };
   const size = zoom === 'full' ? { width: `${result.width / devicePixelRatio}px`, height: `${result.height / devicePixelRatio}px` } : {};
+  if (broken === url) return <Nothing icon={video ? 'video' : 'picture'} text={w.job.resultNotShown} />;
   return (
     <section class="panel clipped" aria-label={w.job.compare}>
       <div class={`frame ${zoom}`}>
@@ -135,9 +138,17 @@ function Compare({ job, url }: { readonly job: Job; readonly url: string }) {
               <img src={input.url} alt={w.job.input} onError={() => setFailed(true)} />
             ))}
           {video ? (
-            <video ref={after} class="after" src={url} playsInline preload="auto" aria-label={w.job.result} />
+            <video
+              ref={after}
+              class="after"
+              src={url}
+              playsInline
+              preload="auto"
+              aria-label={w.job.result}
+              onError={() => setBroken(url)}
+            />
           ) : (
-            <img class="after" src={url} alt={w.job.result} />
+            <img class="after" src={url} alt={w.job.result} onError={() => setBroken(url)} />
           )}
           {compared && (
             <>

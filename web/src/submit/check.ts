@@ -11,6 +11,7 @@ import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf } from './draft.ts';
 import { choicesOf, optionLabel } from './options.ts';
+import { processorsOf } from './processors.ts';
 
 export interface Problem {
   /** Id of the element that it is mended at. */
@@ -91,7 +92,7 @@ export const problems = computed<readonly Problem[]>(() => {
 function ours(from: Draft): Problem[] {
   const w = words.value.submit;
   const found: Problem[] = [];
-  const processors = capabilities.value?.processors.filter(({ name }) => (from.processors ?? defaultProcessors()).includes(name)) ?? [];
+  const processors = capabilities.value?.processors.filter(({ name }) => processorsOf(from).includes(name)) ?? [];
   if (from.sources.length === 0 && processors.some((one) => one.needsSourceImage))
     found.push({ at: 'source-add', field: 'source_images', text: w.missingSource, reason: 'REQUIRED' });
   if (!from.audio && processors.some((one) => one.needsSourceAudio))
@@ -114,11 +115,6 @@ function ours(from: Draft): Problem[] {
   for (const line of labelsOf(from).wrong)
     found.push({ at: 'labels', field: `labels ${line}`, text: w.labelsWrong(line), reason: 'MALFORMED' });
   return found;
-}
-
-export function defaultProcessors(): readonly string[] {
-  const value = capabilities.value?.options.find(({ name }) => name === 'processors')?.default?.kind;
-  return value?.case === 'listValue' ? value.value.values.map((one) => String(one.kind.value)) : [];
 }
 
 /** What the service said, without what is only on its way, and what it said of inputs that others have taken the place of. */

@@ -5,11 +5,12 @@ import { Icon } from '../parts/icons.tsx';
 import { Meter, now } from '../parts/small.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { defaultProcessors, problems } from './check.ts';
+import { problems } from './check.ts';
 import { draft, type Input, inputsOf, MOST_SOURCES, type Place, remove, setTargetKind, takeFiles, takeReference } from './draft.ts';
+import { processorsOf } from './processors.ts';
 
 function needs(what: 'needsSourceImage' | 'needsSourceAudio'): boolean {
-  const chosen = draft.value.processors ?? defaultProcessors();
+  const chosen = processorsOf(draft.value);
   return capabilities.value?.processors.some((one) => chosen.includes(one.name) && one[what]) ?? what === 'needsSourceImage';
 }
 

@@ -1,13 +1,15 @@
 // The options of the chosen processors, group by group, with a search over all of them.
 import { signal } from '@preact/signals';
 import { useState } from 'preact/hooks';
+import type { Option } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { Icon } from '../parts/icons.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { defaultProcessors, problems } from './check.ts';
+import { problems } from './check.ts';
 import { draft } from './draft.ts';
 import { OptionRow } from './option-row.tsx';
-import { type Group, groupLabel, groupsOf, isChanged, matches, type Section } from './options.ts';
+import { type Group, groupLabel, groupsOf, isChanged, matches, optionLabel, processorLabel, type Section } from './options.ts';
+import { addProcessor, processorsOf } from './processors.ts';
 
 /** Name of the group in sight; the pipeline chooses it too. */
 export const shownGroup = signal('face_swapper');
@@ -15,7 +17,7 @@ export const shownGroup = signal('face_swapper');
 /** Makes an option visible and goes to it. */
 export function goToOption(name: string): void {
   const option = capabilities.value?.options.find((one) => one.name === name);
-  const groups = groupsOf(capabilities.value?.options ?? [], draft.value.processors ?? defaultProcessors());
+  const groups = groupsOf(capabilities.value?.options ?? [], processorsOf(draft.value));
   const group = groups.find((one) => one.options.some((other) => other.name === option?.name));
   if (group) shownGroup.value = group.name;
   requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`f-${name}`)?.focus()));
@@ -27,10 +29,19 @@ export function OptionsPanel() {
   const [changedOnly, setChangedOnly] = useState(false);
   const all = capabilities.value?.options ?? [];
   const { parameters } = draft.value;
-  const groups = groupsOf(all, draft.value.processors ?? defaultProcessors());
+  const groups = groupsOf(all, processorsOf(draft.value));
   const options = groups.flatMap((group) => group.options);
   const changed = options.filter((option) => isChanged(option, parameters));
   const searching = query.trim() !== '';
+  // The pipeline itself is no option of the form.
+  const searchable = all.filter(({ name }) => name !== 'processors').length;
+  const chosen = processorsOf(draft.value);
+  const elsewhere = Map.groupBy(
+    searching && !changedOnly
+      ? all.filter((option) => option.processor !== '' && !chosen.includes(option.processor) && matches(option, query.trim()))
+      : [],
+    ({ processor }) => processor,
+  );
   const current = groups.find(({ name }) => name === shownGroup.value) ?? groups[0];
   const shown: readonly Group[] =
     searching || changedOnly
@@ -54,8 +65,8 @@ export function OptionsPanel() {
           <input
             class="field"
             type="search"
-            placeholder={w.searchOptions(options.length)}
-            aria-label={w.searchOptions(options.length)}
+            placeholder={w.searchOptions(searchable)}
+            aria-label={w.searchOptions(searchable)}
             value={query}
             onInput={(event) => setQuery(event.currentTarget.value)}
           />
@@ -80,7 +91,7 @@ export function OptionsPanel() {
           }}
         />
         <div>
-          {shown.length === 0 && <p class="pad quiet">{searching ? w.noOption : w.noChanged}</p>}
+          {shown.length === 0 && elsewhere.size === 0 && <p class="pad quiet">{searching ? w.noOption : w.noChanged}</p>}
           {shown.map((group) => (
             <section key={group.name} aria-label={groupLabel(group)}>
               {(searching || changedOnly) && <h3 class="group-head">{groupLabel(group)}</h3>}
@@ -89,8 +100,33 @@ export function OptionsPanel() {
               ))}
             </section>
           ))}
+          {[...elsewhere].map(([name, found]) => (
+            <Elsewhere key={name} name={name} options={found} />
+          ))}
         </div>
       </div>
+    </section>
+  );
+}
+
+/** What a search finds of a processor that the pipeline has not. */
+function Elsewhere({ name, options }: { readonly name: string; readonly options: readonly Option[] }) {
+  const w = words.value.submit;
+  const label = processorLabel(name);
+  return (
+    <section class="elsewhere" aria-label={label}>
+      <h3 class="group-head">{label}</h3>
+      <p>
+        {options.map((option) => (
+          <span class="tag" key={option.name} title={option.name}>
+            {optionLabel(option)}
+          </span>
+        ))}
+      </p>
+      <button class="btn" type="button" onClick={() => addProcessor(name)}>
+        <Icon name="plus" />
+        {w.addToPipeline(label)}
+      </button>
     </section>
   );
 }

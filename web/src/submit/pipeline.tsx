@@ -6,23 +6,22 @@ import { Icon } from '../parts/icons.tsx';
 import { IconButton } from '../parts/small.tsx';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { defaultProcessors, problems } from './check.ts';
-import { change, draft } from './draft.ts';
+import { problems } from './check.ts';
+import { draft } from './draft.ts';
 import { printed, processorLabel, valueFor } from './options.ts';
 import { shownGroup } from './options-panel.tsx';
+import { addProcessor, processorsOf, setProcessors } from './processors.ts';
 
 export function Pipeline() {
   const w = words.value.submit;
-  const chosen = draft.value.processors ?? defaultProcessors();
+  const chosen = processorsOf(draft.value);
   const all = capabilities.value?.processors ?? [];
   const said = useSignal('');
   const held = useRef<string | undefined>(undefined);
-  const set = (next: readonly string[]) =>
-    change({ processors: JSON.stringify(next) === JSON.stringify(defaultProcessors()) ? undefined : next });
   const move = (name: string, to: number) => {
     const others = chosen.filter((one) => one !== name);
     const at = Math.min(others.length, Math.max(0, to));
-    set([...others.slice(0, at), name, ...others.slice(at)]);
+    setProcessors([...others.slice(0, at), name, ...others.slice(at)]);
     said.value = w.moved(processorLabel(name), at + 1, chosen.length);
   };
   const addable = all.filter(({ name }) => !chosen.includes(name));
@@ -52,7 +51,13 @@ export function Pipeline() {
                 held.current = undefined;
               }}
             >
-              <Processor name={name} at={i} of={chosen.length} move={move} remove={() => set(chosen.filter((one) => one !== name))} />
+              <Processor
+                name={name}
+                at={i}
+                of={chosen.length}
+                move={move}
+                remove={() => setProcessors(chosen.filter((one) => one !== name))}
+              />
             </li>
           ))}
           {addable.length > 0 && (
@@ -63,7 +68,7 @@ export function Pipeline() {
                 aria-label={w.addProcessor}
                 value=""
                 onChange={(event) => {
-                  set([...chosen, event.currentTarget.value]);
+                  addProcessor(event.currentTarget.value);
                   event.currentTarget.value = '';
                 }}
               >

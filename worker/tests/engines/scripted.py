@@ -8,6 +8,7 @@
 | `release_file` | made when the run has ended in any way |
 | `log_lines` | so many lines to the job's log |
 | `log_steps` | a line to the job's log before each piece |
+| `face_swapper_model`, `face_swapper_boost` | nothing: the choices of the second follow the first |
 | `stdout_noise` | so many lines printed to stdout, and as many to file descriptor 1 |
 | `rss_mb` | so much memory held from then on, over the runs |
 | `preview` | a preview with every piece (if the job wants any) |
@@ -32,6 +33,7 @@ from pathlib import Path
 from facefusion_worker.engine import (
     Capabilities,
     ContentRefused,
+    DependentChoices,
     EngineError,
     Job,
     MediaKind,
@@ -45,6 +47,11 @@ from facefusion_worker.engine import (
 
 _BOOLEAN, _INTEGER = OptionType.OPTION_TYPE_BOOLEAN, OptionType.OPTION_TYPE_INTEGER
 _NUMBER, _STRING = OptionType.OPTION_TYPE_NUMBER, OptionType.OPTION_TYPE_STRING
+_BOOSTS = ("128x128", "256x256", "512x512")
+_BY_MODEL = (
+    DependentChoices("face_swapper_model", "plain", ("128x128", "256x256")),
+    DependentChoices("face_swapper_model", "fine", ("256x256", "512x512")),
+)
 _MEDIA_TYPES = {
     "jpg": "image/jpeg",
     "png": "image/png",
@@ -91,6 +98,15 @@ class Scripted:
                 Option("refuse", _STRING),
                 Option("fail_attempts", _INTEGER, minimum=0),
                 Option("output", _STRING, default="scripted"),
+                Option("face_swapper_model", _STRING, choices=("plain", "fine"), default="plain", processor="face_swapper"),
+                Option(
+                    "face_swapper_boost",
+                    _STRING,
+                    choices=_BOOSTS,
+                    default="256x256",
+                    processor="face_swapper",
+                    dependent_choices=_BY_MODEL,
+                ),
                 Option("face_detector_score", _NUMBER, minimum=0, maximum=1, default=0.5),
                 Option("output_image_quality", _INTEGER, minimum=0, maximum=100, default=80),
                 Option("output_video_quality", _INTEGER, minimum=0, maximum=100, default=80),
