@@ -33,16 +33,21 @@ export function node24() {
   return binary;
 }
 
-/** Runs `script` with `args` on Node 24 and ends this process the way it ended. */
+/** Runs `script` with `args`: in this process where its Node is new enough, else as `start` does. */
 export async function run(script, args) {
   const entry = resolve(ROOT, script);
-  const node = node24();
-  if (node === process.execPath) {
-    process.argv = [process.argv[0], entry, ...args];
-    await import(pathToFileURL(entry).href);
+  if (node24() !== process.execPath) {
+    start(script, args);
     return;
   }
-  const child = spawn(node, [entry, ...args], {
+  process.argv = [process.argv[0], entry, ...args];
+  await import(pathToFileURL(entry).href);
+}
+
+/** Runs `script` with `args` in a process of its own, whose main module it is (`import.meta.main`), and ends this one the way that ended. */
+function start(script, args) {
+  const node = node24();
+  const child = spawn(node, [resolve(ROOT, script), ...args], {
     // The channel carries nothing; its end tells the child that this process was killed.
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
     env: { ...process.env, PATH: `${dirname(node)}${process.platform === 'win32' ? ';' : ':'}${process.env.PATH}` },
@@ -63,5 +68,5 @@ if (process.argv[1] && resolve(process.argv[1]) === fileURLToPath(import.meta.ur
     process.stderr.write('usage: node scripts/node24.mjs SCRIPT.ts [ARG ...]\n');
     process.exit(2);
   }
-  await run(script, args);
+  start(script, args);
 }

@@ -32,3 +32,18 @@ test('the built package runs from below node_modules and has what the service re
   const [, script] = /src="\.\/(assets\/[\w.-]+\.js)"/.exec(page) ?? [];
   for (const form of ['', '.br', '.gz']) await access(join(dist, 'web', 'dist', `${script}${form}`));
 });
+
+test('what npm starts is the main module of its process, on a Node that is new enough too', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'ffjobs-main-'));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const script = join(folder, 'script.ts');
+  await writeFile(
+    script,
+    'if (import.meta.main) {\n  const words: string[] = process.argv.slice(2);\n  console.log(words.join());\n  process.exit(3);\n}\n',
+  );
+  const run = promisify(execFile)(process.execPath, [join(ROOT, 'scripts', 'node24.mjs'), script, 'one', 'two']);
+  await assert.rejects(run, (ended: Error & { code: number; stdout: string }) => {
+    assert.deepEqual([ended.code, ended.stdout], [3, 'one,two\n']);
+    return true;
+  });
+});

@@ -2,13 +2,14 @@
 // setting that is not there would be refused at start) and against what its own program says of it.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { parse, parseAllDocuments } from 'yaml';
+import { contextFilter, stagesOf } from '../scripts/image/dockerfile.ts';
 import { OTHERS, readConfig, SETTINGS } from '../src/config.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { Certificates } from './access/certificates.ts';
@@ -90,19 +91,54 @@ describe('images', () => {
     await run(join(stdout.trim(), 'hadolint'), ['--no-color', join(ROOT, 'Dockerfile')]);
   });
 
+  const stages = stagesOf(read('Dockerfile'));
+  const lets = contextFilter(read('.dockerignore'));
+
   test('what it copies is there, and the build context lets it in', () => {
-    const ignored = read('.dockerignore')
-      .split('\n')
-      .filter((line) => line.startsWith('!'));
-    for (const [, sources] of read('Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)) {
-      for (const source of sources!.split(' ').filter((one) => one !== '.')) {
-        assert.ok(globSync(source, { cwd: ROOT }).length > 0, source);
+    let copied = 0;
+    for (const { name, rest, line } of stages.flatMap(({ instructions }) => instructions)) {
+      if (name !== 'COPY') continue;
+      const [from, ...sources] = rest.split(/\s+/).slice(0, -1);
+      if (from!.startsWith('--from=')) {
         assert.ok(
-          ignored.some((line) => source.startsWith(line.slice(1))),
-          `${source} is kept out of the build context`,
+          stages.some((stage) => `--from=${stage.name}` === from),
+          `line ${line} copies from a stage that is not there`,
         );
+        continue;
+      }
+      for (const source of [from!, ...sources].filter((one) => one !== '.')) {
+        copied++;
+        assert.ok(existsSync(join(ROOT, source)), `line ${line}: there is no ${source}`);
+        assert.ok(lets(source), `line ${line}: ${source} is kept out of the build context`);
       }
     }
+    assert.ok(copied >= 4);
+  });
+
+  test('nothing goes into the build context but what an image is made from', () => {
+    for (const path of ['src/main.ts', 'worker/facefusion_worker/worker.py', 'web/index.html', 'package-lock.json'])
+      assert.ok(lets(path), path);
+    const kept = [
+      '.git/config',
+      'data/jobs.db',
+      'test/deploy.test.ts',
+      'web/dist/index.html',
+      'worker/tests/test_media.py',
+      'node_modules/x/index.js',
+    ];
+    for (const path of [...kept, 'worker/facefusion_worker/__pycache__/worker.pyc', 'keys.json']) assert.ok(!lets(path), path);
+  });
+
+  test('a Dockerfile is read whole or not at all', () => {
+    assert.deepEqual(
+      stages.map(({ name }) => name),
+      ['package', 'cpu-python', 'cuda-system', 'cuda-python', 'cuda', 'cpu'],
+    );
+    assert.match(stages[0]!.base, /^node:\d/, 'the value of a build argument is in its place');
+    assert.throws(() => stagesOf('FROM a AS b\nADD x /x'), /line 2: ADD is not known here/);
+    assert.throws(() => stagesOf('RUN true'), /line 1: RUN/);
+    const [one] = stagesOf(['ARG BASE=a:1', 'FROM $' + '{BASE}', 'RUN x \\', '  # a comment', '  && y'].join('\n'));
+    assert.deepEqual([one!.base, one!.instructions.map(({ rest }) => rest)], ['a:1', ['x   && y']]);
   });
 
   test('an image knows whether its service is well, in the clear and over TLS', async () => {
