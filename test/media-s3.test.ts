@@ -149,6 +149,25 @@ describe('a store that misbehaves', { concurrency: 4 }, () => {
     return (_, response) => void response.writeHead(code, { 'content-type': 'application/xml' }).end(body);
   };
 
+  it('and takes its time is asked for as many parts at once as it may be, and for no more', async (t) => {
+    const origin = await startOrigin();
+    t.after(() => origin[Symbol.asyncDispose]());
+    const waiting: (() => void)[] = [];
+    let asked = 0;
+    const parts = 8;
+    const slow: Serve = (request, response) => {
+      asked++;
+      waiting.push(() => part(request, response));
+      assert.ok(waiting.length <= 4, 'more at once than it may be');
+      // None is answered before four have been asked for, or all of them.
+      if (waiting.length === 4 || asked === parts) for (const answer of waiting.splice(0)) answer();
+    };
+    origin.on(PATH, object(slow));
+    const { fetch } = await place(t, `http://127.0.0.1:${origin.port}`, { partBytes: Math.ceil(BYTES.length / parts), parallel: 4 });
+    assert.deepEqual((await fetch('s3://media/a.jpg')).bytes, BYTES);
+    assert.equal(asked, parts);
+  });
+
   it('and breaks off in the middle of parts is asked for the rest of each', async (t) => {
     await using origin = await startOrigin();
     let breaks = 5;

@@ -7,9 +7,9 @@ import { test } from 'node:test';
 import { promisify } from 'node:util';
 import { ConfigError, readConfig } from '../src/config.ts';
 import { type Json, restClient } from './api/clients.ts';
-import { untilTerminal } from './api/scenarios.ts';
+import { gate, untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, startService } from './api/service.ts';
-import { redirect, startOrigin, well } from './fixtures/media/origin.ts';
+import { picture, redirect, startOrigin, well } from './fixtures/media/origin.ts';
 
 test('a job whose media are URLs fetches, examines, tells how far it is, and succeeds', async () => {
   await using origin = await startOrigin();
@@ -58,6 +58,36 @@ test('a job whose media are URLs fetches, examines, tells how far it is, and suc
       return true;
     },
   );
+});
+
+test('the inputs of a job are fetched side by side, while another job has the slot', async () => {
+  await using origin = await startOrigin();
+  await using service = await startService({ HTTP_ALLOW: `127.0.0.1:${origin.port}`, SLOTS: '1' });
+  const client = restClient(service.baseUrl);
+  const running = gate(service.inputDir);
+  const first = await client.submit({ source_images: ['face.jpg'], target_image: 'target.png', parameters: running.parameters });
+  const paths = ['/target.jpg', '/one.jpg', '/two.jpg'];
+  for (const path of paths) {
+    // Each is answered when all have been asked for.
+    origin.on(path, async (request, response) => {
+      await Promise.all(paths.map((one) => origin.asked(one)));
+      well(() => picture(100_000))(request, response);
+    });
+  }
+  const [target, ...sources] = paths.map((path) => `http://127.0.0.1:${origin.port}${path}`);
+  const { job_id } = await client.submit({ source_images: sources, target_image: target! });
+  let fetched = false;
+  for await (const event of client.watch(job_id as string)) {
+    const progress = event.progress as Json | undefined;
+    if (progress?.step !== 'fetching_inputs' || progress.bytes_done !== '300000') continue;
+    fetched = true;
+    break;
+  }
+  assert.ok(fetched);
+  assert.equal((await client.get(first.job_id as string)).finished_at, null, 'the first one has the slot');
+  await running.open();
+  for (const id of [first.job_id, job_id]) await untilTerminal(client, id as string);
+  assert.equal((await client.get(job_id as string)).status, 'succeeded');
 });
 
 test('what the examination refuses never reaches the engine', async () => {

@@ -100,6 +100,22 @@ describe('local references', { concurrency: 4 }, () => {
     assert.deepEqual(await readdir(work), []);
   });
 
+  it('are files with one name: whose other names are nobody can tell', {
+    skip: POSIX ? false : 'machine: no POSIX file modes and links here',
+  }, async (t) => {
+    const { root, outside, work, files, reasonOf } = await place(t);
+    await link(join(outside, 'secret.jpg'), join(root, 'hard.jpg'));
+    await link(join(root, 'face.jpg'), join(root, 'twin.jpg'));
+    for (const reference of ['hard.jpg', 'twin.jpg', 'face.jpg']) {
+      assert.equal(await reasonOf(reference), 'OUTSIDE_INPUT_ROOT', reference);
+      assert.equal((await files.fetch(reference, join(work, 'x'), NEVER))?.reason, 'INPUT_NOT_READABLE');
+      assert.equal(await files.held?.(reference), undefined);
+    }
+    await rm(join(root, 'twin.jpg'));
+    assert.equal(await reasonOf('face.jpg'), undefined);
+    assert.deepEqual(await readdir(work), []);
+  });
+
   it('work when the root itself is a link', { skip: POSIX ? false : 'machine: no POSIX file modes and links here' }, async (t) => {
     const { root } = await place(t);
     await symlink(root, `${root}-link`);
@@ -139,7 +155,6 @@ describe('local references', { concurrency: 4 }, () => {
     const { root, outside, work, files } = await place(t);
     await mkdir(join(root, 'real'));
     await writeFile(join(root, 'real', 'secret.jpg'), 'harmless');
-    await link(join(root, 'face.jpg'), join(root, 'hard.jpg'));
     // In a process of its own: the look is synchronous here.
     const swap = `
       const { renameSync, symlinkSync } = require('node:fs');

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
@@ -66,6 +67,28 @@ it('a sweep purges, forgets and deletes what is due, in batches, and leaves the 
   assert.ok(await blobs.stat(key));
   assert.ok((await store.get(job.jobId))?.result);
   assert.deepEqual(errors, []);
+});
+
+it('a sweep reads what is due and nothing else, however much there is', async (t) => {
+  const path = join(await mkdtemp(join(tmpdir(), 'ffjobs-plans-')), 'jobs.db');
+  t.after(() => rm(dirname(path), { recursive: true }));
+  const prepare = t.mock.method(DatabaseSync.prototype, 'prepare');
+  const store = await openSqliteJobStore({ path });
+  const prepared = new Set(prepare.mock.calls.map((call) => call.arguments[0]));
+  prepare.mock.restore();
+  await store[Symbol.asyncDispose]();
+  const db = new DatabaseSync(path);
+  t.after(() => db.close());
+  const kept = /\bFROM (?:expiring_results|ended_jobs|uploads|upload_uses|cached_results|unreferenced_blobs)\b/;
+  const looks = [...prepared].filter((sql) => /^\s*SELECT/.test(sql) && kept.test(sql));
+  assert.ok(looks.length >= 10, `${looks.length}`);
+  const scans = looks.flatMap((sql) =>
+    (db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all() as { detail: string }[])
+      // All marks are due.
+      .filter(({ detail }) => /\bSCAN\b/.test(detail) && detail !== 'SCAN unreferenced_blobs')
+      .map(({ detail }) => `${detail}: ${sql}`),
+  );
+  assert.deepEqual(scans, []);
 });
 
 it('a store that fails for a while is told of and swept again', async (t) => {

@@ -11,7 +11,9 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { CreateBucketCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { Webhook } from 'standardwebhooks';
 import { OTHERS, SETTINGS } from '../src/config.ts';
 import { Certificates } from './access/certificates.ts';
@@ -19,8 +21,11 @@ import { python, ROOT, type Service, startService } from './api/service.ts';
 import { type Block, blocksOf, documentationBlocks, placeOf } from './docs/blocks.ts';
 import { checkData } from './docs/data.ts';
 import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
+import { startS3 } from './fixtures/media/s3-server.ts';
 
 const run = promisify(execFile);
+/** Of the pages. */
+const BUCKET = 'my-bucket';
 const LIMITS = { timeout: 240_000, maxBuffer: 2 ** 26 };
 const skip = missingPrograms.length > 0 && `machine: no ${missingPrograms.join(', ')} on the PATH`;
 
@@ -130,6 +135,24 @@ describe('run', { skip, timeout: 280_000 }, () => {
     });
   });
 
+  test('each way in has brought media to a job that succeeded, and the ways out have given results', async () => {
+    const schemes = new Set<string>();
+    const wanted = ['file', 'http', 's3', 'upload', 'job'];
+    const jobs = new URL('/api/v1/jobs?page_size=500&status=succeeded', reader.service.baseUrl);
+    // What the pages do not wait for still runs.
+    for (const until = performance.now() + 120_000; performance.now() < until && schemes.size < wanted.length; await sleep(200)) {
+      const page = (await (await fetch(jobs)).json()) as { jobs: { request: Record<string, string | string[] | null> }[] };
+      for (const { request } of page.jobs) {
+        const { source_images: sources, target_image: image, target_video: video } = request;
+        for (const reference of [sources, image, video].flat()) {
+          if (reference) schemes.add(/^(\w+):\/\//.exec(reference)?.[1]?.replace('https', 'http') ?? 'file');
+        }
+      }
+    }
+    assert.deepEqual([...schemes].sort(), wanted.sort());
+    while (!(await reader.copies()).some((key) => key.startsWith('swapped/job_'))) await sleep(200);
+  });
+
   test('each of the three ways to upload has sent the picture', async () => {
     const uris = [...new Set(reader.said.get('docs/04-media-in.md')!.match(/upload:\/\/[\w-]+/g))];
     const sent = new Set<string>();
@@ -146,6 +169,8 @@ describe('run', { skip, timeout: 280_000 }, () => {
 
 interface Reader extends AsyncDisposable {
   readonly service: Service;
+  /** Keys of what lies in the bucket that the pages name. */
+  copies(): Promise<string[]>;
   /** Below the repository, so that packages are found. */
   readonly scripts: string;
   /** Standard output, by page. */
@@ -169,7 +194,10 @@ async function startReader(): Promise<Reader> {
   for (const name of ['interview.mp4', 'cut.mp4']) await cp(join(own, 'clip.mp4'), join(own, name));
   for (const name of ['face.jpg', 'eileen_collins.jpg']) await cp(join(ROOT, 'samples', 'eileen_collins.jpg'), join(own, name));
   await writeFile(join(own, 'monday.jsonl'), '{"source_images": ["face.jpg"], "target_video": "clip.mp4"}\n');
-  await writeFile(join(own, 'tenants.json'), '{"tenants": {"anonymous": {"output_buckets": ["my-bucket"]}}}');
+  await writeFile(
+    join(own, 'tenants.json'),
+    '{"tenants": {"anonymous": {"input_buckets": ["my-bucket"], "output_buckets": ["my-bucket"]}}}',
+  );
   const certificates = opened.use(new Certificates());
   certificates.addAuthority('ca');
   certificates.sign('server', 'ca', { subject: '/CN=jobs.example.com' });
@@ -177,21 +205,25 @@ async function startReader(): Promise<Reader> {
   await cp(certificates.path('server.key'), join(own, 'key.pem'));
 
   const cdn = opened.use(await startFileServer(own));
+  const s3 = opened.use(await startS3('moto'));
+  await s3.client.send(new CreateBucketCommand({ Bucket: BUCKET }));
+  await s3.client.send(new PutObjectCommand({ Bucket: BUCKET, Key: 'videos/interview.mp4', Body: await readFile(join(own, 'clip.mp4')) }));
+  const { accessKeyId, secretAccessKey } = s3.connection.credentials!;
+  const settings = {
+    ENGINE: 'classical',
+    SLOTS: '2',
+    // Nobody waits for what the examples leave running.
+    DRAIN_TIMEOUT: '1s',
+    API_KEYS: 'on',
+    ALLOW_ANONYMOUS: 'yes',
+    ANONYMOUS_SCOPES: 'read,submit,admin',
+    HTTP_ALLOW: cdn.host,
+    HTTP_PORTS: cdn.host.split(':')[1]!,
+    TENANTS: join(own, 'tenants.json'),
+    S3_ENDPOINT: s3.connection.endpoint!,
+  };
   const service = opened.use(
-    await startService({
-      ENGINE: 'classical',
-      SLOTS: '2',
-      // Nobody waits for what the examples leave running.
-      DRAIN_TIMEOUT: '1s',
-      API_KEYS: 'on',
-      ALLOW_ANONYMOUS: 'yes',
-      ANONYMOUS_SCOPES: 'read,submit,admin',
-      HTTP_ALLOW: cdn.host,
-      HTTP_PORTS: cdn.host.split(':')[1]!,
-      TENANTS: join(own, 'tenants.json'),
-      // Nothing is there: what the page shows of copies to S3 is that they are taken.
-      S3_ENDPOINT: `http://${cdn.host}`,
-    }),
+    await startService(settings, { env: { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey } }),
   );
   // With keys, each tenant has an input root of its own.
   for (const tenant of ['anonymous', 'studio']) {
@@ -234,6 +266,7 @@ async function startReader(): Promise<Reader> {
   const done = opened.move();
   return {
     service,
+    copies: () => s3.keys(BUCKET),
     scripts,
     said,
     async folderFor(page) {

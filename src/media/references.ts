@@ -200,6 +200,10 @@ type Refusal = Pick<Violation, 'reason' | 'description'>;
 
 const refusal = (reason: string, description: string): Refusal => ({ reason, description });
 const NOT_A_FILE = refusal('NOT_A_FILE', 'this is not a plain file');
+const MANY_NAMES = refusal(
+  'OUTSIDE_INPUT_ROOT',
+  'this file has another name (a hard link), which may lie outside of the input root; put a copy of it here',
+);
 const OUTSIDE = refusal('OUTSIDE_INPUT_ROOT', 'this leads out of the input root; give a path under it');
 
 /** Descriptor of the file under `root` that a reference names, opened for reading; the caller closes it. */
@@ -241,6 +245,8 @@ function judge(root: string, path: string, fd: number): Refusal | undefined {
   const real = realPathOf(path, fd);
   if (real === undefined || !isUnder(realpathSync.native(root), real)) return OUTSIDE;
   if (!found.isFile()) return NOT_A_FILE;
+  // Where its other names are nobody can tell.
+  if (found.nlink > 1) return MANY_NAMES;
   if (found.size === 0) return refusal('EMPTY_FILE', 'this file is empty');
   return undefined;
 }

@@ -7,6 +7,8 @@ import { tooManyUploadBytes, tooManyUploads, uploadNotFound, uploadRefused, uplo
 
 /** As the migration has them. */
 const State = { receiving: 1, whole: 2, released: 3, deleting: 4 } as const;
+/** To the letter what the index of these states says of itself: SQLite draws no conclusion from one of them, and would read all uploads. */
+const IN_INDEX = `state IN (${State.receiving}, ${State.deleting})`;
 /** Expired uploads that one transaction sees to. */
 const EXPIRED_AT_ONCE = 200;
 
@@ -51,7 +53,7 @@ export class UploadTable {
     this.#expired = db.prepare(
       `SELECT upload_id FROM uploads WHERE state < ${State.released} AND expires_ms <= ? ORDER BY expires_ms LIMIT ${EXPIRED_AT_ONCE}`,
     );
-    this.#marked = db.prepare(`SELECT upload_id FROM uploads WHERE state = ${State.deleting}`);
+    this.#marked = db.prepare(`SELECT upload_id FROM uploads INDEXED BY uploads_by_state WHERE ${IN_INDEX} AND state = ${State.deleting}`);
     this.#drop = db.prepare(`DELETE FROM uploads WHERE upload_id = ? AND state = ${State.deleting}`);
     this.#dropUses = db.prepare('DELETE FROM upload_uses WHERE upload_id = ?');
     this.#use = db.prepare('INSERT INTO upload_uses (upload_id, num, ended) VALUES (?, ?, 0)');
@@ -61,7 +63,7 @@ export class UploadTable {
     this.#isNeeded = db.prepare('SELECT 1 FROM upload_uses WHERE upload_id = ? AND ended = 0 LIMIT 1');
     this.#isUsed = db.prepare('SELECT 1 FROM upload_uses WHERE upload_id = ? LIMIT 1');
     // What came in one piece ended with the process that received it.
-    db.exec(`UPDATE uploads SET state = ${State.deleting} WHERE state = ${State.receiving} AND resumable = 0`);
+    db.exec(`UPDATE uploads SET state = ${State.deleting} WHERE ${IN_INDEX} AND state = ${State.receiving} AND resumable = 0`);
   }
 
   begin(upload: NewUpload, limits: UploadLimits): void {
