@@ -564,6 +564,14 @@ export function nearestName(name: string, known: readonly string[]): string {
   return hint.toUpperCase().replace('; DID YOU MEAN', '; did you mean');
 }
 
-function withoutPassword(value: string): string {
-  return value.replace(/:[^:@/]*@/, ':***@');
+/** A setting's value for people. Of the settings only URLs can hold a password; all other secrets are in files of their own. */
+export function withoutPassword(value: string): string {
+  if (/^(local|sqlite):/.test(value)) return value;
+  const slashes = value.indexOf('//');
+  const from = slashes < 0 ? 0 : slashes + 2;
+  // The last one: where a password has an @ that is not written as %40, what follows it is secret too.
+  const at = value.lastIndexOf('@');
+  const login = value.slice(from, Math.max(from, at));
+  const mayBeSecret = login.includes(':') || (slashes >= 0 && login !== '' && !login.includes('/'));
+  return mayBeSecret ? `${value.slice(0, from)}***${value.slice(at)}` : value;
 }

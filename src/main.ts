@@ -36,9 +36,13 @@ const terminal: Terminal = {
         resolve(line);
         lines.close();
       };
+      const onAbort = () => end();
       lines.once('line', (line) => end(line));
-      lines.once('close', () => resolve(undefined));
-      signal.addEventListener('abort', () => end(), { once: true });
+      lines.once('close', () => {
+        signal.removeEventListener('abort', onAbort);
+        resolve(undefined);
+      });
+      signal.addEventListener('abort', onAbort, { once: true });
       process.stderr.write(question);
     });
   },

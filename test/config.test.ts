@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ConfigError, readConfig, SETTINGS } from '../src/config.ts';
+import { ConfigError, readConfig, SETTINGS, withoutPassword } from '../src/config.ts';
 
 const read = (env: Record<string, string>) => readConfig(env, '/srv');
 const problems = (env: Record<string, string>): readonly string[] => {
@@ -100,7 +100,7 @@ describe('configuration', () => {
     [{ FFJOBS_MAX_UPLOAD_BYTES: 'lots' }, /a size such as/],
     [{ FFJOBS_GPUS: 'all' }, /numbers with commas/],
     [{ FFJOBS_LOG_LEVEL: 'loud' }, /allowed: trace, debug/],
-    [{ FFJOBS_STORE: 'rediss:/ann:secret@localhost' }, /'rediss:\/ann:\*\*\*@localhost'; allowed: sqlite:PATH, redis:/],
+    [{ FFJOBS_STORE: 'rediss:/ann:secret@localhost' }, /'\*\*\*@localhost'; allowed: sqlite:PATH, redis:/],
     [{ FFJOBS_ROLE: 'worker' }, /FFJOBS_ROLE=worker is for a fleet.*FFJOBS_STORE=redis/],
     [{ FFJOBS_FLEET: 'a{b}' }, /FFJOBS_FLEET is 'a\{b\}'/],
     [{ FFJOBS_BLOBS: 's3://Not A Bucket/x' }, /local:PATH, or s3:\/\/bucket\/prefix; this is not/],
@@ -150,4 +150,17 @@ describe('configuration', () => {
   test('every setting says what it is for', () => {
     for (const [name, { help }] of Object.entries(SETTINGS)) assert.ok(help.length > 10, name);
   });
+});
+
+test('a value is shown without what may be a password, also one that is not written as it should be', () => {
+  for (const [value, shown] of [
+    ['redis://ann:hush@redis:6379/1', 'redis://***@redis:6379/1'],
+    ['redis://:hu/s@h@redis', 'redis://***@redis'],
+    ['redis//ann:hush@redis', 'redis//***@redis'],
+    ['ann:hush@redis:6379', '***@redis:6379'],
+    ['https://ann:hush@proxy.example.com/', 'https://***@proxy.example.com/'],
+  ] as const)
+    assert.equal(withoutPassword(value), shown);
+  for (const value of ['redis://redis:6379', 'sqlite:/data/a:b@c.db', 's3://bucket/pre@fix', 'http://a.example,https://b.example', 'a@b'])
+    assert.equal(withoutPassword(value), value);
 });

@@ -9,6 +9,9 @@ import { Fleet } from '../src/app/fleet.ts';
 import type { Scheduler } from '../src/gpu/scheduler.ts';
 import type { NodeFacts, NodeRegistry } from '../src/jobs/ports.ts';
 
+/** A change is told after so long (`SOON_MS`). */
+const SOON_MS = 100;
+
 /** What a fleet asks of the scheduler; `changes` is called as a worker changes. */
 function slots() {
   const listeners = new Set<() => void>();
@@ -22,7 +25,7 @@ function slots() {
       return () => listeners.delete(listener);
     },
   };
-  return { scheduler: scheduler as unknown as Scheduler, changes: () => listeners.forEach((listener) => void listener()) };
+  return { scheduler: scheduler as unknown as Scheduler, slot, changes: () => listeners.forEach((listener) => void listener()) };
 }
 
 test('a node whose slots change all the time goes on saying that it is there', { timeout: 20_000 }, async () => {
@@ -42,4 +45,28 @@ test('a node whose slots change all the time goes on saying that it is there', {
     await delay(5);
   }
   assert.deepEqual([announced.at(-1)?.node, announced.at(-1)?.engine?.name], ['one', 'noop']);
+});
+
+test('a change while the others are slow to answer is told soon after, and not with the next word by the clock', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const told: { readonly jobsDone: number | undefined; readonly taken: () => void }[] = [];
+  const nodes: NodeRegistry = {
+    announce: ({ slots }) => new Promise((resolve) => void told.push({ jobsDone: slots[0]?.jobsDone, taken: resolve })),
+    withdraw: async () => {},
+    others: async () => [],
+  };
+  await using fleet = new Fleet({ node: 'one', nodes, onError: assert.ifError });
+  const { scheduler, slot, changes } = slots();
+  fleet.attach(scheduler);
+  t.mock.timers.tick(SOON_MS + 1);
+  assert.equal(told.length, 1, 'the first word is on its way');
+  slot.jobsDone = 1;
+  changes();
+  t.mock.timers.tick(SOON_MS + 1);
+  assert.equal(told.length, 1, 'one at a time');
+  told[0]!.taken();
+  await new Promise(setImmediate);
+  t.mock.timers.tick(SOON_MS + 1);
+  assert.equal(told[1]?.jobsDone, 1);
+  told[1]!.taken();
 });

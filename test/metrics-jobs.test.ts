@@ -43,6 +43,33 @@ test('jobs are counted by how they ended, with their times and bytes', async () 
   await client.jobs.cancel({ jobId: slow.jobId });
 });
 
+test('a scrape asks the store once, and one that is away costs its own figures alone', async () => {
+  const metrics = createMetrics();
+  let asked = 0;
+  let away = false;
+  metrics.bind({
+    ...NONE,
+    watchers: () => 3,
+    async jobsByStatus() {
+      asked++;
+      if (away) throw new Error('no answer');
+      return [
+        ['queued', 2],
+        ['failed', 1],
+      ] as const;
+    },
+  });
+  const series = async () =>
+    (await metrics.scrape()).text.split('\n').filter((line) => /^(jobs|queue_depth|job_store_up|watchers)\b[^_]/.test(line));
+  const whole = ['jobs{status="queued"} 2', 'jobs{status="failed"} 1', 'queue_depth 2', 'job_store_up 1', 'watchers 3'];
+  assert.deepEqual(await series(), whole);
+  assert.equal(asked, 1);
+  away = true;
+  assert.deepEqual(await series(), ['job_store_up 0', 'watchers 3']);
+  away = false;
+  assert.deepEqual(await series(), whole);
+});
+
 test('the values of a label are bounded', async () => {
   const metrics = createMetrics();
   metrics.bind(NONE);

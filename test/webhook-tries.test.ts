@@ -105,12 +105,13 @@ for (const [name, open] of STORES) {
       const receiver = notifying(t, store, now, () =>
         taken ? { ok: true } : { ok: false, kind: 'status', error: 'it answered 500', gone: false },
       );
-      await store.submit(wantedJob({ request: { webhook: { url: 'https://a.example.com/', statuses: [JobStatus.QUEUED] } } }), LIMITS);
+      const job = wantedJob({ request: { webhook: { url: 'https://a.example.com/', statuses: [JobStatus.QUEUED] } } });
 
-      /** Until it is dead: the clock is moved to just before, then to each next try. */
-      const untilDead = async (): Promise<number[]> => {
+      /** From what makes it due until it is dead: the clock is moved to just before, then to each next try. */
+      const untilDead = async (begin: () => Promise<unknown>): Promise<number[]> => {
         const began = clock;
         const from = receiver.sent.length;
+        await begin();
         while ((await receiver.outcome()) !== 'dead') {
           const tried = receiver.sent.length;
           const delay = Math.min(HOUR, 5_000 * 2 ** (tried - from - 1));
@@ -126,7 +127,7 @@ for (const [name, open] of STORES) {
         return receiver.sent.slice(from).map(({ at }) => at - began);
       };
 
-      const tries = await untilDead();
+      const tries = await untilDead(() => store.submit(job, LIMITS));
       assert.deepEqual(tries.slice(0, 4), [0, 5_000, 15_000, 35_000], 'at once, after 5 s, and twice as long each time');
       assert.ok(
         tries.at(-1)! <= GIVE_UP_MS && tries.at(-1)! > GIVE_UP_MS - HOUR,
@@ -143,8 +144,7 @@ for (const [name, open] of STORES) {
         'nobody tries a dead one',
       );
 
-      await store.webhooks.replay('one', delivery!.id);
-      const again = await untilDead();
+      const again = await untilDead(() => store.webhooks.replay('one', delivery!.id));
       assert.deepEqual(again.slice(0, 4), [0, 5_000, 15_000, 35_000]);
       assert.equal(again.length, tries.length);
       taken = true;

@@ -35,6 +35,8 @@ export class Fleet implements AsyncDisposable {
   /** The next exchange; `atMs` is monotonic. */
   #next: { readonly timer: NodeJS.Timeout; readonly atMs: number } | undefined;
   #exchanging: Promise<void> | undefined;
+  /** The time for the next exchange came while one was under way, with something that it may not tell. */
+  #late = false;
   #closed = false;
 
   constructor(options: FleetOptions) {
@@ -124,11 +126,12 @@ export class Fleet implements AsyncDisposable {
   #exchange(): Promise<void> {
     clearTimeout(this.#next?.timer);
     this.#next = undefined;
+    this.#late = this.#exchanging !== undefined;
     this.#exchanging ??= this.#exchangeOnce()
       .catch(this.#options.onError)
       .finally(() => {
         this.#exchanging = undefined;
-        this.#arm(this.isReady ? EVERY_MS : UNTIL_READY_MS);
+        this.#arm(this.#late ? SOON_MS : this.isReady ? EVERY_MS : UNTIL_READY_MS);
       });
     return this.#exchanging;
   }

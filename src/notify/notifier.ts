@@ -3,6 +3,7 @@
 import { Webhook } from 'standardwebhooks';
 import type { Job } from '../jobs/job.ts';
 import { type Delivery, eventType, GIVE_UP_MS, type Outcome, type WebhookOutbox, webhookDelayMs } from '../jobs/webhooks.ts';
+import { Rerun } from '../rerun.ts';
 import type { Sent } from './send.ts';
 
 export interface NotifierOptions {
@@ -34,50 +35,44 @@ export class Notifier implements AsyncDisposable {
   /** What is being told, each with its try. */
   readonly #tries = new Map<Delivery, Promise<void>>();
   readonly #closing = new AbortController();
+  readonly #looks: Rerun;
   #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
-  #again = false;
 
   constructor(options: NotifierOptions) {
     this.#options = options;
+    this.#looks = new Rerun(
+      () => this.#takeDue(),
+      (error) => {
+        if (!this.#closing.signal.aborted) options.onError(error);
+        this.#arm(LOOK_AGAIN_MS);
+      },
+    );
     options.outbox.onDue = () => this.look();
     this.look();
   }
 
   /** Something may be due. */
   look(): void {
-    this.#again = true;
-    if (this.#closing.signal.aborted) return;
-    this.#looking ??= this.#takeAll()
-      .catch((error) => {
-        if (!this.#closing.signal.aborted) this.#options.onError(error);
-        this.#arm(LOOK_AGAIN_MS);
-      })
-      .finally(() => {
-        this.#looking = undefined;
-      });
+    if (!this.#closing.signal.aborted) this.#looks.ask();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error('the service is shutting down'));
     this.#options.outbox.onDue = () => {};
     clearTimeout(this.#timer);
-    await this.#looking;
+    await this.#looks.settled();
     await Promise.allSettled(this.#tries.values());
   }
 
-  async #takeAll(): Promise<void> {
+  async #takeDue(): Promise<void> {
     const { outbox, maxAtOnce, maxPerHost: perHost, maxPerTenant: perTenant, leaseMs } = this.#options;
-    while (this.#again && !this.#closing.signal.aborted) {
-      this.#again = false;
-      const max = maxAtOnce - this.#tries.size;
-      // Whoever ends looks again.
-      if (max <= 0) return;
-      const { deliveries, nextMs } = await outbox.take({ max, perHost, perTenant, underWay: [...this.#tries.keys()], leaseMs });
-      for (const delivery of deliveries) this.#begin(delivery);
-      if (deliveries.length > 0) this.#again = true;
-      this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - this.#options.outbox.now()));
-    }
+    const max = maxAtOnce - this.#tries.size;
+    // Whoever ends looks again.
+    if (max <= 0 || this.#closing.signal.aborted) return;
+    const { deliveries, nextMs } = await outbox.take({ max, perHost, perTenant, underWay: [...this.#tries.keys()], leaseMs });
+    for (const delivery of deliveries) this.#begin(delivery);
+    if (deliveries.length > 0) this.look();
+    this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - outbox.now()));
   }
 
   #arm(ms: number): void {

@@ -69,7 +69,11 @@ export async function docs(app: FastifyInstance, { document, path = '/docs', tit
   for (const [file, type] of Object.entries(FILES)) {
     let bytes: Promise<Buffer> | undefined;
     app.get(`${path}/${file}`, async (_request, reply) => {
-      bytes ??= readFile(join(folder, file));
+      bytes ??= readFile(join(folder, file)).catch((error: unknown) => {
+        // Tried again for the next one who asks.
+        bytes = undefined;
+        throw error;
+      });
       reply.type(type).header('cache-control', 'public, max-age=86400');
       return bytes;
     });

@@ -30,7 +30,7 @@ import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer } from './redis/checks.ts';
 import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
-import { type ConnectionLog, parseRedisUrl, RedisConnection, type Reply } from './redis/connection.ts';
+import { type ConnectionLog, RedisConnection, type Reply, redisPlace } from './redis/connection.ts';
 import { Debts } from './redis/debts.ts';
 import { readOverview, readUsage } from './redis/figures.ts';
 import { Followers } from './redis/followers.ts';
@@ -79,8 +79,7 @@ export interface RedisJobStoreOptions {
 
 /** Connects, checks the server, opens or makes the fleet's store. Errors are sentences that can be shown. */
 export async function openRedisJobStore(options: RedisJobStoreOptions): Promise<RedisJobStore> {
-  const place = parseRedisUrl(options.url);
-  if (!place) throw new Error('this is no URL of a Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE');
+  const place = redisPlace(options.url);
   const redis = new RedisConnection({ place, fleet: options.fleet ?? 'ffjobs', log: options.log, timeoutMs: options.timeoutMs });
   await redis.open();
   try {

@@ -5,6 +5,7 @@ import { type RequestFacts, RequestFigures } from './request-figures.ts';
 
 /** Read when the metrics are scraped. */
 export interface Gauges {
+  /** Asked once a scrape. Rejects where the store is away: then its figures are missing, and no others. */
   readonly jobsByStatus: () => Promise<Iterable<readonly [status: string, count: number]>>;
   readonly slotsByState: () => Iterable<readonly [state: string, count: number]>;
   readonly watchers: () => number;
@@ -46,21 +47,33 @@ export function createMetrics(): Metrics {
     jobs: new JobMetrics(registry),
     webhook: (outcome, why) => webhooks.inc({ outcome, why }),
     bind(gauges) {
+      const totals = shared(async () => new Map(await gauges.jobsByStatus()));
       new Gauge({
         name: 'jobs',
-        help: 'Jobs in the store by status',
+        help: 'Jobs in the store by status; missing while it does not answer',
         labelNames: ['status'],
         registers,
         async collect() {
-          for (const [status, count] of await gauges.jobsByStatus()) this.set({ status }, count);
+          this.reset();
+          for (const [status, count] of (await totals()) ?? []) this.set({ status }, count);
         },
       });
       new Gauge({
         name: 'queue_depth',
-        help: 'Jobs that wait',
+        help: 'Jobs that wait; missing while the store does not answer',
         registers,
         async collect() {
-          this.set([...(await gauges.jobsByStatus())].find(([status]) => status === 'queued')?.[1] ?? 0);
+          const known = await totals();
+          if (known) this.set(known.get('queued') ?? 0);
+          else this.remove();
+        },
+      });
+      new Gauge({
+        name: 'job_store_up',
+        help: '1 where the job store answered for this scrape, else 0',
+        registers,
+        async collect() {
+          this.set((await totals()) ? 1 : 0);
         },
       });
       new Gauge({
@@ -107,6 +120,19 @@ export function createMetrics(): Metrics {
       }
     },
     scrape: async () => ({ text: await registry.metrics(), contentType: registry.contentType }),
+  };
+}
+
+/** What is asked for while it is under way is the same: the gauges of a scrape, which are read at once, are of one moment. Undefined: it failed. */
+function shared<T>(read: () => Promise<T>): () => Promise<T | undefined> {
+  let reading: Promise<T | undefined> | undefined;
+  return () => {
+    reading ??= read()
+      .catch(() => undefined)
+      .finally(() => {
+        reading = undefined;
+      });
+    return reading;
   };
 }
 

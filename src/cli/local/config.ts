@@ -2,7 +2,7 @@
 // changes nothing. A value that may hold a secret is never shown.
 import type { Command } from 'commander';
 import { FACEFUSION_SETTINGS } from '../../config/facefusion.ts';
-import { type Config, ConfigError, SETTINGS } from '../../config.ts';
+import { type Config, ConfigError, SETTINGS, withoutPassword } from '../../config.ts';
 import { checkSigner } from '../../provenance/process.ts';
 import { Exit, type ExitCode } from '../remote/errors.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
@@ -115,12 +115,7 @@ function settings({ values, file, inFile }: Sources): { readonly name: string; r
     .filter((name) => (name.startsWith('FFJOBS_') && name.slice('FFJOBS_'.length) in SETTINGS) || name in FACEFUSION_SETTINGS)
     .filter((name) => values[name] !== undefined && values[name] !== '')
     .toSorted()
-    .map((name) => ({ name, value: withoutUserInfo(values[name]!), from: inFile.has(name) ? file! : 'environment' }));
-}
-
-/** Of the settings only URLs can hold a password; all other secrets are in files of their own. */
-function withoutUserInfo(value: string): string {
-  return value.replaceAll(/\/\/[^@/\s]*@/g, '//***@');
+    .map((name) => ({ name, value: withoutPassword(values[name]!), from: inFile.has(name) ? file! : 'environment' }));
 }
 
 function* table(): Iterable<{ readonly name: string; readonly fallback: string | null; readonly help: string }> {

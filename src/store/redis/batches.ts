@@ -3,6 +3,7 @@
 import { type Batch, type BatchMember, COUNTED } from '../../jobs/batches.ts';
 import type { JobId } from '../../jobs/ports.ts';
 import { Recent } from '../../recent.ts';
+import { Rerun } from '../../rerun.ts';
 import type { Reply, ScriptName } from './connection.ts';
 
 export interface RedisBatchesOptions {
@@ -32,12 +33,12 @@ export class RedisBatches {
   readonly #options: RedisBatchesOptions;
   readonly #members = new Recent<readonly BatchMember[]>(KEPT);
   readonly #stops = new Map<string, Promise<void>>();
-  #looking: Promise<void> | undefined;
-  #lookAgain = false;
+  readonly #looks: Rerun;
 
   constructor(run: (name: ScriptName, args: readonly (string | number)[]) => Promise<Reply>, options: RedisBatchesOptions) {
     this.#run = run;
     this.#options = options;
+    this.#looks = new Rerun(() => this.#look(), options.onError);
   }
 
   async get(batchId: string): Promise<Batch | undefined> {
@@ -76,26 +77,18 @@ export class RedisBatches {
 
   /** Goes on with what is marked as to be stopped, by whomever. */
   stopMarked(): void {
-    this.#lookAgain = true;
-    this.#looking ??= this.#look()
-      .catch(this.#options.onError)
-      .finally(() => {
-        this.#looking = undefined;
-      });
+    this.#looks.ask();
   }
 
   /** When nothing is under way any more. */
   async settled(): Promise<void> {
-    await this.#looking;
+    await this.#looks.settled();
     await Promise.allSettled(this.#stops.values());
   }
 
   async #look(): Promise<void> {
-    while (this.#lookAgain) {
-      this.#lookAgain = false;
-      const marked = ((await this.#run('batches', ['stopping'])) as Buffer[]).map(String);
-      for (let i = 0; i < marked.length; i += 2) await this.#stop(marked[i]!, Number(marked[i + 1]));
-    }
+    const marked = ((await this.#run('batches', ['stopping'])) as Buffer[]).map(String);
+    for (let i = 0; i < marked.length; i += 2) await this.#stop(marked[i]!, Number(marked[i + 1]));
   }
 
   #stop(batchId: string, graceMs: number): Promise<void> {

@@ -70,16 +70,12 @@ export class RedisChanges {
         const cursor: Cursor<JobChange> = new Cursor({ take: () => watcher.take(cursor), release: (left) => this.#leave(left) }, signal);
         if (signal.aborted) return cursor;
         this.#watchers.set(cursor, watcher);
-        this.#listening ??= this.#options.listen();
-        Promise.all([place, this.#listening]).then(
+        Promise.all([place, this.#listen()]).then(
           ([{ at, reset }]) => {
             watcher.start(at, reset);
             cursor.wake();
           },
-          (error) => {
-            this.#listening = undefined;
-            cursor.fail(error);
-          },
+          (error) => cursor.fail(error),
         );
         return cursor;
       },
@@ -90,6 +86,17 @@ export class RedisChanges {
   fail(error: unknown): void {
     clearTimeout(this.#timer);
     for (const cursor of [...this.#watchers.keys()]) cursor.fail(error);
+  }
+
+  /** Once for all watchers; tried again for the next one where it failed. */
+  #listen(): Promise<void> {
+    if (this.#listening) return this.#listening;
+    const listening = this.#options.listen();
+    this.#listening = listening;
+    listening.catch(() => {
+      if (this.#listening === listening) this.#listening = undefined;
+    });
+    return listening;
   }
 
   #leave(cursor: Cursor<JobChange>): void {

@@ -22,11 +22,20 @@ export interface RedisPlace {
   readonly shown: string;
 }
 
-const URL_FORM = /^(redis|rediss)(?:\+(cluster|sentinel))?:\/\/(?:([^@/]*)@)?([^/?#]+)(?:\/([^?#]*))?$/;
+// A second @ would be a piece of the password among the hosts, which are shown.
+const URL_FORM = /^(redis|rediss)(?:\+(cluster|sentinel))?:\/\/(?:([^@/]*)@)?([^/?#@]+)(?:\/([^?#@]*))?$/;
 const PORTS = { server: 6379, cluster: 6379, sentinel: 26_379 } as const;
 
-/** undefined: it is none. */
-export function parseRedisUrl(url: string): RedisPlace | undefined {
+/** Throws an `Error` that can be shown, without the URL: it holds a password. */
+export function redisPlace(url: string): RedisPlace {
+  const place = parseRedisUrl(url);
+  if (place) return place;
+  throw new Error(
+    'FFJOBS_STORE is no URL of a Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE, with each special character of the password as its percent code (@ is %40, / is %2F)',
+  );
+}
+
+function parseRedisUrl(url: string): RedisPlace | undefined {
   const [, scheme, several, login, where, path = ''] = URL_FORM.exec(url) ?? [];
   if (scheme === undefined || where === undefined) return undefined;
   const kind = (several ?? 'server') as RedisPlace['kind'];

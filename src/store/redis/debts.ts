@@ -2,6 +2,7 @@
 // that made it; whoever pays it writes it away in the job's own step, so that it is paid once, and if this process dies before, the sweep of another pays.
 import type { JobId } from '../../jobs/ports.ts';
 import { endedWith, inherited, inputFailed, ready } from '../../jobs/steps.ts';
+import { Rerun } from '../../rerun.ts';
 import type { RedisConnection } from './connection.ts';
 import type { RedisJobs } from './jobs.ts';
 import { decodeOutcome } from './record.ts';
@@ -19,25 +20,17 @@ export interface DebtsOptions {
 
 export class Debts {
   readonly #options: DebtsOptions;
-  #paying: Promise<void> | undefined;
-  /** Something has come to be owed since it was last looked at. */
-  #owing = false;
+  readonly #payments: Rerun;
   #ended = false;
 
   constructor(options: DebtsOptions) {
     this.#options = options;
+    this.#payments = new Rerun(() => options.track(this.#payAll()), options.failed);
   }
 
   /** Something is owed: paid soon. */
   pay(): void {
-    if (this.#ended) return;
-    this.#owing = true;
-    const { track, failed } = this.#options;
-    this.#paying ??= track(this.#payAll())
-      .catch(failed)
-      .finally(() => {
-        this.#paying = undefined;
-      });
+    if (!this.#ended) this.#payments.ask();
   }
 
   /** No more is paid by this process. */
@@ -46,13 +39,11 @@ export class Debts {
   }
 
   async #payAll(): Promise<void> {
+    if (this.#ended) return;
+    const ids = (await this.#options.redis.run('owed', [AT_ONCE])) as Buffer[];
+    for (const id of ids) if (!this.#ended) await this.#pay(id.toString());
     // Paying one may owe another something: a chain.
-    do {
-      this.#owing = false;
-      const ids = (await this.#options.redis.run('owed', [AT_ONCE])) as Buffer[];
-      for (const id of ids) if (!this.#ended) await this.#pay(id.toString());
-      if (ids.length > 0) this.#owing = true;
-    } while (this.#owing && !this.#ended);
+    if (ids.length > 0) this.pay();
   }
 
   async #pay(id: JobId): Promise<void> {

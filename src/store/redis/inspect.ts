@@ -1,6 +1,6 @@
 // What a Redis is like as the job store of a fleet. Always true: nothing is made or changed there.
 import { checkServer } from './checks.ts';
-import { parseRedisUrl, RedisConnection } from './connection.ts';
+import { RedisConnection, redisPlace } from './connection.ts';
 import { schemaProblem } from './schema.ts';
 
 export interface Inspected {
@@ -24,8 +24,7 @@ export async function inspectRedisJobStore({
   readonly fleet: string;
   readonly timeoutMs?: number;
 }): Promise<Inspected> {
-  const place = parseRedisUrl(url);
-  if (!place) throw new Error('this is no URL of a Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE');
+  const place = redisPlace(url);
   const redis = new RedisConnection({ place, fleet, log: undefined, timeoutMs });
   await redis.open();
   try {

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { JobsError } from '../../jobs/errors.ts';
 import { checkVersion } from './checks.ts';
-import { parseRedisUrl, RedisConnection } from './connection.ts';
+import { RedisConnection, redisPlace } from './connection.ts';
 import { newerSchema, SCHEMA } from './schema.ts';
 
 /** `NNN-what.lua` brings schema NNN - 1 to NNN: with `P`, the prefix of keys, it moves about `MOST` things and returns how many, 0 where none is left. */
@@ -34,8 +34,7 @@ export interface Migration {
 
 /** Throws an `Error` in words where it cannot be done. */
 export async function migrateRedisJobStore({ url, fleet, timeoutMs, report, steps = shippedSteps() }: MigrateOptions): Promise<Migration> {
-  const place = parseRedisUrl(url);
-  if (!place) throw new Error('this is no URL of a Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE');
+  const place = redisPlace(url);
   const store = place.shown;
   const to = Math.max(1, ...steps.keys());
   const redis = new RedisConnection({ place, fleet, log: undefined, timeoutMs });

@@ -8,6 +8,7 @@ import { JobsError } from '../../jobs/errors.ts';
 import { isTerminal, type Job } from '../../jobs/job.ts';
 import type { JobId, Sequence } from '../../jobs/ports.ts';
 import { Recent } from '../../recent.ts';
+import { Rerun } from '../../rerun.ts';
 import { Cursor, END } from '../cursor.ts';
 import type { RedisConnection } from './connection.ts';
 
@@ -94,8 +95,11 @@ class Channel {
   /** Events read from the stream, so that watchers at the same place share them. */
   readonly #decoded = new Recent<JobEvent>(DECODED);
   #snapshot: JobEvent | undefined;
-  #pulling = false;
-  #pullAgain = false;
+  /** The store is away: watchers are told, and come back when it is there again. */
+  readonly #pulls = new Rerun(
+    () => this.#pull(),
+    (error) => this.fail(error),
+  );
   #opened = false;
   #closed = false;
 
@@ -163,38 +167,23 @@ class Channel {
 
   /** Reads what the stream has more than the ring. */
   pull(): void {
-    if (this.latest === undefined || this.#closed) return;
-    if (this.#pulling) {
-      this.#pullAgain = true;
-      return;
-    }
-    this.#pulling = true;
-    void this.#pull().finally(() => {
-      this.#pulling = false;
-    });
+    if (this.latest !== undefined && !this.#closed) this.#pulls.ask();
   }
 
   async #pull(): Promise<void> {
-    try {
-      do {
-        this.#pullAgain = false;
-        const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${this.latest}-0`, PAGE);
-        for (const [id, fields] of entries) {
-          const sequence = Number.parseInt(id.toString(), 10);
-          if (sequence <= this.latest!) continue;
-          if (sequence > this.latest! + 1) {
-            // Trimmed while nobody here heard of it: the ring begins anew, and watchers with it.
-            this.trimmedTo = sequence - 1;
-            this.#since = sequence;
-          }
-          this.#push(this.#event(sequence, fields[3]!));
-        }
-        if (entries.length === PAGE) this.#pullAgain = true;
-      } while (this.#pullAgain && !this.#closed);
-    } catch (error) {
-      // The store is away: watchers are told, and come back when it is there again.
-      this.fail(error);
+    const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${this.latest}-0`, PAGE);
+    for (const [id, fields] of entries) {
+      const sequence = Number.parseInt(id.toString(), 10);
+      if (sequence <= this.latest!) continue;
+      if (sequence > this.latest! + 1) {
+        // Trimmed while nobody here heard of it: the ring begins anew, and watchers with it.
+        this.trimmedTo = sequence - 1;
+        this.#since = sequence;
+      }
+      this.#push(this.#event(sequence, fields[3]!));
     }
+    // There may be more.
+    if (entries.length === PAGE) this.pull();
     this.#wake();
   }
 
@@ -226,7 +215,7 @@ class Channel {
       if (sequence === PREVIEW) {
         this.preview = { number: this.preview.number + 1, event: fromBinary(JobEventSchema, bytes) };
         this.#wake();
-      } else if (sequence === this.latest + 1 && !this.#pulling) {
+      } else if (sequence === this.latest + 1 && !this.#pulls.isRunning) {
         this.#push(this.#event(sequence, bytes));
         this.#wake();
       } else if (sequence > this.latest) {
