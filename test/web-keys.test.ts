@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { type Secured, startSecured } from './api/secured.ts';
-import { webTestOf } from './web/browser.ts';
+import { findings, webTestOf } from './web/browser.ts';
 
 async function jobOf(service: Secured, tenant: string, secret: string): Promise<string> {
   await service.furnish(tenant);
@@ -26,6 +26,8 @@ webTestOf(startSecured, 'with keys, a page asks for one and shows its tenant’s
   const field = page.getByLabel('Key', { exact: true });
   await field.waitFor();
   assert.equal(await page.getByText('own-picture.png').count(), 0, 'nothing is shown to who is not known');
+  assert.equal(await page.locator('.panel').count(), 1, 'and nothing is promised');
+  assert.deepEqual(await findings(page), []);
   await field.fill('ffj_aaaaaaaaaa_wrong');
   await page.getByRole('button', { name: 'Use this key' }).click();
   await page.getByText('The service does not take this key.').waitFor();

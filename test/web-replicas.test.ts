@@ -115,9 +115,9 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
   const { one, two, way } = service;
   const hold = join(service.dir, 'go');
   const id = await submit(service, { parameters: { ...JOB.parameters, hold_file: hold }, labels: { name: 'first.png' } });
-  const page = await open(`/jobs/${id}`);
+  const page = await open('/fleet');
   const after = watches(page);
-  await page.reload();
+  await page.goto(`${service.baseUrl}/jobs/${id}`);
   await page.locator('.log li', { hasText: 'piece 8' }).waitFor();
   assert.deepEqual(after, [0], 'the first stream is read from the beginning');
   const list = await open('/jobs');

@@ -86,6 +86,8 @@ webTest(
     assert.equal(await width(), 512);
     await page.getByRole('group', { name: 'Zoom' }).getByRole('button', { name: 'Fit' }).click();
 
+    // Files keep the names that they had here; pictures go along.
+    assert.deepEqual(await page.locator('.inputs b').allTextContents(), ['eileen_collins.jpg', 'grace_hopper.jpg']);
     // The result is the one that the service has, byte for byte.
     const downloading = page.waitForEvent('download');
     await page.getByRole('button', { name: /^Download/ }).click();
@@ -96,6 +98,9 @@ webTest(
 
     await page.getByRole('button', { name: 'Submit again' }).click();
     await page.locator('h1', { hasText: 'New job' }).waitFor();
+    await page.locator('.face img').waitFor();
+    await page.locator('.face', { hasText: 'eileen_collins.jpg' }).waitFor();
+    await page.locator('.target img').waitFor();
     await ready(page);
     await page.getByLabel('Add a processor').selectOption('face_enhancer');
     await page.locator('.pipe .proc').nth(1).waitFor();

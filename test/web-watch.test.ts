@@ -50,9 +50,8 @@ webTest('a page that slept, or was not looked at, goes on where it was', {}, asy
   const id = await submit(service, { parameters: { steps: 6, hold_at: 3, hold_file: hold, log_steps: true } });
   const page = await open('/fleet');
   await page.clock.install();
-  await page.goto(`${service.baseUrl}/jobs/${id}`);
   const after = resumesOf(page);
-  await page.reload();
+  await page.goto(`${service.baseUrl}/jobs/${id}`);
   await page.locator('.log li', { hasText: 'piece 3' }).waitFor();
   const watchers = async () => ((await (await fetch(`${service.baseUrl}/api/v1/overview`)).json()) as { watchers: number }).watchers;
   while ((await watchers()) !== 1) await page.evaluate('new Promise(requestAnimationFrame)');
@@ -76,6 +75,7 @@ webTest('a page that slept, or was not looked at, goes on where it was', {}, asy
   await look(false);
   await page.locator('.chip.succeeded').waitFor();
   assert.ok(after.length > before && after.slice(before).every((sequence) => sequence > 0), `${after}: it resumes`);
+  await page.locator('.log li', { hasText: 'piece 5' }).waitFor();
   const lines = (await page.locator('.log li span:last-child').allTextContents()).filter((line) => line.startsWith('piece'));
   assert.deepEqual(lines, ['piece 0', 'piece 1', 'piece 2', 'piece 3', 'piece 4', 'piece 5']);
 });

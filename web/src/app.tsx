@@ -48,28 +48,43 @@ export function App() {
       <Top />
       <main id="main" tabIndex={-1} ref={main}>
         {keyWanted.value ? <KeyPanel /> : <LostNote />}
-        {shown.name === 'jobs' && <JobsPage />}
-        {shown.name === 'job' && <JobPage key={shown.id} id={shown.id} />}
-        {shown.name === 'batch' && <BatchPage key={shown.id} id={shown.id} />}
-        {shown.name === 'new' && <SubmitPage />}
-        {shown.name === 'fleet' && <FleetPage />}
-        {shown.name === 'unknown' && (
-          <section class="panel empty">
-            <h1>{w.notFoundTitle}</h1>
-            <p>{w.notFoundWhy}</p>
-            <div class="row">
-              <a class="btn primary" href={href('jobs')}>
-                {w.jobs}
-              </a>
-              <a class="btn" href={href('new')}>
-                {w.newJob}
-              </a>
-            </div>
-          </section>
-        )}
+        {/* Without a key there is nothing to show; with one that is not taken any more, what is known stays. */}
+        {keyWanted.value !== 'missing' && <Shown />}
       </main>
     </>
   );
+}
+
+function Shown() {
+  const w = words.value;
+  const shown = page.value;
+  switch (shown.name) {
+    case 'jobs':
+      return <JobsPage />;
+    case 'job':
+      return <JobPage key={shown.id} id={shown.id} />;
+    case 'batch':
+      return <BatchPage key={shown.id} id={shown.id} />;
+    case 'new':
+      return <SubmitPage />;
+    case 'fleet':
+      return <FleetPage />;
+    case 'unknown':
+      return (
+        <section class="panel empty">
+          <h1>{w.notFoundTitle}</h1>
+          <p>{w.notFoundWhy}</p>
+          <div class="row">
+            <a class="btn primary" href={href('jobs')}>
+              {w.jobs}
+            </a>
+            <a class="btn" href={href('new')}>
+              {w.newJob}
+            </a>
+          </div>
+        </section>
+      );
+  }
 }
 
 addEventListener('keydown', (event) => {
@@ -151,6 +166,8 @@ function KeyPanel() {
   const [text, setText] = useState('');
   const field = useRef<HTMLInputElement>(null);
   useEffect(() => field.current?.focus(), []);
+  // Alone on the page, or above what it shows.
+  const Title = keyWanted.value === 'missing' ? 'h1' : 'h2';
   return (
     <section class="panel" aria-labelledby="key-title">
       <form
@@ -161,7 +178,7 @@ function KeyPanel() {
           setText('');
         }}
       >
-        <h2 id="key-title">{w.keyTitle}</h2>
+        <Title id="key-title">{w.keyTitle}</Title>
         {keyWanted.value === 'wrong' && (
           <p class="err" role="alert">
             <Icon name="warn" />

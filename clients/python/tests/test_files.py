@@ -23,6 +23,7 @@ SERVER = os.environ["FFJOBS_TEST_SERVER"]
 #: A service that speaks TLS alone and asks for a client certificate; ca.pem, client.pem, client.key and other.pem, which signed none of it.
 TLS_SERVER = os.environ["FFJOBS_TEST_TLS_SERVER"]
 CERTIFICATES = Path(os.environ["FFJOBS_TEST_CERTIFICATES"])
+TRUSTED = {"ca": CERTIFICATES / "ca.pem", "certificate": (CERTIFICATES / "client.pem", CERTIFICATES / "client.key")}
 MIB = 1024 * 1024
 #: A video by its first bytes, and several pieces of an upload.
 VIDEO = bytes.fromhex("000000186674797069736f6d0000020069736f6d69736f32") + random.Random(1).randbytes(20 * MIB)
@@ -137,9 +138,10 @@ def test_a_connection_that_is_always_cut_ends_in_an_error_in_time(kind, clip):
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_what_the_service_refuses_is_told_as_over_grpc(kind):
+@pytest.mark.parametrize(("server", "options"), [(SERVER, {}), (TLS_SERVER, TRUSTED)], ids=["plain", "TLS"])
+def test_what_the_service_refuses_is_told_as_over_grpc(kind, server, options):
     with pytest.raises(grpc.RpcError) as caught:
-        asyncio.run(upload(kind, SERVER, bytes(17 * MIB), filename="nothing.mp4"))
+        asyncio.run(upload(kind, server, bytes(17 * MIB), filename="nothing.mp4", **options))
     details = details_of(caught.value)
     assert details.code == grpc.StatusCode.INVALID_ARGUMENT
     assert [one.reason for one in details.violations] == ["UNSUPPORTED_MEDIA_TYPE"]
@@ -178,9 +180,6 @@ def test_a_cancelled_task_sends_no_more(clip):
             return proxy.passed
 
     assert asyncio.run(body()) < len(VIDEO)
-
-
-TRUSTED = {"ca": CERTIFICATES / "ca.pem", "certificate": (CERTIFICATES / "client.pem", CERTIFICATES / "client.key")}
 
 
 def test_calls_uploads_and_downloads_believe_the_authority_that_the_client_is_given(kind, clip, tmp_path):

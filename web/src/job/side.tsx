@@ -7,6 +7,7 @@ import { useThumbnail } from '../parts/pair.tsx';
 import { CopyButton, Meter, Note } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { capabilities, slots } from '../service/overview.ts';
+import { uploadName } from '../service/upload-names.ts';
 import { defaultOf, optionLabel, printed } from '../submit/options.ts';
 import { curlOf } from '../submit/snippets.ts';
 import { words } from '../words/words.ts';
@@ -34,7 +35,7 @@ export function ResultPanel({ job }: { readonly job: Job }) {
   if (mark !== undefined) facts.push([w.job.marked, mark]);
   if (!job.purgedAt) facts.push([w.job.linkEnds, w.job.linkSigned]);
   const expires = msOf(job.resultExpireTime);
-  if (!job.purgedAt && expires !== undefined) facts.push([w.job.deletedAt, moment(expires)]);
+  if (!job.purgedAt && expires !== undefined) facts.push([w.job.keptUntil, moment(expires)]);
   return (
     <section class="panel" aria-labelledby="result-title">
       <header>
@@ -213,7 +214,7 @@ function Input({ job, input, reference, what, name, wide, icon = 'picture' }: In
       )}
       <span class="clip">
         <b class="clip" title={reference}>
-          {name ?? baseName(reference)}
+          {name ?? uploadName(reference) ?? baseName(reference)}
         </b>
         <span class="meta">{what}</span>
       </span>

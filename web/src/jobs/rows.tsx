@@ -101,17 +101,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
         </div>
       )}
       <table class="jobs" role="table" aria-label={w.jobs} aria-rowcount={rowCount + 1}>
-        <colgroup>
-          <col class="w-sel" />
-          <col class="w-job" />
-          <col class="w-status" />
-          <col class="w-step" />
-          <col />
-          <col class="w-eta" />
-          <col class="w-slot" />
-          <col class="w-age" />
-          <col class="w-acts" />
-        </colgroup>
+        <Widths />
         {/* Cards take the table's display away, and with it its roles; so they are said. */}
         <thead role="rowgroup">
           <tr role="row" aria-rowindex={1}>
@@ -173,6 +163,22 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
         </span>
       </div>
     </section>
+  );
+}
+
+function Widths() {
+  return (
+    <colgroup>
+      <col class="w-sel" />
+      <col class="w-job" />
+      <col class="w-status" />
+      <col class="w-step" />
+      <col />
+      <col class="w-eta" />
+      <col class="w-slot" />
+      <col class="w-age" />
+      <col class="w-acts" />
+    </colgroup>
   );
 }
 
@@ -302,6 +308,16 @@ function Loading() {
     <AfterAMoment>
       <section class="panel" aria-busy="true" aria-label={words.value.list.loading}>
         <table class="jobs" role="presentation">
+          <Widths />
+          {/* The words of the head, so that nothing moves when the rows come. */}
+          <thead role="presentation" aria-hidden="true">
+            <tr>
+              <th />
+              {COLUMNS.map((name) => (
+                <th key={name}>{name === 'actions' ? '' : words.value.list[name]}</th>
+              ))}
+            </tr>
+          </thead>
           <tbody role="presentation">
             {Array.from({ length: 8 }, (_, i) => (
               <SkeletonRow key={`loading-${i}`} seed={i} />

@@ -8,6 +8,7 @@ import { baseName, NAME_LABEL, nameOf } from '../jobs/status.ts';
 import { keepInput } from '../service/inputs.ts';
 import { drawThumbnail, keepThumbnail, thumbnailOf } from '../service/thumbnails.ts';
 import { Upload } from '../service/upload.ts';
+import { keepUploadName, uploadName } from '../service/upload-names.ts';
 
 export type MediaKind = 'image' | 'video' | 'audio';
 
@@ -125,7 +126,7 @@ export function takeReference(reference: string, place: Place | undefined, kind 
     (guess === 'audio' ? 'audio' : guess === 'video' ? 'target' : sources.length === 0 || target !== undefined ? 'source' : 'target');
   put(to, {
     id: crypto.randomUUID(),
-    name: baseName(reference),
+    name: uploadName(reference) ?? baseName(reference),
     kind: to === 'source' ? 'image' : guess,
     reference,
     upload: undefined,
@@ -201,6 +202,7 @@ function uploading(file: File, kind: MediaKind): Input {
     const uri = upload.uri.value;
     if (upload.state.value.is !== 'done' || uri === undefined) return;
     keepInput(uri, file);
+    keepUploadName(uri, file.name);
     update(input.id, { reference: uri });
     const blob = await picture;
     if (blob) await keepThumbnail(uri, blob);
@@ -320,6 +322,7 @@ export function draftOfJob(
 ): void {
   if (!job.request) return;
   const next = draftOf(job.request, nameOf(job));
+  for (const one of inputsOf(next)) void illustrate(one, job.jobId);
   draft.value = { ...next, parameters: { ...next.parameters, ...changes } };
   startAt.value = at;
 }
@@ -327,7 +330,7 @@ export function draftOfJob(
 function draftOf(from: JobRequest, name: string): Draft {
   const input = (reference: string, kind: MediaKind, called?: string): Input => ({
     id: crypto.randomUUID(),
-    name: called && reference.startsWith('upload://') ? called : baseName(reference),
+    name: (reference.startsWith('upload://') ? called : undefined) ?? uploadName(reference) ?? baseName(reference),
     kind,
     reference,
     upload: undefined,
@@ -357,7 +360,6 @@ function draftOf(from: JobRequest, name: string): Draft {
     attestation: '',
     carried: carriedOf(from),
   };
-  for (const one of inputsOf(next)) void illustrate(one);
   return next;
 }
 
@@ -366,8 +368,9 @@ function carriedOf(from: JobRequest): Carried {
   return Object.fromEntries(CARRIED.filter((name) => json[name] !== undefined).map((name) => [name, json[name]!]));
 }
 
-async function illustrate({ id, reference }: Input): Promise<void> {
-  const thumbnail = reference === undefined ? undefined : await thumbnailOf(reference);
+/** With what this browser has kept of it; `jobId`: of a job that it was an input of. */
+async function illustrate({ id, reference }: Input, jobId?: string): Promise<void> {
+  const thumbnail = reference === undefined ? undefined : await thumbnailOf(reference, jobId);
   if (thumbnail !== undefined) update(id, { thumbnail });
 }
 

@@ -98,6 +98,7 @@ export const en = {
   refusedRow: 'Refused by the content check',
   refusedContent: 'Refused content',
   deleted: 'Deleted',
+  uploadNamed: (id: string) => `Upload ${id}`,
 
   list: {
     sub: 'Updates arrive by themselves',
@@ -258,7 +259,7 @@ export const en = {
     copySha: 'Copy the SHA-256',
     linkEnds: 'Link',
     linkSigned: 'signed, a new one on each visit',
-    deletedAt: 'Deleted',
+    keptUntil: 'Kept until',
     marked: 'Marked',
     markedAs: 'as made by AI, Content Credentials',
     markedLabel: (text: string) => `as made by AI, “${text}” drawn over it`,

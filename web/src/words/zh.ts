@@ -91,6 +91,7 @@ export const zh: Words = {
   canceledAt: (percent) => `已取消，进度 ${percent}`,
   refusedRow: '内容检查未通过',
   refusedContent: '被拒内容',
+  uploadNamed: (id) => `上传 ${id}`,
   deleted: '已删除',
 
   list: {
@@ -252,7 +253,7 @@ export const zh: Words = {
     copySha: '复制 SHA-256',
     linkEnds: '链接',
     linkSigned: '已签名，每次访问都会更新',
-    deletedAt: '删除时间',
+    keptUntil: '保留至',
     marked: '标识',
     markedAs: '由 AI 生成，含内容凭证',
     markedLabel: (text) => `由 AI 生成，画面上有“${text}”`,

@@ -30,7 +30,7 @@ class _Answered:
     def request(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             # Without an answer, whoever reads one is told of the loss.
             if self.sock is None:
                 raise
