@@ -2,6 +2,7 @@
 // whatever it does to the process that examines it, the next one is examined as if nothing had happened.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -70,6 +71,37 @@ async function handIn({ name, kind }: Hostile, through = probe, signal = NEVER):
   return await fetchInputs({ resolver: localFiles(join(dir, 'input')), probe: through }, request, folder, signal);
 }
 
+/** Numbers below `n`, the same for the same seed (mulberry32). */
+function numbers(seed: number): (n: number) => number {
+  let state = seed;
+  return (n) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let x = Math.imul(state ^ (state >>> 15), 1 | state);
+    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x;
+    return ((x ^ (x >>> 14)) >>> 0) % n;
+  };
+}
+
+/** Bytes changed, mostly in the headers; or cut off, doubled, taken out. */
+function mutated(bytes: Buffer, below: (n: number) => number): Buffer {
+  const at = () => (below(2) === 0 ? below(Math.min(bytes.length, 600)) : below(bytes.length));
+  const from = at();
+  const to = Math.min(bytes.length, from + 1 + below(300));
+  switch (below(6)) {
+    case 0:
+      return bytes.subarray(0, 16 + below(bytes.length));
+    case 1:
+      return Buffer.concat([bytes.subarray(0, to), bytes.subarray(from)]);
+    case 2:
+      return Buffer.concat([bytes.subarray(0, from), bytes.subarray(to)]);
+    default: {
+      const changed = Buffer.from(bytes);
+      for (let i = 1 + below(12); i > 0; i--) changed[at()] = [0, 0xff, 0x7f, 0x80, below(256)][below(5)]!;
+      return changed;
+    }
+  }
+}
+
 const reasonOf = (outcome: Inputs | Failure) => ('reason' in outcome ? outcome.reason : 'ok');
 
 describe('hostile media', () => {
@@ -95,6 +127,34 @@ describe('hostile media', () => {
       }),
     );
     assert.deepEqual(wrong, []);
+  });
+
+  it('of any other kind too: what is changed in a good file ends in facts within the limits, or in a sentence', async (t) => {
+    const seed = randomInt(2 ** 31);
+    t.diagnostic(`seed ${seed}`);
+    const good = listed.filter((one) => one.outcome === 'ok');
+    const outcomes = new Map<string, number>();
+    await Promise.all(
+      Array.from({ length: 96 }, async (_, nth) => {
+        const one = good[nth % good.length]!;
+        const bytes = mutated(await readFile(join(dir, 'input', one.name)), numbers(seed + nth));
+        const name = `mutated-${nth}`;
+        await writeFile(join(dir, 'input', name), bytes);
+        const outcome = await handIn({ ...one, name });
+        outcomes.set(reasonOf(outcome), (outcomes.get(reasonOf(outcome)) ?? 0) + 1);
+        const what = `${one.name}, the ${nth}th of seed ${seed}`;
+        if ('reason' in outcome) {
+          assert.match(outcome.reason, /^INPUT_[A-Z_]+$/, what);
+          assert.match(outcome.message, /^(?:target_image|target_video|source_audio): [^\n]{10,160}$/, what);
+        } else if (outcome.targetFacts) {
+          const { width, height, frames, seconds } = outcome.targetFacts;
+          assert.ok(width * height <= 2 ** 26 && frames <= 300 && seconds <= 60, what);
+        }
+      }),
+    );
+    t.diagnostic(JSON.stringify(Object.fromEntries(outcomes)));
+    assert.ok(outcomes.size >= 3, 'they are changed enough to matter');
+    assert.equal(reasonOf(await handIn(GOOD)), 'ok');
   });
 
   it('do not make anybody believe what they claim', async () => {
