@@ -21,6 +21,13 @@ const RESULT = {
   timings: create(TimingsSchema, {}),
 };
 
+const warnings: Error[] = [];
+process.on('warning', (warning) => void warnings.push(warning));
+after(() => {
+  const leaks = warnings.filter(({ name }) => name === 'MaxListenersExceededWarning');
+  assert.deepEqual(leaks, [], 'whoever looks for a node that answers leaves nothing behind');
+});
+
 /** As a caller does, while the store cannot be reached. */
 async function patiently<T>(call: () => Promise<T>): Promise<T> {
   for (;;) {

@@ -76,12 +76,14 @@ type Client = Redis | Cluster;
 
 const TIMEOUT_MS = 5_000;
 
-function connect(place: RedisPlace, timeoutMs: number): Client {
-  const login = { username: place.username, password: place.password };
-  const tls = place.tls ? {} : undefined;
-  const common: RedisOptions = {
-    ...login,
-    ...(tls && { tls }),
+const retryMs = (tried: number) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000);
+
+/** Of a connection to one server, whichever it is. */
+function optionsOf(place: RedisPlace, timeoutMs: number): RedisOptions {
+  return {
+    username: place.username,
+    password: place.password,
+    ...(place.tls && { tls: {} }),
     lazyConnect: true,
     connectionName: 'facefusion-jobs',
     connectTimeout: timeoutMs,
@@ -91,11 +93,15 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
     // One try to connect again; after that a call is better refused than kept.
     maxRetriesPerRequest: 1,
     maxLoadingRetryTime: 1000,
-    retryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
+    retryStrategy: retryMs,
     // A failover: the server that we know is a replica now.
     reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
     enableAutoPipelining: true,
   };
+}
+
+function connect(place: RedisPlace, timeoutMs: number): Client {
+  const common = optionsOf(place, timeoutMs);
   if (place.kind === 'cluster') {
     const options: ClusterOptions = {
       lazyConnect: true,
@@ -106,7 +112,7 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       // A certificate is for a name, and the client would look it up and ask for the address.
       ...(place.tls && { dnsLookup: (name: string, found: (error: null, address: string) => void) => found(null, name) }),
       maxRedirections: 16,
-      clusterRetryStrategy: (tried) => Math.min(50 * 2 ** Math.min(tried - 1, 6), 1000),
+      clusterRetryStrategy: retryMs,
       slotsRefreshTimeout: timeoutMs,
     };
     return new Cluster([...place.hosts], options);
@@ -118,11 +124,38 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       db: place.database,
       sentinels,
       name: place.master!,
-      ...(tls && { enableTLSForSentinelMode: true, sentinelTLS: tls }),
+      ...(place.tls && { enableTLSForSentinelMode: true, sentinelTLS: {} }),
     });
   }
   const { host, port } = place.hosts[0]!;
   return new Redis({ ...common, host, port, db: place.database });
+}
+
+/**
+ * The connection that listens. What is published in a Cluster is heard at each of its nodes: one of them is listened to, and another one when the connection to it
+ * ends. The client's own way to listen to a Cluster tries nodes without a pause: while all are away it costs a processor, and memory without end.
+ */
+function listenerOf(place: RedisPlace, timeoutMs: number, commands: Client): Client {
+  if (!(commands instanceof Cluster)) return connect(place, timeoutMs);
+  let turn = Math.floor(Math.random() * place.hosts.length);
+  const listener: Redis = new Redis({
+    ...optionsOf(place, timeoutMs),
+    ...place.hosts[turn]!,
+    // The next node may be away too: what is asked for waits as long as any command may.
+    maxRetriesPerRequest: null,
+    retryStrategy(tried) {
+      const known = commands.nodes('all').map(({ options: { host, port } }) => ({ host, port }));
+      const nodes = [...known, ...place.hosts];
+      Object.assign(listener.options, nodes[++turn % nodes.length]);
+      return retryMs(tried);
+    },
+  });
+  // One that has left the Cluster, and lives on, is told nothing any more.
+  commands.on('-node', ({ options }: Redis) => {
+    const { status, options: own } = listener;
+    if (status === 'ready' && options.host === own.host && options.port === own.port) listener.disconnect(true);
+  });
+  return listener;
 }
 
 /** The part of a pino logger that is used here. */
@@ -205,7 +238,7 @@ export class RedisConnection {
     this.prefix = `{${fleet}}:`;
     this.#nobodys = `${this.prefix}-`;
     this.#commands = connect(place, timeoutMs);
-    this.#listener = connect(place, timeoutMs);
+    this.#listener = listenerOf(place, timeoutMs, this.#commands);
     const text = (name: string) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8');
     const libraries = LIBRARIES.map(text);
     const scripts: Partial<Scripts> = {};
@@ -242,7 +275,7 @@ export class RedisConnection {
     // A client of a cluster would look for its nodes for ever.
     const timer = setTimeout(() => tooLate.reject(new Error('no server has answered for it')), 2 * this.#timeoutMs);
     try {
-      await Promise.race([Promise.all([this.#commands.connect(), this.#listener.connect()]), tooLate.promise]);
+      await Promise.race([Promise.all([this.#commands.connect(), this.#connectListener()]), tooLate.promise]);
     } catch (error) {
       const why = lastError.get(this.#commands) ?? error;
       this.disconnect();
@@ -250,6 +283,15 @@ export class RedisConnection {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Of a Cluster the first node that is tried may be away: until one of them answers. */
+  #connectListener(): Promise<void> {
+    if (this.#place.kind !== 'cluster') return this.#listener.connect();
+    return new Promise((resolve) => {
+      this.#listener.once('ready', () => resolve());
+      this.#listener.connect().catch(() => {});
+    });
   }
 
   /** Makes a step: runs the script of that name, with others of its kind that come at the same time. */
