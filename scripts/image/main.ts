@@ -47,14 +47,14 @@ function notOwn({ root, user }: Image, folder: string): string {
 async function attempt(image: Image): Promise<void> {
   assert.notEqual(image.user.split(':')[0], '0', 'it runs as root');
   say('with nothing said about who may call: it refuses, and says what to do');
-  const bare = new Container(image);
+  await using bare = new Container(image);
   assert.notEqual(await within(bare.exited, READY_MS, 'the refusal'), 0, bare.said);
   assert.match(bare.said, /FFJOBS_ALLOW_ANONYMOUS/);
 
   say('as it is meant to be started');
   const portraits = ['grace_hopper.jpg', 'eileen_collins.jpg'];
   for (const name of portraits) put(image, `data/${name}`, readFileSync(join(ROOT, 'samples', name)));
-  const first = new Container(image, NOBODY_ASKED);
+  await using first = new Container(image, NOBODY_ASKED);
   await untilWell(first, image);
   assert.equal(
     (await first.exec(['sh', '-c', 'ps -o uid= -e 2>/dev/null || id -u'])).trim().split(/\s+/).includes('0'),
@@ -70,7 +70,7 @@ async function attempt(image: Image): Promise<void> {
     '--output',
     '/data/result.jpg',
   ]);
-  const jobId = /job_\w+/.exec(made)?.[0];
+  const jobId = /job_\d{8}_\w+/.exec(made)?.[0];
   assert.ok(jobId, made);
   const result = readFileSync(join(image.root, 'data/result.jpg'));
   assert.deepEqual([...result.subarray(0, 3)], [0xff, 0xd8, 0xff], 'the result is no JPEG');
@@ -79,7 +79,7 @@ async function attempt(image: Image): Promise<void> {
 
   say('stopped, and started again on the same volume');
   assert.equal(await within(first.stop(), STOP_MS, 'the stop'), 0, first.said);
-  const second = new Container(image, NOBODY_ASKED);
+  await using second = new Container(image, NOBODY_ASKED);
   await untilWell(second, image);
   assert.match(await second.exec(['ffjobs', '--json', 'get', jobId]), /"SUCCEEDED"|succeeded/i);
   assert.equal(await within(second.stop(), STOP_MS, 'the stop'), 0, second.said);

@@ -160,7 +160,7 @@ function run(program: string, args: readonly string[]): void {
 }
 
 /** A container of an image: its own processes and network, in which nothing else listens. */
-export class Container {
+export class Container implements AsyncDisposable {
   readonly exited: Promise<number | NodeJS.Signals>;
   readonly #image: Image;
   readonly #process: ChildProcess;
@@ -198,6 +198,12 @@ export class Container {
   async stop(): Promise<number | NodeJS.Signals> {
     process.kill(this.#first(), this.#image.stopSignal);
     return await this.exited;
+  }
+
+  /** Ends it with all that runs in it, where it has not ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.exited;
   }
 
   /** Its process 1, by its id outside. */

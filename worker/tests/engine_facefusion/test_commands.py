@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_its_cancel_ends_the_process_and_its_children(commands: Worker, media: M
     )
     assert outcome.body["outcome"] == "OUTCOME_CANCELED"
     assert not commands.children()
+
+
+def test_a_program_that_is_killed_is_a_failure_that_may_be_tried_again(commands: Worker, media: Media) -> None:
+    _, output, work_dir = commands.start(media.picture(), face_swapper_model=ODD["slow"])
+    while commands.next()[1].get("step") != "STEP_PROCESSING":
+        pass
+    for child in commands.children():
+        os.kill(child, signal.SIGKILL)
+    outcome = commands.finish(output, work_dir)
+    assert (outcome.reason, outcome.body["retryable"]) == ("ENGINE_FAILED", True), outcome.body
+    assert not commands.children()
+    commands.done(media.picture())
 
 
 def ask(worker: Worker, *arguments: str, **environment: str) -> tuple[int, list[dict]]:

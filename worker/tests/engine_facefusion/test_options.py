@@ -183,3 +183,10 @@ def test_a_picture_that_speaks(worker: Worker, media: Media) -> None:
         assert outcome.kind == "done", outcome.body
         assert outcome.body["duration_seconds"] == pytest.approx(1.5, abs=0.2)
         assert has_sound(outcome.output)
+        counted = [message for kind, message in outcome.messages if kind == "progress" and message.get("frames_done", 0) > 1]
+        assert counted
+        assert all(message["frames_total"] == pytest.approx(1.5 * 25, abs=1) for message in counted)
+        past = worker.submit(media.picture(), "mp4", source=[media.sound()], processors=["lip_syncer"], trim_frame_start=500)
+        assert (past.reason, past.body["message"]) == ("OPTION_INVALID", "The trim leaves nothing of the source audio.")
+        short = worker.done(media.picture(), "mp4", source=[media.sound()], processors=["lip_syncer"], trim_frame_end=10)
+        assert short.body["frames"] == pytest.approx(10, abs=1)

@@ -39,14 +39,14 @@ class Prepared:
     size: tuple[int, int]
     rate: Fraction
     wants_audio: bool
-    speaks: bool  # a picture that becomes a video, as long as its sound
+    spoken: int  # frames of a picture that becomes a video, as many as its sound is long; 0: it becomes none
     as_frames: bool  # the pictures of a video, in one archive
     make_fit: Callable[[Callable[[int], None]], Target] | None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
-        return self.target.frames
+        return self.spoken or self.target.frames
 
     def kind(self, version: str) -> str:
         """Jobs that take alike, for what is learned from them."""
@@ -54,13 +54,15 @@ class Prepared:
         models = [str(arguments.get(f"{name}_model", "")) for name in arguments["processors"]]
         width, height = self.target.size
         bucket = next((side for side in (360, 720, 1080, 1440, 2160) if min(width, height) <= side), 4320)
-        media_kind = "frames" if self.as_frames else "video " + arguments["workflow_strategy"] if self.target.info else "picture"
+        media_kind = "spoken" if self.spoken else "video " + arguments["workflow_strategy"] if self.target.info else "picture"
+        if self.as_frames:
+            media_kind += " frames"
         return " ".join([version, media_kind, "+".join(arguments["processors"]), "+".join(models), str(bucket)])
 
     def steps(self) -> dict[Step, float]:
         """The steps that this job will go through, with the frames that each counts."""
         frames = float(self.frames)
-        if self.target.info is None and not self.speaks:
+        if self.target.info is None and not self.spoken:
             steps = [
                 Step.STEP_LOADING_MODELS,
                 Step.STEP_ANALYSING,
@@ -70,7 +72,7 @@ class Prepared:
             ]
             return dict.fromkeys(steps, frames)
         steps = [Step.STEP_LOADING_MODELS, Step.STEP_ANALYSING, Step.STEP_PROCESSING]
-        if self.arguments["workflow_strategy"] == "disk" or self.speaks:
+        if self.arguments["workflow_strategy"] == "disk" or self.spoken:
             steps += [Step.STEP_EXTRACTING_FRAMES, Step.STEP_ENCODING_OUTPUT]
         if not self.as_frames:
             steps.append(Step.STEP_RESTORING_AUDIO)
@@ -123,24 +125,15 @@ class Jobs:
         }
         sounds = any(self._is_sound(path) for path in sources)
         wants_audio = (is_video or speaks) and not as_frames and arguments["output_audio_volume"] > 0 and (target.has_audio or sounds)
-        rate = target.rate
-        if is_video:
-            wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
-            # Unless it is raised, the rate is the video's own, in the program's own words.
-            raised = wanted > rate * Fraction(1001, 1000)
-            if raised and as_frames:
-                warnings.append("output_video_fps has no effect on frames above the rate of the target video")
-                raised = False
-            arguments["output_video_fps"] = float(wanted) if raised else None
-            rate = wanted if raised else rate
+        rate = self._rate(arguments, target, as_frames, warnings) if is_video else target.rate
         self._sound(arguments, extension, wants_audio, warnings)
         scale = arguments["output_video_scale" if is_video else "output_image_scale"]
         size = tuple(self._program.module("vision").scale_resolution(target.size, scale))
         if as_frames:
             size = self._size_of_frames(target.size, size, arguments, warnings)
         self._room(size, target.size, arguments, is_video and not as_frames)
-        made = arguments["output_path"]
-        return Prepared(arguments, target, extension, made, size, rate, wants_audio, speaks, as_frames, make_fit, warnings)
+        made, spoken = arguments["output_path"], self._spoken(arguments) if speaks else 0
+        return Prepared(arguments, target, extension, made, size, rate, wants_audio, spoken, as_frames, make_fit, warnings)
 
     def make_fit(self, prepared: Prepared, report: Report) -> None:
         """Once the first step has been said: normalising a long video takes its time."""
@@ -194,6 +187,17 @@ class Jobs:
             raise EngineError(
                 "OPTION_INVALID", f"FaceFusion {self._program.version} moves no lips in frames: it hears the source audio only for a video."
             )
+
+    @staticmethod
+    def _rate(arguments: dict[str, Any], target: Target, as_frames: bool, warnings: list[str]) -> Fraction:
+        """Unless it is raised, the rate is the video's own, in the program's own words."""
+        wanted = Fraction(arguments["output_video_fps"] or 0).limit_denominator(1001)
+        raised = wanted > target.rate * Fraction(1001, 1000)
+        if raised and as_frames:
+            warnings.append("output_video_fps has no effect on frames above the rate of the target video")
+            raised = False
+        arguments["output_video_fps"] = float(wanted) if raised else None
+        return wanted if raised else target.rate
 
     @staticmethod
     def _size_of_frames(
@@ -279,18 +283,15 @@ class Jobs:
         """Checks what was made, and gives it its place."""
         warnings = prepared.warnings
         if prepared.as_frames:
-            wanted = self._spoken(prepared) if prepared.speaks else prepared.frames
-            rate = Fraction(prepared.arguments["output_audio_fps"]) if prepared.speaks else prepared.rate
+            rate = Fraction(prepared.arguments["output_audio_fps"]) if prepared.spoken else prepared.rate
             size = prepared.size
-            frames = media.finish_frames(prepared.made, job.output_path, wanted, int(prepared.speaks), size, report)
+            slack = 1 if prepared.spoken else 0  # the encoder rounds the end of the sound
+            frames = media.finish_frames(prepared.made, job.output_path, prepared.frames, slack, size, report)
             seconds, lost = float(frames / rate), False
-        elif prepared.speaks:
+        elif prepared.spoken:
             info = examine(prepared.made, "result", report.cancel)
-            wanted = self._spoken(prepared)
-            if abs(info.frames - wanted) > 1:
-                raise EngineError(
-                    "RESULT_INVALID", f"The result has {info.frames} frames, and the source audio lasts {wanted}.", retryable=True
-                )
+            if abs(info.frames - prepared.spoken) > 1:
+                raise media.not_right(f"it has {info.frames} frames instead of {prepared.spoken}")
             target = Target(
                 prepared.target.path, prepared.target.kind, (info.width, info.height), info=info, end=info.frames, rate=info.rate
             )
@@ -310,11 +311,12 @@ class Jobs:
         media_type = (VIDEO_FORMATS | PICTURE_FORMATS | {archive.EXTENSION: archive.MEDIA_TYPE})[prepared.extension]
         return Result(media_type, size[0], size[1], frames, seconds, tuple(dict.fromkeys(warnings)))
 
-    def _spoken(self, prepared: Prepared) -> int:
+    def _spoken(self, arguments: Mapping[str, Any]) -> int:
         """The frames that the program makes for a source audio, in its own words."""
-        arguments = prepared.arguments
         path = next(path for path in arguments["source_paths"] if self._is_sound(path))
         begin, end = self._program.module("audio").restrict_trim_audio_frame(
             path, arguments["output_audio_fps"], arguments["trim_frame_start"], arguments["trim_frame_end"]
         )
+        if begin >= end:
+            raise EngineError("OPTION_INVALID", "The trim leaves nothing of the source audio.")
         return int(end - begin)

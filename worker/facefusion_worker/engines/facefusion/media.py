@@ -333,7 +333,7 @@ def finish_video(
         if lost:
             problem = f"frame {lost[0]} does not decode"
     if problem:
-        raise _not_right(problem)
+        raise not_right(problem)
     _move(made, path)
     return info.frames, float(info.frames / rate), wants_audio and not info.has_audio
 
@@ -342,7 +342,7 @@ def finish_frames(folder: str, path: str, wanted: int, slack: int, size: tuple[i
     """Checks each picture that the program made of `wanted` frames, give or take `slack`, and packs them. Answers how many there are."""
     pictures = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     if not pictures or abs(len(pictures) - wanted) > slack:
-        raise _not_right(f"it has {len(pictures)} frames instead of {wanted}")
+        raise not_right(f"it has {len(pictures)} frames instead of {wanted}")
 
     def checked() -> Iterator[str]:
         for name in pictures:
@@ -350,9 +350,9 @@ def finish_frames(folder: str, path: str, wanted: int, slack: int, size: tuple[i
             picture = os.path.join(folder, name)
             pixels = cv2.imread(picture, cv2.IMREAD_UNCHANGED)
             if pixels is None:
-                raise _not_right(f"frame {name} does not decode")
+                raise not_right(f"frame {name} does not decode")
             if (pixels.shape[1], pixels.shape[0]) != size:
-                raise _not_right(f"frame {name} is {pixels.shape[1]}x{pixels.shape[0]} instead of {size[0]}x{size[1]}")
+                raise not_right(f"frame {name} is {pixels.shape[1]}x{pixels.shape[0]} instead of {size[0]}x{size[1]}")
             yield picture
 
     made = f"{folder}.{archive.EXTENSION}"
@@ -370,7 +370,7 @@ def no_space() -> EngineError:
     return EngineError("DISK_FULL", "There is no space left in the work folder.", retryable=True)
 
 
-def _not_right(problem: str) -> EngineError:
+def not_right(problem: str) -> EngineError:
     return EngineError("RESULT_INVALID", f"The result is not right: {problem}.", retryable=True)
 
 
