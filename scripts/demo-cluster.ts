@@ -11,12 +11,13 @@ import { CachePolicy, type Job, JobStatus } from '../gen/facefusion/jobs/v1/job_
 import type { Batch } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
-import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
-import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
+import { CliError, Exit } from '../src/cli/remote/errors.ts';
 import { download } from '../src/cli/remote/media.ts';
 import { SILENT } from '../src/cli/remote/progress.ts';
 import { CLIP, makeBucket, makeInputs, PORTRAITS, type Services, startServices, warm } from './cluster/region.ts';
+import { runScript } from './cluster/run-script.ts';
 import { startRedis } from './redis-server.ts';
 import { startMoto } from './s3-server.ts';
 
@@ -176,8 +177,7 @@ Results, fetched from S3 by their signed URLs: ${here(results)}
 `);
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => leaving.abort());
-try {
+await runScript('demo', leaving, async () => {
   const { values } = parseArgs({
     options: { jobs: { type: 'string', default: '18' }, output: { type: 'string', default: join(ROOT, 'data', 'demo-cluster') } },
   });
@@ -185,14 +185,4 @@ try {
   if (!Number.isInteger(jobs) || jobs < 1 || jobs > 1000)
     throw new CliError(Exit.invalid, `--jobs is '${values.jobs}'; it takes 1 to 1000`);
   await main(jobs, values.output);
-  process.exitCode = 0;
-} catch (error) {
-  if (leaving.signal.aborted) {
-    process.exitCode = Exit.interrupted;
-  } else {
-    const words = error instanceof SetupProblem ? new CliError(Exit.failed, error.message) : error;
-    for (const line of explanationLines(explain(words, 'the demo’s own fleet')))
-      console.error(line.replace(/^ffjobs: /, 'The demo stopped: '));
-    process.exitCode = 1;
-  }
-}
+});

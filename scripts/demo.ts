@@ -1,18 +1,19 @@
 // `npm run demo`: the service's main job, from nothing, in front of your eyes. Makes the sample media, starts a service of its own on a free
 // port, swaps a face in a picture and in a clip with sound, shows both live, and leaves the results. Ends with 0 only if both are there.
-import { copyFile, mkdir, rm } from 'node:fs/promises';
-import { basename, extname, join, relative } from 'node:path';
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname, extname, join, relative } from 'node:path';
 import { CachePolicy } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
-import { run, SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
-import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
-
+import { CliError, Exit } from '../src/cli/remote/errors.ts';
 import { download } from '../src/cli/remote/media.ts';
 import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, withEvent } from '../src/cli/remote/progress.ts';
 import { targetField } from '../src/cli/remote/request.ts';
 import type { Terminal } from '../src/cli/remote/terminal.ts';
 import { callTexts } from './calls.ts';
+import { makeInputs } from './cluster/region.ts';
+import { runScript } from './cluster/run-script.ts';
 import { type ServiceProcess, startServiceProcess } from './cluster/service-process.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -38,13 +39,8 @@ async function prepareMedia(phase: (text: string) => void): Promise<string> {
     report: phase,
   });
   phase('making the sample media');
-  const folder = join(INPUT, 'demo');
-  await mkdir(folder, { recursive: true });
+  await makeInputs(python, dirname(join(INPUT, CLIP)), leaving.signal);
   await mkdir(DATA, { recursive: true });
-  for (const portrait of [SOURCE, PICTURE]) await copyFile(join(ROOT, 'samples', basename(portrait)), join(INPUT, portrait));
-  const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' };
-  const { code, stderr } = await run(python, ['-m', 'facefusion_worker.samples', folder], env, leaving.signal);
-  if (code !== 0) throw new CliError(Exit.failed, `the sample clip could not be made: ${stderr.trim().split('\n').at(-1)}`);
   return python;
 }
 
@@ -122,17 +118,4 @@ ${texts.typescript}
 `);
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => leaving.abort());
-try {
-  await main();
-  process.exitCode = 0;
-} catch (error) {
-  if (leaving.signal.aborted) {
-    process.exitCode = Exit.interrupted;
-  } else {
-    const words = error instanceof SetupProblem ? new CliError(Exit.failed, error.message) : error;
-    for (const line of explanationLines(explain(words, 'the demo’s own service')))
-      console.error(line.replace(/^ffjobs: /, 'The demo stopped: '));
-    process.exitCode = 1;
-  }
-}
+await runScript('demo', leaving, main);

@@ -14,11 +14,12 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { Redis } from 'ioredis';
 import { type Job, JobStatus } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { showPhases } from '../src/cli/local/phases.ts';
-import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
+import { workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
-import { CliError, Exit, explain, explanationLines } from '../src/cli/remote/errors.ts';
+import { CliError, Exit } from '../src/cli/remote/errors.ts';
 import type { JobRequestInit } from '../src/client/client.ts';
 import { makeBucket, makeInputs, PORTRAITS, s3Client, startServices, warm } from './cluster/region.ts';
+import { runScript } from './cluster/run-script.ts';
 import { startWay } from './cluster/way.ts';
 import { type RedisServer, startRedis } from './redis-server.ts';
 import { startMoto } from './s3-server.ts';
@@ -319,22 +320,11 @@ async function main(count: number, lagMs: number): Promise<void> {
   );
 }
 
-for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => leaving.abort());
-try {
+await runScript('drill', leaving, async () => {
   const { values } = parseArgs({ options: { jobs: { type: 'string', default: '24' }, lag: { type: 'string', default: '2' } } });
   const [jobs, lag] = [Number(values.jobs), Number(values.lag)];
   if (!Number.isInteger(jobs) || jobs < 4 || jobs > 1000)
     throw new CliError(Exit.invalid, `--jobs is '${values.jobs}'; it takes 4 to 1000`);
   if (!(lag >= 0.1 && lag <= 60)) throw new CliError(Exit.invalid, `--lag is '${values.lag}'; it takes 0.1 to 60 seconds`);
   await main(jobs, lag * 1000);
-  process.exitCode = 0;
-} catch (error) {
-  if (signal.aborted) {
-    process.exitCode = Exit.interrupted;
-  } else {
-    const words = error instanceof SetupProblem ? new CliError(Exit.failed, error.message) : error;
-    for (const text of explanationLines(explain(words, 'the drill’s own services')))
-      console.error(text.replace(/^ffjobs: /, 'The drill stopped: '));
-    process.exitCode = 1;
-  }
-}
+});

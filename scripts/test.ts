@@ -3,7 +3,7 @@
 // so that nothing falls out silently. Words choose the suites whose names contain one of them. `--list` writes the list anew.
 // `npm run test:engine` is `--engine`: the suites with the real FaceFusion alone, and all of them, on one checkout or two.
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, globSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { run as runNodeTests } from 'node:test';
@@ -287,6 +287,36 @@ async function preparePython(tally: Tally): Promise<boolean> {
   }
 }
 
+/**
+ * A folder of this run's own for all that suites keep in a temporary one; it goes with the run, because a suite that is killed tidies nothing up. The
+ * folders of runs that were killed themselves go now.
+ */
+function ownTemporaryFolder(): Disposable {
+  const parent = tmpdir();
+  for (const name of readdirSync(parent)) {
+    const pid = /^ffjobs-tests-(\d+)-/.exec(name)?.[1];
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    try {
+      rmSync(join(parent, name), { recursive: true, force: true });
+    } catch {
+      // Another user's, who has it swept.
+    }
+  }
+  const folder = mkdtempSync(join(parent, `ffjobs-tests-${process.pid}-`));
+  // As open as the one that it stands for: some suites have workers of another user.
+  chmodSync(folder, 0o1777);
+  process.env.TMPDIR = folder;
+  return { [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }) };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
 const seconds = (began: number) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
 const indented = (text: string) => text.trimEnd().replace(/^/gm, '    ');
 
@@ -338,8 +368,9 @@ async function main(words: readonly string[]): Promise<number> {
     return 0;
   }
   provideCheckout();
+  using _ = ownTemporaryFolder();
   if (words.includes('--engine')) {
-    return testEngine(
+    return await testEngine(
       found,
       words.filter((word) => word !== '--engine'),
     );

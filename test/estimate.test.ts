@@ -62,22 +62,28 @@ test('the waits and runs of the last jobs are told by their middle and their tai
     {
       list: async ({ tenant }) => {
         asked.push(tenant);
-        return { jobs: tenant === 'new' ? [] : [...besides, ...jobs], nextPageToken: undefined, watchToken: '' };
+        const own = tenant === 'one' ? [...besides, ...jobs] : tenant === 'busy' ? [ended(500, 1)] : [];
+        return { jobs: own, nextPageToken: undefined, watchToken: '' };
       },
     },
     () => nowMs,
   );
-  const sentRuns = async (tenant: string | undefined) =>
-    toJson(GetOverviewResponse_RecentRunsSchema, create(GetOverviewResponse_RecentRunsSchema, await runs.of(tenant)));
+  const sentRuns = async (...of: Parameters<RecentRuns['of']>) =>
+    toJson(GetOverviewResponse_RecentRunsSchema, create(GetOverviewResponse_RecentRunsSchema, await runs.of(...of)));
   assert.deepEqual(await sentRuns('one'), { jobs: 40, medianWait: '20s', waitP95: '38s', medianRun: '80s' });
   assert.deepEqual(await sentRuns('new'), {});
-  await sentRuns(undefined);
   nowMs = 9_999;
   await Promise.all([sentRuns('one'), sentRuns('one')]);
-  assert.deepEqual(asked, ['one', 'new', undefined], 'what is fresh is not asked for again');
+  assert.deepEqual(asked, ['one', 'new'], 'what is fresh is not asked for again');
   nowMs = 10_001;
   await Promise.all([sentRuns('one'), sentRuns('one')]);
-  assert.deepEqual(asked, ['one', 'new', undefined, 'one']);
+  assert.deepEqual(asked, ['one', 'new', 'one']);
+  // Who sees all is told of those who have the most to do too, and a thousand tenants are not all asked for.
+  asked.length = 0;
+  const queue = (tenant: string, queued: number) => ({ tenant, queued, processing: 0, oldestQueuedMs: undefined });
+  const queues = [...Array.from({ length: 1000 }, (_, i) => queue(`t${i}`, 1)), queue('busy', 2)];
+  assert.deepEqual(await sentRuns('one', queues), { jobs: 41, medianWait: '21s', waitP95: '39s', medianRun: '80s' });
+  assert.ok(asked.length < 8 && asked.includes('busy'), String(asked));
 });
 
 test('a store that is away is asked again by the next caller', async () => {

@@ -18,7 +18,8 @@ import { AnySchema, anyPack, isWrapperDesc } from '@bufbuild/protobuf/wkt';
 import { ConnectError } from '@connectrpc/connect';
 import fc from 'fast-check';
 import { BadRequestSchema } from '../gen/google/rpc/error_details_pb.js';
-import { createJsonReader, parseJson } from '../src/rest/json-reader.ts';
+import { createJsonReader } from '../src/rest/json-reader.ts';
+import { parseJson } from '../src/rest/json-text.ts';
 import { createJsonWriter } from '../src/rest/json-writer.ts';
 import {
   AuthorSchema,

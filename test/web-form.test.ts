@@ -38,6 +38,17 @@ webTest('the pipeline is ordered by dragging too, and files are pasted', {}, asy
     })()`);
   await page.locator('.face', { hasText: 'face.png' }).waitFor();
   await page.locator('.target', { hasText: 'scene.png' }).waitFor();
+
+  // One face more than a job takes is not let fall without a word.
+  await page.locator('input[type=file][data-place=source]').setInputFiles(
+    Array.from({ length: 16 }, (_, i) => ({
+      name: `face-${i}.png`,
+      mimeType: 'image/png',
+      buffer: Buffer.from('89504e470d0a1a0a', 'hex'),
+    })),
+  );
+  await page.locator('.note.bad', { hasText: 'face-15.png is one too many' }).waitFor();
+  assert.equal(await page.locator('.face').count(), 16);
 });
 
 webTest('a job is made and watched without a mouse', {}, async ({ service, open }) => {

@@ -3,13 +3,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Random } from './random.ts';
 
-/** What must never happen has. */
 /** A process that may be called. */
 export interface Replica {
   /** Undefined while it does not listen. */
   readonly address: string | undefined;
 }
 
+/** What must never happen has. */
 export class Violation extends Error {
   override readonly name = 'Violation';
 }

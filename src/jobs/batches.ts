@@ -1,19 +1,9 @@
 // Batches: jobs that were admitted together, and how far they are. Always true: the counts are kept with each job's own steps and add up to the
 // number of its jobs; a batch has finished when none of them is queued or processing, and nothing is added to it later. Pure.
 import { JobsError, type Violation } from './errors.ts';
-import { isTerminal, type Job, type JobRequest, JobStatus, newJobId } from './job.ts';
+import { isTerminal, type Job, type JobRequest, type JobStatus, newJobId } from './job.ts';
 
 export const MAX_BATCH = 1000;
-
-/** A status that a batch counts its jobs by. */
-export const COUNTED = [
-  JobStatus.QUEUED,
-  JobStatus.PROCESSING,
-  JobStatus.SUCCEEDED,
-  JobStatus.FAILED,
-  JobStatus.CANCELED,
-  JobStatus.REFUSED,
-] as const;
 
 export interface Batch {
   readonly batchId: string;

@@ -18,6 +18,16 @@ import {
 
 export { type Job, type JobRequest, type JobState, JobStatus, JobStep, type MediaResult, WaitReason };
 
+/** Every status that a job may have, in the contract's order, which is that of the Redis scripts too. */
+export const STATUSES = [
+  JobStatus.QUEUED,
+  JobStatus.PROCESSING,
+  JobStatus.SUCCEEDED,
+  JobStatus.FAILED,
+  JobStatus.CANCELED,
+  JobStatus.REFUSED,
+] as const;
+
 export interface Failure {
   /** Upper snake case and stable, for programs: the service's own, or what the engine says. */
   readonly reason: string;

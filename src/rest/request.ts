@@ -4,7 +4,8 @@ import type { DescField, JsonObject, JsonValue, Message } from '@bufbuild/protob
 import { create, ScalarType } from '@bufbuild/protobuf';
 import { isWrapperDesc } from '@bufbuild/protobuf/wkt';
 import { badRequest, type FieldViolation } from './errors.ts';
-import { didYouMean, type JsonReader, parseJson } from './json-reader.ts';
+import { didYouMean, type JsonReader } from './json-reader.ts';
+import { isObject, parseJson } from './json-text.ts';
 import { hasMoreElements, mostElements, tooManyElements } from './limits.ts';
 import { isBound, isQueryLeaf, type Route } from './routes.ts';
 import { capture, PathError } from './template.ts';
@@ -175,8 +176,4 @@ function put(json: JsonObject, fields: readonly DescField[], value: JsonValue): 
     if (!isObject(next)) return; // not an object where one belongs: the reader refuses it
     at = next;
   }
-}
-
-function isObject(json: JsonValue | undefined): json is JsonObject {
-  return typeof json === 'object' && json !== null && !Array.isArray(json);
 }

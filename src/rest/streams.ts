@@ -49,7 +49,6 @@ export interface StreamFormat {
 export interface StreamFormats {
   /** Chooses by `Accept`; throws 406 when nothing fits. */
   choose(accept: string | undefined): StreamFormat;
-  readonly contentTypes: readonly string[];
 }
 
 /** Compiles the formats of a streaming route. */
@@ -101,7 +100,6 @@ export function compileFormats(route: Route, writer: JsonWriter, retryMs: number
   else offers.unshift(['application/x-ndjson', ndjson]);
   const contentTypes = [...new Set(offers.map(([type]) => type).filter((type) => type !== 'application/json'))];
   return {
-    contentTypes,
     choose: (accept) => {
       const chosen = negotiate(accept, offers);
       if (!chosen) throw new HttpError(406, Code.InvalidArgument, `this stream comes as ${contentTypes.join(', ')}`);

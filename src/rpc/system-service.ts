@@ -68,10 +68,8 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
 
     async getOverview({ window }, context) {
       const { seesAll, tenant } = callerOf(context).identity;
-      const [overview, recent] = await Promise.all([
-        options.store.overview(window ? durationMs(window) : HOUR_MS),
-        recentRuns.of(seesAll ? undefined : tenant),
-      ]);
+      const overview = await options.store.overview(window ? durationMs(window) : HOUR_MS);
+      const recent = await recentRuns.of(tenant, seesAll ? overview.queueByTenant : []);
       const pace = secondsPerJob(overview);
       const total = (status: JobStatus) => overview.totals.get(status) ?? 0;
       const slots = options.slots();

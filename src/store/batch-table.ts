@@ -1,8 +1,8 @@
 // Batches as rows. Always true here, inside the steps that call: the counts of a batch are those of its jobs after each step, a batch that is
 // finished stays so, and one whose last job is forgotten is forgotten with it.
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
-import { type Batch, type BatchMember, type BatchMove, COUNTED, membersOf } from '../jobs/batches.ts';
-import { isTerminal, JobStatus } from '../jobs/job.ts';
+import { type Batch, type BatchMember, type BatchMove, membersOf } from '../jobs/batches.ts';
+import { isTerminal, JobStatus, STATUSES } from '../jobs/job.ts';
 import type { JobId, NewBatch } from '../jobs/ports.ts';
 import { Recent } from '../recent.ts';
 
@@ -75,7 +75,7 @@ export class BatchTable {
       batchId,
       tenant: row.tenant as string,
       jobs: row.jobs as number,
-      counts: new Map(COUNTED.map((status) => [status, row[columnOf(status)] as number])),
+      counts: new Map(STATUSES.map((status) => [status, row[columnOf(status)] as number])),
       done: row.done as number,
       createdMs: row.created_ms as number,
       finishedMs: (row.finished_ms as number | null) ?? undefined,

@@ -59,7 +59,10 @@ export async function startService(settings: Readonly<Record<string, string>> = 
     await app.scheduler?.ready;
     return app;
   };
-  let app = await start();
+  let app = await start().catch(async (error: unknown) => {
+    await rm(dir, { recursive: true, force: true });
+    throw error;
+  });
   return {
     get app() {
       return app;

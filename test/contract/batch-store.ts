@@ -5,9 +5,9 @@ import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { type Batch, COUNTED, newBatchId } from '../../src/jobs/batches.ts';
+import { type Batch, newBatchId } from '../../src/jobs/batches.ts';
 import { JobsError } from '../../src/jobs/errors.ts';
-import { isTerminal, JobStatus, JobStep, WaitReason } from '../../src/jobs/job.ts';
+import { isTerminal, JobStatus, JobStep, STATUSES, WaitReason } from '../../src/jobs/job.ts';
 import type { JobChange, JobStore, Lease, Limits, NewBatch, NewJob } from '../../src/jobs/ports.ts';
 import { type JobStoreFactory, type JobStoreSettings, wantedJob } from './job-store.ts';
 
@@ -46,7 +46,7 @@ function wantedBatch({ count = 3, job = () => ({}), ...facts }: Wanted = {}): Ne
 
 const counts = (batch: Batch | undefined) =>
   batch &&
-  Object.fromEntries(COUNTED.filter((status) => batch.counts.get(status)).map((status) => [JobStatus[status], batch.counts.get(status)]));
+  Object.fromEntries(STATUSES.filter((status) => batch.counts.get(status)).map((status) => [JobStatus[status], batch.counts.get(status)]));
 
 async function refusal(call: Promise<unknown>): Promise<JobsError> {
   const error = await call.then(

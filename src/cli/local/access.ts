@@ -9,7 +9,7 @@ import { JobsError } from '../../jobs/errors.ts';
 import type { ApiKey, KeyAdmin } from '../../jobs/keys.ts';
 import { connect } from '../remote/client.ts';
 import { CliError, Exit, type ExitCode } from '../remote/errors.ts';
-import { duration } from '../remote/request.ts';
+import { duration, many } from '../remote/request.ts';
 import { answer, answerJson, say, type Terminal } from '../remote/terminal.ts';
 import { type Environment, readSettings } from './settings.ts';
 
@@ -70,7 +70,6 @@ interface Keys {
 }
 
 const OVERLAP_MS = 24 * 3_600_000;
-const many = (value: string, before: string[] = []): string[] => [...before, value];
 
 export function addAccessCommands(program: Command, context: AccessContext): void {
   const { terminal } = context;

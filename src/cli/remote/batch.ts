@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { clone, create } from '@bufbuild/protobuf';
-import { Code, ConnectError } from '@connectrpc/connect';
+import { ConnectError } from '@connectrpc/connect';
 import { JobRequestSchema, JobStatus, JobStatusSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import {
   type Batch,
@@ -17,12 +17,12 @@ import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_serv
 import { BadRequestSchema, ErrorInfoSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import type { Backoff } from '../../client/reconnects.ts';
 import type { Service } from './client.ts';
-import { CliError, Exit, type ExitCode, exitOfStatus } from './errors.ts';
+import { CliError, Exit, type ExitCode, exitOfStatus, refused } from './errors.ts';
 import { assertLeft, interruptible } from './interrupt.ts';
 import { type FileLine, readJobsFile } from './jobs-file.ts';
 import { dialect, enumName } from './json.ts';
 import { upload } from './media.ts';
-import { type Progress, SILENT, showProgress, size } from './progress.ts';
+import { CONNECTION_LOST, type Progress, SILENT, showProgress, size } from './progress.ts';
 import { TO_BE_UPLOADED, toBeUploaded } from './request.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 
@@ -104,7 +104,7 @@ export async function watchBatch(
     cancel: (signal) => service.jobs.cancelBatch({ batchId }, { signal }),
   });
   try {
-    const onLost = () => progress.note('The connection was lost; trying again ...');
+    const onLost = () => progress.note(CONNECTION_LOST);
     for await (const change of service.watchBatch(batchId, { signal: leaving.signal, backoff, onLost })) {
       if (json) answerJson(terminal, dialect(WatchBatchResponseSchema, change));
       batch = change.batch ?? batch;
@@ -203,7 +203,7 @@ async function validate(service: Service, lines: readonly FileLine[], signal: Ab
   });
   if (found.length === 0) return;
   const byLine = found.sort((a, b) => Number.parseInt(a.field.slice(5), 10) - Number.parseInt(b.field.slice(5), 10));
-  throw invalid('the file was not taken; nothing was uploaded', byLine);
+  throw refused('the file was not taken; nothing was uploaded', byLine);
 }
 
 /** Uploads each file once, and puts what came of it into the requests. */
@@ -215,7 +215,7 @@ async function give(
   { title, signal, backoff }: { readonly title: string; readonly signal: AbortSignal; readonly backoff: Backoff | undefined },
 ): Promise<void> {
   const line = progress.line(title);
-  const onLost = () => progress.note('The connection was lost; trying again ...');
+  const onLost = () => progress.note(CONNECTION_LOST);
   const total = [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
   const sent = new Map<string, number>();
   const answers = new Map<string, UploadResponse>();
@@ -265,7 +265,7 @@ function inLines(error: unknown, lines: readonly FileLine[]): unknown {
     const line = index === undefined ? undefined : lines[Number(index)];
     return { field: line ? `line ${line.number}${rest ? `, ${rest}` : ''}` : field, description, reason };
   });
-  return invalid(error.rawMessage, named);
+  return refused(error.rawMessage, named);
 }
 
 function isKeyReused(error: unknown): error is ConnectError {
@@ -279,8 +279,4 @@ function uploadedAnew(error: ConnectError): CliError {
   const known = info?.metadata.batch_id ?? info?.metadata.job_id ?? 'what it made';
   const words = `this file names files, which were uploaded anew: under a key that was used that is another request. \`ffjobs watch ${known}\` comes back to what the key has made`;
   return new CliError(Exit.invalid, `${error.rawMessage}; ${words}`, { cause: error });
-}
-
-function invalid(message: string, fieldViolations: { field: string; description: string; reason: string }[]): ConnectError {
-  return new ConnectError(message, Code.InvalidArgument, undefined, [{ desc: BadRequestSchema, value: { fieldViolations } }]);
 }

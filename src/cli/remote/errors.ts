@@ -1,7 +1,8 @@
 // How a call ends, for people and for scripts: every status of the service has one exit code, and an error is told with its violations.
 import { Code, ConnectError } from '@connectrpc/connect';
 import { JobStatus } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { detailsOf } from '../../client/errors.ts';
+import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
+import { detailsOf, type Violation } from '../../client/errors.ts';
 
 /** Exit codes of `ffjobs`; the README has the same table. */
 export const Exit = {
@@ -34,13 +35,19 @@ export class CliError extends Error {
   }
 }
 
+/** As the service would say it, of violations that were looked for before, or are told by other names. */
+export function refused(message: string, violations: readonly Violation[]): ConnectError {
+  const fieldViolations = violations.map(({ field, description, reason }) => ({ field, description, reason }));
+  return new ConnectError(message, Code.InvalidArgument, undefined, [{ desc: BadRequestSchema, value: { fieldViolations } }]);
+}
+
 export interface Explanation {
   readonly exit: ExitCode;
   /** gRPC's name of the status, lower case; `usage` and the like for our own. */
   readonly code: string;
   readonly message: string;
   readonly reason: string | undefined;
-  readonly violations: readonly { readonly field: string; readonly description: string; readonly reason: string }[];
+  readonly violations: readonly Violation[];
   readonly retryAfterSeconds: number | undefined;
 }
 

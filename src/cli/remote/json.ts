@@ -2,6 +2,7 @@
 // null for what is unset, zero numbers printed. A oneof shows only the member that is set.
 import type { DescEnum, DescField, DescMessage, JsonObject, JsonValue, Message, MessageShape } from '@bufbuild/protobuf';
 import { toJson } from '@bufbuild/protobuf';
+import { type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
 
 export function dialect<T extends DescMessage>(schema: T, message: MessageShape<T> & Message): JsonObject {
   return object(schema, toJson(schema, message, { useProtoFieldName: true, alwaysEmitImplicit: true }) as JsonObject);
@@ -11,6 +12,11 @@ export function dialect<T extends DescMessage>(schema: T, message: MessageShape<
 export function enumName(schema: DescEnum, value: number): string {
   const name = schema.value[value]?.name ?? String(value);
   return name.slice(schema.sharedPrefix?.length ?? 0).toLowerCase();
+}
+
+/** `2025-04-05 14:15:00`, in UTC; empty: it is not set. */
+export function timeInRow(time: Timestamp | undefined): string {
+  return time === undefined ? '' : timestampDate(time).toISOString().slice(0, 19).replace('T', ' ');
 }
 
 function object(schema: DescMessage, json: JsonObject): JsonObject {

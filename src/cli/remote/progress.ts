@@ -131,6 +131,9 @@ export interface Line {
   update(percent: number, text: string, phase: string): void;
 }
 
+/** Noted while a client goes on by itself. */
+export const CONNECTION_LOST = 'The connection was lost; trying again ...';
+
 export interface Progress extends Disposable {
   line(title: string): Line;
   /** A sentence that stays on screen, above the bars. */

@@ -156,6 +156,16 @@ export function wholeNumber(text: string | undefined, option: string): number | 
   return Number(text);
 }
 
+/** How many are to be listed. */
+export function limitOf(text: string): number {
+  const limit = wholeNumber(text, '--limit') ?? 0;
+  if (limit < 1) throw new CliError(Exit.invalid, `--limit is '${text}'; it takes a whole number from 1`);
+  return limit;
+}
+
+/** For options that may be given again and again. No default of its own: the help would print it. */
+export const many = (value: string, before: string[] = []): string[] => [...before, value];
+
 export function cachePolicy(text: string | undefined): CachePolicy | undefined {
   if (text === undefined) return undefined;
   const policies: Readonly<Record<string, CachePolicy>> = { use: CachePolicy.USE, refresh: CachePolicy.REFRESH, off: CachePolicy.OFF };

@@ -8,7 +8,7 @@ import { Exit, type ExitCode, exitOfStatus } from './errors.ts';
 import { assertLeft, interruptible } from './interrupt.ts';
 import { dialect } from './json.ts';
 import { download } from './media.ts';
-import { NOTHING_YET, type Progress, SILENT, showProgress, showView, size, type View, withEvent } from './progress.ts';
+import { CONNECTION_LOST, NOTHING_YET, type Progress, SILENT, showProgress, showView, size, type View, withEvent } from './progress.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 
 export interface WatchOptions {
@@ -47,7 +47,7 @@ export async function watchJob(service: Service, terminal: Terminal, jobId: stri
       after: options.after,
       signal: leaving.signal,
       backoff: options.backoff,
-      onLost: () => progress.note('The connection was lost; trying again ...'),
+      onLost: () => progress.note(CONNECTION_LOST),
     });
     for await (const event of events) {
       if (options.json) answerJson(terminal, dialect(JobEventSchema, event));

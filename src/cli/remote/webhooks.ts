@@ -1,13 +1,12 @@
 // `ffjobs webhooks`: what receivers have not been told, and another try of it.
-import { timestampDate } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { Command } from 'commander';
 import { JobStatusSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Delivery, DeliverySchema, DeliveryState } from '../../../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import type { Service } from './client.ts';
 import { CliError, Exit, type ExitCode } from './errors.ts';
-import { dialect, enumName } from './json.ts';
-import { wholeNumber } from './request.ts';
+import { dialect, enumName, timeInRow } from './json.ts';
+import { limitOf } from './request.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 
 type Against = (command: Command, body: (service: Service, options: { readonly json: boolean }) => Promise<ExitCode>) => Promise<void>;
@@ -25,8 +24,7 @@ export function addWebhookCommands(program: Command, terminal: Terminal, against
     .action((_options: unknown, command: Command) =>
       against(command, async (service, { json }) => {
         const { pending, limit } = command.opts<{ pending: boolean; limit: string }>();
-        const most = wholeNumber(limit, '--limit') ?? 0;
-        if (most < 1) throw new CliError(Exit.invalid, `--limit is '${limit}'; it takes a whole number from 1`);
+        const most = limitOf(limit);
         const state = pending ? DeliveryState.PENDING : DeliveryState.DEAD;
         let shown = 0;
         for await (const delivery of deliveries(service, state, most)) {
@@ -97,8 +95,7 @@ async function replayed(service: Service, deliveryId: string): Promise<Delivery 
 }
 
 function rowOf({ deliveryId, status, createdAt, attempts, host, error }: Delivery): string {
-  const created = createdAt ? timestampDate(createdAt).toISOString().slice(0, 19).replace('T', ' ') : '';
-  return row(deliveryId, enumName(JobStatusSchema, status), created, String(attempts), host, error);
+  return row(deliveryId, enumName(JobStatusSchema, status), timeInRow(createdAt), String(attempts), host, error);
 }
 
 function row(id: string, status: string, created: string, tries: string, host: string, why: string): string {

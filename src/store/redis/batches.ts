@@ -1,6 +1,7 @@
 // Batches in Redis, and the canceling of what is left of one. Always true here: that a batch is to be stopped is written first, in the step that
 // says so; whichever node finds the mark does the rest, each job in a step of its own, and takes the mark away when none is left.
-import { type Batch, type BatchMember, COUNTED } from '../../jobs/batches.ts';
+import type { Batch, BatchMember } from '../../jobs/batches.ts';
+import { STATUSES } from '../../jobs/job.ts';
 import type { JobId } from '../../jobs/ports.ts';
 import { Recent } from '../../recent.ts';
 import { Rerun } from '../../rerun.ts';
@@ -46,7 +47,7 @@ export class RedisBatches {
     const view = (await this.#run('batches', ['view', batchId, known ? '' : '1'])) as View | null;
     if (!view) return undefined;
     const [tenant, jobs, ...rest] = view as (Buffer | null)[];
-    const counts = rest.splice(0, COUNTED.length);
+    const counts = rest.splice(0, STATUSES.length);
     const [done, created, finished, grace, cancel, listed] = rest;
     const members = known ?? decodeMembers(listed!);
     if (!known) this.#members.set(batchId, members);
@@ -54,7 +55,7 @@ export class RedisBatches {
       batchId,
       tenant: tenant!.toString(),
       jobs: Number(jobs),
-      counts: new Map(COUNTED.map((status, i) => [status, Number(counts[i] ?? 0)])),
+      counts: new Map(STATUSES.map((status, i) => [status, Number(counts[i] ?? 0)])),
       done: Number(done ?? 0),
       createdMs: Number(created),
       finishedMs: finished ? Number(finished) : undefined,

@@ -1,10 +1,9 @@
 // Figures of a fleet: jobs by status and tenant, what has ended of late, and what a tenant has used. Read as they were counted by the steps.
-import type { JobStatus } from '../../jobs/job.ts';
+import { type JobStatus, STATUSES } from '../../jobs/job.ts';
 import type { Overview, Usage } from '../../jobs/ports.ts';
 import { dayOf } from '../../jobs/quotas.ts';
 import { overviewOf } from '../throughput.ts';
 import type { RedisConnection } from './connection.ts';
-import { STATUSES } from './record.ts';
 
 /** See `JobStore.overview`. */
 export async function readOverview(redis: RedisConnection, windowMs: number, nowMs: number): Promise<Overview> {

@@ -1,11 +1,11 @@
 // Pages of the jobs that match a filter, newest first. The narrowest index leads; what it gives is checked against the rest of the filter.
-import type { Job } from '../../jobs/job.ts';
+import { type Job, STATUSES } from '../../jobs/job.ts';
 import type { JobId, JobPage, JobQuery } from '../../jobs/ports.ts';
 import { filterScope, inScope, inState, pageTokenRefused } from '../job-filter.ts';
 import type { Tokens } from '../tokens.ts';
 import type { RedisConnection } from './connection.ts';
 import type { RedisJobs } from './jobs.ts';
-import { present, STATUSES } from './record.ts';
+import { present } from './record.ts';
 
 export interface RedisPagesOptions {
   readonly redis: RedisConnection;

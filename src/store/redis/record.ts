@@ -14,16 +14,6 @@ import { deliveryOf } from '../../jobs/webhooks.ts';
 import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
 
-/** Every status that a job may have, in the order in which the scripts count them. */
-export const STATUSES = [
-  JobStatus.QUEUED,
-  JobStatus.PROCESSING,
-  JobStatus.SUCCEEDED,
-  JobStatus.FAILED,
-  JobStatus.CANCELED,
-  JobStatus.REFUSED,
-] as const;
-
 export interface RedisJob extends Subject {
   /** Rises by one with each change of the record. */
   readonly ver: number;

@@ -65,7 +65,7 @@ export function FleetPage() {
         {all && (
           <span class="meta">
             {w.fleetPage.sub(nodes.size, all.length)}
-            {overview && overview.watchers > 0 && `, ${w.fleetPage.watchers(overview.watchers)}`}
+            {overview && overview.watchers > 0 && `${w.comma}${w.fleetPage.watchers(overview.watchers)}`}
           </span>
         )}
       </div>

@@ -29,7 +29,6 @@ export function Throughput({ overview, spans }: ThroughputProps) {
     <section class="panel" aria-labelledby="throughput-title">
       <header>
         <h2 id="throughput-title">{w.throughput}</h2>
-        <span class="meta">{w.perMinute}</span>
         <fieldset class="seg push" aria-label={w.window}>
           {spans.map(({ label, chosen, choose }) => (
             <button key={label} type="button" aria-pressed={chosen} onClick={choose}>
@@ -39,6 +38,7 @@ export function Throughput({ overview, spans }: ThroughputProps) {
         </fieldset>
       </header>
       <div class="chart">
+        <p class="meta">{w.perMinute}</p>
         <div class="plot">
           {[top, top / 2, 0].map((value, i) => (
             <span key={value} class={`y y${i}`}>

@@ -137,9 +137,9 @@ function stepNote(piece: Piece, status: Shown, job: Job, seconds: number | undef
   if (piece.state === 'todo' || !begun) return status === 'stopping' ? w.job.willNotRun : isOver(job.status) ? w.job.didNotRun : '';
   switch (status) {
     case 'failed':
-      return [w.job.failedStep, time].filter(Boolean).join(', ');
+      return [w.job.failedStep, time].filter(Boolean).join(w.comma);
     case 'refused':
-      return [time, w.job.refusedStep].filter(Boolean).join(', ');
+      return [time, w.job.refusedStep].filter(Boolean).join(w.comma);
     case 'stopping':
       return w.job.stoppingStep;
     case 'canceled':

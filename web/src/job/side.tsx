@@ -29,7 +29,7 @@ export function ResultPanel({ job }: { readonly job: Job }) {
       w.job.picture,
       `${result.width} × ${result.height}${result.frames > 1 && result.durationSeconds > 0 ? `, ${number(result.frames / result.durationSeconds, 2).replace(/[.,]00$/, '')} fps` : ''}`,
     ]);
-  if (result.frames > 1) facts.push([w.job.framesLabel, `${number(result.frames)}, ${duration(result.durationSeconds)}`]);
+  if (result.frames > 1) facts.push([w.job.framesLabel, `${number(result.frames)}${w.comma}${duration(result.durationSeconds)}`]);
   if (job.engine) facts.push([w.job.engine, `${job.engine.name} ${job.engine.version}`]);
   const mark = markOf(job);
   if (mark !== undefined) facts.push([w.job.marked, mark]);

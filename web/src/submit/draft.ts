@@ -91,18 +91,24 @@ export function setParameter(name: string, value: JsonValue | undefined): void {
   change({ parameters: value === undefined ? others : { ...others, [name]: value } });
 }
 
-/** Files that nothing can be done with, by name; shown until something else is chosen. */
-export const badFiles = signal<readonly string[]>([]);
+/** A file that nothing is done with: it is of no kind that belongs there, or there are as many faces as a job takes. */
+export interface Unused {
+  readonly name: string;
+  readonly why: 'kind' | 'many';
+}
+
+/** Shown until something else is chosen. */
+export const unused = signal<readonly Unused[]>([]);
 
 export type Place = 'source' | 'target' | 'audio';
 
 /** Takes files where they were dropped, or where they belong by their kind. */
 export function takeFiles(files: readonly File[], place: Place | undefined): void {
-  badFiles.value = [];
+  unused.value = [];
   for (const file of files) {
     const kind = kindOf(file);
     if (kind === undefined) {
-      badFiles.value = [...badFiles.value, file.name];
+      unused.value = [...unused.value, { name: file.name, why: 'kind' }];
       continue;
     }
     const { sources, target } = draft.value;
@@ -110,10 +116,11 @@ export function takeFiles(files: readonly File[], place: Place | undefined): voi
       place ??
       (kind === 'audio' ? 'audio' : kind === 'video' ? 'target' : sources.length === 0 || target !== undefined ? 'source' : 'target');
     if ((to === 'audio') !== (kind === 'audio') || (to === 'source' && kind !== 'image')) {
-      badFiles.value = [...badFiles.value, file.name];
+      unused.value = [...unused.value, { name: file.name, why: 'kind' }];
       continue;
     }
-    put(to, uploading(file, kind));
+    if (to === 'source' && draft.value.sources.length >= MOST_SOURCES) unused.value = [...unused.value, { name: file.name, why: 'many' }];
+    else put(to, uploading(file, kind));
   }
 }
 
@@ -138,7 +145,8 @@ export function takeReference(reference: string, place: Place | undefined, kind 
 function put(to: Place, input: Input): void {
   const { sources, audio, target } = draft.value;
   if (to === 'source') {
-    if (sources.length < MOST_SOURCES)
+    if (sources.length >= MOST_SOURCES) unused.value = [{ name: input.name, why: 'many' }];
+    else
       change({
         sources: [...sources.filter((one) => !(one.upload === undefined && one.reference === undefined && one.name === input.name)), input],
       });

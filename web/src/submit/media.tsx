@@ -272,7 +272,9 @@ function Progress({ input }: { readonly input: Input }) {
   const text =
     state.is === 'lost'
       ? w.retrying(countdown((state.retryAt - now.value) / 1000))
-      : [w.uploaded(bytes(sent), bytes(all)), left !== undefined && left > 1 && w.timeLeft(roughly(left))].filter(Boolean).join(', ');
+      : [w.uploaded(bytes(sent), bytes(all)), left !== undefined && left > 1 && w.timeLeft(roughly(left))]
+          .filter(Boolean)
+          .join(words.value.comma);
   return (
     <div>
       <div class="row small">

@@ -7,7 +7,7 @@ import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { startChecking } from './check.ts';
 import { CodePanel } from './code-panel.tsx';
-import { badFiles, startAt, startOver, takeFiles, takeReference } from './draft.ts';
+import { startAt, startOver, takeFiles, takeReference, unused } from './draft.ts';
 import { AudioPanel, SourcesPanel, TargetPanel } from './media.tsx';
 import { OptionsPanel } from './options-panel.tsx';
 import { Pipeline } from './pipeline.tsx';
@@ -38,11 +38,11 @@ export function SubmitPage() {
         </div>
       </div>
       {!ready && <Note role="status">{w.submit.engineNotReady}</Note>}
-      {badFiles.value.length > 0 && (
-        <Note kind="bad" role="alert" action={{ label: w.close, run: () => (badFiles.value = []) }}>
-          {badFiles.value.map((name) => (
+      {unused.value.length > 0 && (
+        <Note kind="bad" role="alert" action={{ label: w.close, run: () => (unused.value = []) }}>
+          {unused.value.map(({ name, why }) => (
             <span key={name} class="line-of">
-              {w.submit.badFile(name)}
+              {why === 'kind' ? w.submit.badFile(name) : w.submit.oneTooMany(name)}
             </span>
           ))}
         </Note>

@@ -436,7 +436,7 @@ export declare type GetOverviewResponse = Message<"facefusion.jobs.v1.GetOvervie
   pace?: Duration | undefined;
 
   /**
-   * Of the last jobs that ran: the caller's own; of all tenants with the scope `admin`. Seconds old at most.
+   * Of the last jobs that ran: the caller's own, and with the scope `admin` those of the tenants that have the most to do. Seconds old at most.
    *
    * @generated from field: facefusion.jobs.v1.GetOverviewResponse.RecentRuns recent_runs = 8;
    */
@@ -530,7 +530,7 @@ export declare const GetOverviewResponse_TenantQueueSchema: GenMessage<GetOvervi
  */
 export declare type GetOverviewResponse_RecentRuns = Message<"facefusion.jobs.v1.GetOverviewResponse.RecentRuns"> & {
   /**
-   * How many the rest is of, at most 100; 0: none has run, and the rest is unset.
+   * How many the rest is of; 0: none has run, and the rest is unset.
    *
    * @generated from field: uint32 jobs = 1;
    */
