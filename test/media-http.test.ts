@@ -1,7 +1,7 @@
 // Inputs over http(s): what arrives is whole and of one version, whatever the server does, and nothing is reached that is not allowed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -426,6 +426,20 @@ describe('one URL that many want', { concurrency: 4 }, () => {
     go.resolve();
     for (const each of await Promise.all(all)) assert.deepEqual(each.bytes, BYTES);
     assert.equal(origin.requests.length, 1);
+  });
+
+  it('is for none of them to write to, kept or not', async (t) => {
+    for (const cacheBytes of [2 ** 20, 0]) {
+      const { origin, from, fetch } = await place(t, { cacheBytes });
+      const [one, other] = await Promise.all([
+        from(
+          '/a.jpg',
+          well(() => BYTES),
+        ),
+        fetch(origin.url('/a.jpg')),
+      ]);
+      for (const { path } of [one, other]) assert.equal((await stat(path)).mode & 0o777, 0o444);
+    }
   });
 
   it('goes on when one leaves, and stops when the last one does', async (t) => {

@@ -161,6 +161,8 @@ class Downloads implements HttpReferences {
         return kept!;
       }
       if ('reason' in got) return got;
+      // Jobs get it under a second name, and an engine that wrote to its input would write to theirs.
+      await chmod(path, 0o444);
       const entry: Entry = { ...got, path, users: 1, kept: false, usedMs: performance.now() };
       await this.#keep(url.href, entry);
       return entry;
@@ -197,8 +199,6 @@ class Downloads implements HttpReferences {
     const old = this.#kept.get(href);
     if (old) await this.#drop(href, old);
     if (entry.validator === undefined || entry.bytes > this.#options.cacheBytes) return;
-    // Jobs get it under a second name, and an engine that wrote to its input would write to theirs.
-    await chmod(entry.path, 0o444);
     entry.kept = true;
     this.#kept.set(href, entry);
     this.#keptBytes += entry.bytes;

@@ -37,19 +37,28 @@ export class Arrival implements AsyncDisposable {
    */
   static async of(source: AsyncIterable<Uint8Array> | string, scratch: string, signal: AbortSignal | undefined): Promise<Arrival> {
     signal?.throwIfAborted();
-    if (typeof source !== 'string') return await copied(scratch, () => takeStream(source, scratch, signal));
+    if (typeof source !== 'string') return await Arrival.#copied(scratch, () => takeStream(source, scratch, signal));
     const small = smallFile(source);
     if (small) return new Arrival({ key: hashOf('sha256', small, 'hex'), bytes: small.length }, scratch, inMemory(small), false);
     const file = await openPlainly(source);
     let kept = false;
     try {
       const was = await file.stat({ bigint: true });
-      if (isAnothers(was)) return await copied(scratch, () => takeCopy(file, scratch, signal));
+      if (isAnothers(was)) return await Arrival.#copied(scratch, () => takeCopy(file, scratch, signal));
       const digested = await digestOf(file, was, signal);
       kept = true;
       return new Arrival(digested, scratch, inPlace(file, source, was), false);
     } finally {
       if (!kept) await file.close();
+    }
+  }
+
+  static async #copied(scratch: string, copy: () => Promise<Digested>): Promise<Arrival> {
+    try {
+      return new Arrival(await copy(), scratch, ofOurs(scratch), true);
+    } catch (error) {
+      await rm(scratch, { force: true });
+      throw error;
     }
   }
 
@@ -59,11 +68,6 @@ export class Arrival implements AsyncDisposable {
     this.#scratch = scratch;
     this.#source = source;
     this.#made = made;
-  }
-
-  /** For `copied`. */
-  static inScratch(digested: Digested, scratch: string): Arrival {
-    return new Arrival(digested, scratch, ofOurs(scratch), true);
   }
 
   /** The bytes, each chunk good until the next is asked for. Throws RESULT_CHANGED at their end where they need not be those of the digest. */
@@ -86,15 +90,6 @@ export class Arrival implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#source.close?.();
     if (this.#made) await rm(this.#scratch, { force: true });
-  }
-}
-
-async function copied(scratch: string, copy: () => Promise<Digested>): Promise<Arrival> {
-  try {
-    return Arrival.inScratch(await copy(), scratch);
-  } catch (error) {
-    await rm(scratch, { force: true });
-    throw error;
   }
 }
 
