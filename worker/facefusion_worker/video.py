@@ -511,7 +511,7 @@ def check_result(path: str, frames: int, rate: Fraction, size: tuple[int, int], 
     return float(frames / rate)
 
 
-def schedule(info: VideoInfo, begin: int, end: int, rate: Fraction) -> list[int]:
+def schedule(info: VideoInfo, begin: int, end: int, rate: Fraction, cancel: CancelToken) -> list[int]:
     """How often each source frame from `begin` to before `end` is shown at `rate`, so that each stays where it was in time."""
     if info.constant and rate == info.rate:
         return [1] * (end - begin)
@@ -522,5 +522,7 @@ def schedule(info: VideoInfo, begin: int, end: int, rate: Fraction) -> list[int]
     shown = [0] * (end - begin)
     slack = 1 / (1000 * rate) + Fraction(1, 2000)
     for number in range(total):
+        if number % _SUM == 0:
+            cancel.check()
         shown[max(0, bisect.bisect_right(moments, number / rate + slack) - 1)] += 1
     return shown

@@ -26,7 +26,7 @@ from facefusion_worker.engine import Canceled, CancelToken, EngineError, Step
 from facefusion_worker.faces import apply
 from facefusion_worker.samples import camera
 from facefusion_worker.tracking import Tracker
-from facefusion_worker.video import Sound, VideoWriter, crf, decoded, examine, undecodable
+from facefusion_worker.video import Sound, Times, VideoInfo, VideoWriter, crf, decoded, examine, schedule, undecodable
 from facefusion_worker.vision import av, cv2
 
 PLAIN = {"processors": ["face_debugger"], "sources": ()}  # frames come out as they went in: no face is in the small test videos
@@ -369,6 +369,14 @@ def test_hours_of_frames_are_judged_in_a_moment(tmp_path):
     with av.open(str(path)) as container:
         assert sum(packet.size > 0 for packet in container.demux(video=0)) == many
     assert took < 4 * (time.process_time() - began) + 0.5
+
+
+def test_a_cancel_does_not_wait_until_hours_are_fitted_to_another_rate():
+    stamps = tuple(1500 * number + number % 7 for number in range(100_000))
+    hours = VideoInfo(320, 240, Times(stamps, Fraction(1, 90_000)), Fraction(60), False, False, stamps)
+    with pytest.raises(Canceled):
+        schedule(hours, 0, hours.frames, Fraction(50), CountsChecks(2))
+    assert sum(schedule(hours, 0, 120, Fraction(50), CancelToken())) == 100
 
 
 def test_volume_and_no_sound(run, bars):

@@ -113,7 +113,7 @@ class Classical:
             warnings.append("no face was found in any frame of the target video")
 
         rate = _rate(options["output_video_fps"], info)
-        shown = schedule(info, begin, end, rate)
+        shown = schedule(info, begin, end, rate, report.cancel)
         frames = sum(shown)
         with replacing(job.output_path) as temporary:
             with ExitStack() as stack:
