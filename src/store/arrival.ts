@@ -5,6 +5,8 @@ import { type BigIntStats, closeSync, existsSync, constants as fs, readSync } fr
 import { copyFile, type FileHandle, link, lstat, open, rename, rm, unlink } from 'node:fs/promises';
 import { changed, chunksOf, openPlainly, openPlainlySync } from './result-file.ts';
 
+/** What has its digest for a name is written to by nobody: a job whose input it is may get it as a second name. */
+const KEPT_MODE = 0o444;
 /** Files up to this size are read in one go. */
 const SMALL_BYTES = 64 * 1024;
 
@@ -99,7 +101,7 @@ function inMemory(content: Buffer): Source {
       yield content;
     },
     async settle(scratch) {
-      await using file = await open(scratch, 'wx', 0o644);
+      await using file = await open(scratch, 'wx', KEPT_MODE);
       await file.writeFile(content);
       await file.sync();
     },
@@ -221,7 +223,9 @@ async function copyOpened(file: FileHandle, to: string, mode: number): Promise<v
   for await (const chunk of chunksOf(file, Number.POSITIVE_INFINITY)) await copy.writeFile(chunk);
 }
 
+/** As it is kept. Where it has another name, this holds for that one too. */
 async function syncFile(path: string): Promise<void> {
   await using file = await open(path);
+  await file.chmod(KEPT_MODE);
   await file.sync();
 }
