@@ -24,6 +24,8 @@ const SLOTS = 16_384;
 const NOTICED_MS = 1_000;
 
 export interface ClusterTopology extends Topology {
+  /** SIGKILL of all nodes. */
+  failAll(): Promise<void>;
   /** Moves the slot with the keys of a fleet to another primary, some keys at a time, as an administrator's tools do. */
   reshard(fleet: string): Promise<void>;
 }
@@ -90,6 +92,10 @@ export async function startRedisCluster(args: readonly string[] = []): Promise<C
       await server.kill();
       killed.push(server);
       await eventually(async () => (await ownerOf(fleet, owner)) !== owner);
+    },
+    async failAll() {
+      for (const server of servers) await server.kill();
+      killed.push(...servers);
     },
     async heal() {
       for (const server of killed.splice(0)) await server.start();

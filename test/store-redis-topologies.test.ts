@@ -40,6 +40,21 @@ async function patiently<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+describe('Redis Cluster: all of its nodes', { timeout: 60_000 }, () => {
+  it('may be away: calls are refused and not kept, and all goes on when they are back', async (t) => {
+    await using cluster = await startRedisCluster();
+    const store = await openRedisJobStore({ url: cluster.url, fleet: randomUUID() });
+    t.after(() => store[Symbol.asyncDispose]());
+    await cluster.failAll();
+    for (let i = 0; i < 3; i++) await assert.rejects(store.ping(), { reason: 'STORE_UNAVAILABLE' });
+    await cluster.heal();
+    await patiently(() => store.ping());
+    const { job } = await patiently(() => store.submit(wantedJob(), LIMITS));
+    const lease = await patiently(() => store.claim({ node: 'node' }, NEVER));
+    assert.equal(lease!.job.jobId, job.jobId);
+  });
+});
+
 describe('Redis Cluster: the slot of a fleet', { timeout: 120_000 }, () => {
   it('is moved to another node while jobs come in and are run, and none is lost or run twice', async (t) => {
     await using cluster = await startRedisCluster(['--appendfsync', 'no']);

@@ -107,6 +107,8 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       lazyConnect: true,
       redisOptions: common,
       enableAutoPipelining: true,
+      // While no node is there a call would be kept for as long as that lasts, whatever its timeout says.
+      enableOfflineQueue: false,
       // The client takes the first argument for a key, and would look for who serves its slot.
       autoPipeliningIgnoredCommands: ['config', 'info', 'ping'],
       // A certificate is for a name, and the client would look it up and ask for the address.
