@@ -305,6 +305,7 @@ describe('signed URLs of local blobs', { concurrency: 4 }, () => {
   it('break off where the disk has lost a part, so that nobody takes what came for the whole', async (t) => {
     const { blobs, key, get } = await servedLong(t);
     const path = join(blobs.dir, blobs.pathOf(key));
+    await chmod(path, 0o600);
     // More than what the system takes for a client that does not read.
     const bytes = 64 << 20;
     await truncate(path, bytes);
