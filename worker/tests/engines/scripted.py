@@ -118,7 +118,7 @@ class Scripted:
         )
 
     def warm(self) -> Sequence[str]:
-        return ("script",)
+        return ("script", "plain")
 
     def cancel(self) -> None:
         pass
