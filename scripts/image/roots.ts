@@ -202,7 +202,8 @@ export class Container implements AsyncDisposable {
 
   /** Ends it with all that runs in it, where it has not ended. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#process.kill('SIGKILL');
+    // With its process 1 go all others. It has another user, so that it would not go with the one that has started it.
+    if (this.#process.exitCode === null && this.#process.signalCode === null) process.kill(this.#first(), 'SIGKILL');
     await this.exited;
   }
 

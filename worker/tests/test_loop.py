@@ -19,7 +19,7 @@ def shared():
 def test_ready_says_what_the_engine_is(shared):
     assert shared.ready["engine"] == "scripted"
     assert shared.ready["pid"] == shared.process.pid
-    assert shared.ready["warm_models"] == ["script"]
+    assert shared.ready["warm_models"] == ["script", "plain"]
     assert {option["name"] for option in shared.ready["capabilities"]["options"]} > {"steps", "hold_file"}
 
 
