@@ -3,12 +3,15 @@
 // Where the running Node is new enough it is used as it is; only where it is too old is one fetched, once, from the npm package `node@24`.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
+import module from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const NEEDED = 24;
+/** Keeps what Node has made of the TypeScript, which halves the time that a command takes to begin. Where it cannot be written Node goes without. */
+const COMPILED = process.env.NODE_COMPILE_CACHE ?? join(ROOT, '.cache', 'compiled');
 
 /** Path of a Node binary of the needed major version. Installs one below `.cache/` when the running one is too old. */
 export function node24() {
@@ -41,6 +44,7 @@ export async function run(script, args) {
     return;
   }
   process.argv = [process.argv[0], entry, ...args];
+  module.enableCompileCache(COMPILED);
   await import(pathToFileURL(entry).href);
 }
 
@@ -50,7 +54,11 @@ function start(script, args) {
   const child = spawn(node, [resolve(ROOT, script), ...args], {
     // The channel carries nothing; its end tells the child that this process was killed.
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
-    env: { ...process.env, PATH: `${dirname(node)}${process.platform === 'win32' ? ';' : ':'}${process.env.PATH}` },
+    env: {
+      ...process.env,
+      NODE_COMPILE_CACHE: COMPILED,
+      PATH: `${dirname(node)}${process.platform === 'win32' ? ';' : ':'}${process.env.PATH}`,
+    },
   });
   // A terminal sends Ctrl-C to the whole foreground group, so the child has it already; anything else is passed on.
   process.on('SIGINT', () => process.stdin.isTTY || child.kill('SIGINT'));

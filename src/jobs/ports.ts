@@ -138,8 +138,8 @@ export interface Claim {
   readonly coldPenalty?: number;
 }
 
-/** Place in the order of service; compared by the store that gave it. */
-export type Rank = Readonly<{ flow: number; score: number; tenant: string }>;
+/** Place in the order of service; compared by the store that gave it. `cold`: its models were not loaded where it was claimed. */
+export type Rank = Readonly<{ flow: number; score: number; tenant: string; cold?: boolean }>;
 
 export type LeaseEnd =
   /** The caller cancelled the job: stop it, then `canceled()`. */

@@ -219,7 +219,7 @@ class SqliteJobStore implements JobStore {
         table: this.#table,
         events: this.#events,
         batches: this.#batches,
-        stopBatches: () => this.#stopBatches(),
+        stopBatches: () => this.#stops.stopMarked(),
         webhooks,
         webhookUrl: options.webhookUrl,
         deliveryDue: () => this.webhooks.onDue(),
@@ -253,7 +253,7 @@ class SqliteJobStore implements JobStore {
       cancel: (id, graceMs) => void this.#cancel(id, graceMs),
       failed: (error, batchId) => {
         if (this.#closing) return;
-        this.#log?.error({ err: error, batchId }, 'the rest of a batch could not be canceled; tried again at the next start');
+        this.#log?.error({ err: error, batchId }, 'the rest of a batch could not be canceled; tried again in a few seconds');
       },
     });
     this.#leaseHost = {
@@ -340,11 +340,6 @@ class SqliteJobStore implements JobStore {
   watchBatch(id: string, token: string | undefined, signal: AbortSignal): AsyncIterable<JobChange> {
     this.#assertOpen();
     return this.#changes.watch({ batchId: id }, token, signal, () => this.#batches.isFinished(id));
-  }
-
-  /** Goes on with what is marked as to be stopped. */
-  #stopBatches(): void {
-    if (!this.#closing) this.#stops.stopMarked();
   }
 
   async purge(id: JobId): Promise<Job | undefined> {
@@ -569,7 +564,7 @@ class SqliteJobStore implements JobStore {
       });
     }
     this.#arm();
-    this.#stopBatches();
+    this.#stops.stopMarked();
     if (held.length > 0) this.#log?.info({ jobs: held.length }, 'jobs that were held when the service ended go on');
   }
 
@@ -589,6 +584,7 @@ class SqliteJobStore implements JobStore {
   }
 
   async #close(): Promise<void> {
+    this.#stops[Symbol.dispose]();
     // What was asked for before is still done and answered.
     await this.#writer.finish();
     clearTimeout(this.#timer?.handle);

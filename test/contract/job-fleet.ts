@@ -8,7 +8,7 @@ import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/j
 import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, JobStatus, JobStep, WaitReason } from '../../src/jobs/job.ts';
 import { type JobStore, type Lease, LeaseEnded } from '../../src/jobs/ports.ts';
-import { wantedJob } from './job-store.ts';
+import { claimNothing, wantedJob } from './job-store.ts';
 
 export interface Member {
   readonly store: JobStore;
@@ -387,6 +387,24 @@ export function describeJobFleet(name: string, factory: () => Promise<JobFleet>)
         const at = served.indexOf(job.jobId);
         assert.ok(at >= 2 && at <= 8, `${what} was served as number ${at}`);
       }
+    });
+
+    it('gives a claim for something better a job as cold as the one held, and no cold one for a warm one', async (t) => {
+      const { a } = await pair(t);
+      const ask = { node: 'node', engines: ['facefusion'], warmModels: ['warm'], coldPenalty: 3 };
+      const urgent = () => a.submit(wantedJob({ request: { priority: 2 }, placement: { engine: 'facefusion', models: ['cold'] } }), LIMITS);
+      await a.submit(heavy('cold'), LIMITS);
+      const cold = (await a.claim(ask, NEVER))!;
+      const better = await urgent();
+      const instead = (await a.claim({ ...ask, above: cold.rank }, NEVER))!;
+      assert.equal(instead.job.jobId, better.job.jobId);
+      await cold.complete(result());
+      await instead.complete(result());
+
+      await a.submit(heavy('warm'), LIMITS);
+      const warm = (await a.claim(ask, NEVER))!;
+      await urgent();
+      await claimNothing(a, { ...ask, above: warm.rank });
     });
 
     it('keeps a job given back at its place whatever is warm', async (t) => {

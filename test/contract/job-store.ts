@@ -8,7 +8,7 @@ import { type JobEvent, LogLevel, LogSchema, PreviewSchema, ProgressSchema } fro
 import { EngineInfoSchema, JobRequestSchema, JobSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, JobStep, newJobId, POISON_KILLS, WaitReason } from '../../src/jobs/job.ts';
-import { type JobChange, type JobStore, type Lease, LeaseEnded, type NewJob } from '../../src/jobs/ports.ts';
+import { type Claim, type JobChange, type JobStore, type Lease, LeaseEnded, type NewJob } from '../../src/jobs/ports.ts';
 
 export interface JobStoreSettings {
   readonly weights?: Readonly<Record<string, number>>;
@@ -123,6 +123,15 @@ function reading<T>(t: TestContext, items: AsyncIterable<T>) {
 const kinds = (events: readonly JobEvent[]) => events.map((event) => event.event.case);
 const statusOf = (event: JobEvent) => (event.event.case === 'state' ? event.event.value.status : undefined);
 
+/** A claim that must find nothing: aborted once the store has had its turn. */
+export async function claimNothing(store: JobStore, want: Claim = { node: 'node' }): Promise<void> {
+  const leave = new AbortController();
+  const claimed = store.claim(want, leave.signal);
+  await store.submit(wantedJob({ tenant: 'witness' }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
+  leave.abort();
+  assert.equal(await claimed, undefined);
+}
+
 export function describeJobStore(name: string, factory: JobStoreFactory): void {
   const open = async (t: TestContext, settings?: JobStoreSettings) => {
     const opened = await factory(settings);
@@ -134,14 +143,6 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     const lease = await store.claim({ node: 'node' }, signal);
     assert.ok(lease);
     return lease;
-  };
-  /** A claim that must find nothing: aborted once the store has had its turn. */
-  const claimNothing = async (store: JobStore, want: Parameters<JobStore['claim']>[0] = { node: 'node' }): Promise<void> => {
-    const leave = new AbortController();
-    const claimed = store.claim(want, leave.signal);
-    await store.submit(wantedJob({ tenant: 'witness' }), { ...LIMITS, maxQueued: 0 }).catch(() => {});
-    leave.abort();
-    assert.equal(await claimed, undefined);
   };
   const begun = async (store: JobStore): Promise<Lease> => {
     const lease = await claim(store);

@@ -95,13 +95,14 @@ export class RedisClaims {
       above ? above.tenant : '',
       engines ? engines.map(encodeURIComponent).join('\n') : '*',
       (warmModels ?? []).map(encodeURIComponent).join('\n'),
+      above?.cold ? '1' : '',
     ])) as [Buffer, ...Reply[]];
     if (reply[0].toString() === 'none') {
       if (reply[1]) dueAt(Number(reply[1]));
       return undefined;
     }
     const stored = jobs.decode(reply[3]!);
-    const rank = { flow: Number(reply[1]), score: Number(reply[2]), tenant: stored.tenant };
+    const rank = { flow: Number(reply[1]), score: Number(reply[2]), tenant: stored.tenant, cold: reply[5]!.toString() === '1' };
     const lease = new RedisLease(host, stored, rank, pairsOf(reply[4]!), sent + leaseMs);
     given(lease);
     if (stored.job.cancelRequestedAt) lease.end('cancel_requested');

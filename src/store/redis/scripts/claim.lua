@@ -1,8 +1,8 @@
 -- The next job in order goes to a node.
--- ARGV: token, node, lease in ms, penalty of cold models in turns, above: flow or '', score, tenant, engines (one a line) or '*', warm models (one a line)
+-- ARGV: token, node, lease in ms, penalty of cold models in turns, above: flow or '', score, tenant, engines (one a line) or '*', warm models (one a line), above: cold ('1' or '')
 -- A class is `ENGINE|MODEL,MODEL`, either part may be empty. A node whose models are cold for a class takes it a few turns later than its own turn:
 -- the penalty is finite in virtual time between tenants and in times passed over within one, so nothing starves.
--- Answers {'job', flow, score, record, blobs of the jobs whose results it takes (id, blob ...)} or {'none', when the next delayed job is due or false}.
+-- Answers {'job', flow, score, record, blobs of the jobs whose results it takes (id, blob ...), cold ('1' or '')} or {'none', when the next delayed job is due or false}.
 local token, node = ARGV[1], ARGV[2]
 local penalty, above = tonumber(ARGV[4]), ARGV[5] ~= '' and tonumber(ARGV[5])
 local engines, warm = '\n' .. ARGV[8] .. '\n', '\n' .. ARGV[9] .. '\n'
@@ -12,7 +12,8 @@ local at = now()
 local held = call('HGET', P .. 'held', token)
 if held then
   local record = record_of(key_of(held))
-  return {'job', exact(call('HGET', key_of(held), 'flow')), record[7], record, call('HGETALL', P .. 'inputs:' .. held)}
+  local rank = call('HMGET', key_of(held), 'flow', 'cold')
+  return {'job', exact(rank[1]), record[7], record, call('HGETALL', P .. 'inputs:' .. held), rank[2] or ''}
 end
 promote(at)
 
@@ -66,10 +67,10 @@ local function next_job()
     end
   end
   if best or not above then return best, key, tenant, start end
-  -- The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now.
+  -- The job with that rank goes back for the one that comes before it: no more of its tenant's are held than now. A warm one does not for a cold one.
   local flow = flow_of(ARGV[7])
   local one = flow[2] and first_of(ARGV[7])
-  if one and not one[3] and one[2] < tonumber(ARGV[6]) then return one, flow[1], ARGV[7], flow[1] end
+  if one and (not one[3] or ARGV[10] == '1') and one[2] < tonumber(ARGV[6]) then return one, flow[1], ARGV[7], flow[1] end
 end
 
 local job, key, tenant, start = next_job()
@@ -90,11 +91,11 @@ local _, active = start_of(tenant)
 if start > virtual_now() then VIRTUAL = start end
 set_start(tenant, start + 1 / weight_of(tenant), active)
 
-local record = record_of(key_of(id))
+local record, cold = record_of(key_of(id)), job[3] and '1' or ''
 record[1], record[9], record[10], record[12] = exact(record[1] + 1), token, node, exact(at)
-call('HSET', key_of(id), 'ver', record[1], 'token', token, 'node', node, 'claimed', record[12], 'flow', exact(key))
+call('HSET', key_of(id), 'ver', record[1], 'token', token, 'node', node, 'claimed', record[12], 'flow', exact(key), 'cold', cold)
 HELD[token] = id
 rise(P .. 'running', tenant, 1)
 put_score(P .. 'leases', token, at + tonumber(ARGV[3]))
 changed(place)
-return {'job', exact(key), exact(job[2]), record, call('HGETALL', P .. 'inputs:' .. id)}
+return {'job', exact(key), exact(job[2]), record, call('HGETALL', P .. 'inputs:' .. id), cold}

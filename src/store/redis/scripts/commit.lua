@@ -38,7 +38,7 @@ local fields = tonumber(ARGV[23])
 call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 24, 23 + fields * 2))
 -- From here on the state says that the job was claimed.
 if lease == 'end' and was[2] then
-  call('HDEL', key, 'claimed', 'token', 'node', 'flow')
+  call('HDEL', key, 'claimed', 'token', 'node', 'flow', 'cold')
 elseif was[12] then
   call('HDEL', key, 'claimed')
 end
