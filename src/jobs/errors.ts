@@ -31,6 +31,8 @@ export type ErrorReason =
   | 'JOB_NOT_FOUND'
   | 'BATCH_NOT_FOUND'
   | 'DELIVERY_NOT_FOUND'
+  | 'NODE_NOT_FOUND'
+  | 'SLOT_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'

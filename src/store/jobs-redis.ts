@@ -32,6 +32,7 @@ import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
 import { type ConnectionLog, RedisConnection, type Reply, redisPlace } from './redis/connection.ts';
 import { Debts } from './redis/debts.ts';
+import { DRAINS, RedisDrains } from './redis/drains.ts';
 import { readOverview, readUsage } from './redis/figures.ts';
 import { Followers } from './redis/followers.ts';
 import { RedisIntake } from './redis/intake.ts';
@@ -108,6 +109,7 @@ export class RedisJobStore implements JobStore {
   readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
+  readonly drains: RedisDrains;
   readonly webhooks: RedisOutbox;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
@@ -145,6 +147,10 @@ export class RedisJobStore implements JobStore {
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
     this.webhooks = new RedisOutbox((args) => this.#call(() => redis.run('outbox', args)), now);
     this.nodes = new RedisNodes(redis, this.#instance, now);
+    this.drains = new RedisDrains({
+      run: (args) => this.#call(() => redis.run('drains', args)),
+      read: () => this.#call(() => redis.hash(DRAINS)),
+    });
     const jobs = new RedisJobs({
       redis,
       now,
@@ -257,6 +263,7 @@ export class RedisJobStore implements JobStore {
     await this.#redis.listen(`holder:${this.#instance}`, (message) => this.#leases.get(message.toString())?.end('cancel_requested'));
     await this.#redis.listen('ready', () => this.#claims.news());
     await this.#redis.listen('hooks', () => this.webhooks.onDue());
+    await this.#redis.listen(DRAINS, () => this.drains.onChange());
     await this.#tending.turn();
   }
 
@@ -377,6 +384,7 @@ export class RedisJobStore implements JobStore {
     this.#watches.sweep();
     this.#changes.changed();
     this.#claims.news();
+    this.drains.onChange();
   }
 
   #now(): number {

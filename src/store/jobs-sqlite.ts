@@ -33,6 +33,7 @@ import { BatchStops } from './batch-stops.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
 import { CachedResults } from './cached-results.ts';
+import { SqliteDrains } from './drains-sqlite.ts';
 import { Flights } from './flights.ts';
 import { IdempotencyKeys } from './idempotency.ts';
 import { InputJobs } from './input-jobs.ts';
@@ -126,6 +127,7 @@ class SqliteJobStore implements JobStore {
   readonly id: string;
   readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
+  readonly drains: SqliteDrains;
   readonly #db: DatabaseSync;
   readonly #logSync: LogSync;
   readonly #now: () => number;
@@ -180,6 +182,11 @@ class SqliteJobStore implements JobStore {
     this.id = tokens.storeId;
     this.#usage = new TenantUsage(db, undo);
     this.keys = new SqliteKeys(
+      db,
+      (durable, run) => this.#step(durable, run),
+      () => this.#assertOpen(),
+    );
+    this.drains = new SqliteDrains(
       db,
       (durable, run) => this.#step(durable, run),
       () => this.#assertOpen(),

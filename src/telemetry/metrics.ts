@@ -78,7 +78,7 @@ export function createMetrics(): Metrics {
       });
       new Gauge({
         name: 'slots',
-        help: 'Slots by the state of their worker',
+        help: 'Slots by the state of their worker; drained: it is idle, and out of service',
         labelNames: ['state'],
         registers,
         collect() {

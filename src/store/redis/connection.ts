@@ -196,6 +196,7 @@ const SCRIPTS = [
   'submit_batch',
   'batches',
   'outbox',
+  'drains',
   'alive',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
