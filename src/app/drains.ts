@@ -94,7 +94,8 @@ const LISTED = 10;
 
 function assertThere({ node, slot }: Place, known: readonly Slot[]): void {
   const own = known.filter((one) => one.node === node);
-  if (own.length === 0) throw notFound('NODE_NOT_FOUND', `there is no node '${node}'`, [...new Set(known.map((one) => one.node))], { node });
+  if (own.length === 0)
+    throw notFound('NODE_NOT_FOUND', `there is no node '${node}'`, [...new Set(known.map((one) => one.node))], { node });
   if (slot === undefined || own.some((one) => one.slot === slot)) return;
   const names = own.map((one) => one.slot);
   throw notFound('SLOT_NOT_FOUND', `the node ${node} has no slot '${slot}'`, names, { node, slot });

@@ -3,8 +3,8 @@ import { create } from '@bufbuild/protobuf';
 import { durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
-  GetCapabilitiesResponseSchema,
   DrainSlotsResponseSchema,
+  GetCapabilitiesResponseSchema,
   GetOverviewResponseSchema,
   ListSlotsResponseSchema,
   OptionSchema,

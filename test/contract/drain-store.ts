@@ -15,7 +15,6 @@ export function describeDrainStore(name: string, factory: () => Promise<OpenedTe
     return opened;
   };
 
-
   describe(`${name}: slots out of service`, SUITE, () => {
     it('are kept as they were said, over a restart, until they are put back', async (t) => {
       const { store, restart } = await open(t);
@@ -24,10 +23,13 @@ export function describeDrainStore(name: string, factory: () => Promise<OpenedTe
       await store.drains.change('gpu-02', (now) => drained(now, undefined, update));
       await store.drains.change('gpu-01', (now) => drained(now, '3', fan));
       const again = await restart();
-      assert.deepEqual([...(await again.drains.all())], [
-        ['gpu-01', { slots: { 3: fan } }],
-        ['gpu-02', { whole: update, slots: {} }],
-      ]);
+      assert.deepEqual(
+        [...(await again.drains.all())],
+        [
+          ['gpu-01', { slots: { 3: fan } }],
+          ['gpu-02', { whole: update, slots: {} }],
+        ],
+      );
       await again.drains.change('gpu-02', (now) => restored(now, undefined, []));
       assert.deepEqual([...(await again.drains.all()).keys()], ['gpu-01']);
       await again.drains.change('gpu-01', (now) => restored(now, '3', ['3']));

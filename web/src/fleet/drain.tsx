@@ -50,7 +50,6 @@ export function DrainForm({ id, node, slots: of, run, close }: DrainFormProps) {
     });
   };
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: Escape closes what was opened, wherever in it the focus is
     <form
       id={id}
       class="drain"

@@ -227,7 +227,9 @@ const STATES: Readonly<
 
 function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run'] }) {
   const w = words.value.fleetPage;
-  const { look, icon, word } = isDrained(slot) ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const } : STATES[slot.state];
+  const { look, icon, word } = isDrained(slot)
+    ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const }
+    : STATES[slot.state];
   const since = msOf(slot.since);
   const use = slot.gpuUtilization;
   const job = slot.jobId === undefined ? undefined : running.value.get(slot.jobId);
