@@ -2,15 +2,17 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient, createRouterTransport } from '@connectrpc/connect';
 import { Webhook } from 'standardwebhooks';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
+import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
-import { JobNotSucceeded } from '../src/client/client.ts';
+import { JobNotSucceeded, JobsClient } from '../src/client/client.ts';
 import { connectJobs, detailsOf, type JobEvent, JobStatus } from '../src/client/node.ts';
 import { patience } from '../src/client/retry.ts';
 import { isTerminal, statusIn } from '../src/client/watch.ts';
@@ -132,6 +134,51 @@ test('an error tells its code, its reason and every violation', async () => {
   assert.ok('violations' in missing);
   assert.deepEqual([missing.code, missing.reason, missing.violations], [Code.NotFound, 'JOB_NOT_FOUND', []]);
   assert.deepEqual(detailsOf(new Error('of nobody')).reason, undefined);
+});
+
+describe('a result', () => {
+  /** A client that is told the next URL each time it asks for one, and where it is to be had and is not. */
+  async function told(t: TestContext, paths: readonly string[], losses?: number) {
+    const server = createHttpServer((request, response) => {
+      if (request.url === '/cut') response.destroy();
+      else response.writeHead(request.url === '/whole' ? 200 : 503).end('the picture');
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    t.after(() => void server.close().closeAllConnections());
+    const nobody = createServer().listen(0, '127.0.0.1');
+    await once(nobody, 'listening');
+    const [here, nowhere] = [server, nobody].map((one) => `http://127.0.0.1:${(one.address() as AddressInfo).port}`);
+    await once(nobody.close(), 'close');
+    const left = [...paths];
+    const transport = createRouterTransport(({ service }) => {
+      service(JobService, {
+        getResult() {
+          const path = left.shift()!;
+          return { url: `${path === '/gone' ? nowhere : here}${path}`, result: { sha256: 'digest' } };
+        },
+      });
+    });
+    const upload = () => Promise.reject(new Error('not here'));
+    return { left, client: new JobsClient({ baseUrl: here!, transport, upload, retry: { losses } }) };
+  }
+
+  test('is asked for again where the replica that signed its URL has gone', async (t) => {
+    const { client, left } = await told(t, ['/gone', '/cut', '/busy', '/whole']);
+    const { response, facts } = await client.result('job_1');
+    assert.deepEqual([await response.text(), facts?.sha256, left], ['the picture', 'digest', []]);
+  });
+
+  test('that is not to be had ends in an error, and at once when the caller leaves', async (t) => {
+    const { client, left } = await told(t, ['/busy', '/busy', '/busy', '/busy', '/whole'], 2);
+    await assert.rejects(
+      client.result('job_1'),
+      (error: ConnectError) => error.code === Code.Unavailable && /HTTP 503/.test(error.message),
+    );
+    assert.equal(left.length, 2);
+    const leaving = AbortSignal.abort(new Error('enough'));
+    await assert.rejects(client.result('job_1', { signal: leaving }));
+    assert.equal(left.at(-1), '/whole');
+  });
 });
 
 describe('a service that asks for patience', () => {

@@ -16,6 +16,7 @@ import { SystemService } from '../../gen/facefusion/jobs/v1/system_service_pb.js
 import { type UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { WebhookService } from '../../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import type { ResumeOptions } from './reconnects.ts';
+import { backoffMs, LOSSES, pause, type RetryOptions } from './retry.ts';
 import { isTerminal, statusIn, type WatchOptions, watch } from './watch.ts';
 import { watchBatch } from './watch-batch.ts';
 
@@ -69,6 +70,7 @@ export interface JobsClientOptions<Source> {
   readonly baseUrl: string;
   readonly transport: Transport;
   readonly upload: Upload<Source>;
+  readonly retry?: RetryOptions | undefined;
   /** Gets results from their URLs; default: the platform's own. */
   readonly fetch?: (url: URL, init: { readonly signal: AbortSignal | null }) => Promise<Response>;
   /** Ends what the transport holds. */
@@ -148,12 +150,36 @@ export class JobsClient<Source> implements Disposable {
     return this.#options.upload(this.uploads, source, options);
   }
 
-  /** The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that. */
+  /**
+   * The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that, and UNAVAILABLE where the URL is answered by nobody
+   * or with an error, again and again.
+   */
   async result(jobId: string, { signal }: CallOptions = {}): Promise<Result> {
-    const { url, result } = await this.jobs.getResult({ jobId }, { signal });
-    const response = await (this.#options.fetch ?? fetch)(new URL(url, this.url), { signal: signal ?? null });
-    if (!response.ok) throw new ConnectError(`the result of ${jobId} could not be fetched: HTTP ${response.status}`, Code.Unavailable);
-    return { facts: result, response };
+    for (let tried = 0; ; tried++) {
+      // Signed anew each time: the replica that the last one leads to may be gone.
+      const { url, result } = await this.jobs.getResult({ jobId }, { signal });
+      try {
+        return { facts: result, response: await this.#fetchResult(new URL(url, this.url), signal) };
+      } catch (error) {
+        if (signal?.aborted || tried >= (this.#options.retry?.losses ?? LOSSES)) throw error;
+        await pause(backoffMs(tried), signal);
+      }
+    }
+  }
+
+  async #fetchResult(url: URL, signal: AbortSignal | undefined): Promise<Response> {
+    const failed = (why: string, cause?: unknown) =>
+      new ConnectError(`the result could not be fetched from ${url.origin}: ${why}`, Code.Unavailable, undefined, undefined, cause);
+    let response: Response;
+    try {
+      response = await (this.#options.fetch ?? fetch)(url, { signal: signal ?? null });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw failed(String((error as Error).cause ?? error), error);
+    }
+    if (response.ok) return response;
+    await response.body?.cancel();
+    throw failed(`HTTP ${response.status}`);
   }
 
   [Symbol.dispose](): void {

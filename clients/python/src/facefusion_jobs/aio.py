@@ -127,10 +127,19 @@ class AsyncJobsClient(Service):
 
     async def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
-        answer = await self.jobs.GetResult(GetResultRequest(job_id=job_id))
-        url = self._connecting.address.url(answer.url)
-        await asyncio.to_thread(_calls.fetch, url, Path(path), answer.result.sha256, self._connecting.trust)
-        return answer.result
+        tried = 0
+        while True:
+            # Signed anew each time: the replica that the last one leads to may be gone.
+            answer = await self.jobs.GetResult(GetResultRequest(job_id=job_id))
+            url = self._connecting.address.url(answer.url)
+            try:
+                await asyncio.to_thread(_calls.fetch, url, Path(path), answer.result.sha256, self._connecting.trust)
+                return answer.result
+            except _calls.ResultLost:
+                if tried == _calls.LOSSES:
+                    raise
+            await asyncio.sleep(_calls.backoff(tried))
+            tried += 1
 
     async def _follow(self, followed: Followed[Told]) -> AsyncIterator[Told]:
         failures = 0

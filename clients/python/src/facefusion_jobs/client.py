@@ -125,9 +125,18 @@ class JobsClient(Service):
 
     def download(self, job_id: str, path: str | Path) -> MediaResult:
         """Streams a finished job's result to `path`; it appears under its name only when it is whole."""
-        answer = self.jobs.GetResult(GetResultRequest(job_id=job_id))
-        _calls.fetch(self._connecting.address.url(answer.url), Path(path), answer.result.sha256, self._connecting.trust)
-        return answer.result
+        tried = 0
+        while True:
+            # Signed anew each time: the replica that the last one leads to may be gone.
+            answer = self.jobs.GetResult(GetResultRequest(job_id=job_id))
+            try:
+                _calls.fetch(self._connecting.address.url(answer.url), Path(path), answer.result.sha256, self._connecting.trust)
+                return answer.result
+            except _calls.ResultLost:
+                if tried == _calls.LOSSES:
+                    raise
+            time.sleep(_calls.backoff(tried))
+            tried += 1
 
     def _follow(self, followed: Followed[Told]) -> Iterator[Told]:
         failures = 0
