@@ -174,7 +174,9 @@ function Away({ machine: { node, drain }, acts: { run } }: { readonly machine: M
   return (
     <section class="panel" aria-labelledby={id}>
       <header>
-        <h2 id={id}>{node}</h2>
+        <h2 id={id} class="node clip">
+          {node}
+        </h2>
         <span class="quiet small">{w.away}</span>
         {mayAdminister.value && (
           <button class="btn ghost push" type="button" onClick={() => void run(() => putBack(node))}>
@@ -183,7 +185,7 @@ function Away({ machine: { node, drain }, acts: { run } }: { readonly machine: M
           </button>
         )}
       </header>
-      {drain && <p class="pad quiet">{saidOf(drain)}</p>}
+      {drain && <p class="pad quiet">{saidOf({ ...drain, wholeNode: false })}</p>}
     </section>
   );
 }
@@ -211,7 +213,9 @@ function Node({ node, slots: of, machine, acts: { run } }: NodeProps) {
   return (
     <section class="panel" aria-labelledby={id}>
       <header>
-        <h2 id={id}>{node}</h2>
+        <h2 id={id} class="node clip">
+          {node}
+        </h2>
         <span class="quiet small gpus">{gpuWords(gpus, of)}</span>
         <span class="meta only-wide">
           {[
