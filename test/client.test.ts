@@ -65,11 +65,11 @@ describe('against the service', () => {
           cancelOnAbort,
           onEvent(event) {
             if (event.event.case === 'snapshot') jobId = event.event.value.job!.jobId;
-            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort();
+            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort('it has been left');
           },
         },
       );
-      await assert.rejects(waiting);
+      await assert.rejects(waiting, (reason) => reason === 'it has been left');
       if (!cancelOnAbort) await writeFile(join(service.dir, `hold-${cancelOnAbort}`), '');
       const ended = await client.wait(jobId).then(
         (job) => job.status,
@@ -246,6 +246,31 @@ describe('a service that asks for patience', () => {
     service.failures.set('submit', lose);
     await assert.rejects(client.jobs.submit({ job: REQUEST }), (error: ConnectError) => error.code === Code.Unavailable);
   });
+});
+
+test('an aborted wait throws its reason though the job could not be canceled, which is told beside it', async () => {
+  await using service = await FakeService.start();
+  using client = connectJobs(service.url, { retry: { patienceMs: 0 } });
+  service.failures.set('cancel', () => new ConnectError('not now', Code.Unavailable));
+  const leaving = new AbortController();
+  const reason = new Error('the caller has gone');
+  const told: [ConnectError, string][] = [];
+  const left = client.submitAndWait(REQUEST, {
+    signal: leaving.signal,
+    onEvent: () => leaving.abort(reason),
+    onCancelFailed: (...failure) => told.push(failure),
+  });
+  await assert.rejects(left, (error) => error === reason);
+  const [[failure, jobId] = []] = told;
+  assert.equal(told.length, 1);
+  assert.deepEqual([failure?.code, jobId], [Code.Unavailable, [...service.jobs.keys()][0]]);
+
+  // Who is not listening is given the reason too.
+  const alone = new AbortController();
+  await assert.rejects(
+    client.submitAndWait(REQUEST, { signal: alone.signal, onEvent: () => alone.abort(reason) }),
+    (error) => error === reason,
+  );
 });
 
 test('a token goes along with each call', async () => {
