@@ -15,6 +15,7 @@ import {
   httpUrl,
   integer,
   isLoopback,
+  isRedis,
   limits,
   list,
   numbers,
@@ -32,6 +33,7 @@ import {
   type ValuesOf,
 } from './config/values.ts';
 import { didYouMean } from './jobs/parameters.ts';
+import { redisPlaceOf } from './redis-place.ts';
 import type { S3Connection } from './s3/client.ts';
 import type { S3Place } from './s3/names.ts';
 
@@ -407,7 +409,7 @@ export function readConfig(
   }
   for (const name of ['S3_ENDPOINT', 'S3_PUBLIC_ENDPOINT'] as const) {
     if (v[name] === undefined || /^https?:$/.test(URL.canParse(v[name]) ? new URL(v[name]).protocol : '')) continue;
-    problems.push(`FFJOBS_${name} is '${v[name]}'; allowed: a URL such as https://minio.example.com:9000`);
+    problems.push(`FFJOBS_${name} is '${withoutPassword(v[name])}'; allowed: a URL such as https://minio.example.com:9000`);
   }
   if (v.RESULT_TTL! > v.MAX_RETENTION! || v.MAX_RETENTION! > v.JOB_TTL!) {
     problems.push('FFJOBS_RESULT_TTL is at most FFJOBS_MAX_RETENTION, and that at most FFJOBS_JOB_TTL: a result goes before its job does');
@@ -415,7 +417,7 @@ export function readConfig(
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
   if (v.PUBLIC_URL !== undefined && !URL.canParse(v.PUBLIC_URL))
-    problems.push(`FFJOBS_PUBLIC_URL is '${v.PUBLIC_URL}'; allowed: an absolute URL`);
+    problems.push(`FFJOBS_PUBLIC_URL is '${withoutPassword(v.PUBLIC_URL)}'; allowed: an absolute URL`);
   if (problems.length > 0) throw new ConfigError(problems);
 
   const path = (value: string | undefined) => (value === undefined ? undefined : resolve(cwd, value));
@@ -567,6 +569,10 @@ export function nearestName(name: string, known: readonly string[]): string {
 /** A setting's value for people. Of the settings only URLs can hold a password; all other secrets are in files of their own. */
 export function withoutPassword(value: string): string {
   if (/^(local|sqlite):/.test(value)) return value;
+  // Of one that is not right nobody knows which part is the password.
+  const scheme = /^[a-z+]*:?\/{0,2}/i.exec(value)![0];
+  const isOther = /^(https?|s3):/i.test(value) || !/\/\/$/.test(scheme);
+  if ((isRedis(value) || !isOther) && typeof redisPlaceOf(value) === 'string') return `${scheme}***`;
   const slashes = value.indexOf('//');
   const from = slashes < 0 ? 0 : slashes + 2;
   // The last one: where a password has an @ that is not written as %40, what follows it is secret too.

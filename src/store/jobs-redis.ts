@@ -25,12 +25,13 @@ import type {
   Usage,
 } from '../jobs/ports.ts';
 import { purged, RESTARTED, recovered, shuttingDown } from '../jobs/steps.ts';
+import { redisPlace } from '../redis-place.ts';
 import { RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer } from './redis/checks.ts';
 import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
-import { type ConnectionLog, RedisConnection, type Reply, redisPlace } from './redis/connection.ts';
+import { type ConnectionLog, RedisConnection, type Reply } from './redis/connection.ts';
 import { Debts } from './redis/debts.ts';
 import { DRAINS, RedisDrains } from './redis/drains.ts';
 import { readOverview, readUsage } from './redis/figures.ts';
