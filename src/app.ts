@@ -146,6 +146,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       store,
       present: front.present,
       count: (outcome, why) => metrics.webhook(outcome, why),
+      gaveWay: (count) => metrics.webhooksGaveWay(count),
       onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
     });
   }

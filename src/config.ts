@@ -120,6 +120,8 @@ export interface Config extends AccessConfig, ProvenanceConfig {
   /** Of jobs that name no receiver; undefined: they are told to nobody. */
   readonly webhookUrl: string | undefined;
   readonly webhookSecretsFile: string | undefined;
+  /** Of one tenant, those that tell of no end. */
+  readonly maxWebhookNews: number;
   /** As `httpAllow`, of receivers. */
   readonly webhookAllow: readonly string[];
   readonly fetchTimeoutMs: number;
@@ -313,6 +315,11 @@ export const SETTINGS = {
     undefined,
     "receiver of the ends of jobs that name none; it gets them signed with the secret of each job's tenant",
   ),
+  MAX_WEBHOOK_NEWS: setting(
+    integer(1, 10_000_000),
+    '10000',
+    'webhooks of one tenant that tell of no end and may wait for receivers; the oldest beyond it give way, ends never do',
+  ),
   WEBHOOK_ALLOW: setting(list(host), '', 'hosts that webhooks are sent to though they are not public: as HTTP_ALLOW; ports as HTTP_PORTS'),
   FETCH_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest transfer of one input by http or s3'),
   HTTP_CACHE_BYTES: setting(
@@ -481,6 +488,7 @@ export function readConfig(
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
     webhookUrl: v.WEBHOOK_URL,
     webhookSecretsFile: path(v.WEBHOOK_SECRETS_FILE),
+    maxWebhookNews: v.MAX_WEBHOOK_NEWS!,
     webhookAllow: Object.freeze([...v.WEBHOOK_ALLOW!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
