@@ -123,6 +123,31 @@ describe('against the service', () => {
   });
 });
 
+test('a file that is too large is refused alike, whichever way it comes', async () => {
+  await using service = await startService({ MAX_UPLOAD_BYTES: '1M' });
+  using client = connectJobs(service.baseUrl);
+  const bytes = Buffer.concat([await readFile(join(service.inputDir, 'target.png')), Buffer.alloc(2 ** 20)]);
+  async function* unannounced() {
+    for (let at = 0; at < bytes.length; at += 2 ** 16) yield bytes.subarray(at, at + 2 ** 16);
+  }
+  for (const source of [new Uint8Array(bytes), unannounced()]) {
+    const { code, reason, retryAfterMs, metadata } = await client.upload(source).then(() => assert.fail(), detailsOf);
+    assert.deepEqual([code, reason, retryAfterMs], [Code.ResourceExhausted, 'UPLOAD_TOO_LARGE', undefined]);
+    assert.equal(metadata.limit_bytes, String(2 ** 20));
+  }
+  const form = new FormData();
+  form.append('file', new Blob([bytes]), 'target.png');
+  const tus = { 'tus-resumable': '1.0.0', 'upload-length': String(bytes.length) };
+  for (const [path, init] of [
+    ['uploads', { method: 'POST', body: form }],
+    ['tus', { method: 'POST', headers: tus }],
+  ] as const) {
+    const response = await fetch(`${service.baseUrl}/api/v1/${path}`, init);
+    const { code } = (await response.json()) as { code: string };
+    assert.deepEqual([response.status, response.headers.get('retry-after'), code], [413, null, 'RESOURCE_EXHAUSTED'], path);
+  }
+});
+
 test('an error tells its code, its reason and every violation', async () => {
   await using service = await startService();
   using client = connectJobs(service.baseUrl);
