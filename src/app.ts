@@ -99,6 +99,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
     jobs: jobReferences((id) => store.get(id)),
+    leftOver: (file, err) => log.warn({ err, file }, 'a copy that was left half could not be removed; tried again at the next start'),
     open: (name, one) => opened.last(name, one),
   });
   const drains = new Drains({
@@ -147,6 +148,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       store,
       present: front.present,
       count: (outcome, why) => metrics.webhook(outcome, why),
+      gaveWay: (count) => metrics.webhooksGaveWay(count),
       onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
     });
   }

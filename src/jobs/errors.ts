@@ -10,6 +10,7 @@ export type ErrorKind =
   | 'already_exists'
   | 'failed_precondition' // right request, wrong state
   | 'exhausted' // quota, rate or capacity; try later
+  | 'too_large' // more than may ever come at once; as it is it is never taken
   | 'unavailable' // a part of the service is not there; try again
   | 'unimplemented'
   | 'aborted' // lost a race; safe to repeat

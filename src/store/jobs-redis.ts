@@ -25,12 +25,14 @@ import type {
   Usage,
 } from '../jobs/ports.ts';
 import { purged, RESTARTED, recovered, shuttingDown } from '../jobs/steps.ts';
+import { NO_WEBHOOK_RULES, type WebhookRules } from '../jobs/webhooks.ts';
+import { redisPlace } from '../redis-place.ts';
 import { RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer } from './redis/checks.ts';
 import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
-import { type ConnectionLog, RedisConnection, type Reply, redisPlace } from './redis/connection.ts';
+import { type ConnectionLog, RedisConnection, type Reply } from './redis/connection.ts';
 import { Debts } from './redis/debts.ts';
 import { DRAINS, RedisDrains } from './redis/drains.ts';
 import { readOverview, readUsage } from './redis/figures.ts';
@@ -63,8 +65,8 @@ export interface RedisJobStoreOptions {
   readonly maxRunning?: (tenant: string) => number | undefined;
   /** Milliseconds since 1970; default: Redis's clock, by which leases are judged in any case. */
   readonly now?: () => number;
-  /** Where jobs are told of that name no receiver. */
-  readonly webhookUrl?: string | undefined;
+  /** Default: jobs that name no receiver are told to nobody, and there is no limit. */
+  readonly webhooks?: WebhookRules;
   /** Told of each job that this process's step has ended; of one whose answer was lost on the way perhaps not. */
   readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
@@ -138,7 +140,7 @@ export class RedisJobStore implements JobStore {
     this.#redis = redis;
     this.#clock = clock;
     this.#options = options;
-    const { log, webhookUrl, maxRunning } = options;
+    const { log, webhooks: webhookRules = NO_WEBHOOK_RULES, maxRunning } = options;
     const leaseMs = options.leaseMs ?? 30_000;
     const now = () => this.#now();
     const track = <T>(call: Promise<T>) => this.#track(call);
@@ -154,7 +156,7 @@ export class RedisJobStore implements JobStore {
     const jobs = new RedisJobs({
       redis,
       now,
-      webhookUrl,
+      webhookRules,
       cacheSize: options.cacheSize ?? 4096,
       committed: (changed, owed, nowMs) => this.#committed(changed, owed, nowMs),
       ended: options.onEnded ?? (() => {}),
@@ -169,7 +171,7 @@ export class RedisJobStore implements JobStore {
       jobs,
       batches: this.#batches,
       now,
-      webhookUrl,
+      webhookRules,
       maxRunning,
       dueIn: (ms) => this.#tending.arm(ms),
     });

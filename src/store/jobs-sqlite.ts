@@ -29,6 +29,7 @@ import type {
   Usage,
 } from '../jobs/ports.ts';
 import { leaseLost, shuttingDown } from '../jobs/steps.ts';
+import { NO_WEBHOOK_RULES, type WebhookRules } from '../jobs/webhooks.ts';
 import { BatchStops } from './batch-stops.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
@@ -74,8 +75,8 @@ export interface SqliteJobStoreOptions {
   readonly weights?: Readonly<Record<string, number>>;
   /** Jobs of a tenant that nodes may hold at once; undefined: any number. */
   readonly maxRunning?: (tenant: string) => number | undefined;
-  /** Where jobs are told of that name no receiver. */
-  readonly webhookUrl?: string | undefined;
+  /** Default: jobs that name no receiver are told to nobody, and there is no limit. */
+  readonly webhooks?: WebhookRules;
   /** Told of each job that has ended, by whatever ended it. */
   readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
@@ -228,7 +229,7 @@ class SqliteJobStore implements JobStore {
         batches: this.#batches,
         stopBatches: () => this.#stops.stopMarked(),
         webhooks,
-        webhookUrl: options.webhookUrl,
+        webhookRules: options.webhooks ?? NO_WEBHOOK_RULES,
         deliveryDue: () => this.webhooks.onDue(),
         ended: options.onEnded ?? (() => {}),
         tx: this.#writer,
