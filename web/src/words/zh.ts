@@ -192,6 +192,8 @@ export const zh: Words = {
     positionOf: (n) => `共 ${n} 个`,
     waited: (duration) => `等待 ${duration}`,
     tookLabel: '用时',
+    ofLikeJob: '来自相同的任务',
+    didNotRunAgain: '无需再次运行',
     steps: '步骤',
     left: (duration) => `还剩 ${duration}`,
     didNotRun: '未运行',
