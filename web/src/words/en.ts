@@ -198,6 +198,8 @@ export const en = {
     positionOf: (n: string) => `of ${n}`,
     waited: (duration: string) => `and waited ${duration}`,
     tookLabel: 'Took',
+    ofLikeJob: 'of a like job',
+    didNotRunAgain: 'nothing had to run',
     steps: 'Steps',
     left: (duration: string) => `${duration} left`,
     didNotRun: 'did not run',
