@@ -4,6 +4,7 @@
 import { mkdir } from 'node:fs/promises';
 import { openConfiguredAccess, policiesOf } from './app/access.ts';
 import { Closing } from './app/closing.ts';
+import { Drains } from './app/drains.ts';
 import { Fleet } from './app/fleet.ts';
 import { type Front, openFront } from './app/front.ts';
 import { endOf, measure, openMetricsPort } from './app/measuring.ts';
@@ -98,11 +99,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
     jobs: jobReferences((id) => store.get(id)),
+    leftOver: (file, err) => log.warn({ err, file }, 'a copy that was left half could not be removed; tried again at the next start'),
     open: (name, one) => opened.last(name, one),
+  });
+  const drains = new Drains({
+    store: store.drains,
+    log,
+    onError: (err) => log.warn({ err }, 'what is out of service cannot be asked for; asked again soon'),
   });
   const fleet = opened.last(
     'fleet',
-    new Fleet({ node: config.node, nodes, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
+    new Fleet({ node: config.node, nodes, drains, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
   );
   await fleet.start();
   const webhooks = await openWebhooks(config);
@@ -121,7 +128,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   measure(metrics, figures);
   await openMetricsPort(metrics, config, opened);
 
-  const shared = { config, root, version, log, opened, store, policies, places, fleet, metrics, traces };
+  const shared = { config, root, version, log, opened, store, policies, places, fleet, drains, metrics, traces };
   const checkRoom = async () => {
     await dataRoom.check(0, DATA_DISK);
     await resultRoom?.check(0, RESULT_DISK);
@@ -140,6 +147,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       store,
       present: front.present,
       count: (outcome, why) => metrics.webhook(outcome, why),
+      gaveWay: (count) => metrics.webhooksGaveWay(count),
       onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
     });
   }

@@ -2,15 +2,17 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient, createRouterTransport } from '@connectrpc/connect';
 import { Webhook } from 'standardwebhooks';
 import { AccessService } from '../gen/facefusion/jobs/v1/access_service_pb.js';
+import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
-import { JobNotSucceeded } from '../src/client/client.ts';
+import { JobNotSucceeded, JobsClient } from '../src/client/client.ts';
 import { connectJobs, detailsOf, type JobEvent, JobStatus } from '../src/client/node.ts';
 import { patience } from '../src/client/retry.ts';
 import { isTerminal, statusIn } from '../src/client/watch.ts';
@@ -63,11 +65,11 @@ describe('against the service', () => {
           cancelOnAbort,
           onEvent(event) {
             if (event.event.case === 'snapshot') jobId = event.event.value.job!.jobId;
-            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort();
+            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort('it has been left');
           },
         },
       );
-      await assert.rejects(waiting);
+      await assert.rejects(waiting, (reason) => reason === 'it has been left');
       if (!cancelOnAbort) await writeFile(join(service.dir, `hold-${cancelOnAbort}`), '');
       const ended = await client.wait(jobId).then(
         (job) => job.status,
@@ -121,6 +123,31 @@ describe('against the service', () => {
   });
 });
 
+test('a file that is too large is refused alike, whichever way it comes', async () => {
+  await using service = await startService({ MAX_UPLOAD_BYTES: '1M' });
+  using client = connectJobs(service.baseUrl);
+  const bytes = Buffer.concat([await readFile(join(service.inputDir, 'target.png')), Buffer.alloc(2 ** 20)]);
+  async function* unannounced() {
+    for (let at = 0; at < bytes.length; at += 2 ** 16) yield bytes.subarray(at, at + 2 ** 16);
+  }
+  for (const source of [new Uint8Array(bytes), unannounced()]) {
+    const { code, reason, retryAfterMs, metadata } = await client.upload(source).then(() => assert.fail(), detailsOf);
+    assert.deepEqual([code, reason, retryAfterMs], [Code.ResourceExhausted, 'UPLOAD_TOO_LARGE', undefined]);
+    assert.equal(metadata.limit_bytes, String(2 ** 20));
+  }
+  const form = new FormData();
+  form.append('file', new Blob([bytes]), 'target.png');
+  const tus = { 'tus-resumable': '1.0.0', 'upload-length': String(bytes.length) };
+  for (const [path, init] of [
+    ['uploads', { method: 'POST', body: form }],
+    ['tus', { method: 'POST', headers: tus }],
+  ] as const) {
+    const response = await fetch(`${service.baseUrl}/api/v1/${path}`, init);
+    const { code } = (await response.json()) as { code: string };
+    assert.deepEqual([response.status, response.headers.get('retry-after'), code], [413, null, 'RESOURCE_EXHAUSTED'], path);
+  }
+});
+
 test('an error tells its code, its reason and every violation', async () => {
   await using service = await startService();
   using client = connectJobs(service.baseUrl);
@@ -132,6 +159,51 @@ test('an error tells its code, its reason and every violation', async () => {
   assert.ok('violations' in missing);
   assert.deepEqual([missing.code, missing.reason, missing.violations], [Code.NotFound, 'JOB_NOT_FOUND', []]);
   assert.deepEqual(detailsOf(new Error('of nobody')).reason, undefined);
+});
+
+describe('a result', () => {
+  /** A client that is told the next URL each time it asks for one, and where it is to be had and is not. */
+  async function told(t: TestContext, paths: readonly string[], losses?: number) {
+    const server = createHttpServer((request, response) => {
+      if (request.url === '/cut') response.destroy();
+      else response.writeHead(request.url === '/whole' ? 200 : 503).end('the picture');
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    t.after(() => void server.close().closeAllConnections());
+    const nobody = createServer().listen(0, '127.0.0.1');
+    await once(nobody, 'listening');
+    const [here, nowhere] = [server, nobody].map((one) => `http://127.0.0.1:${(one.address() as AddressInfo).port}`);
+    await once(nobody.close(), 'close');
+    const left = [...paths];
+    const transport = createRouterTransport(({ service }) => {
+      service(JobService, {
+        getResult() {
+          const path = left.shift()!;
+          return { url: `${path === '/gone' ? nowhere : here}${path}`, result: { sha256: 'digest' } };
+        },
+      });
+    });
+    const upload = () => Promise.reject(new Error('not here'));
+    return { left, client: new JobsClient({ baseUrl: here!, transport, upload, retry: { losses } }) };
+  }
+
+  test('is asked for again where the replica that signed its URL has gone', async (t) => {
+    const { client, left } = await told(t, ['/gone', '/cut', '/busy', '/whole']);
+    const { response, facts } = await client.result('job_1');
+    assert.deepEqual([await response.text(), facts?.sha256, left], ['the picture', 'digest', []]);
+  });
+
+  test('that is not to be had ends in an error, and at once when the caller leaves', async (t) => {
+    const { client, left } = await told(t, ['/busy', '/busy', '/busy', '/busy', '/whole'], 2);
+    await assert.rejects(
+      client.result('job_1'),
+      (error: ConnectError) => error.code === Code.Unavailable && /HTTP 503/.test(error.message),
+    );
+    assert.equal(left.length, 2);
+    const leaving = AbortSignal.abort(new Error('enough'));
+    await assert.rejects(client.result('job_1', { signal: leaving }));
+    assert.equal(left.at(-1), '/whole');
+  });
 });
 
 describe('a service that asks for patience', () => {
@@ -199,6 +271,31 @@ describe('a service that asks for patience', () => {
     service.failures.set('submit', lose);
     await assert.rejects(client.jobs.submit({ job: REQUEST }), (error: ConnectError) => error.code === Code.Unavailable);
   });
+});
+
+test('an aborted wait throws its reason though the job could not be canceled, which is told beside it', async () => {
+  await using service = await FakeService.start();
+  using client = connectJobs(service.url, { retry: { patienceMs: 0 } });
+  service.failures.set('cancel', () => new ConnectError('not now', Code.Unavailable));
+  const leaving = new AbortController();
+  const reason = new Error('the caller has gone');
+  const told: [ConnectError, string][] = [];
+  const left = client.submitAndWait(REQUEST, {
+    signal: leaving.signal,
+    onEvent: () => leaving.abort(reason),
+    onCancelFailed: (...failure) => told.push(failure),
+  });
+  await assert.rejects(left, (error) => error === reason);
+  const [[failure, jobId] = []] = told;
+  assert.equal(told.length, 1);
+  assert.deepEqual([failure?.code, jobId], [Code.Unavailable, [...service.jobs.keys()][0]]);
+
+  // Who is not listening is given the reason too.
+  const alone = new AbortController();
+  await assert.rejects(
+    client.submitAndWait(REQUEST, { signal: alone.signal, onEvent: () => alone.abort(reason) }),
+    (error) => error === reason,
+  );
 });
 
 test('a token goes along with each call', async () => {

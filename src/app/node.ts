@@ -72,6 +72,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     slots: processes.slots,
     worker: processes.worker,
     workRoot,
+    isOffered: (slot) => fleet.isOffered(slot),
     handOver: processes.isolation?.handOver,
     removeFolder: processes.isolation?.remove,
     gpuUtilization: (index) => gpus.utilization(index),

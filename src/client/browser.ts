@@ -36,6 +36,7 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
   return new JobsClient({
     baseUrl,
     transport,
+    retry,
     upload(_uploads, source, { filename, ...options }) {
       const blob = source instanceof Blob ? source : new Blob([source]);
       const name = filename ?? (blob instanceof File ? blob.name : '');

@@ -16,6 +16,7 @@ import { SystemService } from '../../gen/facefusion/jobs/v1/system_service_pb.js
 import { type UploadResponse, UploadService } from '../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { WebhookService } from '../../gen/facefusion/jobs/v1/webhook_service_pb.js';
 import type { ResumeOptions } from './reconnects.ts';
+import { backoffMs, LOSSES, pause, type RetryOptions } from './retry.ts';
 import { isTerminal, statusIn, type WatchOptions, watch } from './watch.ts';
 import { watchBatch } from './watch-batch.ts';
 
@@ -33,6 +34,8 @@ export interface WaitOptions extends Omit<WatchOptions, 'after'> {
 export interface SubmitAndWaitOptions extends WaitOptions {
   /** Whether a job is canceled when `signal` aborts the wait for it; default true: nobody else knows of it. */
   readonly cancelOnAbort?: boolean;
+  /** That could not be done within 10 seconds: the job may go on, and `cancel` of it is to be called again. */
+  onCancelFailed?(error: ConnectError, jobId: string): void;
 }
 
 export interface UploadOptions extends ResumeOptions {
@@ -69,11 +72,14 @@ export interface JobsClientOptions<Source> {
   readonly baseUrl: string;
   readonly transport: Transport;
   readonly upload: Upload<Source>;
+  readonly retry?: RetryOptions | undefined;
   /** Gets results from their URLs; default: the platform's own. */
   readonly fetch?: (url: URL, init: { readonly signal: AbortSignal | null }) => Promise<Response>;
   /** Ends what the transport holds. */
   readonly close?: () => void;
 }
+
+const CANCEL_MS = 10_000;
 
 /** Every rpc is in `jobs`, `process`, `system`, `uploads`, `access` and `webhooks` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
 export class JobsClient<Source> implements Disposable {
@@ -132,14 +138,21 @@ export class JobsClient<Source> implements Disposable {
     return job;
   }
 
-  async submitAndWait(request: JobRequestInit, { cancelOnAbort = true, ...options }: SubmitAndWaitOptions = {}): Promise<Job> {
+  /** As `submit` and `wait`. An aborted wait throws the signal's reason, whatever came of the cancel that follows from it. */
+  async submitAndWait(
+    request: JobRequestInit,
+    { cancelOnAbort = true, onCancelFailed, ...options }: SubmitAndWaitOptions = {},
+  ): Promise<Job> {
     const { jobId } = await this.submit(request, options);
     try {
       return await this.wait(jobId, options);
     } catch (error) {
+      // A job that has ended meanwhile is told as it ended.
+      if (!options.signal?.aborted || error instanceof JobNotSucceeded) throw error;
       // Not under the signal, which has ended everything that is.
-      if (options.signal?.aborted && cancelOnAbort) await this.jobs.cancel({ jobId }, { timeoutMs: 10_000 });
-      throw error;
+      const canceling = cancelOnAbort ? this.jobs.cancel({ jobId }, { timeoutMs: CANCEL_MS }) : undefined;
+      await canceling?.catch((failure) => onCancelFailed?.(ConnectError.from(failure), jobId));
+      throw options.signal.reason;
     }
   }
 
@@ -148,12 +161,36 @@ export class JobsClient<Source> implements Disposable {
     return this.#options.upload(this.uploads, source, options);
   }
 
-  /** The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that. */
+  /**
+   * The finished job's file, to be streamed. Throws NOT_FOUND with reason RESULT_NOT_READY before that, and UNAVAILABLE where the URL is answered by nobody
+   * or with an error, again and again.
+   */
   async result(jobId: string, { signal }: CallOptions = {}): Promise<Result> {
-    const { url, result } = await this.jobs.getResult({ jobId }, { signal });
-    const response = await (this.#options.fetch ?? fetch)(new URL(url, this.url), { signal: signal ?? null });
-    if (!response.ok) throw new ConnectError(`the result of ${jobId} could not be fetched: HTTP ${response.status}`, Code.Unavailable);
-    return { facts: result, response };
+    for (let tried = 0; ; tried++) {
+      // Signed anew each time: the replica that the last one leads to may be gone.
+      const { url, result } = await this.jobs.getResult({ jobId }, { signal });
+      try {
+        return { facts: result, response: await this.#fetchResult(new URL(url, this.url), signal) };
+      } catch (error) {
+        if (signal?.aborted || tried >= (this.#options.retry?.losses ?? LOSSES)) throw error;
+        await pause(backoffMs(tried), signal);
+      }
+    }
+  }
+
+  async #fetchResult(url: URL, signal: AbortSignal | undefined): Promise<Response> {
+    const failed = (why: string, cause?: unknown) =>
+      new ConnectError(`the result could not be fetched from ${url.origin}: ${why}`, Code.Unavailable, undefined, undefined, cause);
+    let response: Response;
+    try {
+      response = await (this.#options.fetch ?? fetch)(url, { signal: signal ?? null });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw failed(String((error as Error).cause ?? error), error);
+    }
+    if (response.ok) return response;
+    await response.body?.cancel();
+    throw failed(`HTTP ${response.status}`);
   }
 
   [Symbol.dispose](): void {

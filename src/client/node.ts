@@ -49,6 +49,7 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
   return new JobsClient({
     baseUrl: url,
     transport,
+    retry,
     fetch: fetchFile,
     upload: (uploads, source, options) => sendFile(uploads, place, source, options),
     close: () => sessionManager.abort(),

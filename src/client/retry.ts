@@ -10,19 +10,20 @@ export interface RetryOptions {
   readonly patienceMs?: number;
   /** What is waited for, where the service says when to come again; default: a start (UNAVAILABLE) and a limit (RESOURCE_EXHAUSTED). */
   readonly codes?: readonly Code[];
-  /** How often a call is made again when its connection breaks; default 5. */
+  /** How often a call is made again when its connection breaks, and a result fetched again; default 5. */
   readonly losses?: number;
   /** Each time before it waits, with the service's word. */
   onWait?(error: ConnectError, delayMs: number): void;
 }
 
+export const LOSSES = 5;
 const FIRST_MS = 200;
 const LONGEST_MS = 5_000;
 
 export function patience({
   patienceMs = 60_000,
   codes = [Code.Unavailable, Code.ResourceExhausted],
-  losses = 5,
+  losses = LOSSES,
   onWait,
 }: RetryOptions = {}): Interceptor {
   return (next) => async (request) => {
@@ -71,17 +72,17 @@ function mayRepeat(message: Message | AsyncIterable<Message>): boolean {
 }
 
 /** Rejects with the signal's reason when it aborts. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
+export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
+    if (signal?.aborted) return reject(signal.reason);
     const onAbort = () => {
       clearTimeout(timer);
-      reject(signal.reason);
+      reject(signal!.reason);
     };
     const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort);
+      signal?.removeEventListener('abort', onAbort);
       resolve();
     }, ms);
-    signal.addEventListener('abort', onAbort, { once: true });
+    signal?.addEventListener('abort', onAbort, { once: true });
   });
 }

@@ -12,12 +12,15 @@ import ssl
 import threading
 import time
 import urllib.error
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
 import pytest
 
 from facefusion_jobs import AsyncJobsClient, JobsClient, details_of
+from facefusion_jobs.v1.job_service_pb2 import GetResultResponse
 
 SERVER = os.environ["FFJOBS_TEST_SERVER"]
 #: A service that speaks TLS alone and asks for a client certificate; ca.pem, client.pem, client.key and other.pem, which signed none of it.
@@ -180,6 +183,80 @@ def test_a_cancelled_task_sends_no_more(clip):
             return proxy.passed
 
     assert asyncio.run(body()) < len(VIDEO)
+
+
+class Failing(BaseHTTPRequestHandler):
+    """A replica that goes down, and the one that comes up in its place."""
+
+    def do_GET(self) -> None:
+        if self.path == "/busy":
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(VIDEO)))
+        self.end_headers()
+        self.wfile.write(VIDEO if self.path == "/whole" else VIDEO[: len(VIDEO) // 2])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def failing() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def nobody() -> str:
+    """Where no one listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def download(kind: str, urls: list[str], path: Path) -> str:
+    """With either client, which is told the next URL each time it asks. Answers the digest that the service told."""
+    facts = {"sha256": hashlib.sha256(VIDEO).hexdigest()}
+
+    async def body() -> str:
+        async with AsyncJobsClient(SERVER) as client:
+
+            async def told(_: object) -> GetResultResponse:
+                return GetResultResponse(url=urls.pop(0), result=facts)
+
+            client.jobs.GetResult = told
+            return (await client.download("job_1", path)).sha256
+
+    if kind == "asyncio":
+        return asyncio.run(body())
+    with JobsClient(SERVER) as client:
+        client.jobs.GetResult = lambda _: GetResultResponse(url=urls.pop(0), result=facts)
+        return client.download("job_1", path).sha256
+
+
+def test_a_result_is_fetched_again_from_where_it_is_to_be_had_now(kind, failing, tmp_path):
+    urls = [f"{nobody()}/whole", f"{failing}/busy", f"{failing}/half", f"{failing}/whole"]
+    download(kind, urls, tmp_path / "result.mp4")
+    assert urls == []
+    assert (tmp_path / "result.mp4").read_bytes() == VIDEO
+    assert [path.name for path in tmp_path.iterdir()] == ["result.mp4"]
+
+
+def test_a_result_that_never_comes_ends_in_an_error_and_leaves_nothing(kind, failing, tmp_path):
+    urls = [f"{failing}/half"] * 9
+    with pytest.raises(OSError, match=r"fetch it again|IncompleteRead"):
+        download(kind, urls, tmp_path / "result.mp4")
+    assert len(urls) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_does_not_take_a_result_is_not_tried_again(kind, failing, tmp_path):
+    urls = [f"{failing}/whole"] * 9
+    with pytest.raises(FileNotFoundError):
+        download(kind, urls, tmp_path / "nowhere" / "result.mp4")
+    assert len(urls) == 8
 
 
 def test_calls_uploads_and_downloads_believe_the_authority_that_the_client_is_given(kind, clip, tmp_path):

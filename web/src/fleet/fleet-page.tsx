@@ -1,22 +1,26 @@
 // The machines: what each slot does, how it is, who waits, and the pace of the work.
 import { signal } from '@preact/signals';
-import { useEffect } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { type GetOverviewResponse, type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { bytes, countdown, msOf, number, percent, roughly, secondsOf } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
+import { type Acts, useActs } from '../parts/acts.tsx';
 import { Icon, type IconName } from '../parts/icons.tsx';
 import { Pair } from '../parts/pair.tsx';
 import { AfterAMoment, Bar, Meter, Note, now } from '../parts/small.tsx';
 import { href } from '../router.ts';
 import { jobService, systemService } from '../service/clients.ts';
+import { askIdentity, mayAdminister } from '../service/identity.ts';
 import { poll } from '../service/link.ts';
 import { lastHour, oldestQueued, overviewProblem, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
+import { DrainForm, isDrained, OutOfService, putBack } from './drain.tsx';
 import { Throughput } from './throughput.tsx';
 
 type Span = 'hour' | 'day' | 'week';
 const SECONDS: Readonly<Record<Span, bigint>> = { hour: 3600n, day: 86_400n, week: 604_800n };
+const IDENTITY_MS = 60_000;
 const REFRESH_MS: Readonly<Record<Span, number>> = { hour: 5_000, day: 20_000, week: 60_000 };
 
 const span = signal<Span>('hour');
@@ -38,6 +42,12 @@ export function FleetPage() {
     ).catch(() => {});
     return () => stop.abort();
   }, [chosen]);
+  useEffect(() => {
+    const stop = new AbortController();
+    void poll(IDENTITY_MS, askIdentity, stop.signal).catch(() => {});
+    return () => stop.abort();
+  }, []);
+  const acts = useActs();
   const busy = (slots.value ?? []).map(({ jobId }) => jobId).join(' ');
   useEffect(() => {
     const stop = new AbortController();
@@ -74,6 +84,7 @@ export function FleetPage() {
           {overviewProblem.value}
         </Note>
       )}
+      {acts.note}
       {!all || !overview ? (
         <AfterAMoment>
           <section class="panel pad" aria-busy="true" aria-label={w.fleetPage.loading}>
@@ -87,7 +98,7 @@ export function FleetPage() {
             <div>
               {all.length === 0 && <section class="panel pad quiet">{w.fleetPage.noSlots}</section>}
               {[...nodes].map(([node, of]) => (
-                <Node key={node} node={node} slots={of} />
+                <Node key={node} node={node} slots={of} acts={acts} />
               ))}
             </div>
             <div>
@@ -112,7 +123,7 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
   const w = words.value.fleetPage;
   const busy = all.filter(({ state }) => state === WorkerState.BUSY || state === WorkerState.STOPPING);
   const uses = busy.map(({ gpuUtilization }) => gpuUtilization).filter((use) => use !== undefined);
-  const drained = all.filter(({ draining }) => draining).length;
+  const drained = all.filter(isDrained).length;
   const queued = overview.queueByTenant.reduce((sum, one) => sum + one.queued, 0);
   const oldest = oldestQueued(overview);
   const median = secondsOf(overview.recentRuns?.medianWait);
@@ -149,10 +160,17 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
   );
 }
 
-function Node({ node, slots: of }: { readonly node: string; readonly slots: readonly Slot[] }) {
+function Node({ node, slots: of, acts: { run } }: { readonly node: string; readonly slots: readonly Slot[]; readonly acts: Acts }) {
   const w = words.value.fleetPage;
   const gpus = new Set(of.map(({ gpu }) => gpu).filter((gpu) => gpu !== undefined));
   const id = `node-${node.replace(/[^\w-]/g, '_')}`;
+  const [asking, setAsking] = useState(false);
+  const button = useRef<HTMLButtonElement>(null);
+  const isOut = of.every(({ drain }) => drain);
+  const close = () => {
+    setAsking(false);
+    button.current?.focus();
+  };
   return (
     <section class="panel" aria-labelledby={id}>
       <header>
@@ -161,7 +179,20 @@ function Node({ node, slots: of }: { readonly node: string; readonly slots: read
         <span class="meta only-wide">
           {[...new Set(of.map(({ engine }) => engine && `${engine.name} ${engine.version}`))].filter(Boolean).join(', ')}
         </span>
+        {mayAdminister.value && (
+          <button
+            ref={button}
+            class="btn ghost push"
+            type="button"
+            {...(isOut ? {} : { 'aria-expanded': asking, 'aria-controls': `${id}-drain` })}
+            onClick={() => (isOut ? void run(() => putBack(node)) : setAsking(!asking))}
+          >
+            {isOut ? w.putBack : w.drain}
+            <span class="sr"> {node}</span>
+          </button>
+        )}
       </header>
+      {asking && !isOut && <DrainForm id={`${id}-drain`} node={node} slots={of} run={run} close={close} />}
       <table class="slots">
         <thead>
           <tr>
@@ -174,7 +205,7 @@ function Node({ node, slots: of }: { readonly node: string; readonly slots: read
         </thead>
         <tbody>
           {of.map((slot) => (
-            <SlotRow key={slot.slot} slot={slot} />
+            <SlotRow key={slot.slot} slot={slot} run={run} />
           ))}
         </tbody>
       </table>
@@ -194,10 +225,11 @@ const STATES: Readonly<
   [WorkerState.CLOSED]: { look: 'canceled', icon: 'canceled', word: 'closed' },
 };
 
-function SlotRow({ slot }: { readonly slot: Slot }) {
+function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run'] }) {
   const w = words.value.fleetPage;
-  const drained = slot.draining && slot.state === WorkerState.IDLE;
-  const { look, icon, word } = drained ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const } : STATES[slot.state];
+  const { look, icon, word } = isDrained(slot)
+    ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const }
+    : STATES[slot.state];
   const since = msOf(slot.since);
   const use = slot.gpuUtilization;
   const job = slot.jobId === undefined ? undefined : running.value.get(slot.jobId);
@@ -245,6 +277,7 @@ function SlotRow({ slot }: { readonly slot: Slot }) {
             {slot.problem ?? (slot.state === WorkerState.IDLE && !slot.draining ? w.noJob : '')}
           </span>
         )}
+        <OutOfService slot={slot} run={run} />
       </td>
       <td>
         <div class="models">

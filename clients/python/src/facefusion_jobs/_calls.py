@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
+import logging
 import random
 import secrets
+import ssl
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -31,8 +36,10 @@ TERMINAL = frozenset(JobStatus.Value(f"JOB_STATUS_{word}") for word in ("SUCCEED
 CHUNK_BYTES = 256 * 1024
 #: Seconds without a byte after which a download is given up.
 SILENCE = 60.0
-#: How often a call is made again when its connection breaks.
+#: How often a call is made again when its connection breaks, and a result fetched again.
 LOSSES = 5
+
+_log = logging.getLogger("facefusion_jobs")
 
 
 class JobNotSucceeded(Exception):
@@ -85,6 +92,12 @@ def to_request(request: JobRequest | None, fields: Mapping[str, Any]) -> JobRequ
     if parameters is not None:
         ParseDict(parameters, made.parameters)
     return made
+
+
+def warn_not_canceled(job_id: str, failure: grpc.RpcError) -> None:
+    """Of a wait that was broken off: its caller is told of that."""
+    details = details_of(failure)
+    _log.warning("%s was left and could not be canceled, and may go on: %s (%s)", job_id, details.message, details.code.name)
 
 
 def backoff(tried: int, first: float = 0.25, longest: float = 5.0) -> float:
@@ -181,16 +194,33 @@ def can_be_read_again(source: FileSource) -> bool:
     return isinstance(source, (bytes, str, PathLike))
 
 
+class ResultLost(OSError):
+    """A result did not come, or not whole: another try may get it, from another replica."""
+
+
 def fetch(url: str, path: Path, sha256: str, trust: Trust) -> None:
-    """Streams what is at `url` to `path`, which is there only when it is whole. Raises OSError."""
+    """Streams what is at `url` to `path`, which is there only when it is whole. Raises ResultLost, and OSError for what ails the file."""
     part, digest = Path(f"{path}.part"), hashlib.sha256()
     try:
-        with trust.open(urllib.request.Request(url), SILENCE, redirects=True) as response, part.open("wb") as file:
-            while chunk := response.read(CHUNK_BYTES):
+        with part.open("wb") as file, contextlib.closing(_received(url, trust)) as chunks:
+            for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)
         if digest.hexdigest() != sha256:
-            raise OSError("the result did not arrive whole: fetch it again")
+            raise ResultLost("the result did not arrive whole: fetch it again")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _received(url: str, trust: Trust) -> Generator[bytes, None, None]:
+    try:
+        with trust.open(urllib.request.Request(url), SILENCE, redirects=True) as response:
+            while chunk := response.read(CHUNK_BYTES):
+                yield chunk
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as lost:
+        cause = lost.reason if isinstance(lost, urllib.error.URLError) and not isinstance(lost, urllib.error.HTTPError) else lost
+        # An authority that is not believed will not be believed the next time.
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise
+        raise ResultLost(f"the result could not be fetched: {cause}") from lost

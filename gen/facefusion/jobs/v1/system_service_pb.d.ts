@@ -317,7 +317,7 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
   jobId?: string | undefined;
 
   /**
-   * Takes no new job.
+   * Takes no new job: its node is about to end, or it was taken out of service.
    *
    * @generated from field: bool draining = 8;
    */
@@ -361,6 +361,13 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
    * @generated from field: optional string problem = 15;
    */
   problem?: string | undefined;
+
+  /**
+   * That it was taken out of service; unset: it was not, or the caller is not shown the figures of all tenants.
+   *
+   * @generated from field: facefusion.jobs.v1.Slot.Drain drain = 16;
+   */
+  drain?: Slot_Drain | undefined;
 };
 
 /**
@@ -368,6 +375,134 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
  * Use `create(SlotSchema)` to create a new message.
  */
 export declare const SlotSchema: GenMessage<Slot>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Slot.Drain
+ */
+export declare type Slot_Drain = Message<"facefusion.jobs.v1.Slot.Drain"> & {
+  /**
+   * Who did it, as in a job's `submitted_by`.
+   *
+   * @generated from field: string by = 1;
+   */
+  by: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * In their words; may be empty.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * With its whole node, and not by itself.
+   *
+   * @generated from field: bool whole_node = 4;
+   */
+  wholeNode: boolean;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Slot.Drain.
+ * Use `create(Slot_DrainSchema)` to create a new message.
+ */
+export declare const Slot_DrainSchema: GenMessage<Slot_Drain>;
+
+/**
+ * @generated from message facefusion.jobs.v1.DrainSlotsRequest
+ */
+export declare type DrainSlotsRequest = Message<"facefusion.jobs.v1.DrainSlotsRequest"> & {
+  /**
+   * As ListSlots names it.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Unset: the whole node, slots that it has later included.
+   *
+   * @generated from field: string slot = 2;
+   */
+  slot: string;
+
+  /**
+   * For people, such as "driver update".
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.DrainSlotsRequest.
+ * Use `create(DrainSlotsRequestSchema)` to create a new message.
+ */
+export declare const DrainSlotsRequestSchema: GenMessage<DrainSlotsRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.DrainSlotsResponse
+ */
+export declare type DrainSlotsResponse = Message<"facefusion.jobs.v1.DrainSlotsResponse"> & {
+  /**
+   * Those that were named, as they are now.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
+   */
+  slots: Slot[];
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.DrainSlotsResponse.
+ * Use `create(DrainSlotsResponseSchema)` to create a new message.
+ */
+export declare const DrainSlotsResponseSchema: GenMessage<DrainSlotsResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.RestoreSlotsRequest
+ */
+export declare type RestoreSlotsRequest = Message<"facefusion.jobs.v1.RestoreSlotsRequest"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Unset: all of the node.
+   *
+   * @generated from field: string slot = 2;
+   */
+  slot: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.RestoreSlotsRequest.
+ * Use `create(RestoreSlotsRequestSchema)` to create a new message.
+ */
+export declare const RestoreSlotsRequestSchema: GenMessage<RestoreSlotsRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.RestoreSlotsResponse
+ */
+export declare type RestoreSlotsResponse = Message<"facefusion.jobs.v1.RestoreSlotsResponse"> & {
+  /**
+   * Those that were named, as they are now; none where the node is not there.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
+   */
+  slots: Slot[];
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.RestoreSlotsResponse.
+ * Use `create(RestoreSlotsResponseSchema)` to create a new message.
+ */
+export declare const RestoreSlotsResponseSchema: GenMessage<RestoreSlotsResponse>;
 
 /**
  * @generated from message facefusion.jobs.v1.GetOverviewRequest
@@ -714,6 +849,27 @@ export declare const SystemService: GenService<{
     methodKind: "unary";
     input: typeof ListSlotsRequestSchema;
     output: typeof ListSlotsResponseSchema;
+  },
+  /**
+   * Takes a slot out of service, or all slots of a node: what runs there finishes, and nothing new is begun. It holds over restarts of the service and of the
+   * node, until RestoreSlots. What is out already stays as it is. Needs the scope `admin`.
+   *
+   * @generated from rpc facefusion.jobs.v1.SystemService.DrainSlots
+   */
+  drainSlots: {
+    methodKind: "unary";
+    input: typeof DrainSlotsRequestSchema;
+    output: typeof DrainSlotsResponseSchema;
+  },
+  /**
+   * Puts them back; what is not out stays as it is. Also of a node that is not there now. Needs the scope `admin`.
+   *
+   * @generated from rpc facefusion.jobs.v1.SystemService.RestoreSlots
+   */
+  restoreSlots: {
+    methodKind: "unary";
+    input: typeof RestoreSlotsRequestSchema;
+    output: typeof RestoreSlotsResponseSchema;
   },
   /**
    * @generated from rpc facefusion.jobs.v1.SystemService.GetOverview
