@@ -4,6 +4,7 @@
 import { mkdir } from 'node:fs/promises';
 import { openConfiguredAccess, policiesOf } from './app/access.ts';
 import { Closing } from './app/closing.ts';
+import { Drains } from './app/drains.ts';
 import { Fleet } from './app/fleet.ts';
 import { type Front, openFront } from './app/front.ts';
 import { endOf, measure, openMetricsPort } from './app/measuring.ts';
@@ -98,11 +99,17 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
     given: surroundings.resolvers ?? [],
     uploads: uploads.resolver,
     jobs: jobReferences((id) => store.get(id)),
+    leftOver: (file, err) => log.warn({ err, file }, 'a copy that was left half could not be removed; tried again at the next start'),
     open: (name, one) => opened.last(name, one),
+  });
+  const drains = new Drains({
+    store: store.drains,
+    log,
+    onError: (err) => log.warn({ err }, 'what is out of service cannot be asked for; asked again soon'),
   });
   const fleet = opened.last(
     'fleet',
-    new Fleet({ node: config.node, nodes, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
+    new Fleet({ node: config.node, nodes, drains, onError: (err) => log.warn({ err }, 'the fleet cannot be asked') }),
   );
   await fleet.start();
   const webhooks = await openWebhooks(config);
@@ -121,7 +128,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   measure(metrics, figures);
   await openMetricsPort(metrics, config, opened);
 
-  const shared = { config, root, version, log, opened, store, policies, places, fleet, metrics, traces };
+  const shared = { config, root, version, log, opened, store, policies, places, fleet, drains, metrics, traces };
   const checkRoom = async () => {
     await dataRoom.check(0, DATA_DISK);
     await resultRoom?.check(0, RESULT_DISK);
@@ -131,7 +138,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   // After the workers, whose last words are told too.
   opened.last('webhooks', { [Symbol.asyncDispose]: async () => await telling?.[Symbol.asyncDispose]() });
   const waitForRoom = (signal: AbortSignal) => dataRoom.wait(DATA_DISK, config.storePatienceMs, signal);
-  node = config.role === 'api' ? undefined : await openNode({ ...shared, env, blobs: blobs.store, waitForRoom });
+  const diskFree = () => dataRoom.left();
+  node = config.role === 'api' ? undefined : await openNode({ ...shared, env, blobs: blobs.store, waitForRoom, diskFree });
 
   const address = await front.listen();
   // Not before: what is told has URLs in it. A node that only works may not reach the world.
@@ -140,6 +148,7 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
       store,
       present: front.present,
       count: (outcome, why) => metrics.webhook(outcome, why),
+      gaveWay: (count) => metrics.webhooksGaveWay(count),
       onError: (error) => log.error({ err: error }, 'webhooks could not be sent; tried again'),
     });
   }

@@ -15,6 +15,7 @@ import {
   httpUrl,
   integer,
   isLoopback,
+  isRedis,
   limits,
   list,
   numbers,
@@ -32,6 +33,7 @@ import {
   type ValuesOf,
 } from './config/values.ts';
 import { didYouMean } from './jobs/parameters.ts';
+import { redisPlaceOf } from './redis-place.ts';
 import type { S3Connection } from './s3/client.ts';
 import type { S3Place } from './s3/names.ts';
 
@@ -118,6 +120,8 @@ export interface Config extends AccessConfig, ProvenanceConfig {
   /** Of jobs that name no receiver; undefined: they are told to nobody. */
   readonly webhookUrl: string | undefined;
   readonly webhookSecretsFile: string | undefined;
+  /** Of one tenant, those that tell of no end. */
+  readonly maxWebhookNews: number;
   /** As `httpAllow`, of receivers. */
   readonly webhookAllow: readonly string[];
   readonly fetchTimeoutMs: number;
@@ -311,6 +315,11 @@ export const SETTINGS = {
     undefined,
     "receiver of the ends of jobs that name none; it gets them signed with the secret of each job's tenant",
   ),
+  MAX_WEBHOOK_NEWS: setting(
+    integer(1, 10_000_000),
+    '10000',
+    'webhooks of one tenant that tell of no end and may wait for receivers; the oldest beyond it give way, ends never do',
+  ),
   WEBHOOK_ALLOW: setting(list(host), '', 'hosts that webhooks are sent to though they are not public: as HTTP_ALLOW; ports as HTTP_PORTS'),
   FETCH_TIMEOUT: setting(duration(1000, 7 * 86_400_000), '1h', 'longest transfer of one input by http or s3'),
   HTTP_CACHE_BYTES: setting(
@@ -407,7 +416,7 @@ export function readConfig(
   }
   for (const name of ['S3_ENDPOINT', 'S3_PUBLIC_ENDPOINT'] as const) {
     if (v[name] === undefined || /^https?:$/.test(URL.canParse(v[name]) ? new URL(v[name]).protocol : '')) continue;
-    problems.push(`FFJOBS_${name} is '${v[name]}'; allowed: a URL such as https://minio.example.com:9000`);
+    problems.push(`FFJOBS_${name} is '${withoutPassword(v[name])}'; allowed: a URL such as https://minio.example.com:9000`);
   }
   if (v.RESULT_TTL! > v.MAX_RETENTION! || v.MAX_RETENTION! > v.JOB_TTL!) {
     problems.push('FFJOBS_RESULT_TTL is at most FFJOBS_MAX_RETENTION, and that at most FFJOBS_JOB_TTL: a result goes before its job does');
@@ -415,7 +424,7 @@ export function readConfig(
   if ((v.TLS_CERT === undefined) !== (v.TLS_KEY === undefined))
     problems.push('FFJOBS_TLS_CERT and FFJOBS_TLS_KEY go together; set both or neither');
   if (v.PUBLIC_URL !== undefined && !URL.canParse(v.PUBLIC_URL))
-    problems.push(`FFJOBS_PUBLIC_URL is '${v.PUBLIC_URL}'; allowed: an absolute URL`);
+    problems.push(`FFJOBS_PUBLIC_URL is '${withoutPassword(v.PUBLIC_URL)}'; allowed: an absolute URL`);
   if (problems.length > 0) throw new ConfigError(problems);
 
   const path = (value: string | undefined) => (value === undefined ? undefined : resolve(cwd, value));
@@ -479,6 +488,7 @@ export function readConfig(
     httpPorts: Object.freeze([...v.HTTP_PORTS!]),
     webhookUrl: v.WEBHOOK_URL,
     webhookSecretsFile: path(v.WEBHOOK_SECRETS_FILE),
+    maxWebhookNews: v.MAX_WEBHOOK_NEWS!,
     webhookAllow: Object.freeze([...v.WEBHOOK_ALLOW!]),
     fetchTimeoutMs: v.FETCH_TIMEOUT!,
     httpCacheBytes: v.HTTP_CACHE_BYTES!,
@@ -567,6 +577,10 @@ export function nearestName(name: string, known: readonly string[]): string {
 /** A setting's value for people. Of the settings only URLs can hold a password; all other secrets are in files of their own. */
 export function withoutPassword(value: string): string {
   if (/^(local|sqlite):/.test(value)) return value;
+  // Of one that is not right nobody knows which part is the password.
+  const scheme = /^[a-z+]*:?\/{0,2}/i.exec(value)![0];
+  const isOther = /^(https?|s3):/i.test(value) || !/\/\/$/.test(scheme);
+  if ((isRedis(value) || !isOther) && typeof redisPlaceOf(value) === 'string') return `${scheme}***`;
   const slashes = value.indexOf('//');
   const from = slashes < 0 ? 0 : slashes + 2;
   // The last one: where a password has an @ that is not written as %40, what follows it is secret too.

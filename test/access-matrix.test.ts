@@ -45,6 +45,8 @@ const EXPECTED: Readonly<Record<string, readonly [needs: Needs, about?: 'job']>>
   'UploadService/Upload': ['submit'],
   'SystemService/GetCapabilities': ['read'],
   'SystemService/ListSlots': ['read'],
+  'SystemService/DrainSlots': ['admin'],
+  'SystemService/RestoreSlots': ['admin'],
   'SystemService/GetOverview': ['read'],
   'AccessService/GetIdentity': ['any'],
   'AccessService/GetUsage': ['read'],
@@ -116,6 +118,7 @@ function requestOf(method: DescMethod, jobId: string): Message {
     if (name === 'key_id') named[localName] = 'nokey';
     if (name === 'delivery_id') named[localName] = 'msg_none';
     if (name === 'tenant') named[localName] = method.name === 'CreateKey' ? '../no' : '';
+    if (name === 'node' || name === 'slot') named[localName] = 'none';
     // Not this store's: the first answer is that.
     if (name === 'watch_token') named[localName] = 'elsewhere';
   }

@@ -159,6 +159,20 @@ describe('submit', () => {
     assert.equal(terminal.lines.at(-1), file('out.png'));
   });
 
+  test('a result whose connection breaks is fetched again, and in the end given up', async () => {
+    service.calls.once('watch', () => setImmediate(() => service.succeed([...service.jobs.keys()][0]!)));
+    service.cuts = 2;
+    assert.equal(await cli('submit', 'server:a.jpg', '--output', file('again.png')), 0);
+    assert.deepEqual([await readFile(file('again.png'), 'utf8'), service.cuts], ['a picture', 0]);
+    service.cuts = 99;
+    assert.equal(await cli('watch', [...service.jobs.keys()][0]!, '--output', file('cut.png')), 6);
+    assert.match(terminal.stderr, /broke again and again/);
+    assert.deepEqual(
+      (await readdir(folder)).filter((name) => name.startsWith('cut')),
+      [],
+    );
+  });
+
   test('a result that is not what the service promised is not kept', async () => {
     service.calls.once('watch', () =>
       setImmediate(() => {

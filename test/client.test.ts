@@ -65,11 +65,11 @@ describe('against the service', () => {
           cancelOnAbort,
           onEvent(event) {
             if (event.event.case === 'snapshot') jobId = event.event.value.job!.jobId;
-            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort();
+            if (statusIn(event) === JobStatus.PROCESSING) leaving.abort('it has been left');
           },
         },
       );
-      await assert.rejects(waiting);
+      await assert.rejects(waiting, (reason) => reason === 'it has been left');
       if (!cancelOnAbort) await writeFile(join(service.dir, `hold-${cancelOnAbort}`), '');
       const ended = await client.wait(jobId).then(
         (job) => job.status,
@@ -121,6 +121,31 @@ describe('against the service', () => {
     const job = await client.submitAndWait({ ...REQUEST, target: { case: 'targetImage' as const, value: uploads[2]!.uri } });
     assert.equal(job.status, JobStatus.SUCCEEDED);
   });
+});
+
+test('a file that is too large is refused alike, whichever way it comes', async () => {
+  await using service = await startService({ MAX_UPLOAD_BYTES: '1M' });
+  using client = connectJobs(service.baseUrl);
+  const bytes = Buffer.concat([await readFile(join(service.inputDir, 'target.png')), Buffer.alloc(2 ** 20)]);
+  async function* unannounced() {
+    for (let at = 0; at < bytes.length; at += 2 ** 16) yield bytes.subarray(at, at + 2 ** 16);
+  }
+  for (const source of [new Uint8Array(bytes), unannounced()]) {
+    const { code, reason, retryAfterMs, metadata } = await client.upload(source).then(() => assert.fail(), detailsOf);
+    assert.deepEqual([code, reason, retryAfterMs], [Code.ResourceExhausted, 'UPLOAD_TOO_LARGE', undefined]);
+    assert.equal(metadata.limit_bytes, String(2 ** 20));
+  }
+  const form = new FormData();
+  form.append('file', new Blob([bytes]), 'target.png');
+  const tus = { 'tus-resumable': '1.0.0', 'upload-length': String(bytes.length) };
+  for (const [path, init] of [
+    ['uploads', { method: 'POST', body: form }],
+    ['tus', { method: 'POST', headers: tus }],
+  ] as const) {
+    const response = await fetch(`${service.baseUrl}/api/v1/${path}`, init);
+    const { code } = (await response.json()) as { code: string };
+    assert.deepEqual([response.status, response.headers.get('retry-after'), code], [413, null, 'RESOURCE_EXHAUSTED'], path);
+  }
 });
 
 test('an error tells its code, its reason and every violation', async () => {
@@ -246,6 +271,31 @@ describe('a service that asks for patience', () => {
     service.failures.set('submit', lose);
     await assert.rejects(client.jobs.submit({ job: REQUEST }), (error: ConnectError) => error.code === Code.Unavailable);
   });
+});
+
+test('an aborted wait throws its reason though the job could not be canceled, which is told beside it', async () => {
+  await using service = await FakeService.start();
+  using client = connectJobs(service.url, { retry: { patienceMs: 0 } });
+  service.failures.set('cancel', () => new ConnectError('not now', Code.Unavailable));
+  const leaving = new AbortController();
+  const reason = new Error('the caller has gone');
+  const told: [ConnectError, string][] = [];
+  const left = client.submitAndWait(REQUEST, {
+    signal: leaving.signal,
+    onEvent: () => leaving.abort(reason),
+    onCancelFailed: (...failure) => told.push(failure),
+  });
+  await assert.rejects(left, (error) => error === reason);
+  const [[failure, jobId] = []] = told;
+  assert.equal(told.length, 1);
+  assert.deepEqual([failure?.code, jobId], [Code.Unavailable, [...service.jobs.keys()][0]]);
+
+  // Who is not listening is given the reason too.
+  const alone = new AbortController();
+  await assert.rejects(
+    client.submitAndWait(REQUEST, { signal: alone.signal, onEvent: () => alone.abort(reason) }),
+    (error) => error === reason,
+  );
 });
 
 test('a token goes along with each call', async () => {

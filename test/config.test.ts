@@ -100,7 +100,7 @@ describe('configuration', () => {
     [{ FFJOBS_MAX_UPLOAD_BYTES: 'lots' }, /a size such as/],
     [{ FFJOBS_GPUS: 'all' }, /numbers with commas/],
     [{ FFJOBS_LOG_LEVEL: 'loud' }, /allowed: trace, debug/],
-    [{ FFJOBS_STORE: 'rediss:/ann:secret@localhost' }, /'\*\*\*@localhost'; allowed: sqlite:PATH, redis:/],
+    [{ FFJOBS_STORE: 'rediss:/ann:secret@localhost' }, /'rediss:\/\*\*\*'; allowed: sqlite:PATH, redis:/],
     [{ FFJOBS_ROLE: 'worker' }, /FFJOBS_ROLE=worker is for a fleet.*FFJOBS_STORE=redis/],
     [{ FFJOBS_FLEET: 'a{b}' }, /FFJOBS_FLEET is 'a\{b\}'/],
     [{ FFJOBS_BLOBS: 's3://Not A Bucket/x' }, /local:PATH, or s3:\/\/bucket\/prefix; this is not/],
@@ -155,8 +155,10 @@ describe('configuration', () => {
 test('a value is shown without what may be a password, also one that is not written as it should be', () => {
   for (const [value, shown] of [
     ['redis://ann:hush@redis:6379/1', 'redis://***@redis:6379/1'],
-    ['redis://:hu/s@h@redis', 'redis://***@redis'],
-    ['redis//ann:hush@redis', 'redis//***@redis'],
+    ['redis://:hu/s@h@redis', 'redis://***'],
+    ['redis://ann:hush', 'redis://***'],
+    ['rdis://ann:hush', 'rdis://***'],
+    ['redis//ann:hush@redis', 'redis//***'],
     ['ann:hush@redis:6379', '***@redis:6379'],
     ['https://ann:hush@proxy.example.com/', 'https://***@proxy.example.com/'],
   ] as const)

@@ -340,6 +340,8 @@ for (const checkout of found) {
       chmodSync(folder, 0o711);
       const data = join(folder, 'data');
       mkdirSync(join(data, 'input'), { recursive: true });
+      // The umask is that of an isolated service once there has been one in this process.
+      chmodSync(data, 0o711);
       for (const name of ['source.jpg', 'target.png', 'clip.mp4']) copyFileSync(join(service.inputDir, name), join(data, 'input', name));
       // This repository may lie where nobody else can go.
       const root = join(folder, 'package');

@@ -1,17 +1,19 @@
 // Copies of results: what a caller may name, that nothing is written anywhere else or over anything, and that a copy is whole.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { HeadObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { JobsError } from '../src/jobs/errors.ts';
+import { CopiesUnderWay } from '../src/store/copies-under-way.ts';
 import { type Copy, folderOutputs, type Outputs, outputs } from '../src/store/outputs.ts';
 import { openS3Outputs } from '../src/store/outputs-s3.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
-import { startService } from './api/service.ts';
+import { ROOT, startService } from './api/service.ts';
 import { errorAnswer, type S3Server, startProxy, startS3 } from './fixtures/media/s3-server.ts';
 
 const BYTES = randomBytes(3_000_000);
@@ -30,13 +32,15 @@ async function copyOf(t: TestContext, bytes: Uint8Array = BYTES, jobId = 'job_20
   return { jobId, path, sha256, bytes: bytes.length, mediaType: 'video/mp4', filename: `${jobId}.mp4` };
 }
 
+const copiesTo = async (t: TestContext, roots: readonly string[]) => folderOutputs(roots, new CopiesUnderWay(await folder(t)));
+
 const reasonOf = (outcome: Awaited<ReturnType<Outputs['deliver']>>) => ('reason' in outcome ? outcome.reason : undefined);
 const deliver = (to: Outputs, uri: string, copy: Copy) => to.deliver(uri, copy, { signal: NEVER });
 
 describe('copies in a folder', { concurrency: 4 }, () => {
   it('are written where they are wanted, with the folders on the way, and told about', async (t) => {
     const [root, other] = [await folder(t), await folder(t)];
-    const to = folderOutputs([root, other]);
+    const to = await copiesTo(t, [root, other]);
     const copy = await copyOf(t);
     const told: number[] = [];
     for (const [uri, path] of [
@@ -58,7 +62,7 @@ describe('copies in a folder', { concurrency: 4 }, () => {
 
   it('are refused outside of the listed folders, whatever the letters', async (t) => {
     const root = await folder(t);
-    const to = folderOutputs([root]);
+    const to = await copiesTo(t, [root]);
     const copy = await copyOf(t);
     for (const uri of [
       '../a.mp4',
@@ -90,7 +94,7 @@ describe('copies in a folder', { concurrency: 4 }, () => {
     await symlink(outside, join(root, 'link'));
     await symlink(join(outside, 'b.mp4'), join(root, 'b.mp4'));
     await writeFile(join(root, 'file'), 'a file');
-    const to = folderOutputs([root]);
+    const to = await copiesTo(t, [root]);
     const copy = await copyOf(t);
     for (const [uri, reason] of [
       ['link/a.mp4', 'OUTPUT_NOT_ALLOWED'],
@@ -106,7 +110,7 @@ describe('copies in a folder', { concurrency: 4 }, () => {
 
   it('leave what is there as it is, but for the same bytes', async (t) => {
     const root = await folder(t);
-    const to = folderOutputs([root]);
+    const to = await copiesTo(t, [root]);
     const copy = await copyOf(t);
     await deliver(to, 'a.mp4', copy);
     assert.deepEqual(await deliver(to, 'a.mp4', copy), { uri: 'a.mp4' });
@@ -123,13 +127,11 @@ describe('copies in a folder', { concurrency: 4 }, () => {
     assert.equal(racers.filter((outcome) => 'uri' in outcome).length, 1);
   });
 
-  it('that a killed process left half are replaced by the next try, and one that leaves keeps nothing', async (t) => {
+  it('that leave keep nothing', async (t) => {
     const root = await folder(t);
-    const to = folderOutputs([root]);
+    const to = await copiesTo(t, [root]);
     const copy = await copyOf(t);
-    await writeFile(join(root, `.ffjobs-${copy.jobId}.part`), 'half');
     await deliver(to, 'a.mp4', copy);
-    assert.deepEqual(await readdir(root), ['a.mp4']);
     const leaving = new AbortController();
     const left = to.deliver('b.mp4', copy, { signal: leaving.signal, progress: () => leaving.abort() });
     await assert.rejects(left, { name: 'AbortError' });
@@ -139,9 +141,87 @@ describe('copies in a folder', { concurrency: 4 }, () => {
     assert.deepEqual(await readdir(root), ['a.mp4']);
   });
 
+  /** A process that is killed with half a copy to `uri` written. */
+  async function killed(t: TestContext, roots: readonly string[], uri: string, { jobId, path, sha256, bytes }: Copy): Promise<string> {
+    const records = await folder(t);
+    const script = `
+      import { kill, pid } from 'node:process';
+      import { CopiesUnderWay } from '${join(ROOT, 'src/store/copies-under-way.ts')}';
+      import { folderOutputs } from '${join(ROOT, 'src/store/outputs.ts')}';
+      const [roots, records, uri, copy] = JSON.parse(process.argv[1]);
+      const progress = (done, total) => done < total && kill(pid, 'SIGKILL');
+      await folderOutputs(roots, new CopiesUnderWay(records)).deliver(uri, copy, { signal: new AbortController().signal, progress });`;
+    const copy = { jobId, path, sha256, bytes, mediaType: 'video/mp4', filename: `${jobId}.mp4` };
+    const args = ['--input-type=module', '--no-warnings', '-e', script, JSON.stringify([roots, records, uri, copy])];
+    const { signal, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    assert.equal(signal, 'SIGKILL', stderr);
+    return records;
+  }
+
+  const filesIn = async (root: string) =>
+    (await readdir(root, { recursive: true, withFileTypes: true })).filter((one) => one.isFile()).map((one) => one.name);
+
+  it('that a killed process left half are gone after the next start, and those of others are left alone', async (t) => {
+    const root = await folder(t);
+    const copy = await copyOf(t);
+    const records = await killed(t, [root], 'x/y/a.mp4', copy);
+    const [left, ...more] = await filesIn(root);
+    assert.match(left ?? 'none', new RegExp(`^\\.ffjobs-${copy.jobId}\\.[\\w-]+\\.part$`));
+    assert.deepEqual(more, []);
+    // Of another node, which has the job now, and of a program that has nothing to do with us.
+    const others = [`.ffjobs-${copy.jobId}.of-another.part`, `.ffjobs-${copy.jobId}.part`, 'a.mp4.part'];
+    for (const name of others) await writeFile(join(root, 'x', 'y', name), 'half');
+    await new CopiesUnderWay(records).clear(assert.fail);
+    assert.deepEqual((await filesIn(root)).sort(), others.sort());
+    assert.deepEqual(await readdir(records), []);
+  });
+
+  it('that a killed process left half are gone with the next try of their job', async (t) => {
+    const root = await folder(t);
+    const copy = await copyOf(t);
+    const records = await killed(t, [root], 'x/a.mp4', copy);
+    assert.equal((await filesIn(root)).length, 1);
+    await deliver(folderOutputs([root], new CopiesUnderWay(records)), 'x/a.mp4', copy);
+    assert.deepEqual(await filesIn(root), ['a.mp4']);
+    assert.deepEqual(await readdir(records), []);
+  });
+
+  it('that were left half are followed over no link, and forgotten where their folder is gone but not where its disk is', async (t) => {
+    const [root, outside] = [await folder(t), await folder(t)];
+    const copy = await copyOf(t);
+    const [swapped, removed, away] = [
+      await killed(t, [root], 'x/a.mp4', copy),
+      await killed(t, [root], 'y/a.mp4', copy),
+      await killed(t, [root], 'z/a.mp4', copy),
+    ];
+    await rename(join(root, 'x'), join(outside, 'x'));
+    await symlink(join(outside, 'x'), join(root, 'x'));
+    await rm(join(root, 'y'), { recursive: true });
+    await new CopiesUnderWay(swapped).clear(assert.fail);
+    await new CopiesUnderWay(removed).clear(assert.fail);
+    assert.equal((await filesIn(outside)).length, 1);
+    assert.deepEqual([await readdir(swapped), await readdir(removed)], [[], []]);
+    const elsewhere = `${root}-unmounted`;
+    await rename(root, elsewhere);
+    const told: string[] = [];
+    const later = new CopiesUnderWay(away);
+    await later.clear((file) => told.push(file.folders.join('/')));
+    await rename(elsewhere, root);
+    assert.deepEqual(told, ['z']);
+    await later.clear(assert.fail);
+    assert.deepEqual(await filesIn(root), []);
+  });
+
+  it('that were written down and not begun are no trouble', async (t) => {
+    const records = await folder(t);
+    await writeFile(join(records, 'job_20250405_abcdefghijkl'), '{"root": "/srv');
+    await new CopiesUnderWay(records).clear(assert.fail);
+    assert.deepEqual(await readdir(records), []);
+  });
+
   it('of a folder that is gone are worth another try', async (t) => {
     const root = join(await folder(t), 'gone');
-    const outcome = deliver(folderOutputs([root]), 'a.mp4', await copyOf(t));
+    const outcome = deliver(await copiesTo(t, [root]), 'a.mp4', await copyOf(t));
     await assert.rejects(outcome, (error) => error instanceof JobsError && error.kind === 'unavailable');
   });
 });
@@ -282,7 +362,7 @@ describe('copies on S3', { concurrency: 4 }, () => {
     for (const uri of ['a.png', '/a.png', 's3://bucket/a.png', 'https://x/y', 'javascript:alert(1)']) {
       assert.match(none.check(uri)!.description, /results are not copied anywhere here/);
     }
-    const some = outputs({ folders: folderOutputs(['/srv/out']), s3: undefined });
+    const some = outputs({ folders: folderOutputs(['/srv/out'], new CopiesUnderWay('/nowhere')), s3: undefined });
     assert.match(some.check('s3://bucket/a.png')!.description, /copied to a path under an output folder here, and nowhere else/);
   });
 });

@@ -9,7 +9,7 @@ async function placesWith(env: Record<string, string>): Promise<Places> {
   const config = readConfig({ FFJOBS_ENGINE: 'classical', FFJOBS_HTTP_INPUTS: 'off', ...env }, '/nowhere');
   const nothing = { schemes: [], check: async () => undefined, fetch: () => Promise.reject(new Error('not in this test')) };
   const policies = await loadPolicies(undefined, policyDefaults(config));
-  return await openPlaces({ config, policies, given: [], uploads: nothing, jobs: nothing, open: (_, one) => one });
+  return await openPlaces({ config, policies, given: [], uploads: nothing, jobs: nothing, leftOver: assert.fail, open: (_, one) => one });
 }
 
 test('without identities there is one tenant, and a job of another is somebody else’s to run', async () => {

@@ -74,6 +74,7 @@ function notifying(t: TestContext, store: JobStore, now: () => number, answer: (
       sent.push({ at: now(), id: headers['webhook-id']! });
       return answer(sent.length);
     },
+    gaveWay: () => {},
     count(type) {
       outcomes.push(type);
       wake();
@@ -210,6 +211,7 @@ for (const [name, open] of STORES) {
         }
         return { ok: true };
       },
+      gaveWay: () => assert.fail(),
       count() {
         delivered++;
         moved();

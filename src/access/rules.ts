@@ -43,7 +43,13 @@ const jobs: Record<keyof typeof JobService.method, Rule> = {
 };
 const process: Record<keyof typeof ProcessService.method, Rule> = { swap: SUBMIT, enhance: SUBMIT };
 const uploads: Record<keyof typeof UploadService.method, Rule> = { upload: CHANGE };
-const system: Record<keyof typeof SystemService.method, Rule> = { getCapabilities: READ, listSlots: READ, getOverview: READ };
+const system: Record<keyof typeof SystemService.method, Rule> = {
+  getCapabilities: READ,
+  listSlots: READ,
+  drainSlots: ADMIN,
+  restoreSlots: ADMIN,
+  getOverview: READ,
+};
 const access: Record<keyof typeof AccessService.method, Rule> = {
   getIdentity: ANY,
   getUsage: READ,

@@ -44,6 +44,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { apiDocumentation } from './api-document.ts';
 import type { Closing } from './closing.ts';
 import { connectionsWithin, openFilesLimit } from './connections.ts';
+import type { Drains } from './drains.ts';
 import type { Fleet } from './fleet.ts';
 import type { Places } from './places.ts';
 import type { Blobs } from './storage.ts';
@@ -64,6 +65,7 @@ export interface FrontOptions {
   readonly uploads: Uploads;
   readonly retention: Retention;
   readonly fleet: Fleet;
+  readonly drains: Drains;
   readonly webhooks: Pick<Webhooks, 'check'>;
   readonly metrics: Metrics;
   readonly traces: Traces | undefined;
@@ -179,7 +181,7 @@ function jobServiceOptions(options: FrontOptions, watched: Watchers, baseUrl: ()
 
 /** In the order in which documents list them. */
 function servicesOf(
-  { version, store, access, policies, places, uploads, fleet }: FrontOptions,
+  { version, store, access, policies, places, uploads, fleet, drains }: FrontOptions,
   jobs: JobServiceOptions,
   watchers: Watchers,
 ) {
@@ -188,6 +190,8 @@ function servicesOf(
     store,
     engine: () => fleet.engine(),
     slots: () => fleet.slots(),
+    nodes: () => fleet.nodes(),
+    drains,
     referenceSchemes: (tenant: string) => places.references(tenant).schemes,
     policyOf: policies.tenant,
     watchers: () => watchers.open,
@@ -227,7 +231,15 @@ async function routesOf({ config, root, log, access, blobs, uploads }: FrontOpti
 async function readiness({ config, log, opened, store, fleet }: FrontOptions): Promise<{ ready: boolean; facts: object }> {
   const slots = fleet.ownSlots();
   const engine = fleet.isReady ? fleet.engine() : undefined;
-  const facts = { role: config.role, engine: engine?.name ?? config.engine, engine_version: engine?.version ?? null, slots: slots.length };
+  // A slot that is out of service makes nothing less ready: jobs are taken all the same, a node that is being restarted is waited for, and who took it out knows.
+  const drained = slots.filter(({ drain }) => drain).length;
+  const facts = {
+    role: config.role,
+    engine: engine?.name ?? config.engine,
+    engine_version: engine?.version ?? null,
+    slots: slots.length,
+    slots_drained: drained,
+  };
   const not = (reason: string) => ({ ready: false, facts: { ...facts, reason } });
   if (opened.closing) return not('the service is shutting down');
   if ((config.role === 'worker' ? fleet.localEngine() : engine) === undefined) {

@@ -23,7 +23,7 @@ const WINDOW_MS = 60_000;
 export function measure(metrics: Metrics, { store, slots, watchers, gpus }: Measured): void {
   metrics.bind({
     jobsByStatus: async () => [...(await store.overview(WINDOW_MS)).totals].map(([status, count]) => [nameOf(status), count]),
-    slotsByState: () => countBy(slots().map((slot) => WorkerState[slot.state].toLowerCase())),
+    slotsByState: () => countBy(slots().map(stateOf)),
     workerRestarts: () => slots().reduce((sum, slot) => sum + slot.restarts, 0),
     watchers,
     gpus,
@@ -58,6 +58,11 @@ export function stayOf(job: Job, { slot, timings }: { readonly slot: string | un
     slot: slot ?? '',
     resultBytes: Number(job.result?.bytes ?? 0),
   };
+}
+
+/** One that is out of service and does nothing is not idle: no job will come to it. */
+function stateOf({ state, drain }: Slot): string {
+  return drain && state === WorkerState.IDLE ? 'drained' : WorkerState[state].toLowerCase();
 }
 
 function nameOf(status: JobStatus): string {

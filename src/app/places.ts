@@ -10,6 +10,7 @@ import { JobsError } from '../jobs/errors.ts';
 import { openHttp } from '../media/http.ts';
 import { localFiles, type MediaResolver, mediaReferences } from '../media/references.ts';
 import { isWithin } from '../s3/names.ts';
+import { CopiesUnderWay, type LeftOver } from '../store/copies-under-way.ts';
 import { folderOutputs, type Outputs, outputs } from '../store/outputs.ts';
 
 export interface PlacesOptions {
@@ -19,6 +20,8 @@ export interface PlacesOptions {
   readonly given: readonly MediaResolver[];
   readonly uploads: MediaResolver;
   readonly jobs: MediaResolver;
+  /** Told of each copy that was left half and could not be removed. */
+  readonly leftOver: LeftOver;
   /** Told of each thing that has to be closed. */
   readonly open: <T extends AsyncDisposable>(name: string, disposable: T) => T;
 }
@@ -90,12 +93,15 @@ async function openReferences({ config, given, uploads, jobs, open }: PlacesOpti
   };
 }
 
-async function openOutputs({ config, open }: PlacesOptions, tenants: readonly Listed[]) {
+async function openOutputs({ config, leftOver, open }: PlacesOptions, tenants: readonly Listed[]) {
   const needed = config.outputBuckets.length > 0 || tenants.some((one) => one.outputBuckets.length > 0);
   const s3 = needed ? open('copies on S3', await openS3Outputs(config)) : undefined;
+  const underWay = new CopiesUnderWay(join(config.dataDir, 'copies'));
+  // A process that only answers calls copies nothing, and may share its folder with one that does.
+  if (config.role !== 'api') await underWay.clear(leftOver);
   return ({ outputRoots, outputBuckets }: Listed): Outputs =>
     outputs({
-      folders: outputRoots.length > 0 ? folderOutputs(outputRoots) : undefined,
+      folders: outputRoots.length > 0 ? folderOutputs(outputRoots, underWay) : undefined,
       s3: s3 && outputBuckets.length > 0 ? s3.within({ buckets: ['*'], mayWrite: within(outputBuckets) }) : undefined,
     });
 }

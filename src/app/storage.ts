@@ -23,12 +23,10 @@ export async function openStore(
   onEnded: (job: Job) => void,
 ): Promise<{ readonly store: JobStore; readonly nodes: NodeRegistry | undefined; readonly counters: AccessOptions['counters'] }> {
   const shares = sharesOf(policies);
+  const webhooks = { fallback: config.webhookUrl, maxNews: config.maxWebhookNews };
   if (config.storeRedis === undefined) {
     return {
-      store: opened.last(
-        'job store',
-        await openSqliteJobStore({ path: config.storePath, webhookUrl: config.webhookUrl, onEnded, log, ...shares }),
-      ),
+      store: opened.last('job store', await openSqliteJobStore({ path: config.storePath, webhooks, onEnded, log, ...shares })),
       nodes: undefined,
       counters: undefined,
     };
@@ -40,7 +38,7 @@ export async function openStore(
       url: config.storeRedis,
       fleet: config.fleet,
       leaseMs: config.leaseMs,
-      webhookUrl: config.webhookUrl,
+      webhooks,
       onEnded,
       log,
       ...shares,

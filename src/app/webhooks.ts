@@ -24,6 +24,7 @@ export interface WebhookWork {
   /** A job as callers are shown it. */
   readonly present: (job: Job) => Job | Promise<Job>;
   readonly count: (outcome: Outcome['type'], why: string) => void;
+  readonly gaveWay: (count: number) => void;
   readonly onError: (error: unknown) => void;
 }
 
@@ -71,7 +72,7 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
   }
   return {
     check,
-    start({ store, present, count, onError }) {
+    start({ store, present, count, gaveWay, onError }) {
       const sender = new Sender({ connect: hosts.connector(TRY_MS), timeoutMs: TRY_MS, perHost: MAX_PER_HOST });
       const write = createJsonWriter().message(JobSchema);
       const notifier = new Notifier({
@@ -85,6 +86,7 @@ export async function openWebhooks(config: Config): Promise<Webhooks> {
         maxPerTenant: MAX_PER_TENANT,
         leaseMs: LEASE_MS,
         count,
+        gaveWay,
         onError,
       });
       return {

@@ -52,6 +52,10 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   webhooks: ['ffjobs webhooks list', 'ffjobs webhooks replay --all'],
   'webhooks list': ['ffjobs webhooks list', 'ffjobs webhooks list --pending --limit 100 --json'],
   'webhooks replay': ['ffjobs webhooks replay DELIVERY', 'ffjobs webhooks replay --all'],
+  slots: ['ffjobs slots', 'ffjobs slots drain gpu-02 --reason "driver update"', 'ffjobs slots restore gpu-02'],
+  'slots list': ['ffjobs slots list', 'ffjobs slots list --json'],
+  'slots drain': ['ffjobs slots drain gpu-02 --reason "driver update"', 'ffjobs slots drain gpu-02/3 --reason "its fan is loud"'],
+  'slots restore': ['ffjobs slots restore gpu-02/3', 'ffjobs slots restore gpu-02'],
   capabilities: ['ffjobs capabilities', 'ffjobs capabilities --json'],
 };
 

@@ -34,6 +34,8 @@ export interface WaitOptions extends Omit<WatchOptions, 'after'> {
 export interface SubmitAndWaitOptions extends WaitOptions {
   /** Whether a job is canceled when `signal` aborts the wait for it; default true: nobody else knows of it. */
   readonly cancelOnAbort?: boolean;
+  /** That could not be done within 10 seconds: the job may go on, and `cancel` of it is to be called again. */
+  onCancelFailed?(error: ConnectError, jobId: string): void;
 }
 
 export interface UploadOptions extends ResumeOptions {
@@ -76,6 +78,8 @@ export interface JobsClientOptions<Source> {
   /** Ends what the transport holds. */
   readonly close?: () => void;
 }
+
+const CANCEL_MS = 10_000;
 
 /** Every rpc is in `jobs`, `process`, `system`, `uploads`, `access` and `webhooks` as the contract has it; errors are `ConnectError`s with the details of `google.rpc`. */
 export class JobsClient<Source> implements Disposable {
@@ -134,14 +138,21 @@ export class JobsClient<Source> implements Disposable {
     return job;
   }
 
-  async submitAndWait(request: JobRequestInit, { cancelOnAbort = true, ...options }: SubmitAndWaitOptions = {}): Promise<Job> {
+  /** As `submit` and `wait`. An aborted wait throws the signal's reason, whatever came of the cancel that follows from it. */
+  async submitAndWait(
+    request: JobRequestInit,
+    { cancelOnAbort = true, onCancelFailed, ...options }: SubmitAndWaitOptions = {},
+  ): Promise<Job> {
     const { jobId } = await this.submit(request, options);
     try {
       return await this.wait(jobId, options);
     } catch (error) {
+      // A job that has ended meanwhile is told as it ended.
+      if (!options.signal?.aborted || error instanceof JobNotSucceeded) throw error;
       // Not under the signal, which has ended everything that is.
-      if (options.signal?.aborted && cancelOnAbort) await this.jobs.cancel({ jobId }, { timeoutMs: 10_000 });
-      throw error;
+      const canceling = cancelOnAbort ? this.jobs.cancel({ jobId }, { timeoutMs: CANCEL_MS }) : undefined;
+      await canceling?.catch((failure) => onCancelFailed?.(ConnectError.from(failure), jobId));
+      throw options.signal.reason;
     }
   }
 

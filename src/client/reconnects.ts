@@ -18,6 +18,9 @@ export interface ResumeOptions {
   onLost?(error: ConnectError | undefined): void;
 }
 
+/** What a caller can do when no connection tells anything: what is watched lives in the service. */
+const WAY_ON = 'what it tells of goes on; get says how it is, and watching again tells the rest';
+
 const BACKOFF: Backoff = { baseMs: 250, maxMs: 5_000, attempts: 12 };
 
 export class Reconnects {
@@ -47,7 +50,13 @@ export class Reconnects {
     const { backoff = BACKOFF, onLost } = this.#options;
     this.#failures++;
     if (this.#failures >= backoff.attempts)
-      throw lost ?? new ConnectError('the event stream ended early again and again', Code.Unavailable);
+      throw (
+        lost ??
+        new ConnectError(
+          `the service ended the stream ${backoff.attempts} times in a row before it had told all: ${WAY_ON}`,
+          Code.Unavailable,
+        )
+      );
     onLost?.(lost);
     await pause(backoffMs(this.#failures - 1, { firstMs: backoff.baseMs, longestMs: backoff.maxMs }), this.signal);
   }

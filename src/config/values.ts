@@ -1,5 +1,6 @@
 // From the text of a setting to its value: what each kind may look like, and the sentence that says so where it does not. Pure; knows no setting.
 import { isIP } from 'node:net';
+import { REDIS_FORMS, redisPlaceOf } from '../redis-place.ts';
 import { placeOf, type S3Place } from '../s3/names.ts';
 
 export type Parse<T> = (text: string) => T | Problem;
@@ -58,11 +59,14 @@ export const origins: Parse<readonly string[]> = (value) => {
         'origins with commas between, such as https://app.example.com,http://localhost:5173 (no path, no slash at the end), or *',
       );
 };
+/** Whether it is meant for the URL of a Redis. */
+export const isRedis = (value: string) => /^rediss?\b/i.test(value);
 /** A path, or the URL of a Redis. */
 export const store: Parse<{ readonly path?: string; readonly redis?: string }> = (value) => {
   if (/^sqlite:./.test(value)) return { path: value.slice('sqlite:'.length) };
-  if (/^rediss?(\+cluster|\+sentinel)?:\/\/[^/\s]+/.test(value)) return { redis: value };
-  return new Problem('sqlite:PATH, redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// with TLS, and either with +cluster or +sentinel');
+  const place = redisPlaceOf(value);
+  if (typeof place !== 'string') return { redis: value };
+  return new Problem(`sqlite:PATH, ${REDIS_FORMS}${isRedis(value) ? `; ${place}` : ''}`);
 };
 export const plainName: Parse<string> = (value) =>
   /^[\w.-]{1,63}$/.test(value) ? value : new Problem('up to 63 letters, digits, dots, dashes and underscores');

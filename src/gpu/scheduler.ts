@@ -4,8 +4,8 @@
 // Always true:
 // - One job at a time on a slot: each has a p-queue of concurrency 1, whose task ends only when the worker says `idle` or its process group is
 //   dead. `signal` and `timeout` are never passed to `add()`: p-queue then frees the place while the function still runs.
-// - A node holds at most as many jobs that have not begun as it has slots, so at most one is claimed ahead for each busy slot; they keep the order in
-//   which the store gave them, and the last one goes back when a better one comes.
+// - A node holds at most as many jobs that have not begun as it offers slots, so at most one is claimed ahead for each busy slot; they keep the order in
+//   which the store gave them, and the last one goes back when a better one comes or a slot is not offered any more.
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import PQueue from 'p-queue';
@@ -33,6 +33,8 @@ export interface SchedulerOptions extends Omit<StayOptions, 'cancelGraceMs' | 'n
   readonly cancelGraceMs?: number;
   /** Milliseconds since 1970, the store's clock. */
   readonly now?: () => number;
+  /** Whether a slot is to be given jobs now; told of changes by `reconsiderOffers`. Default: each is. What runs on one that is not offered any more goes on. */
+  readonly isOffered?: (slot: string) => boolean;
   /** How busy a GPU is, 0..1, where its driver tells. */
   readonly gpuUtilization?: (gpu: number) => number | undefined;
 }
@@ -157,6 +159,8 @@ export class Scheduler implements AsyncDisposable {
         pid: facts.pid,
         memoryBytes: facts.rssBytes > 0 ? BigInt(Math.round(facts.rssBytes)) : undefined,
         since: timestampFromMs(facts.sinceMs),
+        upSince: facts.upSinceMs === undefined ? undefined : timestampFromMs(facts.upSinceMs),
+        nextStartAt: facts.nextStartMs === undefined ? undefined : timestampFromMs(facts.nextStartMs),
         problem: facts.problem,
       });
     });
@@ -171,6 +175,13 @@ export class Scheduler implements AsyncDisposable {
   capabilities(): EngineFacts | undefined {
     const ready = this.#slots.find(({ worker }) => worker.ready)?.worker.ready;
     return ready && { name: ready.engine, version: ready.engineVersion, models: ready.modelDigest, capabilities: ready.capabilities };
+  }
+
+  /** `isOffered` answers otherwise now: jobs that were claimed for what is not offered any more go back with no attempt spent. */
+  reconsiderOffers(): void {
+    while (this.#held.length > this.#capacity) this.#held.at(-1)!.stop('given_back');
+    this.#dispatch();
+    this.#reconsider();
   }
 
   /** Calls `listener` after each change that `slots` shows; answers how to stop that. */
@@ -238,9 +249,14 @@ export class Scheduler implements AsyncDisposable {
 
   // --- claiming ---------------------------------------------------------------------------------------------------------------------------
 
+  get #offered(): readonly SlotPlace[] {
+    const { isOffered } = this.#options;
+    return isOffered ? this.#slots.filter(({ name }) => isOffered(name)) : this.#slots;
+  }
+
   /** Slots worth claiming for. */
   get #capacity(): number {
-    return this.#slots.reduce((up, { worker }) => up + (worker.up ? 1 : 0), 0);
+    return this.#offered.reduce((up, { worker }) => up + (worker.up ? 1 : 0), 0);
   }
 
   /** What the next claim is for: any job, one that comes before `before`, or nothing at all. */
@@ -248,13 +264,13 @@ export class Scheduler implements AsyncDisposable {
     const capacity = this.#capacity;
     if (this.#draining || capacity === 0) return undefined;
     if (this.#held.length < capacity) return { before: undefined };
-    const ahead = this.#slots.some(({ worker }) => worker.state === BUSY || worker.state === STOPPING);
+    const ahead = this.#offered.some(({ worker }) => worker.state === BUSY || worker.state === STOPPING);
     const last = this.#held.at(-1);
     return ahead && last && this.#held.length === capacity ? { before: last } : undefined;
   }
 
   get #preference(): Preference | undefined {
-    return this.#preferences.of(this.#slots.map(({ worker }) => worker));
+    return this.#preferences.of(this.#offered.map(({ worker }) => worker));
   }
 
   /** Something that a claim depends on has changed. */
@@ -328,8 +344,8 @@ export class Scheduler implements AsyncDisposable {
       stay,
       stay.attend().finally(() => this.#stays.delete(stay)),
     );
-    const last = this.#held.at(-1);
-    if (before && last && this.#held.length > this.#capacity) last.stop('given_back');
+    // A better one has come, or there are fewer slots than when it was asked for.
+    if (this.#held.length > this.#capacity) this.#held.at(-1)!.stop('given_back');
   }
 
   #letGo(stay: Stay): void {
@@ -343,7 +359,7 @@ export class Scheduler implements AsyncDisposable {
   #dispatch(): void {
     // Where results pile up because storing them is slow, running more jobs would only fill the disk.
     if (this.#storeLane.size > this.#slots.length) return;
-    for (const slot of this.#slots) {
+    for (const slot of this.#offered) {
       if (slot.worker.state !== IDLE || slot.lane.pending > 0 || slot.lane.size > 0) continue;
       const stay = this.#held.find(({ isWaiting }) => isWaiting);
       if (!stay) return;

@@ -10,6 +10,7 @@ export type ErrorKind =
   | 'already_exists'
   | 'failed_precondition' // right request, wrong state
   | 'exhausted' // quota, rate or capacity; try later
+  | 'too_large' // more than may ever come at once; as it is it is never taken
   | 'unavailable' // a part of the service is not there; try again
   | 'unimplemented'
   | 'aborted' // lost a race; safe to repeat
@@ -31,6 +32,8 @@ export type ErrorReason =
   | 'JOB_NOT_FOUND'
   | 'BATCH_NOT_FOUND'
   | 'DELIVERY_NOT_FOUND'
+  | 'NODE_NOT_FOUND'
+  | 'SLOT_NOT_FOUND'
   | 'RESULT_NOT_READY'
   | 'RESULT_PURGED'
   | 'RESULT_EXPIRED'

@@ -35,6 +35,9 @@ export interface AuditEntry {
   readonly batch_id?: string;
   readonly upload_id?: string;
   readonly key_id?: string;
+  /** What was taken out of service or put back; no slot: the whole node. */
+  readonly node?: string;
+  readonly slot?: string;
   readonly request_id?: string;
   /** The caller's statement of consent. */
   readonly attestation?: string;

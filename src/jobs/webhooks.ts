@@ -1,11 +1,34 @@
 // Which steps of a job are told to its caller's receiver, and the port that keeps what is to be told. Always true: a delivery is written in the step
-// that it tells of, and has one id for ever; those of a job are told one after another, in the order of its steps. Pure but for the port.
+// that it tells of, and has one id for ever; those of a job are told one after another, in the order of its steps; one that tells of its end gives way to
+// no other. Pure but for the port.
 import { isTerminal, type Job, JobStatus } from './job.ts';
 
 /** After so long without success a delivery is dead, until somebody asks for it again. */
 export const GIVE_UP_MS = 24 * 3_600_000;
 const FIRST_RETRY_MS = 5_000;
 const LAST_RETRY_MS = 3_600_000;
+
+/** What holds for all that is told. */
+export interface WebhookRules {
+  /** Where jobs are told that name no receiver; undefined: they are told to nobody. */
+  readonly fallback: string | undefined;
+  /** Of one tenant's deliveries that tell of no end, how many may wait. */
+  readonly maxNews: number;
+}
+
+/** Of a store that nobody has given any. */
+export const NO_WEBHOOK_RULES: WebhookRules = { fallback: undefined, maxNews: Number.MAX_SAFE_INTEGER };
+
+/** How many give way in one step at the most: more where the limit has come down, and then a few with each step that adds one. */
+export const GIVE_WAY = 16;
+
+/** A delivery that tells of no end. */
+export interface NewsLimit {
+  /** Of its tenant, with this one; the oldest beyond it are dead. */
+  readonly most: number;
+  /** What is said of those. */
+  readonly why: string;
+}
 
 /** What a step has to tell. */
 export interface NewDelivery {
@@ -15,17 +38,24 @@ export interface NewDelivery {
   /** Host and port; how many are told at once is counted by it. */
   readonly host: string;
   readonly status: JobStatus;
+  /** Undefined: it tells of the end, and is kept until it is delivered, dead after its tries, or its job is forgotten. */
+  readonly news: NewsLimit | undefined;
 }
 
-/** What a job's step has to tell, `fallback` being where jobs are told that name no receiver. `before` undefined: it was submitted. */
-export function deliveryOf(before: Job | undefined, after: Job, fallback: string | undefined): NewDelivery | undefined {
+/** What a job's step has to tell. `before` undefined: it was submitted. */
+export function deliveryOf(before: Job | undefined, after: Job, rules: WebhookRules): NewDelivery | undefined {
   if (before?.status === after.status) return undefined;
   const webhook = after.request?.webhook;
-  const url = webhook?.url ?? fallback;
+  const url = webhook?.url ?? rules.fallback;
   if (url === undefined) return undefined;
   const wanted = webhook?.statuses ?? [];
   if (wanted.length > 0 ? !wanted.includes(after.status) : !isTerminal(after.status)) return undefined;
-  return { id: `msg_${after.jobId}_${after.sequence}`, url, host: new URL(url).host, status: after.status };
+  const news = isTerminal(after.status) ? undefined : newsLimit(rules.maxNews);
+  return { id: `msg_${after.jobId}_${after.sequence}`, url, host: new URL(url).host, status: after.status, news };
+}
+
+function newsLimit(most: number): NewsLimit {
+  return { most, why: `more than ${most} webhooks that tell of no job's end were waiting: the oldest give way, and ends never do` };
 }
 
 /** `job.succeeded` */
@@ -39,7 +69,7 @@ export function webhookDelayMs(attempts: number, random: number): number {
   return Math.round(cap / 2 + (random * cap) / 2);
 }
 
-export interface Delivery extends NewDelivery {
+export interface Delivery extends Omit<NewDelivery, 'news'> {
   readonly tenant: string;
   readonly jobId: string;
   /** The job without its request as the step left it. */
@@ -87,20 +117,28 @@ export interface DeliveryPage {
   readonly next: number | undefined;
 }
 
+export interface TakenDeliveries {
+  readonly deliveries: readonly Delivery[];
+  /** When something is due next that was not given for its time alone. */
+  readonly nextMs: number | undefined;
+  /** How many gave way to newer ones since anybody was told. */
+  readonly gaveWay: number;
+}
+
 /** What is to be told, until it is. Part of the job store, whose steps write it. */
 export interface WebhookOutbox {
   /** The store's clock, by which what is due and what has been tried for too long is judged, in milliseconds since 1970. */
   now(): number;
   /**
-   * Deliveries that are due, and when something is due next that was not given for its time alone. The tenant with the fewest under way is given the next
+   * Deliveries that are due. The tenant with the fewest under way is given the next
    * one, and among its hosts the one with the fewest; of equals the longest due. So nobody's receivers, however slow and however many, hold up another's.
    */
-  take(want: TakeDeliveries): Promise<{ readonly deliveries: readonly Delivery[]; readonly nextMs: number | undefined }>;
-  /** What came of a try. Nothing, where somebody else has taken it since, or its job is forgotten. */
+  take(want: TakeDeliveries): Promise<TakenDeliveries>;
+  /** What came of a try. Nothing, where somebody else has taken it since, it gave way and did not arrive, or its job is forgotten. */
   settle(delivery: Delivery, outcome: Outcome): Promise<void>;
   /** A tenant's that have not been delivered, newest first. */
   list(query: DeliveryQuery): Promise<DeliveryPage>;
-  /** Tries a dead one again, behind what its job has to tell already. Not dead: as it is. Unknown, or another tenant's: undefined. */
+  /** Tries a dead one again, behind what its job has to tell already; it gives way to none. Not dead: as it is. Unknown, or another tenant's: undefined. */
   replay(tenant: string, id: string): Promise<Delivery | undefined>;
   /** Called when something may have come to be due. */
   onDue: () => void;

@@ -149,7 +149,7 @@ class S3UploadBytes implements UploadBytes {
     const most = this.#options.maxPieces ?? MAX_PIECES;
     if (nth >= most) {
       const words = `this upload has ${most} pieces, and more may not be: remove it and send larger pieces, of 8 MiB or more`;
-      throw new JobsError('exhausted', 'UPLOAD_TOO_MANY_PIECES', words, { metadata: { limit_pieces: String(most) } });
+      throw new JobsError('too_large', 'UPLOAD_TOO_MANY_PIECES', words, { metadata: { limit_pieces: String(most) } });
     }
     const key = `${this.#options.prefix}${id}/${nameOf(start, nth)}`;
     const writer = randomBytes(12).toString('hex');

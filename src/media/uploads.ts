@@ -433,7 +433,7 @@ function isOverQuota(error: unknown): boolean {
 }
 
 function tooLarge(maxBytes: number): JobsError {
-  return new JobsError('invalid', 'UPLOAD_TOO_LARGE', `a file has at most ${maxBytes} bytes here`, {
+  return new JobsError('too_large', 'UPLOAD_TOO_LARGE', `a file has at most ${maxBytes} bytes here`, {
     metadata: { limit_bytes: String(maxBytes) },
   });
 }

@@ -24,6 +24,8 @@ export interface NotifierOptions {
   readonly random?: () => number;
   /** Told of each try: `delivered`, `retry` or `dead`, and why. */
   readonly count: (outcome: Outcome['type'], why: string) => void;
+  /** Told of so many that gave way to newer ones. */
+  readonly gaveWay: (count: number) => void;
   readonly onError: (error: unknown) => void;
 }
 
@@ -69,7 +71,8 @@ export class Notifier implements AsyncDisposable {
     const max = maxAtOnce - this.#tries.size;
     // Whoever ends looks again.
     if (max <= 0 || this.#closing.signal.aborted) return;
-    const { deliveries, nextMs } = await outbox.take({ max, perHost, perTenant, underWay: [...this.#tries.keys()], leaseMs });
+    const { deliveries, nextMs, gaveWay } = await outbox.take({ max, perHost, perTenant, underWay: [...this.#tries.keys()], leaseMs });
+    if (gaveWay > 0) this.#options.gaveWay(gaveWay);
     for (const delivery of deliveries) this.#begin(delivery);
     if (deliveries.length > 0) this.look();
     this.#arm(nextMs === undefined ? LOOK_AGAIN_MS : Math.max(0, nextMs - outbox.now()));

@@ -194,12 +194,15 @@ export function noteRoutes(app: FastifyInstance, guard: Guard, callerOf: (reques
   });
 }
 
-type Facts = { -readonly [K in 'job_id' | 'batch_id' | 'upload_id' | 'key_id' | 'attestation']?: string };
+type Facts = { -readonly [K in 'job_id' | 'batch_id' | 'upload_id' | 'key_id' | 'node' | 'slot' | 'attestation']?: string };
 
 /** What is kept of a call. Ids and the statement of consent are all that is taken from its messages. */
 function entryOf(request: AnyRequest, call: Call | undefined, error: unknown, answer?: unknown): AuditEntry {
   const facts: Facts = {};
-  if (!request.stream) collect(request.message, facts);
+  if (!request.stream) {
+    collect(request.message, facts);
+    collectPlace(request.message, facts);
+  }
   collect(answer, facts);
   const caller = call?.caller;
   const failure = error === undefined ? undefined : toConnectError(error, () => {});
@@ -228,6 +231,14 @@ function entriesOf({ message }: AnyRequest & { readonly stream: false }, entry: 
   }
   if (places.size === 0) return [entry];
   return [...places].map(([attestation, attested_jobs]) => ({ ...entry, attestation, attested_jobs }));
+}
+
+/** Of a request alone: jobs have a slot too. */
+function collectPlace(message: object, facts: Facts): void {
+  const { node, slot } = message as Record<string, unknown>;
+  if (typeof node !== 'string' || node === '') return;
+  facts.node = node;
+  if (typeof slot === 'string' && slot !== '') facts.slot = slot;
 }
 
 function collect(message: unknown, facts: Facts): void {

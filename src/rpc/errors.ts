@@ -18,6 +18,8 @@ const CODES: Readonly<Record<ErrorKind, Code>> = {
   already_exists: Code.AlreadyExists,
   failed_precondition: Code.FailedPrecondition,
   exhausted: Code.ResourceExhausted,
+  // As gRPC itself refuses a message over its limit; no RetryInfo goes with it.
+  too_large: Code.ResourceExhausted,
   unavailable: Code.Unavailable,
   unimplemented: Code.Unimplemented,
   aborted: Code.Aborted,
@@ -34,6 +36,8 @@ export function toConnectError(error: unknown, report: Report): ConnectError {
     // gRPC carries it percent-encoded, which half a character is not.
     const mapped = new ConnectError(error.message.toWellFormed(), CODES[error.kind], undefined, undefined, error);
     mapped.details = details(error);
+    // Of HTTP the other half of RESOURCE_EXHAUSTED, which there is 429: come again.
+    if (error.kind === 'too_large') Object.assign(mapped, { status: 413 });
     if (error.kind === 'unauthenticated') mapped.metadata.set('www-authenticate', 'Bearer');
     if (error.reason === 'RATE_LIMITED') setRateHeaders(mapped.metadata, error.metadata);
     return mapped;

@@ -1,13 +1,16 @@
-// SystemService: what the engine can do, how the slots are, how the queue is.
+// SystemService: what the engine can do, how the slots are and which of them are in service, how the queue is.
 import { create } from '@bufbuild/protobuf';
 import { durationMs, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { ServiceImpl } from '@connectrpc/connect';
 import {
+  DrainSlotsResponseSchema,
   GetCapabilitiesResponseSchema,
   GetOverviewResponseSchema,
   ListSlotsResponseSchema,
+  type Node,
   OptionSchema,
   ProcessorSchema,
+  RestoreSlotsResponseSchema,
   type Slot,
   type SystemService,
   WorkerState,
@@ -21,11 +24,25 @@ import { callerOf } from './authorize.ts';
 import { durationOf, secondsPerJob } from './estimate.ts';
 import { RecentRuns } from './recent-runs.ts';
 
+/** One slot of a node, or all of it. */
+interface Place {
+  readonly node: string;
+  readonly slot: string | undefined;
+}
+
+/** Takes slots out of service and puts them back. `known`: all that there are; throws NODE_NOT_FOUND or SLOT_NOT_FOUND where the place is none of them. */
+export interface SlotDrains {
+  drain(place: Place, why: { readonly by: string; readonly reason: string }, known: readonly Slot[]): Promise<void>;
+  restore(place: Place, by: string, known: readonly Slot[]): Promise<void>;
+}
+
 export interface SystemServiceOptions {
   readonly version: string;
   readonly store: JobStore;
   readonly engine: () => Engine;
   readonly slots: () => Slot[];
+  readonly nodes: () => Node[];
+  readonly drains: SlotDrains;
   readonly referenceSchemes: (tenant: string) => readonly string[];
   readonly watchers: () => number;
   readonly policyOf: (tenant: string) => TenantPolicy;
@@ -62,8 +79,24 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
     async listSlots(_request, context) {
       const { seesAll, tenant } = callerOf(context).identity;
       const slots = options.slots();
-      if (seesAll) return create(ListSlotsResponseSchema, { slots });
-      return create(ListSlotsResponseSchema, { slots: await Promise.all(slots.map((slot) => ownView(slot, tenant))) });
+      const nodes = options.nodes();
+      if (seesAll) return create(ListSlotsResponseSchema, { slots, nodes });
+      return create(ListSlotsResponseSchema, {
+        slots: await Promise.all(slots.map((slot) => ownView(slot, tenant))),
+        nodes: nodes.filter(({ away }) => !away).map(({ node, gpus }) => ({ node, gpus })),
+      });
+    },
+
+    async drainSlots({ node, slot, reason }, context) {
+      const place = { node, slot: slot || undefined };
+      await options.drains.drain(place, { by: callerOf(context).identity.name, reason: oneLine(reason) }, options.slots());
+      return create(DrainSlotsResponseSchema, { slots: slotsAt(place) });
+    },
+
+    async restoreSlots({ node, slot }, context) {
+      const place = { node, slot: slot || undefined };
+      await options.drains.restore(place, callerOf(context).identity.name, options.slots());
+      return create(RestoreSlotsResponseSchema, { slots: slotsAt(place) });
     },
 
     async getOverview({ window }, context) {
@@ -110,9 +143,18 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
     },
   };
 
+  function slotsAt({ node, slot }: Place): Slot[] {
+    return options.slots().filter((one) => one.node === node && (slot === undefined || one.slot === slot));
+  }
+
   /** A slot without what is another tenant's, or the operator's. */
-  async function ownView({ jobId, pid, problem, ...slot }: Slot, tenant: string): Promise<Slot> {
+  async function ownView({ jobId, pid, problem, drain, ...slot }: Slot, tenant: string): Promise<Slot> {
     const own = jobId !== undefined && (await options.store.get(jobId))?.tenant === tenant;
     return { ...slot, jobId: own ? jobId : undefined, problem: problem && 'the worker is not up' };
   }
+}
+
+/** It is shown in lists and logs. */
+function oneLine(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, ' ').trim();
 }

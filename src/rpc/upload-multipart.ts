@@ -28,7 +28,7 @@ export interface MultipartOptions {
 
 /** A job has at most 16 sources, a target and sound. */
 const LIMITS = { files: 20, fields: 20, parts: 40, fieldSize: 64 * 1024, headerPairs: 32, headerSize: 16 * 1024 };
-const STATUSES = { UPLOAD_TOO_LARGE: 413, UNSUPPORTED_MEDIA_TYPE: 415 };
+const STATUSES = { UNSUPPORTED_MEDIA_TYPE: 415 };
 
 /** Adds the route, and one that says what an upload is. */
 export function registerMultipartUploads(app: FastifyInstance, { uploads, path, tenantOf, report }: MultipartOptions): void {

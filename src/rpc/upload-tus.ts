@@ -39,11 +39,9 @@ export const TUS_RESPONSE_HEADERS = [
 /** Statuses that differ from those of the REST API: tus has its own for some, and its clients try a 5xx again by themselves. */
 const STATUSES: Readonly<Record<string, number>> = {
   QUOTA_EXCEEDED: 413,
-  UPLOAD_TOO_LARGE: 413,
   UNSUPPORTED_MEDIA_TYPE: 415,
   STORAGE_FULL: 507,
   UPLOAD_CONFLICT: 409,
-  UPLOAD_TOO_MANY_PIECES: 413,
 };
 const CODES: Readonly<Record<number, Code>> = {
   404: Code.NotFound,

@@ -4,7 +4,7 @@ import type { JobEvent } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { batchMove } from '../jobs/batches.ts';
 import { isTerminal, type Job } from '../jobs/job.ts';
 import { eventOf } from '../jobs/steps.ts';
-import { deliveryOf } from '../jobs/webhooks.ts';
+import { deliveryOf, type WebhookRules } from '../jobs/webhooks.ts';
 import type { BatchTable } from './batch-table.ts';
 import type { JobEvents } from './job-events.ts';
 import type { JobTable, StoredJob } from './job-table.ts';
@@ -18,8 +18,7 @@ export interface JobNewsOptions {
   /** A job has failed that takes the rest of its batch with it; told after COMMIT. */
   readonly stopBatches: () => void;
   readonly webhooks: WebhookTable;
-  /** Where jobs are told of that name no receiver. */
-  readonly webhookUrl: string | undefined;
+  readonly webhookRules: WebhookRules;
   /** A delivery has come to be due; told when it is on the disk. */
   readonly deliveryDue: () => void;
   /** A job has ended; told after COMMIT. */
@@ -44,9 +43,9 @@ export class JobNews {
 
   /** The job has another status. `before` undefined: it is new. */
   status(before: Job | undefined, after: Job, nowMs: number): void {
-    const { webhooks, webhookUrl, deliveryDue, ended, tx } = this.#options;
+    const { webhooks, webhookRules, deliveryDue, ended, tx } = this.#options;
     if (isTerminal(after.status)) tx.committed(() => ended(after));
-    const delivery = deliveryOf(before, after, webhookUrl);
+    const delivery = deliveryOf(before, after, webhookRules);
     if (!delivery) return;
     webhooks.add(delivery, after, nowMs);
     tx.told(after.jobId, deliveryDue);

@@ -25,13 +25,16 @@ import type {
   Usage,
 } from '../jobs/ports.ts';
 import { purged, RESTARTED, recovered, shuttingDown } from '../jobs/steps.ts';
+import { NO_WEBHOOK_RULES, type WebhookRules } from '../jobs/webhooks.ts';
+import { redisPlace } from '../redis-place.ts';
 import { RedisBatches } from './redis/batches.ts';
 import { CHANGES_PAGE, RedisChanges } from './redis/changes.ts';
 import { checkServer } from './redis/checks.ts';
 import { RedisClaims } from './redis/claims.ts';
 import { StoreClock } from './redis/clock.ts';
-import { type ConnectionLog, RedisConnection, type Reply, redisPlace } from './redis/connection.ts';
+import { type ConnectionLog, RedisConnection, type Reply } from './redis/connection.ts';
 import { Debts } from './redis/debts.ts';
+import { DRAINS, RedisDrains } from './redis/drains.ts';
 import { readOverview, readUsage } from './redis/figures.ts';
 import { Followers } from './redis/followers.ts';
 import { RedisIntake } from './redis/intake.ts';
@@ -62,8 +65,8 @@ export interface RedisJobStoreOptions {
   readonly maxRunning?: (tenant: string) => number | undefined;
   /** Milliseconds since 1970; default: Redis's clock, by which leases are judged in any case. */
   readonly now?: () => number;
-  /** Where jobs are told of that name no receiver. */
-  readonly webhookUrl?: string | undefined;
+  /** Default: jobs that name no receiver are told to nobody, and there is no limit. */
+  readonly webhooks?: WebhookRules;
   /** Told of each job that this process's step has ended; of one whose answer was lost on the way perhaps not. */
   readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
@@ -108,6 +111,7 @@ export class RedisJobStore implements JobStore {
   readonly counters: { readonly client: unknown; readonly prefix: string };
   readonly uploads: RedisUploads;
   readonly nodes: RedisNodes;
+  readonly drains: RedisDrains;
   readonly webhooks: RedisOutbox;
   readonly #redis: RedisConnection;
   readonly #clock: StoreClock;
@@ -136,7 +140,7 @@ export class RedisJobStore implements JobStore {
     this.#redis = redis;
     this.#clock = clock;
     this.#options = options;
-    const { log, webhookUrl, maxRunning } = options;
+    const { log, webhooks: webhookRules = NO_WEBHOOK_RULES, maxRunning } = options;
     const leaseMs = options.leaseMs ?? 30_000;
     const now = () => this.#now();
     const track = <T>(call: Promise<T>) => this.#track(call);
@@ -145,10 +149,14 @@ export class RedisJobStore implements JobStore {
     this.uploads = new RedisUploads((args) => this.#call(() => redis.run('uploads', args)), now);
     this.webhooks = new RedisOutbox((args) => this.#call(() => redis.run('outbox', args)), now);
     this.nodes = new RedisNodes(redis, this.#instance, now);
+    this.drains = new RedisDrains({
+      run: (args) => this.#call(() => redis.run('drains', args)),
+      read: () => this.#call(() => redis.hash(DRAINS)),
+    });
     const jobs = new RedisJobs({
       redis,
       now,
-      webhookUrl,
+      webhookRules,
       cacheSize: options.cacheSize ?? 4096,
       committed: (changed, owed, nowMs) => this.#committed(changed, owed, nowMs),
       ended: options.onEnded ?? (() => {}),
@@ -163,7 +171,7 @@ export class RedisJobStore implements JobStore {
       jobs,
       batches: this.#batches,
       now,
-      webhookUrl,
+      webhookRules,
       maxRunning,
       dueIn: (ms) => this.#tending.arm(ms),
     });
@@ -257,6 +265,7 @@ export class RedisJobStore implements JobStore {
     await this.#redis.listen(`holder:${this.#instance}`, (message) => this.#leases.get(message.toString())?.end('cancel_requested'));
     await this.#redis.listen('ready', () => this.#claims.news());
     await this.#redis.listen('hooks', () => this.webhooks.onDue());
+    await this.#redis.listen(DRAINS, () => this.drains.onChange());
     await this.#tending.turn();
   }
 
@@ -377,6 +386,7 @@ export class RedisJobStore implements JobStore {
     this.#watches.sweep();
     this.#changes.changed();
     this.#claims.news();
+    this.drains.onChange();
   }
 
   #now(): number {

@@ -29,10 +29,12 @@ import type {
   Usage,
 } from '../jobs/ports.ts';
 import { leaseLost, shuttingDown } from '../jobs/steps.ts';
+import { NO_WEBHOOK_RULES, type WebhookRules } from '../jobs/webhooks.ts';
 import { BatchStops } from './batch-stops.ts';
 import { BatchTable } from './batch-table.ts';
 import { BlobReferences } from './blob-references.ts';
 import { CachedResults } from './cached-results.ts';
+import { SqliteDrains } from './drains-sqlite.ts';
 import { Flights } from './flights.ts';
 import { IdempotencyKeys } from './idempotency.ts';
 import { InputJobs } from './input-jobs.ts';
@@ -73,8 +75,8 @@ export interface SqliteJobStoreOptions {
   readonly weights?: Readonly<Record<string, number>>;
   /** Jobs of a tenant that nodes may hold at once; undefined: any number. */
   readonly maxRunning?: (tenant: string) => number | undefined;
-  /** Where jobs are told of that name no receiver. */
-  readonly webhookUrl?: string | undefined;
+  /** Default: jobs that name no receiver are told to nobody, and there is no limit. */
+  readonly webhooks?: WebhookRules;
   /** Told of each job that has ended, by whatever ended it. */
   readonly onEnded?: (job: Job) => void;
   /** Decoded jobs kept at hand. */
@@ -126,6 +128,7 @@ class SqliteJobStore implements JobStore {
   readonly id: string;
   readonly uploads: SqliteUploads;
   readonly keys: SqliteKeys;
+  readonly drains: SqliteDrains;
   readonly #db: DatabaseSync;
   readonly #logSync: LogSync;
   readonly #now: () => number;
@@ -186,6 +189,11 @@ class SqliteJobStore implements JobStore {
       (durable, run) => this.#step(durable, run),
       () => this.#assertOpen(),
     );
+    this.drains = new SqliteDrains(
+      db,
+      (durable, run) => this.#step(durable, run),
+      () => this.#assertOpen(),
+    );
     this.#maxRunning = options.maxRunning ?? (() => undefined);
     this.#queue = new ReadyQueue({ weights: options.weights, mayRun: (tenant) => this.#mayRun(tenant), undo });
     this.#table = new JobTable(db, { cacheSize: options.cacheSize ?? 4096, tokens, undo });
@@ -223,7 +231,7 @@ class SqliteJobStore implements JobStore {
         batches: this.#batches,
         stopBatches: () => this.#stops.stopMarked(),
         webhooks,
-        webhookUrl: options.webhookUrl,
+        webhookRules: options.webhooks ?? NO_WEBHOOK_RULES,
         deliveryDue: () => this.webhooks.onDue(),
         ended: options.onEnded ?? (() => {}),
         tx: this.#writer,

@@ -1,23 +1,14 @@
 // Copies of results where callers want them: in a folder that the operator lists, or on S3 (outputs-s3.ts). Always true here: nothing is written
 // outside of a listed folder, whatever links or swaps are on the way; what is there already stays as it is; a copy has its name only when it is whole.
-import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  createReadStream,
-  existsSync,
-  constants as fs,
-  fstatSync,
-  fsyncSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-} from 'node:fs';
+import { createHash, randomUUID } from 'node:crypto';
+import { closeSync, createReadStream, existsSync, constants as fs, fstatSync, fsyncSync, linkSync, openSync, renameSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { isAbsolute, relative, resolve, sep } from 'node:path';
 import { JobsError, type Violation } from '../jobs/errors.ts';
 import type { Failure } from '../jobs/job.ts';
 import { diskFull } from './blobs-local.ts';
+import type { CopiesUnderWay } from './copies-under-way.ts';
+import { type FileUnder, type Folder, isLinkInTheWay, openFolder } from './folders-below.ts';
 import { knownChunks } from './result-file.ts';
 
 /** What is copied. */
@@ -79,14 +70,8 @@ const MAX_NAME_BYTES = 255;
 /** Names of copies that are on their way. */
 const UNDER_WAY = '.ffjobs-';
 
-interface Target {
-  readonly root: string;
-  readonly folders: readonly string[];
-  readonly name: string;
-}
-
 /** Paths under `roots`, which are there; relative ones under the first. Symbolic links below a root are not followed. */
-export function folderOutputs(roots: readonly string[]): Outputs {
+export function folderOutputs(roots: readonly string[], underWay: CopiesUnderWay): Outputs {
   return {
     check: (uri) => {
       const target = targetOf(roots, uri, 'name');
@@ -96,7 +81,7 @@ export function folderOutputs(roots: readonly string[]): Outputs {
       const target = targetOf(roots, uri, copy.filename);
       if (!('root' in target)) return failureOf(target);
       try {
-        const failure = await writeCopy(target, copy, delivery);
+        const failure = await writeCopy(target, copy, delivery, underWay);
         return failure ?? { uri: uri.endsWith('/') ? `${uri}${copy.filename}` : uri };
       } catch (error) {
         delivery.signal.throwIfAborted();
@@ -107,7 +92,7 @@ export function folderOutputs(roots: readonly string[]): Outputs {
 }
 
 /** Where a path leads by its letters alone. */
-function targetOf(roots: readonly string[], uri: string, filename: string): Target | Refusal {
+function targetOf(roots: readonly string[], uri: string, filename: string): FileUnder | Refusal {
   const wrong = (description: string): Refusal => ({ reason: 'INVALID_OUTPUT_PATH', description });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (uri === '' || /[\x00-\x1f\x7f\\]/.test(uri) || !uri.isWellFormed())
@@ -129,52 +114,20 @@ function isUnder(root: string, path: string): boolean {
   return way !== '' && !isAbsolute(way) && way.split(sep)[0] !== '..';
 }
 
-/** A folder that is open, by which its files are named: what its path leads to later does not matter. */
-class Folder implements Disposable {
-  readonly fd: number;
-  readonly #path: string;
-
-  constructor(path: string, flags: number) {
-    this.fd = openSync(path, fs.O_RDONLY | fs.O_DIRECTORY | flags);
-    // Where the system has no such names, the path must do.
-    const own = `/proc/self/fd/${this.fd}`;
-    this.#path = existsSync(own) ? own : path;
-  }
-
-  at(name: string): string {
-    return join(this.#path, name);
-  }
-
-  /** Opens a folder in it, made when it is not there. */
-  enter(name: string): Folder {
-    try {
-      mkdirSync(this.at(name));
-      fsyncSync(this.fd);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    }
-    return new Folder(this.at(name), fs.O_NOFOLLOW);
-  }
-
-  [Symbol.dispose](): void {
-    closeSync(this.fd);
-  }
-}
-
 const LINK_IN_THE_WAY: Refusal = { reason: 'OUTPUT_NOT_ALLOWED', description: 'a part of this path is a link or a file' };
 
-async function writeCopy({ root, folders, name }: Target, copy: Copy, delivery: Delivery): Promise<Failure | undefined> {
-  let folder = new Folder(root, 0);
+async function writeCopy(
+  { root, folders, name }: FileUnder,
+  copy: Copy,
+  delivery: Delivery,
+  underWay: CopiesUnderWay,
+): Promise<Failure | undefined> {
   try {
-    for (const part of folders) {
-      const next = folder.enter(part);
-      folder[Symbol.dispose]();
-      folder = next;
-    }
-    // One name for all tries of a job: what a killed process left is replaced by the next one.
-    const temporary = folder.at(`${UNDER_WAY}${copy.jobId}.part`);
+    using folder = openFolder(root, folders, 'make');
+    const part = `${UNDER_WAY}${copy.jobId}.${randomUUID()}.part`;
+    const end = await underWay.begin(copy.jobId, { root, folders, name: part });
+    const temporary = folder.at(part);
     try {
-      await rm(temporary, { force: true });
       const file = await open(temporary, fs.O_WRONLY | fs.O_CREAT | fs.O_EXCL | fs.O_NOFOLLOW, 0o644);
       try {
         await writeAll(file, copy, delivery);
@@ -185,13 +138,11 @@ async function writeCopy({ root, folders, name }: Target, copy: Copy, delivery: 
       return await giveName(folder, temporary, name, copy);
     } finally {
       await rm(temporary, { force: true });
+      await end();
     }
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ELOOP' || code === 'ENOTDIR') return failureOf(LINK_IN_THE_WAY);
+    if (isLinkInTheWay(error)) return failureOf(LINK_IN_THE_WAY);
     throw error;
-  } finally {
-    folder[Symbol.dispose]();
   }
 }
 

@@ -4,7 +4,18 @@ import type { DatabaseSync } from 'node:sqlite';
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import type { Job } from '../jobs/job.ts';
-import type { Delivery, DeliveryPage, DeliveryQuery, NewDelivery, Outcome, TakeDeliveries, WebhookOutbox } from '../jobs/webhooks.ts';
+import {
+  type Delivery,
+  type DeliveryPage,
+  type DeliveryQuery,
+  GIVE_WAY,
+  type NewDelivery,
+  type NewsLimit,
+  type Outcome,
+  type TakeDeliveries,
+  type TakenDeliveries,
+  type WebhookOutbox,
+} from '../jobs/webhooks.ts';
 import { encodeState } from './job-table.ts';
 
 type Row = Record<string, unknown>;
@@ -34,11 +45,14 @@ export class WebhookTable {
   readonly #lastSeq;
   readonly #hostsOfJob;
   readonly #deleteJob;
+  readonly #newsOf;
+  readonly #oldestNews;
+  #gaveWay = 0;
 
   constructor(db: DatabaseSync) {
     this.#add = db.prepare(
-      `INSERT INTO webhooks (delivery_id, job_id, tenant, url, host, status, created_ms, since_ms, due_ms, state)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      `INSERT INTO webhooks (delivery_id, job_id, tenant, url, host, status, created_ms, since_ms, due_ms, state, news)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
     this.#pending = db.prepare('SELECT 1 FROM webhooks WHERE job_id = ? AND dead = 0 LIMIT 1');
     this.#get = db.prepare('SELECT * FROM webhooks WHERE delivery_id = ?');
@@ -58,23 +72,35 @@ export class WebhookTable {
     this.#next = db.prepare('SELECT seq, host FROM webhooks WHERE job_id = ? AND dead = 0 ORDER BY seq LIMIT 1');
     this.#wake = db.prepare('UPDATE webhooks SET due_ms = ? WHERE seq = ?');
     this.#list = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND dead = ? AND seq < ? ORDER BY seq DESC LIMIT ?');
-    this.#revive = db.prepare('UPDATE webhooks SET seq = ?, dead = 0, attempts = 0, since_ms = ?, due_ms = ? WHERE delivery_id = ?');
+    this.#revive = db.prepare(
+      'UPDATE webhooks SET seq = ?, dead = 0, news = 0, attempts = 0, since_ms = ?, due_ms = ? WHERE delivery_id = ?',
+    );
     this.#lastSeq = db.prepare('SELECT max(seq) AS seq FROM webhooks');
     this.#hostsOfJob = db.prepare('SELECT DISTINCT tenant, host FROM webhooks WHERE job_id = ?');
     this.#deleteJob = db.prepare('DELETE FROM webhooks WHERE job_id = ?');
+    this.#newsOf = db.prepare('SELECT waiting FROM webhook_news WHERE tenant = ?');
+    this.#oldestNews = db.prepare('SELECT * FROM webhooks WHERE tenant = ? AND news = 1 AND dead = 0 ORDER BY seq LIMIT ?');
   }
 
   add(delivery: NewDelivery, job: Job, nowMs: number): void {
-    const { id, url, host, status } = delivery;
+    const { id, url, host, status, news } = delivery;
     const due = this.#pending.get(job.jobId) ? null : nowMs;
-    this.#add.run(id, job.jobId, job.tenant, url, host, status, nowMs, nowMs, due, encodeState(job));
+    this.#add.run(id, job.jobId, job.tenant, url, host, status, nowMs, nowMs, due, encodeState(job), Number(news !== undefined));
     if (due !== null) this.#touch(job.tenant, host);
+    if (news) this.#makeRoom(job.tenant, news, nowMs);
   }
 
-  take(
-    { max, perHost, perTenant, underWay, leaseMs }: TakeDeliveries,
-    nowMs: number,
-  ): { deliveries: Delivery[]; nextMs: number | undefined } {
+  /** The oldest that tell of no end are dead, where there are more than may be. */
+  #makeRoom(tenant: string, { most, why }: NewsLimit, nowMs: number): void {
+    const { waiting } = this.#newsOf.get(tenant) as { waiting: number };
+    if (waiting <= most) return;
+    for (const row of this.#oldestNews.all(tenant, Math.min(waiting - most, GIVE_WAY)) as Row[]) {
+      this.#leave(row, why, nowMs);
+      this.#gaveWay++;
+    }
+  }
+
+  take({ max, perHost, perTenant, underWay, leaseMs }: TakeDeliveries, nowMs: number): TakenDeliveries {
     const hosts = new Counts(underWay.map(({ host }) => host));
     const tenants = new Counts(underWay.map(({ tenant }) => tenant));
     let nextMs: number | undefined;
@@ -128,23 +154,36 @@ export class WebhookTable {
     }
     const touched = new Map(deliveries.map((one) => [`${one.host} ${one.tenant}`, one]));
     for (const { tenant, host } of touched.values()) this.#touch(tenant, host);
-    return { deliveries, nextMs };
+    const gaveWay = this.#gaveWay;
+    this.#gaveWay = 0;
+    return { deliveries, nextMs, gaveWay };
   }
 
   settle({ id, attempts }: Delivery, outcome: Outcome, nowMs: number): void {
     const row = this.#get.get(id) as Row | undefined;
-    if (!row || row.attempts !== attempts || row.dead !== 0) return;
-    if (outcome.type === 'retry') this.#retry.run(outcome.atMs, outcome.error, id);
-    else {
+    if (!row || row.attempts !== attempts) return;
+    if (row.dead !== 0) {
+      // It gave way while it was under way, and has arrived.
       if (outcome.type === 'delivered') this.#delete.run(id);
-      else this.#bury.run(outcome.error, id);
-      const next = this.#next.get(row.job_id as string) as { seq: number; host: string } | undefined;
-      if (next) {
-        this.#wake.run(nowMs, next.seq);
-        this.#touch(row.tenant as string, next.host);
-      }
+      return;
     }
-    this.#touch(row.tenant as string, row.host as string);
+    if (outcome.type === 'retry') {
+      this.#retry.run(outcome.atMs, outcome.error, id);
+      this.#touch(row.tenant as string, row.host as string);
+    } else this.#leave(row, outcome.type === 'dead' ? outcome.error : undefined, nowMs);
+  }
+
+  /** It is tried no more; the next of its job is. `error` undefined: it is delivered. */
+  #leave(row: Row, error: string | undefined, nowMs: number): void {
+    const { delivery_id: id, job_id: jobId, tenant, host } = row as Record<string, string>;
+    if (error === undefined) this.#delete.run(id!);
+    else this.#bury.run(error, id!);
+    const next = row.due_ms === null ? undefined : (this.#next.get(jobId!) as { seq: number; host: string } | undefined);
+    if (next) {
+      this.#wake.run(nowMs, next.seq);
+      this.#touch(tenant!, next.host);
+    }
+    this.#touch(tenant!, host!);
   }
 
   list({ tenant, dead, pageSize, before = Number.MAX_SAFE_INTEGER }: DeliveryQuery): DeliveryPage {
@@ -231,7 +270,7 @@ export class SqliteOutbox implements WebhookOutbox {
     this.now = now;
   }
 
-  take(want: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
+  take(want: TakeDeliveries): Promise<TakenDeliveries> {
     return this.#step(false, () => this.#table.take(want, this.now()));
   }
 

@@ -26,6 +26,8 @@ export interface Metrics {
   readonly jobs: JobMetrics;
   /** A try to tell a receiver; both words are of small, closed sets. */
   webhook(outcome: string, why: string): void;
+  /** So many were given up, untold, for newer ones of their tenant. */
+  webhooksGaveWay(count: number): void;
   bind(gauges: Gauges): void;
   /** The exposition text and its content type. */
   scrape(): Promise<{ text: string; contentType: string }>;
@@ -42,10 +44,16 @@ export function createMetrics(): Metrics {
     labelNames: ['outcome', 'why'],
     registers,
   });
+  const gaveWay = new Counter({
+    name: 'webhooks_gave_way_total',
+    help: 'Webhooks that tell of no end and were given up because more of their tenant waited than may',
+    registers,
+  });
   return {
     request: (facts) => requests.count(facts),
     jobs: new JobMetrics(registry),
     webhook: (outcome, why) => webhooks.inc({ outcome, why }),
+    webhooksGaveWay: (count) => gaveWay.inc(count),
     bind(gauges) {
       const totals = shared(async () => new Map(await gauges.jobsByStatus()));
       new Gauge({
@@ -78,7 +86,7 @@ export function createMetrics(): Metrics {
       });
       new Gauge({
         name: 'slots',
-        help: 'Slots by the state of their worker',
+        help: 'Slots by the state of their worker; drained: it is idle, and out of service',
         labelNames: ['state'],
         registers,
         collect() {

@@ -33,13 +33,20 @@ export class FakeService implements AsyncDisposable {
   readonly failures = new Map<string, () => ConnectError>();
   /** What the result's URL gives. */
   result = Buffer.from('a picture');
+  /** So many answers of it end in the middle. */
+  cuts = 0;
   capabilities: MessageInitShape<typeof GetCapabilitiesResponseSchema> = { serviceVersion: '1.2.3' };
   /** Events in order, of all jobs; a test may end a stream between two of them. */
   readonly #events = new Map<string, JobEvent[]>();
   readonly #changed = new EventEmitter().setMaxListeners(0);
   readonly #sessions = new Set<ServerHttp2Session>();
   readonly #server = createServer(connectNodeAdapter({ routes: (router) => this.#routes(router) }));
-  readonly #files = createHttp1Server((_request, response) => response.end(this.result));
+  readonly #files = createHttp1Server((_request, response) => {
+    if (this.cuts === 0) return void response.end(this.result);
+    this.cuts--;
+    response.writeHead(200, { 'content-length': this.result.length });
+    response.write(this.result.subarray(0, 3), () => response.destroy());
+  });
   #next = 0;
   #endStreams = new AbortController();
 

@@ -9,6 +9,7 @@ import { EngineInfoSchema, JobRequestSchema, JobSchema, MediaResultSchema, Timin
 import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, type Job, JobStatus, JobStep, newJobId, POISON_KILLS, WaitReason } from '../../src/jobs/job.ts';
 import { type Claim, type JobChange, type JobStore, type Lease, LeaseEnded, type NewJob } from '../../src/jobs/ports.ts';
+import type { WebhookRules } from '../../src/jobs/webhooks.ts';
 
 export interface JobStoreSettings {
   readonly weights?: Readonly<Record<string, number>>;
@@ -16,6 +17,7 @@ export interface JobStoreSettings {
   /** Milliseconds since 1970. */
   readonly now?: () => number;
   readonly onEnded?: (job: Job) => void;
+  readonly webhooks?: WebhookRules;
 }
 
 export interface OpenedJobStore {

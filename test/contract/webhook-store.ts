@@ -7,7 +7,7 @@ import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/j
 import { newBatchId } from '../../src/jobs/batches.ts';
 import { JobStatus } from '../../src/jobs/job.ts';
 import type { JobStore } from '../../src/jobs/ports.ts';
-import type { Delivery, TakeDeliveries } from '../../src/jobs/webhooks.ts';
+import { type Delivery, GIVE_WAY, type TakeDeliveries } from '../../src/jobs/webhooks.ts';
 import { type JobStoreFactory, type JobStoreSettings, wantedJob } from './job-store.ts';
 
 const { QUEUED, PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
@@ -132,13 +132,13 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       await store.webhooks.settle(first!, { type: 'delivered' });
       assert.equal((await list(store, 'one', false)).length, 1);
       assert.deepEqual(await take(store), []);
-      await store.webhooks.settle(second!, { type: 'retry', atMs: Date.now() - 1, error: 'it answered 500' });
+      await store.webhooks.settle(second!, { type: 'retry', atMs: nowMs - 1, error: 'it answered 500' });
       const [third] = await take(store);
       assert.deepEqual([third?.attempts, third?.error], [3, 'it answered 500']);
-      await store.webhooks.settle(third!, { type: 'retry', atMs: Date.now() + 50_000, error: 'it answered 500' });
+      await store.webhooks.settle(third!, { type: 'retry', atMs: nowMs + 50_000, error: 'it answered 500' });
       const { deliveries, nextMs } = await store.webhooks.take(ALL);
       assert.deepEqual(deliveries, []);
-      assert.ok(nextMs! > Date.now() + 10_000);
+      assert.ok(nextMs! > nowMs + 10_000);
     });
 
     it('to a host that has enough on its way keep nobody waiting', async (t) => {
@@ -251,6 +251,116 @@ export function describeWebhookStore(name: string, factory: JobStoreFactory): vo
       assert.deepEqual(seen, all.map(({ id }) => id).reverse());
       assert.equal((await list(store, 'one', true)).length, 5);
       assert.equal((await store.webhooks.list({ tenant: 'one', dead: false, pageSize: 2 })).next, undefined);
+    });
+
+    it('that tell of no end are so many of a tenant at the most: the oldest give way, ends never do', async (t) => {
+      const { store, restart } = await open(t, { webhooks: { fallback: undefined, maxNews: 3 } });
+      const dead = 'https://dead.example.com/';
+      const jobs: string[] = [];
+      for (let i = 0; i < 5; i++) jobs.push((await store.submit(told(dead, [QUEUED, CANCELED]), LIMITS)).job.jobId);
+      await store.submit(told(dead, [QUEUED], 'two'), LIMITS);
+      const statusesOf = async (isDead: boolean, of = store) =>
+        (await list(of, 'one', isDead)).map(({ jobId, status }) => [jobs.indexOf(jobId), status]);
+      assert.deepEqual(await statusesOf(true), [
+        [1, QUEUED],
+        [0, QUEUED],
+      ]);
+      assert.deepEqual(await statusesOf(false), [
+        [4, QUEUED],
+        [3, QUEUED],
+        [2, QUEUED],
+      ]);
+      assert.equal((await list(store, 'two', false)).length, 1, 'of another tenant none gave way');
+      for (const { error } of await list(store, 'one', true)) assert.match(error!, /more than 3 webhooks that tell of no job's end/);
+      assert.equal((await store.webhooks.take({ ...ALL, max: 0 })).gaveWay, 2);
+      assert.equal((await store.webhooks.take({ ...ALL, max: 0 })).gaveWay, 0, 'each is told of once');
+
+      // Ends come beside them, however many, and are next where nothing of their job is before them.
+      for (const id of jobs) await store.cancel(id, 1000);
+      assert.equal((await list(store, 'one', false)).length, 8);
+      const again = await restart();
+      const due = (await take(again)).filter(({ tenant }) => tenant === 'one').map(({ jobId, status }) => [jobs.indexOf(jobId), status]);
+      assert.deepEqual(due.sort(), [
+        [0, CANCELED],
+        [1, CANCELED],
+        [2, QUEUED],
+        [3, QUEUED],
+        [4, QUEUED],
+      ]);
+      // After a restart there are as many as before, and one more is one too many.
+      await again.submit(told(dead, [QUEUED]), LIMITS);
+      assert.deepEqual(await statusesOf(true, again), [
+        [2, QUEUED],
+        [1, QUEUED],
+        [0, QUEUED],
+      ]);
+      const next = (await take(again)).filter(({ tenant }) => tenant === 'one').map(({ jobId, status }) => [jobs.indexOf(jobId), status]);
+      assert.deepEqual(next.sort(), [
+        [-1, QUEUED],
+        [2, CANCELED],
+      ]);
+    });
+
+    it('that arrived, are dead or were forgotten make room for others; one that is asked for again gives way to none', async (t) => {
+      let nowMs = Date.now();
+      const { store } = await open(t, { now: () => nowMs, webhooks: { fallback: undefined, maxNews: 2 } });
+      const submit = async (statuses: JobStatus[]) => (await store.submit(told('https://a.example.com/', statuses), LIMITS)).job.jobId;
+      const gaveWay = async () => (await store.webhooks.take({ ...ALL, max: 0 })).gaveWay;
+      await submit([QUEUED]);
+      nowMs++;
+      const died = await submit([QUEUED]);
+      const [one, two] = await take(store);
+      await store.webhooks.settle(one!, { type: 'delivered' });
+      await store.webhooks.settle(two!, { type: 'dead', error: 'no answer' });
+      assert.equal(two?.jobId, died);
+      const gone = await submit([QUEUED]);
+      await submit([QUEUED]);
+      assert.equal(await gaveWay(), 0);
+      await store.cancel(gone, 1000);
+      nowMs++;
+      await store.expire({ jobTtlMs: 0, max: 10 });
+      await submit([QUEUED]);
+      assert.equal(await gaveWay(), 0, 'of a job that is forgotten nothing waits');
+      await store.webhooks.replay('one', two!.id);
+      await submit([QUEUED]);
+      assert.equal(await gaveWay(), 1);
+      assert.ok((await list(store, 'one', false)).some(({ id }) => id === two!.id));
+      assert.equal((await list(store, 'one', false)).length, 3);
+    });
+
+    it('that gave way while they were under way are not dead where they arrive, and are where they do not', async (t) => {
+      const { store } = await open(t, { webhooks: { fallback: undefined, maxNews: 2 } });
+      const submit = () => store.submit(told('https://a.example.com/', [QUEUED]), LIMITS);
+      await submit();
+      await submit();
+      const [arrives, fails] = await take(store);
+      await submit();
+      await submit();
+      assert.equal((await list(store, 'one', true)).length, 2);
+      await store.webhooks.settle(arrives!, { type: 'delivered' });
+      await store.webhooks.settle(fails!, { type: 'retry', atMs: Date.now(), error: 'it answered 500' });
+      const dead = await list(store, 'one', true);
+      assert.deepEqual(
+        dead.map(({ id }) => id),
+        [fails!.id],
+      );
+      assert.match(dead[0]!.error!, /the oldest give way/);
+      assert.equal((await list(store, 'one', false)).length, 2);
+    });
+
+    it('give way a few at a time where the limit has come down', async (t) => {
+      const rules = { fallback: undefined, maxNews: 2 * GIVE_WAY + 1 };
+      const { store, restart } = await open(t, { webhooks: rules });
+      const submit = (to: JobStore) => to.submit(told('https://a.example.com/', [QUEUED]), LIMITS);
+      for (let i = 0; i < rules.maxNews; i++) await submit(store);
+      rules.maxNews = 1;
+      const again = await restart();
+      const gaveWay: number[] = [];
+      for (let i = 0; i < 4; i++) {
+        await submit(again);
+        gaveWay.push((await again.webhooks.take({ ...ALL, max: 0 })).gaveWay);
+      }
+      assert.deepEqual(gaveWay, [GIVE_WAY, GIVE_WAY, 3, 1]);
     });
 
     it('of a job that is forgotten are told no more', async (t) => {

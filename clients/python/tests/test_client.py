@@ -23,6 +23,7 @@ from facefusion_jobs import (
     JobNotSucceeded,
     JobsClient,
     JobStatus,
+    StreamEndedEarly,
     WebhookRefused,
     details_of,
     is_terminal,
@@ -229,7 +230,10 @@ def test_a_batch_is_submitted_whole_and_watched_to_its_end(connect):
 
 
 class Told(grpc.GenericRpcHandler):
-    """A service that answers as it is told to: each call takes the next of `answers`; `calls` says what came, and with which credential."""
+    """A service that answers as it is told to: each call takes the next of `answers`; `calls` says what came, and with which credential.
+
+    None ends a stream that has told nothing, in good order.
+    """
 
     def __init__(self) -> None:
         self.answers: list = []
@@ -259,7 +263,10 @@ class Told(grpc.GenericRpcHandler):
             return answer(None, context)
 
         def stream(request, context):
-            yield answer(request, context)
+            if self.answers and self.answers[0] is None:
+                self.answers.pop(0)
+            else:
+                yield answer(request, context)
 
         if method == "Upload":
             return grpc.stream_unary_rpc_method_handler(sent)
@@ -292,6 +299,66 @@ def test_every_call_carries_the_token_the_generated_ones_too(connect, told, tmp_
             await client.upload(b"x")
             _ = [event async for event in client.watch("job_1")]
         assert told.calls == [(method, "Bearer ffj_key") for method in ("Get", "Get", "Upload", "Watch", "Get")]
+
+    run(body())
+
+
+@pytest.mark.parametrize("many", [12, 11])
+def test_streams_that_end_early_again_and_again_are_an_error_of_the_client_that_says_what_to_do(connect, told, monkeypatch, many):
+    monkeypatch.setattr("facefusion_jobs._calls.backoff", lambda tried: 0)
+    queued = job_service_pb2.GetResponse(job={"job_id": "job_1", "status": JobStatus.JOB_STATUS_QUEUED}).SerializeToString()
+    batch = job_service_pb2.GetBatchResponse(batch={"batch_id": "batch_1"}).SerializeToString()
+
+    async def body():
+        async with connect(told.address) as client:
+            for watch, still, way_on in (
+                (lambda: client.watch("job_1", after=7), queued, "watch('job_1', after=7)"),
+                (lambda: client.watch_batch("batch_1"), batch, "watch_batch('batch_1')"),
+            ):
+                told.answers = [None, still] * many + [(grpc.StatusCode.NOT_FOUND, None)]
+                with pytest.raises(grpc.RpcError) as caught:
+                    _ = [one async for one in watch()]
+                # One fewer is tried again, and meets what is said then.
+                if many == 11:
+                    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+                    continue
+                assert isinstance(caught.value, StreamEndedEarly)
+                details = details_of(caught.value)
+                assert details.code == grpc.StatusCode.UNAVAILABLE
+                assert way_on in details.message
+                assert told.answers == [(grpc.StatusCode.NOT_FOUND, None)]
+
+    run(body())
+
+
+def test_a_wait_that_loses_its_stream_leaves_the_job_as_it_is(connect, told, monkeypatch):
+    monkeypatch.setattr("facefusion_jobs._calls.backoff", lambda tried: 0)
+    queued = job_service_pb2.GetResponse(job={"job_id": "job_1", "status": JobStatus.JOB_STATUS_QUEUED}).SerializeToString()
+    submitted = job_service_pb2.SubmitResponse(job={"job_id": "job_1"}).SerializeToString()
+
+    async def body():
+        async with connect(told.address) as client:
+            told.answers = [submitted] + [None, queued] * 12
+            with pytest.raises(StreamEndedEarly):
+                await client.submit_and_wait(**PICTURE)
+            assert "Cancel" not in {method for method, _ in told.calls}
+
+    run(body())
+
+
+def test_what_broke_a_wait_off_is_raised_though_its_job_could_not_be_canceled(connect, told, caplog):
+    submitted = job_service_pb2.SubmitResponse(job={"job_id": "job_1"}).SerializeToString()
+
+    def leave(event):
+        raise KeyError("left")
+
+    async def body():
+        async with connect(told.address, patience=0) as client:
+            told.answers = [submitted, b"", (INTERNAL, None)]
+            with pytest.raises(KeyError, match="left"):
+                await client.submit_and_wait(**PICTURE, on_event=leave)
+            assert [method for method, _ in told.calls] == ["Submit", "Watch", "Cancel"]
+            assert "job_1 was left and could not be canceled" in caplog.text
 
     run(body())
 

@@ -10,6 +10,7 @@ import { dialect } from './json.ts';
 import { checkOutput } from './media.ts';
 import { many, wholeNumber } from './request.ts';
 import { listJobs, STATUS_NAMES, showCapabilities, showJob, statusName } from './show.ts';
+import { addSlotCommands } from './slots.ts';
 import { type SubmitOptions, submit } from './submit.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 import { watchJob } from './watch.ts';
@@ -179,6 +180,7 @@ export function addRemoteCommands(program: Command, context: RemoteContext): voi
     );
 
   addWebhookCommands(program, terminal, against);
+  addSlotCommands(program, terminal, against);
 
   program
     .command('capabilities')

@@ -4,12 +4,12 @@ import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { access, constants, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UploadResponse } from '../../../gen/facefusion/jobs/v1/upload_service_pb.js';
 import { BadRequestSchema } from '../../../gen/google/rpc/error_details_pb.js';
 import type { UploadOptions } from '../../client/client.ts';
+import { backoffMs, LOSSES, pause } from '../../client/retry.ts';
 import type { Service } from './client.ts';
 import { CliError, Exit } from './errors.ts';
 import { type Line, size } from './progress.ts';
@@ -45,34 +45,59 @@ export async function checkOutput(path: string | undefined): Promise<void> {
   if (facts?.isDirectory()) throw new CliError(Exit.invalid, `--output is '${path}', which is a folder; it takes the name of a file`);
 }
 
-/** Downloads a finished job's result to `path` and answers its size. */
+/** Downloads a finished job's result to `path` and answers its size. It is begun anew where the connection breaks in the middle of it. */
 export async function download(service: Service, jobId: string, path: string, line: Line, signal: AbortSignal): Promise<number> {
-  const { facts: result, response } = await service.result(jobId, { signal });
-  const total = Number(result?.bytes ?? 0);
-  const digest = createHash('sha256');
   const part = `${path}.part`;
-  let received = 0;
+  const again = `run \`ffjobs watch ${jobId} --output ${path}\` again`;
   try {
-    await pipeline(
-      Readable.fromWeb(response.body!),
-      async function* (chunks: AsyncIterable<Uint8Array>) {
-        for await (const chunk of chunks) {
-          digest.update(chunk);
-          received += chunk.length;
-          line.update(total === 0 ? 100 : (100 * received) / total, `${size(received)} of ${size(total)} received`, 'download');
-          yield chunk;
+    for (let tried = 0; ; tried++) {
+      const { facts: result, response } = await service.result(jobId, { signal });
+      const total = Number(result?.bytes ?? 0);
+      const show = (received: number) =>
+        line.update(total === 0 ? 100 : (100 * received) / total, `${size(received)} of ${size(total)} received`, 'download');
+      try {
+        const { bytes, sha256 } = await receive(response, part, show, signal);
+        if (result !== undefined && sha256 !== result.sha256) {
+          throw new CliError(Exit.failed, `the result of ${jobId} did not arrive whole; ${again}`);
         }
-      },
-      createWriteStream(part),
-      { signal },
-    );
-    if (result !== undefined && digest.digest('hex') !== result.sha256) {
-      throw new CliError(Exit.failed, `the result of ${jobId} did not arrive whole; run \`ffjobs watch ${jobId} --output ${path}\` again`);
+        await rename(part, path);
+        return bytes;
+      } catch (error) {
+        if (!(error instanceof Broken) || signal.aborted) throw error;
+        if (tried === LOSSES)
+          throw new CliError(Exit.unreachable, `the connection broke again and again while the result of ${jobId} came; ${again}`, {
+            cause: error,
+          });
+      }
+      await pause(backoffMs(tried), signal);
     }
-    await rename(part, path);
   } catch (error) {
     await rm(part, { force: true });
     throw error;
   }
-  return received;
+}
+
+/** The connection has ended in the middle of a body. */
+class Broken extends Error {}
+
+async function receive(response: Response, path: string, show: (bytes: number) => void, signal: AbortSignal) {
+  const digest = createHash('sha256');
+  let bytes = 0;
+  await pipeline(
+    async function* () {
+      try {
+        for await (const chunk of response.body!) {
+          digest.update(chunk);
+          bytes += chunk.length;
+          show(bytes);
+          yield chunk;
+        }
+      } catch (error) {
+        throw new Broken('the connection broke', { cause: error });
+      }
+    },
+    createWriteStream(path),
+    { signal },
+  );
+  return { bytes, sha256: digest.digest('hex') };
 }

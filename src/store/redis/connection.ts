@@ -1,76 +1,13 @@
-// The way to a Redis: where it is, its scripts, and what its errors mean to a caller. Always true here: a command that cannot be answered is
+// The way to a Redis: its connections, its scripts, and what its errors mean to a caller. Always true here: a command that cannot be answered is
 // refused within seconds and not kept, the connections come back by themselves, and no log line or error holds a password.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis';
 import { JobsError } from '../../jobs/errors.ts';
+import type { RedisPlace } from '../../redis-place.ts';
 import type { Arguments } from './pack.ts';
 import { SCHEMA } from './schema.ts';
 import { type Reply, Script } from './script.ts';
-
-/** `redis://`, and with TLS `rediss://`: one server. With `+cluster` or `+sentinel` in the scheme: several hosts with commas between. */
-export interface RedisPlace {
-  readonly kind: 'server' | 'cluster' | 'sentinel';
-  readonly hosts: readonly { readonly host: string; readonly port: number }[];
-  readonly tls: boolean;
-  readonly username: string | undefined;
-  readonly password: string | undefined;
-  readonly database: number;
-  /** Of Sentinel: the name of the service. */
-  readonly master: string | undefined;
-  /** The URL for people: without the password. */
-  readonly shown: string;
-}
-
-// A second @ would be a piece of the password among the hosts, which are shown.
-const URL_FORM = /^(redis|rediss)(?:\+(cluster|sentinel))?:\/\/(?:([^@/]*)@)?([^/?#@]+)(?:\/([^?#@]*))?$/;
-const PORTS = { server: 6379, cluster: 6379, sentinel: 26_379 } as const;
-
-/** Throws an `Error` that can be shown, without the URL: it holds a password. */
-export function redisPlace(url: string): RedisPlace {
-  const place = parseRedisUrl(url);
-  if (place) return place;
-  throw new Error(
-    'FFJOBS_STORE is no URL of a Redis: redis://USER:PASSWORD@HOST:PORT/DATABASE, with each special character of the password as its percent code (@ is %40, / is %2F)',
-  );
-}
-
-function parseRedisUrl(url: string): RedisPlace | undefined {
-  const [, scheme, several, login, where, path = ''] = URL_FORM.exec(url) ?? [];
-  if (scheme === undefined || where === undefined) return undefined;
-  const kind = (several ?? 'server') as RedisPlace['kind'];
-  const hosts = where.split(',').map((entry) => {
-    const [, six, name, port] = /^(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/.exec(entry) ?? [];
-    return { host: six ?? name ?? '', port: Number(port ?? PORTS[kind]) };
-  });
-  if (hosts.some(({ host, port }) => host === '' || port < 1 || port > 65_535) || (kind === 'server' && hosts.length > 1)) return undefined;
-  const parts = path.split('/').filter((part) => part !== '');
-  const master = kind === 'sentinel' ? parts.shift() : undefined;
-  const database = parts.length === 0 ? 0 : Number(parts[0]);
-  if (parts.length > 1 || !Number.isInteger(database) || database < 0) return undefined;
-  if ((kind === 'sentinel' && master === undefined) || (kind === 'cluster' && database !== 0)) return undefined;
-  const colon = login?.indexOf(':') ?? -1;
-  const user = login === undefined ? '' : colon < 0 ? login : login.slice(0, colon);
-  let username: string;
-  let password: string;
-  try {
-    username = decodeURIComponent(user);
-    password = decodeURIComponent(login !== undefined && colon >= 0 ? login.slice(colon + 1) : '');
-  } catch {
-    return undefined;
-  }
-  const shownLogin = login === undefined ? '' : `${user}${colon >= 0 ? ':***' : ''}@`;
-  return {
-    kind,
-    hosts,
-    tls: scheme === 'rediss',
-    username: username || undefined,
-    password: password || undefined,
-    database,
-    master,
-    shown: `${scheme}${several ? `+${several}` : ''}://${shownLogin}${where}${path === '' ? '' : `/${path}`}`,
-  };
-}
 
 type Client = Redis | Cluster;
 
@@ -196,6 +133,7 @@ const SCRIPTS = [
   'submit_batch',
   'batches',
   'outbox',
+  'drains',
   'alive',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];

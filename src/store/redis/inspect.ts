@@ -1,6 +1,7 @@
 // What a Redis is like as the job store of a fleet. Always true: nothing is made or changed there.
+import { redisPlace } from '../../redis-place.ts';
 import { checkServer } from './checks.ts';
-import { RedisConnection, redisPlace } from './connection.ts';
+import { RedisConnection } from './connection.ts';
 import { schemaProblem } from './schema.ts';
 
 export interface Inspected {

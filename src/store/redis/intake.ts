@@ -11,6 +11,7 @@ import type { JobId, Limits, NewBatch, NewJob, Submitted, SubmittedBatch } from 
 import { checkUsage, dayOf, quotaExceeded } from '../../jobs/quotas.ts';
 import { eventOf, keyReused } from '../../jobs/steps.ts';
 import { uploadRefused, uploadsOf } from '../../jobs/uploads.ts';
+import type { WebhookRules } from '../../jobs/webhooks.ts';
 import { encodeMembers, type RedisBatches } from './batches.ts';
 import type { RedisConnection, Reply } from './connection.ts';
 import type { RedisJobs } from './jobs.ts';
@@ -21,7 +22,7 @@ export interface RedisIntakeOptions {
   readonly jobs: RedisJobs;
   readonly batches: RedisBatches;
   readonly now: () => number;
-  readonly webhookUrl: string | undefined;
+  readonly webhookRules: WebhookRules;
   /** Jobs of a tenant that nodes may hold at once, kept with its last submit; undefined: as before. */
   readonly maxRunning: ((tenant: string) => number | undefined) | undefined;
   /** Something is due in so many milliseconds. */
@@ -37,7 +38,7 @@ export class RedisIntake {
 
   /** See `JobStore.submit`. */
   async submit(wanted: NewJob, limits: Limits): Promise<Submitted> {
-    const { redis, jobs, now, webhookUrl, dueIn } = this.#options;
+    const { redis, jobs, now, webhookRules, dueIn } = this.#options;
     const { tenant, request, jobId, maxAttempts, warnings, submittedBy, traceparent } = wanted;
     const nowMs = now();
     const job = newJob(jobId, request, nowMs, { tenant, warnings, submittedBy, traceparent });
@@ -73,7 +74,7 @@ export class RedisIntake {
       nowMs,
       [...uploads.keys()].join('\n'),
       'refusal' in seen ? 'refused' : seen.inputs,
-      encodeEffects(undefined, job, nowMs, webhookUrl),
+      encodeEffects(undefined, job, nowMs, webhookRules),
       ...labelsOf(request),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
@@ -119,7 +120,7 @@ export class RedisIntake {
 
   /** See `JobStore.submitBatch`. */
   async submitBatch(wanted: NewBatch, limits: Limits): Promise<SubmittedBatch> {
-    const { redis, batches, now, webhookUrl, dueIn } = this.#options;
+    const { redis, batches, now, webhookRules, dueIn } = this.#options;
     const { batchId, tenant, idempotencyKey: key, jobs } = wanted;
     const nowMs = now();
     const siblings = new Set(jobs.map(({ jobId }) => jobId));
@@ -143,7 +144,7 @@ export class RedisIntake {
       encodeMembers(membersOf(wanted)),
       jobs.length,
       refusal ? 'refused' : '',
-      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs, webhookUrl)),
+      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs, webhookRules)),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -224,7 +225,7 @@ function batchedJob(
   wanted: NewJob,
   seen: ReadonlyMap<JobId, Job>,
   nowMs: number,
-  webhookUrl: string | undefined,
+  webhookRules: WebhookRules,
 ): (string | number | Uint8Array)[] {
   const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts, traceparent } = wanted;
   const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
@@ -246,7 +247,7 @@ function batchedJob(
     [...uploadsOf(request).keys()].join('\n'),
     outside.inputs,
     siblings.join('\n'),
-    encodeEffects(undefined, job, nowMs, webhookUrl),
+    encodeEffects(undefined, job, nowMs, webhookRules),
     labels.length,
     ...labels,
   ];

@@ -3,6 +3,7 @@
 import { isTerminal, type Job } from '../../jobs/job.ts';
 import type { JobId } from '../../jobs/ports.ts';
 import { canceledByCaller, type Step } from '../../jobs/steps.ts';
+import type { WebhookRules } from '../../jobs/webhooks.ts';
 import { Recent } from '../../recent.ts';
 import type { RedisConnection, Reply } from './connection.ts';
 import type { Committed } from './lease.ts';
@@ -11,7 +12,7 @@ import { afterCommit, applyStep, type Changed, decodeJob, encodeCommit, present,
 export interface RedisJobsOptions {
   readonly redis: RedisConnection;
   readonly now: () => number;
-  readonly webhookUrl: string | undefined;
+  readonly webhookRules: WebhookRules;
   /** Jobs kept decoded. */
   readonly cacheSize: number;
   /** Told of each commit. `owed`: it means something for other jobs that is still to be written. */
@@ -106,9 +107,9 @@ export class RedisJobs {
 
   /** Writes what was worked out from `before`. `fence`: the lease that writes, and the name of its write, so that one that is sent twice is made once. */
   async commit(before: RedisJob, changed: Changed, fence: { readonly token: string; readonly op: string }): Promise<Committed> {
-    const { redis, now, webhookUrl, committed, ended } = this.#options;
+    const { redis, now, webhookRules, committed, ended } = this.#options;
     const nowMs = now();
-    const reply = (await redis.run('commit', encodeCommit(before, changed, fence, nowMs, webhookUrl))) as [Buffer, ...Reply[]];
+    const reply = (await redis.run('commit', encodeCommit(before, changed, fence, nowMs, webhookRules))) as [Buffer, ...Reply[]];
     const outcome = reply[0].toString();
     switch (outcome) {
       case 'done':

@@ -3,8 +3,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { JobsError } from '../../jobs/errors.ts';
+import { redisPlace } from '../../redis-place.ts';
 import { checkVersion } from './checks.ts';
-import { RedisConnection, redisPlace } from './connection.ts';
+import { RedisConnection } from './connection.ts';
 import { newerSchema, SCHEMA } from './schema.ts';
 
 /** `NNN-what.lua` brings schema NNN - 1 to NNN: with `P`, the prefix of keys, it moves about `MOST` things and returns how many, 0 where none is left. */

@@ -1,7 +1,15 @@
 // The outbox of webhooks in Redis. What is given out is leased: a taker that dies only delays it, and what it says later counts for nothing.
 import { fromBinary } from '@bufbuild/protobuf';
 import { JobSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import type { Delivery, DeliveryPage, DeliveryQuery, Outcome, TakeDeliveries, WebhookOutbox } from '../../jobs/webhooks.ts';
+import type {
+  Delivery,
+  DeliveryPage,
+  DeliveryQuery,
+  Outcome,
+  TakeDeliveries,
+  TakenDeliveries,
+  WebhookOutbox,
+} from '../../jobs/webhooks.ts';
 import type { Reply } from './connection.ts';
 
 type Run = (args: readonly (string | number)[]) => Promise<Reply>;
@@ -16,16 +24,10 @@ export class RedisOutbox implements WebhookOutbox {
     this.now = now;
   }
 
-  async take({
-    max,
-    perHost,
-    perTenant,
-    underWay,
-    leaseMs,
-  }: TakeDeliveries): Promise<{ deliveries: Delivery[]; nextMs: number | undefined }> {
+  async take({ max, perHost, perTenant, underWay, leaseMs }: TakeDeliveries): Promise<TakenDeliveries> {
     const args = ['take', this.now(), leaseMs, max, perHost, perTenant, ...underWay.flatMap(({ tenant, host }) => [tenant, host])];
-    const [next, ...found] = (await this.#run(args)) as [Buffer | null, ...Reply[]];
-    return { deliveries: found.map(decode), nextMs: next ? Number(next) : undefined };
+    const [next, gaveWay, ...found] = (await this.#run(args)) as [Buffer | null, number, ...Reply[]];
+    return { deliveries: found.map(decode), nextMs: next ? Number(next) : undefined, gaveWay };
   }
 
   async settle({ id, attempts }: Delivery, outcome: Outcome): Promise<void> {

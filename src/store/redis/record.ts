@@ -10,7 +10,7 @@ import { isTerminal, JobStatus, transition, WaitReason } from '../../jobs/job.ts
 import type { Match, NewJob } from '../../jobs/ports.ts';
 import { dayOf, usedBy } from '../../jobs/quotas.ts';
 import { after, eventOf, type Outcome, type Step, type Subject } from '../../jobs/steps.ts';
-import { deliveryOf } from '../../jobs/webhooks.ts';
+import { deliveryOf, GIVE_WAY, type WebhookRules } from '../../jobs/webhooks.ts';
 import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
 
@@ -172,7 +172,7 @@ export function encodeCommit(
   changed: Changed,
   fence: { token: string; op: string },
   nowMs: number,
-  webhookUrl: string | undefined,
+  webhookRules: WebhookRules,
 ): (string | Uint8Array)[] {
   const { next, events, lease, queue, visible } = changed;
   const { job } = next;
@@ -208,7 +208,7 @@ export function encodeCommit(
     share?.keep?.fingerprint ?? '',
     `${share?.keep?.expiresMs ?? ''}`,
     `${nowMs}`,
-    encodeEffects(before.job, job, nowMs, webhookUrl),
+    encodeEffects(before.job, job, nowMs, webhookRules),
     `${fields.length / 2}`,
     ...fields,
   ];
@@ -217,11 +217,12 @@ export function encodeCommit(
 }
 
 /** What a step does beside the job itself. `before` undefined: it is submitted. */
-export function encodeEffects(before: Job | undefined, after: Job, nowMs: number, webhookUrl: string | undefined): string {
+export function encodeEffects(before: Job | undefined, after: Job, nowMs: number, webhookRules: WebhookRules): string {
   const move = before && batchMove(before, after);
-  const delivery = deliveryOf(before, after, webhookUrl);
+  const delivery = deliveryOf(before, after, webhookRules);
   if (!move && !delivery) return '';
-  const hook = delivery && { ...delivery, state: Buffer.from(encodeState(after)).toString('base64') };
+  const news = delivery?.news && { ...delivery.news, give: GIVE_WAY };
+  const hook = delivery && { ...delivery, news, state: Buffer.from(encodeState(after)).toString('base64') };
   return JSON.stringify({ at: nowMs, batch: move?.batchId, done: move?.done, hook });
 }
 

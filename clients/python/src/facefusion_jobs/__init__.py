@@ -4,7 +4,7 @@
 """
 
 from ._calls import BatchJob, JobNotSucceeded, is_terminal, status_in
-from ._errors import ErrorDetails, Violation, details_of
+from ._errors import ClientError, ErrorDetails, StreamEndedEarly, Violation, details_of
 from .aio import AsyncJobsClient
 from .client import JobsClient
 from .v1.event_pb2 import JobEvent
@@ -17,6 +17,7 @@ __all__ = [
     "AsyncJobsClient",
     "Batch",
     "BatchJob",
+    "ClientError",
     "ErrorDetails",
     "Job",
     "JobEvent",
@@ -26,6 +27,7 @@ __all__ = [
     "JobStep",
     "JobsClient",
     "MediaResult",
+    "StreamEndedEarly",
     "UploadResponse",
     "Violation",
     "WatchBatchResponse",

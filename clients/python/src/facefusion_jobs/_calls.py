@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import logging
 import random
 import secrets
 import ssl
@@ -37,6 +38,8 @@ CHUNK_BYTES = 256 * 1024
 SILENCE = 60.0
 #: How often a call is made again when its connection breaks, and a result fetched again.
 LOSSES = 5
+
+_log = logging.getLogger("facefusion_jobs")
 
 
 class JobNotSucceeded(Exception):
@@ -89,6 +92,12 @@ def to_request(request: JobRequest | None, fields: Mapping[str, Any]) -> JobRequ
     if parameters is not None:
         ParseDict(parameters, made.parameters)
     return made
+
+
+def warn_not_canceled(job_id: str, failure: grpc.RpcError) -> None:
+    """Of a wait that was broken off: its caller is told of that."""
+    details = details_of(failure)
+    _log.warning("%s was left and could not be canceled, and may go on: %s (%s)", job_id, details.message, details.code.name)
 
 
 def backoff(tried: int, first: float = 0.25, longest: float = 5.0) -> float:

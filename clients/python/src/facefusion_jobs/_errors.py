@@ -1,4 +1,4 @@
-"""What a `grpc.RpcError` of the service says beside its code: the messages of `google.rpc` in its trailers."""
+"""What a `grpc.RpcError` of the service says beside its code, the messages of `google.rpc` in its trailers; and errors of the client's own."""
 
 from __future__ import annotations
 
@@ -48,3 +48,27 @@ def details_of(error: grpc.RpcError) -> ErrorDetails:
             elif detail.Unpack(retry):
                 retry_after = retry.retry_delay.ToTimedelta().total_seconds()
     return ErrorDetails(error.code(), error.details() or "", reason, tuple(violations), retry_after, metadata, found)
+
+
+class ClientError(grpc.RpcError):
+    """What no call over gRPC raised, as one would have: `code()` and `details()`, and `details_of` reads it."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, trailers: tuple[tuple[str, bytes], ...] = ()) -> None:
+        super().__init__(message)
+        self._code, self._message, self._trailers = code, message, trailers
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        return self._trailers
+
+
+class StreamEndedEarly(ClientError):
+    """A watch whose streams ended in good order before all was told, again and again: what is watched goes on, and can be watched again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, message)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
+import grpc
+
+from . import _calls
 from ._calls import is_terminal, status_in
+from ._errors import StreamEndedEarly
 from ._service import Service
 from .v1.event_pb2 import JobEvent
 from .v1.job_service_pb2 import GetBatchRequest, GetRequest, WatchBatchRequest, WatchBatchResponse, WatchRequest
@@ -23,6 +27,29 @@ class Followed(Generic[Told]):
 
     #: Nothing comes after what was told last.
     over = False
+    _failures = 0
+
+    def told(self) -> None:
+        """A connection that told something begins the count of those that did not anew."""
+        self._failures = 0
+
+    def lost(self, error: grpc.RpcError | None) -> float:
+        """Seconds until the next connection. `error`: what ended the last one; None: it ended in good order, too early.
+
+        Raises what another connection cannot mend: the service's word, or the loss after too many of them.
+        """
+        if error is not None and not _calls.is_loss(error):
+            raise error
+        self._failures += 1
+        if self._failures >= ATTEMPTS:
+            raise error or StreamEndedEarly(
+                f"the service ended the event stream {ATTEMPTS} times in a row before it had told all: {self.way_on()}"
+            )
+        return _calls.backoff(self._failures - 1)
+
+    def way_on(self) -> str:
+        """What a caller can do when no connection tells anything."""
+        raise NotImplementedError
 
     def connect(self, service: Service) -> Any:
         """The stream of what comes after what was told last."""
@@ -48,6 +75,9 @@ class JobFollowed(Followed[JobEvent]):
 
     def connect(self, service: Service) -> Any:
         return service.jobs.Watch(WatchRequest(job_id=self._job_id, after_sequence=self._after))
+
+    def way_on(self) -> str:
+        return f"the job goes on; get('{self._job_id}') says how it is, and watch('{self._job_id}', after={self._after}) tells the rest"
 
     def take(self, message: Any) -> JobEvent:
         event = message.event
@@ -75,6 +105,9 @@ class BatchFollowed(Followed[WatchBatchResponse]):
 
     def connect(self, service: Service) -> Any:
         return service.jobs.WatchBatch(WatchBatchRequest(batch_id=self._batch_id, watch_token=self._token))
+
+    def way_on(self) -> str:
+        return f"the batch goes on; watch_batch('{self._batch_id}') tells how it is and what follows"
 
     def take(self, message: Any) -> WatchBatchResponse:
         self._token = message.watch_token or self._token

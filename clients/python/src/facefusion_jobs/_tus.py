@@ -29,6 +29,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.rpc import status_pb2
 
 from ._calls import CHUNK_BYTES, SILENCE, FileSource, backoff
+from ._errors import ClientError
 from ._trust import Trust
 from .v1.upload_service_pb2 import UploadResponse
 
@@ -57,29 +58,19 @@ def bytes_of(source: FileSource) -> int | None:
     return Path(source).stat().st_size if isinstance(source, (str, PathLike)) else None
 
 
-class HttpRefusal(grpc.RpcError):
-    """What the service, or the way to it, said of a request over HTTP, as a call over gRPC has it: `details_of` reads it."""
+class HttpRefusal(ClientError):
+    """What the service, or the way to it, said of a request over HTTP."""
 
     def __init__(self, code: grpc.StatusCode, message: str, details: list[Any] | None = None, status: int | None = None) -> None:
-        super().__init__(message)
-        self._code, self._message, self.status = code, message, status
         told = status_pb2.Status(code=code.value[0], message=message)
         for detail in details or []:
             # One that is not known here says nothing to who reads it either.
             with contextlib.suppress(ParseError, TypeError):
                 told.details.append(ParseDict(detail, AnyMessage()))
-        self._trailers = (("grpc-status-details-bin", told.SerializeToString()),) if told.details else ()
+        super().__init__(code, message, (("grpc-status-details-bin", told.SerializeToString()),) if told.details else ())
+        self.status = status
         #: Seconds after which it may be asked again; None: it did not say.
         self.retry_after: float | None = None
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._message
-
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        return self._trailers
 
     @property
     def is_gone(self) -> bool:

@@ -12,7 +12,7 @@ import grpc
 
 from . import _calls
 from ._calls import BatchJob, FileSource, JobNotSucceeded
-from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
+from ._follow import BatchFollowed, Followed, JobFollowed, Told
 from ._service import Connecting, Service, open_aio_channel
 from ._trust import PathOf
 from .v1.event_pb2 import JobEvent
@@ -89,8 +89,11 @@ class AsyncJobsClient(Service):
         except (JobNotSucceeded, grpc.RpcError):
             raise
         except BaseException:
-            # Shielded: the task that is being cancelled must not take this along.
-            await asyncio.shield(asyncio.ensure_future(self.cancel(job_id)))
+            # What broke it off is what is raised, whatever comes of this. Shielded: a cancelled task must not take it along.
+            try:
+                await asyncio.shield(asyncio.ensure_future(self.cancel(job_id)))
+            except grpc.RpcError as failure:
+                _calls.warn_not_canceled(job_id, failure)
             raise
 
     async def upload(
@@ -142,13 +145,12 @@ class AsyncJobsClient(Service):
             tried += 1
 
     async def _follow(self, followed: Followed[Told]) -> AsyncIterator[Told]:
-        failures = 0
         while True:
             lost: grpc.RpcError | None = None
             stream = followed.connect(self)
             try:
                 async for message in stream:
-                    failures = 0
+                    followed.told()
                     yield followed.take(message)
                     if followed.over:
                         return
@@ -161,15 +163,10 @@ class AsyncJobsClient(Service):
                     yield rest
                     return
             except grpc.RpcError as error:
-                if not _calls.is_loss(error):
-                    raise
                 lost = error
             finally:
                 stream.cancel()
-            failures += 1
-            if failures >= ATTEMPTS:
-                raise lost or RuntimeError("the event stream ended early again and again")
-            await asyncio.sleep(_calls.backoff(failures - 1))
+            await asyncio.sleep(followed.lost(lost))
 
 
 async def _read_aside(parts: Iterator[Any]) -> AsyncIterator[Any]:

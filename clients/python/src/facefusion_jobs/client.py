@@ -11,7 +11,7 @@ import grpc
 
 from . import _calls
 from ._calls import BatchJob, FileSource, JobNotSucceeded
-from ._follow import ATTEMPTS, BatchFollowed, Followed, JobFollowed, Told
+from ._follow import BatchFollowed, Followed, JobFollowed, Told
 from ._service import Connecting, Service, open_channel
 from ._trust import PathOf
 from .v1.event_pb2 import JobEvent
@@ -94,7 +94,11 @@ class JobsClient(Service):
         except (JobNotSucceeded, grpc.RpcError):
             raise
         except BaseException:
-            self.cancel(job_id)
+            # What broke it off is what is raised, whatever comes of this.
+            try:
+                self.cancel(job_id)
+            except grpc.RpcError as failure:
+                _calls.warn_not_canceled(job_id, failure)
             raise
 
     def upload(
@@ -139,13 +143,12 @@ class JobsClient(Service):
             tried += 1
 
     def _follow(self, followed: Followed[Told]) -> Iterator[Told]:
-        failures = 0
         while True:
             lost: grpc.RpcError | None = None
             stream = followed.connect(self)
             try:
                 for message in stream:
-                    failures = 0
+                    followed.told()
                     yield followed.take(message)
                     if followed.over:
                         return
@@ -158,12 +161,7 @@ class JobsClient(Service):
                     yield rest
                     return
             except grpc.RpcError as error:
-                if not _calls.is_loss(error):
-                    raise
                 lost = error
             finally:
                 stream.cancel()
-            failures += 1
-            if failures >= ATTEMPTS:
-                raise lost or RuntimeError("the event stream ended early again and again")
-            time.sleep(_calls.backoff(failures - 1))
+            time.sleep(followed.lost(lost))

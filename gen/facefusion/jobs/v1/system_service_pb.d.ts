@@ -265,6 +265,13 @@ export declare type ListSlotsResponse = Message<"facefusion.jobs.v1.ListSlotsRes
    * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
    */
   slots: Slot[];
+
+  /**
+   * Those whose slots these are. Callers who are shown the figures of all tenants also see nodes that are not there now and of which something is out of service.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Node nodes = 2;
+   */
+  nodes: Node[];
 };
 
 /**
@@ -272,6 +279,99 @@ export declare type ListSlotsResponse = Message<"facefusion.jobs.v1.ListSlotsRes
  * Use `create(ListSlotsResponseSchema)` to create a new message.
  */
 export declare const ListSlotsResponseSchema: GenMessage<ListSlotsResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Node
+ */
+export declare type Node = Message<"facefusion.jobs.v1.Node"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Of the machine, as the driver tells; none: it has none that it can tell of.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Node.Gpu gpus = 2;
+   */
+  gpus: Node_Gpu[];
+
+  /**
+   * Version of the GPUs' driver. This and the disk: for callers who are shown the figures of all tenants.
+   *
+   * @generated from field: optional string gpu_driver = 3;
+   */
+  gpuDriver?: string | undefined;
+
+  /**
+   * Left on the disk of its work folders.
+   *
+   * @generated from field: optional uint64 disk_free_bytes = 4;
+   */
+  diskFreeBytes?: bigint | undefined;
+
+  /**
+   * It is not there now. RestoreSlots makes it forgotten.
+   *
+   * @generated from field: bool away = 5;
+   */
+  away: boolean;
+
+  /**
+   * Of one that is away: what was said of it, or of one of its slots.
+   *
+   * @generated from field: facefusion.jobs.v1.Slot.Drain drain = 6;
+   */
+  drain?: Slot_Drain | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Node.
+ * Use `create(NodeSchema)` to create a new message.
+ */
+export declare const NodeSchema: GenMessage<Node>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Node.Gpu
+ */
+export declare type Node_Gpu = Message<"facefusion.jobs.v1.Node.Gpu"> & {
+  /**
+   * As a slot's `gpu`.
+   *
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * By whomever.
+   *
+   * @generated from field: uint64 memory_used_bytes = 4;
+   */
+  memoryUsedBytes: bigint;
+
+  /**
+   * 0..1, where the driver tells.
+   *
+   * @generated from field: optional double utilization = 5;
+   */
+  utilization?: number | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Node.Gpu.
+ * Use `create(Node_GpuSchema)` to create a new message.
+ */
+export declare const Node_GpuSchema: GenMessage<Node_Gpu>;
 
 /**
  * @generated from message facefusion.jobs.v1.Slot
@@ -317,7 +417,7 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
   jobId?: string | undefined;
 
   /**
-   * Takes no new job.
+   * Takes no new job: its node is about to end, or it was taken out of service.
    *
    * @generated from field: bool draining = 8;
    */
@@ -361,6 +461,27 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
    * @generated from field: optional string problem = 15;
    */
   problem?: string | undefined;
+
+  /**
+   * Since when its worker process is warm; unset: it is not.
+   *
+   * @generated from field: google.protobuf.Timestamp up_since = 17;
+   */
+  upSince?: Timestamp | undefined;
+
+  /**
+   * When a worker that failed is started again.
+   *
+   * @generated from field: google.protobuf.Timestamp next_start_at = 18;
+   */
+  nextStartAt?: Timestamp | undefined;
+
+  /**
+   * That it was taken out of service; unset: it was not, or the caller is not shown the figures of all tenants.
+   *
+   * @generated from field: facefusion.jobs.v1.Slot.Drain drain = 16;
+   */
+  drain?: Slot_Drain | undefined;
 };
 
 /**
@@ -368,6 +489,134 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
  * Use `create(SlotSchema)` to create a new message.
  */
 export declare const SlotSchema: GenMessage<Slot>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Slot.Drain
+ */
+export declare type Slot_Drain = Message<"facefusion.jobs.v1.Slot.Drain"> & {
+  /**
+   * Who did it, as in a job's `submitted_by`.
+   *
+   * @generated from field: string by = 1;
+   */
+  by: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 2;
+   */
+  at?: Timestamp | undefined;
+
+  /**
+   * In their words; may be empty.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * With its whole node, and not by itself.
+   *
+   * @generated from field: bool whole_node = 4;
+   */
+  wholeNode: boolean;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Slot.Drain.
+ * Use `create(Slot_DrainSchema)` to create a new message.
+ */
+export declare const Slot_DrainSchema: GenMessage<Slot_Drain>;
+
+/**
+ * @generated from message facefusion.jobs.v1.DrainSlotsRequest
+ */
+export declare type DrainSlotsRequest = Message<"facefusion.jobs.v1.DrainSlotsRequest"> & {
+  /**
+   * As ListSlots names it.
+   *
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Unset: the whole node, slots that it has later included.
+   *
+   * @generated from field: string slot = 2;
+   */
+  slot: string;
+
+  /**
+   * For people, such as "driver update".
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.DrainSlotsRequest.
+ * Use `create(DrainSlotsRequestSchema)` to create a new message.
+ */
+export declare const DrainSlotsRequestSchema: GenMessage<DrainSlotsRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.DrainSlotsResponse
+ */
+export declare type DrainSlotsResponse = Message<"facefusion.jobs.v1.DrainSlotsResponse"> & {
+  /**
+   * Those that were named, as they are now.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
+   */
+  slots: Slot[];
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.DrainSlotsResponse.
+ * Use `create(DrainSlotsResponseSchema)` to create a new message.
+ */
+export declare const DrainSlotsResponseSchema: GenMessage<DrainSlotsResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.RestoreSlotsRequest
+ */
+export declare type RestoreSlotsRequest = Message<"facefusion.jobs.v1.RestoreSlotsRequest"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Unset: all of the node.
+   *
+   * @generated from field: string slot = 2;
+   */
+  slot: string;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.RestoreSlotsRequest.
+ * Use `create(RestoreSlotsRequestSchema)` to create a new message.
+ */
+export declare const RestoreSlotsRequestSchema: GenMessage<RestoreSlotsRequest>;
+
+/**
+ * @generated from message facefusion.jobs.v1.RestoreSlotsResponse
+ */
+export declare type RestoreSlotsResponse = Message<"facefusion.jobs.v1.RestoreSlotsResponse"> & {
+  /**
+   * Those that were named, as they are now; none where the node is not there.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
+   */
+  slots: Slot[];
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.RestoreSlotsResponse.
+ * Use `create(RestoreSlotsResponseSchema)` to create a new message.
+ */
+export declare const RestoreSlotsResponseSchema: GenMessage<RestoreSlotsResponse>;
 
 /**
  * @generated from message facefusion.jobs.v1.GetOverviewRequest
@@ -714,6 +963,27 @@ export declare const SystemService: GenService<{
     methodKind: "unary";
     input: typeof ListSlotsRequestSchema;
     output: typeof ListSlotsResponseSchema;
+  },
+  /**
+   * Takes a slot out of service, or all slots of a node: what runs there finishes, and nothing new is begun. It holds over restarts of the service and of the
+   * node, until RestoreSlots. What is out already stays as it is. Needs the scope `admin`.
+   *
+   * @generated from rpc facefusion.jobs.v1.SystemService.DrainSlots
+   */
+  drainSlots: {
+    methodKind: "unary";
+    input: typeof DrainSlotsRequestSchema;
+    output: typeof DrainSlotsResponseSchema;
+  },
+  /**
+   * Puts them back; what is not out stays as it is. Also of a node that is not there now. Needs the scope `admin`.
+   *
+   * @generated from rpc facefusion.jobs.v1.SystemService.RestoreSlots
+   */
+  restoreSlots: {
+    methodKind: "unary";
+    input: typeof RestoreSlotsRequestSchema;
+    output: typeof RestoreSlotsResponseSchema;
   },
   /**
    * @generated from rpc facefusion.jobs.v1.SystemService.GetOverview

@@ -186,7 +186,7 @@ export enum DeliveryState {
   PENDING = 1,
 
   /**
-   * Not taken for 24 hours, or answered with 410: tried no more.
+   * Not taken for 24 hours, answered with 410, or given up for newer ones of its tenant (only where it tells of no end): tried no more.
    *
    * @generated from enum value: DELIVERY_STATE_DEAD = 2;
    */

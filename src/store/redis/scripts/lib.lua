@@ -14,6 +14,7 @@
 --   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
 --   inputs:ID, waiters:ID, owed: see chains.lua      cache:FINGERPRINT, flight:FINGERPRINT, ...: see flights.lua
 --   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
+--   drains      hash node -> JSON of what of it is out of service
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
 local P = KEYS[1]

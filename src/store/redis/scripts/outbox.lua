@@ -2,7 +2,7 @@
 -- ARGV: 'take', now, lease in ms, most, most of one host, most of one tenant, those under way (tenant, host) ...
 --     | 'settle', now, id, attempts, 'delivered' or 'retry' or 'dead', time of the next try or '', error
 --     | 'list', tenant, '1' for dead ones, most, place of the last one known or '' | 'replay', now, tenant, id
--- Answers for 'take' {when something is due next or false, delivery ...}, for 'list' {place of the last one or false, delivery ...}, for 'replay' one or false.
+-- Answers for 'take' {when something is due next or false, how many gave way since the last, delivery ...}, for 'list' {place of the last one or false, delivery ...}, for 'replay' one or false.
 local FIELDS = {'id', 'url', 'host', 'status', 'tenant', 'job', 'state', 'created', 'since', 'attempts', 'dead', 'error'}
 local function hook_of(id) return call('HMGET', P .. 'hook:' .. id, unpack(FIELDS)) end
 
@@ -17,7 +17,9 @@ if act == 'take' then
     tenants[tenant] = (tenants[tenant] or 0) + 1
     hosts[host] = (hosts[host] or 0) + 1
   end
-  local answer = {false}
+  local gave_way = call('GET', P .. 'hooks:gave_way')
+  if gave_way then call('DEL', P .. 'hooks:gave_way') end
+  local answer = {false, tonumber(gave_way or 0)}
 
   -- Who is due, of the first so many.
   local function due_of(key, many)
@@ -73,7 +75,7 @@ if act == 'take' then
     return of[tenant]()
   end)
   local touched = {}
-  while #answer <= most do
+  while #answer < most + 2 do
     local one = turns()
     if not one then break end
     local id, tenant, host = unpack(one)
@@ -91,21 +93,29 @@ if act == 'settle' then
   local id, how = ARGV[3], ARGV[5]
   local key = P .. 'hook:' .. id
   local hook = call('HMGET', key, 'attempts', 'dead', 'host', 'job', 'tenant')
-  if hook[1] ~= ARGV[4] or hook[2] ~= '0' then return 0 end
+  if hook[1] ~= ARGV[4] then return 0 end
+  local function forget()
+    call('DEL', key)
+    call('SREM', P .. 'hooks:ids:' .. hook[4], id)
+  end
+  if hook[2] ~= '0' then
+    if how ~= 'delivered' then return 0 end
+    -- It gave way while it was under way, and has arrived.
+    call('ZREM', P .. 'hooks:dead:' .. hook[5], id)
+    forget()
+    return 1
+  end
   if how == 'retry' then
     call('HSET', key, 'error', ARGV[7])
     call('ZADD', hooks_at(hook[5], hook[3]), ARGV[6], id)
     hook_touch(hook[5], hook[3])
     return 1
   end
-  hook_leave(id, hook[4], hook[5], hook[3], at)
-  call('ZREM', P .. 'hooks:of:' .. hook[5], id)
-  if how == 'delivered' then
-    call('DEL', key)
-    call('SREM', P .. 'hooks:ids:' .. hook[4], id)
+  if how == 'dead' then
+    hook_bury(id, hook[4], hook[5], hook[3], at, ARGV[7])
   else
-    call('HSET', key, 'dead', 1, 'error', ARGV[7])
-    call('ZADD', P .. 'hooks:dead:' .. hook[5], call('INCR', P .. 'hooks:seq'), id)
+    hook_leave(id, hook[4], hook[5], hook[3], at)
+    forget()
   end
   return 1
 end

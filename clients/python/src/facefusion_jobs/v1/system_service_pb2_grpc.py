@@ -44,6 +44,16 @@ class SystemServiceStub(object):
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsRequest.SerializeToString,
                 response_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsResponse.FromString,
                 _registered_method=True)
+        self.DrainSlots = channel.unary_unary(
+                '/facefusion.jobs.v1.SystemService/DrainSlots',
+                request_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsRequest.SerializeToString,
+                response_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsResponse.FromString,
+                _registered_method=True)
+        self.RestoreSlots = channel.unary_unary(
+                '/facefusion.jobs.v1.SystemService/RestoreSlots',
+                request_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsRequest.SerializeToString,
+                response_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsResponse.FromString,
+                _registered_method=True)
         self.GetOverview = channel.unary_unary(
                 '/facefusion.jobs.v1.SystemService/GetOverview',
                 request_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.GetOverviewRequest.SerializeToString,
@@ -61,6 +71,18 @@ class SystemServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSlots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainSlots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSlots(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +106,16 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.ListSlots,
                     request_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsRequest.FromString,
                     response_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsResponse.SerializeToString,
+            ),
+            'DrainSlots': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainSlots,
+                    request_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsRequest.FromString,
+                    response_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsResponse.SerializeToString,
+            ),
+            'RestoreSlots': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSlots,
+                    request_deserializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsRequest.FromString,
+                    response_serializer=facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsResponse.SerializeToString,
             ),
             'GetOverview': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOverview,
@@ -145,6 +177,60 @@ class SystemService(object):
             '/facefusion.jobs.v1.SystemService/ListSlots',
             facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsRequest.SerializeToString,
             facefusion_dot_jobs_dot_v1_dot_system__service__pb2.ListSlotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainSlots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facefusion.jobs.v1.SystemService/DrainSlots',
+            facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsRequest.SerializeToString,
+            facefusion_dot_jobs_dot_v1_dot_system__service__pb2.DrainSlotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSlots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facefusion.jobs.v1.SystemService/RestoreSlots',
+            facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsRequest.SerializeToString,
+            facefusion_dot_jobs_dot_v1_dot_system__service__pb2.RestoreSlotsResponse.FromString,
             options,
             channel_credentials,
             insecure,
