@@ -61,7 +61,7 @@ function notifying(
   store: JobStore,
   now: () => number,
   answer: (nth: number) => Sent,
-  { render = async () => '{}', onError = (error: unknown) => assert.fail(String(error)) } = {},
+  { render = async () => '{}', onError = (error: unknown): void => assert.fail(String(error)) } = {},
 ) {
   const sent: { readonly at: number; readonly id: string }[] = [];
   const outcomes: string[] = [];
