@@ -358,8 +358,6 @@ export const zh: Words = {
     NODE_NOT_FOUND: '没有这个节点',
     SLOT_NOT_FOUND: '没有这个槽位',
     JOB_NOT_TERMINAL: '任务尚未结束，不能删除；请先取消',
-    NODE_NOT_FOUND: '没有这个节点，它可能已经离线',
-    SLOT_NOT_FOUND: '这个节点没有这个槽位',
     RESULT_PURGED: '此任务的结果已被删除',
     RESULT_EXPIRED: '此任务的结果已过期',
     NO_RESULT: '此任务没有结果',
