@@ -103,7 +103,8 @@ test('paths of the API, and what is done with them', () => {
 test('files', () => {
   const named = found(/(?<![\w./$~<-])(?:src|test|worker|scripts|deploy|web|proto|gen|docs|bench|clients|examples|samples)\/[\w./*{},-]+/g);
   assert.ok(named.length > 80, `${named.length}`);
-  for (const { name, where } of named) assert.ok(globSync(name, { cwd: ROOT }).length > 0, `${where}: there is no such file (for any name write *)`);
+  for (const { name, where } of named)
+    assert.ok(globSync(name, { cwd: ROOT }).length > 0, `${where}: there is no such file (for any name write *)`);
 });
 
 test('reasons, statuses and whatever else is written in capitals', () => {
