@@ -949,6 +949,8 @@ export declare const WorkerStateSchema: GenEnum<WorkerState>;
  */
 export declare const SystemService: GenService<{
   /**
+   * What the engine can do: processors, every option with its type, range, choices and default, formats.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.GetCapabilities
    */
   getCapabilities: {
@@ -957,6 +959,8 @@ export declare const SystemService: GenService<{
     output: typeof GetCapabilitiesResponseSchema;
   },
   /**
+   * The slots of all nodes: what each one does, its GPU and its warm models.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.ListSlots
    */
   listSlots: {
@@ -986,6 +990,8 @@ export declare const SystemService: GenService<{
     output: typeof RestoreSlotsResponseSchema;
   },
   /**
+   * Totals by status, the queue by tenant, how long jobs wait, throughput over time.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.GetOverview
    */
   getOverview: {
