@@ -41,6 +41,9 @@ export function generatePython(): void {
       const text = readFileSync(join(scratch, 'facefusion', 'jobs', 'v1', name), 'utf8');
       writeFileSync(join(ROOT, PYTHON_GEN, name), text.replaceAll('from facefusion.jobs.v1 import', 'from facefusion_jobs.v1 import'));
     }
+    for (const file of ours) {
+      if (file.service.length > 0) writeFileSync(join(ROOT, PYTHON_GEN, `${moduleOf(file)}_grpc.pyi`), stubTypes(file, ours));
+    }
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
@@ -65,4 +68,55 @@ function plainMessage(message: DescriptorProto): void {
   // What makes a map a map.
   if (!message.options?.mapEntry) message.options = undefined;
   message.nestedType.forEach(plainMessage);
+}
+
+const moduleOf = ({ name }: FileDescriptorProto) => `${name.split('/').at(-1)!.replace('.proto', '')}_pb2`;
+
+/**
+ * Types of the stubs, of which grpcio's generator makes none. They are those of `types-grpcio`. `...AsyncStub` is there for types alone: a stub over a
+ * channel of asyncio is of the same class, and its calls are to be awaited.
+ */
+function stubTypes(file: FileDescriptorProto, files: readonly FileDescriptorProto[]): string {
+  const modules = new Set<string>();
+  const typeOf = (name: string) => {
+    const from = files.find((one) => one.messageType.some((message) => `.${one.package}.${message.name}` === name));
+    if (!from) throw new Error(`${name} is no message of ${files[0]!.package}`);
+    modules.add(moduleOf(from));
+    return `${moduleOf(from)}.${name.split('.').at(-1)}`;
+  };
+  const body = file.service.flatMap((service) => {
+    const methods = service.method.map(({ name, inputType, outputType, clientStreaming, serverStreaming }) => {
+      const [request, response] = [typeOf(inputType), typeOf(outputType)];
+      const kind = `${clientStreaming ? 'Stream' : 'Unary'}${serverStreaming ? 'Stream' : 'Unary'}MultiCallable`;
+      const taken = clientStreaming ? `request_iterator: Iterator[${request}]` : `request: ${request}`;
+      const told = serverStreaming ? `Iterator[${response}]` : response;
+      return {
+        call: `    ${name}: grpc.${kind}[${request}, ${response}]`,
+        awaited: `    ${name}: grpc.aio.${kind}[${request}, ${response}]`,
+        served: `    def ${name}(self, ${taken}, context: grpc.ServicerContext) -> ${told}: ...`,
+      };
+    });
+    return [
+      `class ${service.name}Stub:`,
+      '    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None: ...',
+      ...methods.map(({ call }) => call),
+      '',
+      `class ${service.name}AsyncStub:`,
+      ...methods.map(({ awaited }) => awaited),
+      '',
+      `class ${service.name}Servicer:`,
+      ...methods.map(({ served }) => served),
+      '',
+      `def add_${service.name}Servicer_to_server(servicer: ${service.name}Servicer, server: grpc.Server | grpc.aio.Server) -> None: ...`,
+    ];
+  });
+  const head = [
+    '# Made by `npm run generate`.',
+    ...(body.some((line) => line.includes('Iterator[')) ? ['from collections.abc import Iterator', ''] : []),
+    'import grpc',
+    'import grpc.aio',
+    '',
+    ...[...modules].sort().map((module) => `from facefusion_jobs.v1 import ${module}`),
+  ];
+  return `${[...head, '', ...body].join('\n')}\n`;
 }

@@ -138,7 +138,8 @@ async function compose(config: Config, surroundings: Surroundings, log: Logger, 
   // After the workers, whose last words are told too.
   opened.last('webhooks', { [Symbol.asyncDispose]: async () => await telling?.[Symbol.asyncDispose]() });
   const waitForRoom = (signal: AbortSignal) => dataRoom.wait(DATA_DISK, config.storePatienceMs, signal);
-  node = config.role === 'api' ? undefined : await openNode({ ...shared, env, blobs: blobs.store, waitForRoom });
+  const diskFree = () => dataRoom.left();
+  node = config.role === 'api' ? undefined : await openNode({ ...shared, env, blobs: blobs.store, waitForRoom, diskFree });
 
   const address = await front.listen();
   // Not before: what is told has URLs in it. A node that only works may not reach the world.

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { access, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +32,23 @@ test('the built package runs from below node_modules and has what the service re
   const page = await readFile(join(dist, 'web', 'dist', 'index.html'), 'utf8');
   const [, script] = /src="\.\/(assets\/[\w.-]+\.js)"/.exec(page) ?? [];
   for (const form of ['', '.br', '.gz']) await access(join(dist, 'web', 'dist', `${script}${form}`));
+});
+
+test('the pages name the oldest Node that the client’s packages run on', () => {
+  const packages = ['@connectrpc/connect-node', '@connectrpc/connect', '@bufbuild/protobuf', 'undici', 'standardwebhooks'];
+  const oldest = packages.map((name) => {
+    const { engines } = JSON.parse(readFileSync(join(ROOT, 'node_modules', name, 'package.json'), 'utf8')) as {
+      engines?: { node?: string };
+    };
+    const [, major = '0', minor = '0'] = /^>=(\d+)(?:\.(\d+))?/.exec(engines?.node ?? '') ?? [];
+    return Number(major) * 1000 + Number(minor);
+  });
+  for (const page of ['README.md', 'README.zh-CN.md', 'docs/19-clients.md']) {
+    const named = [...readFileSync(join(ROOT, page), 'utf8').matchAll(/Node ?（?(\d+)\.(\d+)/g)].map(
+      ([, major, minor]) => Number(major) * 1000 + Number(minor),
+    );
+    assert.deepEqual(named, [Math.max(...oldest)], page);
+  }
 });
 
 test('what npm starts is the main module of its process, on a Node that is new enough too', async (t) => {

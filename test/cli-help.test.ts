@@ -6,25 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
-
-async function said(...args: string[]): Promise<string> {
-  const terminal = new FakeTerminal();
-  assert.equal(await ffjobs(args, terminal), 0, `${args.join(' ')}: ${terminal.stderr}`);
-  return terminal.stdout;
-}
-
-const commandsIn = (help: string) =>
-  [...(/\nCommands:\n(.*?)(?:\n\n|$)/s.exec(help)?.[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)]
-    .map(([, name]) => name!)
-    .filter((name) => name !== 'help');
-
-/** Help by path of command, such as `engine install`. */
-async function everyHelp(path: readonly string[] = []): Promise<Map<string, string>> {
-  const help = await said(...path, '--help');
-  const all = new Map([[path.join(' '), help]]);
-  for (const name of commandsIn(help)) for (const entry of await everyHelp([...path, name])) all.set(...entry);
-  return all;
-}
+import { checkOptions, commandOf, everyHelp, said } from './cli/help.ts';
 
 test('each command has examples, made of commands and options that there are', async () => {
   const helps = await everyHelp();
@@ -36,15 +18,9 @@ test('each command has examples, made of commands and options that there are', a
     assert.ok(examples.length > 0, `no example of: ${path}`);
     for (const example of examples) {
       const words = example.split(' ');
-      let at = '';
-      for (const word of words) {
-        const next = at === '' ? word : `${at} ${word}`;
-        if (helps.has(next)) at = next;
-      }
+      const at = commandOf(helps, words);
       assert.ok(at === path || at.startsWith(path), `an example of '${path}' is one of '${at}'`);
-      const known = `${helps.get('')} ${helps.get(at)}`;
-      for (const option of words.filter((word) => word.startsWith('-')))
-        assert.match(known, new RegExp(`\\s${option}\\b`), `${option} in: ${example}`);
+      checkOptions(helps, at, words, example);
     }
   }
 });

@@ -7,6 +7,7 @@ import { SlotSchema, WorkerState } from '../gen/facefusion/jobs/v1/system_servic
 import { CapabilitiesSchema } from '../gen/facefusion/worker/v1/worker_pb.js';
 import { Drains } from '../src/app/drains.ts';
 import { Fleet } from '../src/app/fleet.ts';
+import { Machine } from '../src/app/machine.ts';
 import type { Scheduler } from '../src/gpu/scheduler.ts';
 import type { NodeFacts, NodeRegistry } from '../src/jobs/ports.ts';
 
@@ -18,6 +19,8 @@ function drains(): Drains {
   const store = { all: async () => new Map(), change: async () => {}, onChange: () => {} };
   return new Drains({ store, log: { info() {} }, onError: assert.ifError });
 }
+
+const machine = () => new Machine({ node: 'one', gpus: () => [], diskFree: async () => 1 });
 
 /** What a fleet asks of the scheduler; `changes` is called as a worker changes. */
 function slots() {
@@ -46,7 +49,7 @@ test('a node whose slots change all the time goes on saying that it is there', {
   await using fleet = new Fleet({ node: 'one', nodes, drains: drains(), onError: assert.ifError });
   await fleet.start();
   const { scheduler, changes } = slots();
-  fleet.attach(scheduler);
+  fleet.attach(scheduler, machine());
   // Short jobs, one after another.
   while (announced.length < 5) {
     changes();
@@ -65,7 +68,7 @@ test('a change while the others are slow to answer is told soon after, and not w
   };
   await using fleet = new Fleet({ node: 'one', nodes, drains: drains(), onError: assert.ifError });
   const { scheduler, slot, changes } = slots();
-  fleet.attach(scheduler);
+  fleet.attach(scheduler, machine());
   t.mock.timers.tick(SOON_MS + 1);
   assert.equal(told.length, 1, 'the first word is on its way');
   slot.jobsDone = 1;

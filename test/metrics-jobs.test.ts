@@ -88,10 +88,11 @@ test('GPUs are what their driver says, and a driver that says nothing is no GPU'
     await chmod(join(folder, 'nvidia-smi'), 0o755);
   };
   assert.deepEqual(await readGpus({ PATH: folder }), []);
-  await driver('0, NVIDIA L4, 23034, 1024, 37', '1, NVIDIA L4, 23034, 0, [N/A]');
+  await driver('0, NVIDIA L4, 23034, 1024, 37, 570.86.15', '1, NVIDIA L4, 23034, 0, [N/A], [N/A]');
   const gpus = await readGpus({ PATH: folder });
-  assert.deepEqual(gpus[0], { index: 0, name: 'NVIDIA L4', memoryBytes: 23034 * 2 ** 20, memoryUsedBytes: 2 ** 30, utilization: 0.37 });
-  assert.equal(gpus[1]?.utilization, undefined);
+  const [memoryBytes, memoryUsedBytes] = [23034 * 2 ** 20, 2 ** 30];
+  assert.deepEqual(gpus[0], { index: 0, name: 'NVIDIA L4', memoryBytes, memoryUsedBytes, utilization: 0.37, driver: '570.86.15' });
+  assert.deepEqual([gpus[1]?.utilization, gpus[1]?.driver], [undefined, undefined]);
 
   await using watch = await GpuWatch.open(() => readGpus({ PATH: folder }));
   assert.equal(watch.utilization(0), 0.37);

@@ -102,6 +102,8 @@ async function call(baseUrl: string, path: string, body?: object, token?: string
 
 const slotsOf = async (baseUrl: string, token?: string) => (await call(baseUrl, '/api/v1/slots', undefined, token)).json.slots as Json[];
 
+const nodesOf = async (baseUrl: string) => (await call(baseUrl, '/api/v1/slots')).json.nodes as Json[];
+
 /** Submits a job that needs a slot; answers its id. */
 async function submit(baseUrl: string, parameters: object = {}): Promise<string> {
   const { status, json } = await call(baseUrl, '/api/v1/jobs', {
@@ -282,7 +284,13 @@ test('in a fleet any replica takes a slot of any node out, for all of them, over
   await two.app.close();
   for (const service of [api, other]) await all(service, ['gpu-01']);
   assert.equal((await call(api.baseUrl, '/api/v1/slots/gpu-02:drain', {})).status, 404);
+  const away = (await nodesOf(api.baseUrl)).find(({ node }) => node === 'gpu-02')!;
+  assert.deepEqual([away.away, (away.drain as Json).whole_node], [true, true]);
   const back = await call(api.baseUrl, '/api/v1/slots/gpu-02:restore', {});
   assert.deepEqual([back.status, back.json.slots], [200, []]);
   assert.equal((await call(api.baseUrl, '/api/v1/slots/gpu-02:restore', {})).status, 404);
+  assert.deepEqual(
+    (await nodesOf(api.baseUrl)).map(({ node, away: gone }) => [node, gone]),
+    [['gpu-01', false]],
+  );
 });

@@ -89,6 +89,7 @@ test('a block without a word for it is found', () => {
   assert.equal(second?.notRun, 'needs a GPU');
   assert.throws(() => blocksOf('page.md', '<!-- not run: needs a GPU -->\nwords\n```sh\n```\n'), /without a block/);
   assert.throws(() => blocksOf('page.md', '```sh\n'), /no end/);
+  assert.throws(() => blocksOf('page.md', '- so\n\n    a paragraph\n\nso:\n\n    curl\n'), /page\.md:7: a block without a fence/);
 });
 
 test('JSON and YAML are what they show', () => {

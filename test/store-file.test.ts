@@ -8,10 +8,12 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, it, type TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { JobStatus } from '../src/jobs/job.ts';
 import type { JobStore } from '../src/jobs/ports.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
-import { openDatabase } from '../src/store/sqlite.ts';
+import { LogSync, openDatabase } from '../src/store/sqlite.ts';
+import { Writer } from '../src/store/writer.ts';
 import { wantedJob } from './contract/job-store.ts';
 
 const CHILD = join(import.meta.dirname, 'contract', 'sqlite-child.ts');
@@ -200,4 +202,32 @@ describe('the SQLite file', { concurrency: 4 }, () => {
     assert.equal((await store.overview(60_000)).totals.get(JobStatus.QUEUED), 3);
     assert.equal((await store.list({ pageSize: 10 })).jobs.length, 3);
   });
+});
+
+// Alone: what it looks at is every store's of the process.
+it('a store asks once for each start timeout, however long the disk takes to keep the step before', async (t) => {
+  const store = await opened(t, join(await folder(t), 'jobs.db'));
+  const timedOut = Array.from({ length: 20 }, () => wantedJob({ startTimeoutMs: 1000 }));
+  await Promise.all(timedOut.map((job) => store.submit(job, LIMITS)));
+  // The disk is busy with a step of somebody else when their time comes.
+  const { sync } = LogSync.prototype;
+  const disk = Promise.withResolvers<void>();
+  const slow = t.mock.method(LogSync.prototype, 'sync', async function (this: LogSync) {
+    await disk.promise;
+    await sync.call(this);
+  });
+  const other = store.submit(wantedJob(), LIMITS);
+  const steps = t.mock.method(Writer.prototype, 'step');
+  while (steps.mock.callCount() === 0) await setTimeout(1);
+  // Turns in which a timer that is due again has its chance.
+  for (let turn = 0; turn < 50; turn++) await setTimeout(1);
+  const asked = steps.mock.callCount();
+  slow.mock.restore();
+  disk.resolve();
+  await other;
+  assert.ok(asked <= timedOut.length, `${asked} for ${timedOut.length}`);
+  for (const { jobId } of timedOut) {
+    for await (const event of store.watch(jobId, undefined, NEVER)) void event;
+    assert.equal((await store.get(jobId))?.error?.reason, 'START_TIMEOUT');
+  }
 });

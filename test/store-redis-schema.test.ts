@@ -8,6 +8,7 @@ import { Redis } from 'ioredis';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { migrateStore } from '../src/app.ts';
 import { Exit } from '../src/cli/remote/errors.ts';
+import { JobStatus } from '../src/jobs/job.ts';
 import type { TakeDeliveries } from '../src/jobs/webhooks.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { inspectRedisJobStore } from '../src/store/redis/inspect.ts';
@@ -102,6 +103,30 @@ describe('a store of an older schema', { timeout: 120_000 }, () => {
       ['it answered 410'],
     );
   });
+});
+
+describe('a store whose events lay by themselves', { timeout: 120_000 }, () => {
+  for (const schema of [1, 2])
+    it(`keeps them, and what comes is read after them: schema ${schema}`, async (t) => {
+      const fleet = await left(schema);
+      await migrate(fleet);
+      const store = await opened(t, fleet);
+      const { jobs } = await store.list({ pageSize: 10 });
+      const waiting = jobs.find(({ status }) => status === JobStatus.QUEUED)!;
+      assert.equal((await store.cancel(waiting.jobId, 1000))!.status, JobStatus.CANCELED);
+      const begun = jobs.find(({ status }) => status === JobStatus.SUCCEEDED)!;
+      for (const [jobId, statuses] of [
+        [waiting.jobId, [JobStatus.QUEUED, JobStatus.CANCELED]],
+        [begun.jobId, [JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.SUCCEEDED]],
+      ] as const) {
+        for (let after = 0; after < statuses.length; after++) {
+          const told = [];
+          for await (const { sequence, event } of store.watch(jobId, after, new AbortController().signal))
+            told.push([sequence, event.case === 'state' && event.value.status]);
+          assert.deepEqual(told, statuses.map((status, i) => [i + 1, status]).slice(after));
+        }
+      }
+    });
 });
 
 describe('a store that is looked at before it is used', { timeout: 120_000 }, () => {

@@ -9,7 +9,8 @@ import { startRedisCluster, startSentinels, type Topology } from '../scripts/red
 import { JobsError } from '../src/jobs/errors.ts';
 import { JobStatus } from '../src/jobs/job.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
-import { migrateRedisJobStore } from '../src/store/redis/migrate.ts';
+import { migrateRedisJobStore, shippedSteps } from '../src/store/redis/migrate.ts';
+import { SCHEMA } from '../src/store/redis/schema.ts';
 import { patiently } from './contract/calls.ts';
 import { describeJobStore, opening, wantedJob } from './contract/job-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
@@ -119,11 +120,8 @@ for (const [name, start] of [
       const fleet = randomUUID();
       const stores = await Promise.all([open(fleet), open(fleet)]);
       t.after(() => Promise.all(stores.map((store) => store[Symbol.asyncDispose]())));
-      const step = new Map([
-        [2, 'return 0'],
-        [3, 'return 0'],
-      ]);
-      await assert.rejects(migrateRedisJobStore({ url: topology.url, fleet, steps: step }), /^Error: 2 processes use the job store/);
+      const steps = new Map([...shippedSteps(), [SCHEMA + 1, 'return 0']]);
+      await assert.rejects(migrateRedisJobStore({ url: topology.url, fleet, steps }), /^Error: 2 processes use the job store/);
     });
 
     it('goes on when its primary dies: what was replicated is there, leases hold, watchers hear on', async (t: TestContext) => {

@@ -5,7 +5,7 @@ import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
 import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeJobStore, type JobStoreFactory, opening } from './contract/job-store.ts';
-import { describeSharedRuns } from './contract/shared-runs.ts';
+import { describeLateCancels, describeSharedRuns } from './contract/shared-runs.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
 
 const opened: JobStoreFactory = async (settings) => {
@@ -21,3 +21,4 @@ describeBatchStore('SQLite', opened);
 describeWebhookStore('SQLite', opened);
 describeChains('SQLite', opened);
 describeSharedRuns('SQLite', opened);
+describeLateCancels('SQLite', opened);

@@ -1,10 +1,11 @@
 // Watching in the browser: what a page shows as jobs go on, end, are cancelled, and as the service goes away and comes back.
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fromBinary } from '@bufbuild/protobuf';
 import type { Page } from 'playwright-core';
 import { WatchRequestSchema } from '../gen/facefusion/jobs/v1/job_service_pb.js';
+import { ROOT } from './api/service.ts';
 import { type Console, holds, reached, submit, webTest } from './web/browser.ts';
 
 const text = (value: string) => `text=${value}`;
@@ -142,6 +143,38 @@ webTest('an end is told with its reason and what to do next', {}, async ({ servi
     .locator('tr', { hasText: shortOf(refused) })
     .locator('.chip.refused')
     .waitFor();
+});
+
+webTest('a job that found the result of a like one shows no run of its own', { CACHE_TTL: '1h' }, async ({ service, open }) => {
+  for (const name of ['first.png', 'second.png']) await reached(service, await submit(service, { labels: { name } }), 'succeeded');
+  const page = await open('/jobs');
+  await page.locator('tr', { hasText: 'second.png' }).getByText('from cache').waitFor();
+  await page.getByRole('link', { name: 'second.png' }).click();
+  await page.locator('.stats', { hasText: /Result\s*of a like job\s*nothing had to run/ }).waitFor();
+  assert.equal(await page.getByRole('list', { name: 'Steps' }).count(), 0, 'steps that nobody took');
+  assert.equal(await page.locator('.stats', { hasText: 'Attempt' }).count(), 0);
+  await page.goBack();
+  await page.getByRole('link', { name: 'first.png' }).click();
+  await page.locator('.stats', { hasText: /Attempt\s*1/ }).waitFor();
+  assert.equal(await page.getByRole('list', { name: 'Steps' }).count(), 1);
+});
+
+webTest('a job whose target was uploaded elsewhere is called by the beginning of its id', {}, async ({ service, open }) => {
+  const body = new FormData();
+  body.set('file', new Blob([await readFile(join(ROOT, 'samples', 'grace_hopper.jpg'))]), 'grace.jpg');
+  const answer = await fetch(`${service.baseUrl}/api/v1/uploads`, { method: 'POST', body });
+  const [{ uri }] = ((await answer.json()) as { uploads: [{ uri: string }] }).uploads;
+  const name = `Upload ${uri.slice('upload://'.length).slice(0, 8)}`;
+  await reached(service, await submit(service, { target_image: uri }), 'succeeded');
+  const page = await open('/jobs');
+  await page.getByRole('link', { name, exact: true }).click();
+  await page.locator('h1', { hasText: name }).waitFor();
+  assert.equal(await page.locator('.inputs b').last().textContent(), name);
+  // It becomes no name of the job that is made of it.
+  await page.getByRole('button', { name: 'Submit again' }).click();
+  await page.locator('.target', { hasText: name }).waitFor();
+  await page.locator('.ready', { hasText: 'Ready to submit' }).waitFor();
+  assert.doesNotMatch((await page.locator('.side .code').textContent())!, /labels/);
 });
 
 webTest('previews come live while a job runs, and go when there is a result', {}, async ({ service, open }) => {

@@ -56,14 +56,20 @@ const STORES: readonly (readonly [string, Open])[] = [
 ];
 
 /** A notifier whose receivers answer as `answer` says; `tried` settles with each outcome in turn. */
-function notifying(t: TestContext, store: JobStore, now: () => number, answer: (nth: number) => Sent) {
+function notifying(
+  t: TestContext,
+  store: JobStore,
+  now: () => number,
+  answer: (nth: number) => Sent,
+  { render = async () => '{}', onError = (error: unknown): void => assert.fail(String(error)) } = {},
+) {
   const sent: { readonly at: number; readonly id: string }[] = [];
   const outcomes: string[] = [];
   let wake = () => {};
   const notifier = new Notifier({
     outbox: store.webhooks,
     job: (id) => store.get(id),
-    render: async () => '{}',
+    render,
     secretsFor: () => [SECRET],
     maxAtOnce: 8,
     maxPerHost: 4,
@@ -79,7 +85,7 @@ function notifying(t: TestContext, store: JobStore, now: () => number, answer: (
       outcomes.push(type);
       wake();
     },
-    onError: (error) => assert.fail(String(error)),
+    onError,
   });
   t.after(() => notifier[Symbol.asyncDispose]());
   let seen = 0;
@@ -153,6 +159,34 @@ for (const [name, open] of STORES) {
       assert.equal(await receiver.outcome(), 'delivered');
       assert.deepEqual(new Set(receiver.sent.map(({ id }) => id)), new Set([delivery!.id]));
       for (const state of [true, false]) assert.deepEqual((await store.webhooks.list({ ...dead, dead: state })).deliveries, []);
+    });
+
+    test('that cannot be written is a try that failed: it waits longer each time, and is dead in the end', async (t) => {
+      let clock = T0;
+      const store = await open(t, () => clock);
+      const errors: unknown[] = [];
+      const cause = new Error('the URL of the result cannot be signed');
+      const receiver = notifying(
+        t,
+        store,
+        () => clock,
+        () => ({ ok: true }),
+        {
+          render: () => Promise.reject(cause),
+          onError: (error) => void errors.push(error),
+        },
+      );
+      await store.submit(wantedJob({ request: { webhook: { url: 'https://a.example.com/', statuses: [JobStatus.QUEUED] } } }), LIMITS);
+      assert.equal(await receiver.outcome(), 'retry');
+      clock += 5_000;
+      receiver.look();
+      assert.equal(await receiver.outcome(), 'retry');
+      clock += GIVE_UP_MS;
+      receiver.look();
+      assert.equal(await receiver.outcome(), 'dead');
+      const [dead] = (await store.webhooks.list({ tenant: 'one', dead: true, pageSize: 10 })).deliveries;
+      assert.deepEqual([dead?.attempts, dead?.error], [3, 'what is to be told could not be written; see the log']);
+      assert.deepEqual([errors, receiver.sent], [[cause, cause, cause], []]);
     });
 
     test('that its receiver wants no more (410) is dead at once', async (t) => {

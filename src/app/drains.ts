@@ -2,7 +2,7 @@
 // said it once nothing of this node is offered; a change that was answered is on the disk, and heeded here.
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { type Slot, type Slot_Drain, Slot_DrainSchema } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { type Node, NodeSchema, type Slot, type Slot_Drain, Slot_DrainSchema } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { type DrainStore, drained, drainOf, type NodeDrains, restored } from '../jobs/drains.ts';
 import { JobsError } from '../jobs/errors.ts';
 
@@ -56,6 +56,16 @@ export class Drains {
   shown(slot: Slot): Slot {
     const found = drainOf(this.#known?.get(slot.node), slot.slot);
     return found ? { ...slot, draining: true, drain: messageOf(found) } : slot;
+  }
+
+  /** Nodes that are not `there` and of which something is out: nobody would see it otherwise. */
+  away(there: ReadonlySet<string>): Node[] {
+    return [...(this.#known ?? [])]
+      .filter(([node]) => !there.has(node))
+      .map(([node, { whole, slots }]) => {
+        const drain = whole ?? Object.values(slots).find((one) => one !== null)!;
+        return create(NodeSchema, { node, away: true, drain: messageOf({ drain, wholeNode: whole !== undefined }) });
+      });
   }
 
   /** `known`: all slots of the fleet, of which the place must be one. Throws INVALID_REQUEST where it is not. */

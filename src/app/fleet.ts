@@ -1,12 +1,14 @@
 // The fleet as callers are shown it: this process's slots as they are, those of the other nodes as they last said, and the engines that there are.
 // What is out of service is shown with them. Always true here: what is answered comes from memory; a job store that is away makes it old and not late.
-import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { create } from '@bufbuild/protobuf';
+import { type Node, NodeSchema, type Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Scheduler } from '../gpu/scheduler.ts';
 import { isWarm } from '../gpu/worker.ts';
 import type { Engine } from '../jobs/engine.ts';
 import { JobsError } from '../jobs/errors.ts';
 import type { NodeFacts, NodeRegistry } from '../jobs/ports.ts';
 import type { Drains } from './drains.ts';
+import type { Machine } from './machine.ts';
 
 /** How often a node says how it is and asks how the others are; sooner when something changes. */
 const EVERY_MS = 2_000;
@@ -30,6 +32,7 @@ export class Fleet implements AsyncDisposable {
   onChange: () => void = () => {};
   readonly #options: FleetOptions;
   #local: Scheduler | undefined;
+  #machine: Machine | undefined;
   #localKnown: Engine | undefined;
   #others: readonly NodeFacts[] = [];
   /** By name, as last heard of: an engine stays known while all of its workers are away. */
@@ -49,9 +52,10 @@ export class Fleet implements AsyncDisposable {
     };
   }
 
-  /** The slots of this process. */
-  attach(local: Scheduler): void {
+  /** The slots of this process, and what they run on. */
+  attach(local: Scheduler, machine: Machine): void {
     this.#local = local;
+    this.#machine = machine;
     local.onChange(() => {
       this.onChange();
       this.#soon();
@@ -77,6 +81,15 @@ export class Fleet implements AsyncDisposable {
 
   slots(): Slot[] {
     return [...this.ownSlots(), ...this.#others.flatMap((node) => node.slots.map((slot) => this.#options.drains.shown(slot)))];
+  }
+
+  /** Those whose slots these are, then those that are away and of which something is out of service. */
+  nodes(): Node[] {
+    const there = new Map<string, Node>();
+    if (this.#machine) there.set(this.#options.node, this.#machine.facts());
+    // Several processes may be one node; one of them says for all.
+    for (const { node, machine } of this.#others) if (!there.has(node)) there.set(node, machine ?? create(NodeSchema, { node }));
+    return [...there.values(), ...this.#options.drains.away(new Set(there.keys()))];
   }
 
   /** Whether a worker is, here or elsewhere. Asked with each change, so it costs next to nothing. */
@@ -153,7 +166,8 @@ export class Fleet implements AsyncDisposable {
     if (!nodes) return;
     // Words of a change may have been lost.
     void this.#options.drains.look();
-    if (this.#local) await nodes.announce({ node, slots: this.#local.slots(), engine: this.localEngine() }, TTL_MS);
+    if (this.#local)
+      await nodes.announce({ node, machine: this.#machine?.facts(), slots: this.#local.slots(), engine: this.localEngine() }, TTL_MS);
     this.#others = await nodes.others();
     for (const { engine } of this.#others) if (engine) this.#engines.set(engine.name, engine);
     this.onChange();

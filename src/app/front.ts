@@ -190,6 +190,7 @@ function servicesOf(
     store,
     engine: () => fleet.engine(),
     slots: () => fleet.slots(),
+    nodes: () => fleet.nodes(),
     drains,
     referenceSchemes: (tenant: string) => places.references(tenant).schemes,
     policyOf: policies.tenant,

@@ -16,6 +16,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { Closing } from './closing.ts';
 import { engineProcesses, probePython } from './engine-process.ts';
 import type { Fleet } from './fleet.ts';
+import { Machine } from './machine.ts';
 import { stayOf } from './measuring.ts';
 import type { Places } from './places.ts';
 import { preparing } from './prepare.ts';
@@ -40,6 +41,8 @@ export interface NodeOptions {
   readonly traces: Pick<Traces, 'job'> | undefined;
   /** Waits until the disk has room for another job's files. Throws STORAGE_FULL where that will not be. */
   readonly waitForRoom: (signal: AbortSignal) => Promise<void>;
+  /** Bytes that the disk of the data folder has left. */
+  readonly diskFree: () => Promise<number>;
 }
 
 export interface Node {
@@ -61,6 +64,8 @@ const MAX_STREAMS = 32;
 export async function openNode(options: NodeOptions): Promise<Node> {
   const { config, env, root, log, opened, store, blobs, policies, places, fleet, metrics, traces } = options;
   const gpus = opened.last('gpus', await GpuWatch.open(() => readGpus(env)));
+  const machine = new Machine({ node: config.node, gpus: () => gpus.all, diskFree: options.diskFree });
+  void machine.look();
   const probe = config.probe ? opened.last('probe', examiner(options)) : undefined;
   const marker = await openMarks(options);
   const workRoot = join(config.dataDir, 'work');
@@ -99,7 +104,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     logger: log,
   });
   opened.last('workers', { [Symbol.asyncDispose]: () => scheduler.drain(config.drainTimeoutMs) });
-  fleet.attach(scheduler);
+  fleet.attach(scheduler, machine);
   void scheduler.ready.then(() => {
     const warm = fleet.localEngine();
     if (warm) log.info({ engine: warm.name, version: warm.version }, `the engine ${warm.name} ${warm.version} is warm`);

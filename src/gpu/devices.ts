@@ -9,9 +9,11 @@ export interface GpuFacts {
   readonly memoryUsedBytes: number;
   /** 0..1; undefined: the driver does not tell. */
   readonly utilization: number | undefined;
+  /** Version of its driver. */
+  readonly driver: string | undefined;
 }
 
-const FIELDS = ['index', 'name', 'memory.total', 'memory.used', 'utilization.gpu'];
+const FIELDS = ['index', 'name', 'memory.total', 'memory.used', 'utilization.gpu', 'driver_version'];
 const TIMEOUT_MS = 10_000;
 const MIB = 2 ** 20;
 
@@ -26,7 +28,7 @@ export function readGpus(env: Readonly<Record<string, string | undefined>>): Pro
 }
 
 function factsOf(line: string): GpuFacts[] {
-  const [index = '', name = '', total = '', used = '', busy = ''] = line.split(',').map((part) => part.trim());
+  const [index = '', name = '', total = '', used = '', busy = '', driver = ''] = line.split(',').map((part) => part.trim());
   if (!/^\d+$/.test(index)) return [];
   // '[N/A]' where a device does not say, as in some virtual machines.
   const number = (text: string) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : undefined);
@@ -38,6 +40,7 @@ function factsOf(line: string): GpuFacts[] {
       memoryBytes: (number(total) ?? 0) * MIB,
       memoryUsedBytes: (number(used) ?? 0) * MIB,
       utilization: share === undefined ? undefined : share / 100,
+      driver: /^\d[\w.-]*$/.test(driver) ? driver : undefined,
     },
   ];
 }

@@ -159,6 +159,8 @@ export class Scheduler implements AsyncDisposable {
         pid: facts.pid,
         memoryBytes: facts.rssBytes > 0 ? BigInt(Math.round(facts.rssBytes)) : undefined,
         since: timestampFromMs(facts.sinceMs),
+        upSince: facts.upSinceMs === undefined ? undefined : timestampFromMs(facts.upSinceMs),
+        nextStartAt: facts.nextStartMs === undefined ? undefined : timestampFromMs(facts.nextStartMs),
         problem: facts.problem,
       });
     });

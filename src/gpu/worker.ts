@@ -134,6 +134,9 @@ export class Worker implements AsyncDisposable {
   readonly #supervision: Promise<void>;
   #state: WorkerState = STARTING;
   #sinceMs = Date.now();
+  /** Milliseconds since 1970: when the process got ready; when the next one is started. */
+  #upSinceMs: number | undefined;
+  #nextStartMs: number | undefined;
   #child: WorkerProcess | undefined;
   #run: Run | undefined;
   #ready: Ready | undefined;
@@ -182,6 +185,8 @@ export class Worker implements AsyncDisposable {
   get facts() {
     return {
       sinceMs: this.#sinceMs,
+      upSinceMs: this.#upSinceMs,
+      nextStartMs: this.#nextStartMs,
       pid: this.#child?.pid,
       problem: this.#problem,
       rssBytes: this.#rssBytes,
@@ -253,6 +258,7 @@ export class Worker implements AsyncDisposable {
       const death = await child.died;
       const wasStarting = this.#state === STARTING;
       this.#child = undefined;
+      this.#upSinceMs = undefined;
       this.#rssBytes = 0;
       this.#warmModels = [];
       const run = this.#run;
@@ -271,8 +277,11 @@ export class Worker implements AsyncDisposable {
         if (unfit && this.#restarts === 1) this.#place.onUnfit?.(this.#problem);
         const { first, most } = this.#options.backoffMs;
         const cap = Math.min(most, first * 2 ** (this.#failures - 1));
+        const pause = cap / 2 + (cap / 2) * this.#options.random();
+        this.#nextStartMs = Date.now() + pause;
         this.#enter(BACKING_OFF);
-        await delay(cap / 2 + (cap / 2) * this.#options.random(), undefined, { signal: this.#closing.signal }).catch(() => {});
+        await delay(pause, undefined, { signal: this.#closing.signal }).catch(() => {});
+        this.#nextStartMs = undefined;
       }
     }
     clearTimeout(this.#timer);
@@ -296,6 +305,7 @@ export class Worker implements AsyncDisposable {
         this.#failedStarts = 0;
         this.#problem = undefined;
         this.#startBy = Number.POSITIVE_INFINITY;
+        this.#upSinceMs = Date.now();
         this.#enter(IDLE);
         return;
       case 'heartbeat':

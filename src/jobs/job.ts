@@ -8,7 +8,6 @@ import {
   type JobRequest,
   JobSchema,
   type JobState,
-  JobStateSchema,
   JobStatus,
   JobStep,
   type MediaResult,
@@ -248,7 +247,8 @@ function setError(job: Job, failure: Failure | undefined): void {
 
 /** The changing part of a job, as state events and GetStatus show it. */
 export function stateOf(job: Job): JobState {
-  return create(JobStateSchema, {
+  return {
+    $typeName: 'facefusion.jobs.v1.JobState',
     jobId: job.jobId,
     status: job.status,
     progress: job.progress,
@@ -269,7 +269,7 @@ export function stateOf(job: Job): JobState {
     warnings: job.warnings,
     cached: job.cached,
     sequence: job.sequence,
-  });
+  };
 }
 
 const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';

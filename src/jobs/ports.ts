@@ -3,7 +3,7 @@
 
 import type { JobEvent, Log, Preview, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import type { Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Node, Slot } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Batch } from './batches.ts';
 import type { DrainStore } from './drains.ts';
 import type { Engine } from './engine.ts';
@@ -334,6 +334,8 @@ export interface JobStore extends AsyncDisposable {
 /** What a node says of itself. */
 export interface NodeFacts {
   readonly node: string;
+  /** Undefined: its version says nothing of it. */
+  readonly machine: Node | undefined;
   readonly slots: readonly Slot[];
   /** Undefined: no worker of its has said yet. */
   readonly engine: Engine | undefined;

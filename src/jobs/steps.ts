@@ -1,8 +1,7 @@
 // What a lease, a caller or the clock makes of a job: which transition, what it costs of the attempts, whether the job is held or queued afterwards, and
 // what is told of it. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
-import { create } from '@bufbuild/protobuf';
 import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
-import { type JobEvent, JobEventSchema, type Log, type Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import type { JobEvent, Log, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { isBatchId } from './batches.ts';
 import { inputJobFailure, NEVER_MS } from './chains.ts';
@@ -81,9 +80,7 @@ function isSilent({ type }: Change): boolean {
 
 /** An event of a job, which has its sequence. */
 export function eventOf({ sequence }: Job, body: JobEvent['event'], nowMs: number): JobEvent {
-  const event = create(JobEventSchema, { sequence, time: timestampFromMs(nowMs) });
-  event.event = body;
-  return event;
+  return { $typeName: 'facefusion.jobs.v1.JobEvent', sequence, time: timestampFromMs(nowMs), event: body };
 }
 
 /** A run that its first job has left is over. */

@@ -28,6 +28,11 @@ export class FreeSpace {
     this.#options = options;
   }
 
+  /** Bytes that are left now. */
+  left(): Promise<number> {
+    return this.#read(false);
+  }
+
   /** Throws STORAGE_FULL where `bytes` more would leave less than is to be left. `what`: the disk, as its user knows it. */
   async check(bytes: number, what: string): Promise<void> {
     const { minFreeBytes } = this.#options;

@@ -108,7 +108,7 @@ export class Notifier implements AsyncDisposable {
   }
 
   async #sent(delivery: Delivery, job: Job): Promise<Sent> {
-    const { send, render, secretsFor } = this.#options;
+    const { send, secretsFor } = this.#options;
     const { id, url, tenant, status, createdMs } = delivery;
     const secrets = secretsFor(tenant);
     if (secrets.length === 0)
@@ -118,9 +118,12 @@ export class Notifier implements AsyncDisposable {
         error: `there is no secret to sign webhooks of the tenant '${tenant}' with: the operator adds one to FFJOBS_WEBHOOK_SECRETS_FILE`,
         gone: false,
       };
+    const shown = await this.#shown(delivery, job);
+    if (shown === undefined)
+      return { ok: false, kind: 'internal', error: 'what is to be told could not be written; see the log', gone: false };
     const type = JSON.stringify(eventType(status));
     const timestamp = JSON.stringify(new Date(createdMs).toISOString());
-    const body = `{"type":${type},"timestamp":${timestamp},"data":${await render(toldAs(delivery.job, job))}}`;
+    const body = `{"type":${type},"timestamp":${timestamp},"data":${shown}}`;
     // The time of this try: a receiver refuses what is older than five minutes.
     const at = new Date(this.#options.outbox.now());
     const headers = {
@@ -129,6 +132,16 @@ export class Notifier implements AsyncDisposable {
       'webhook-signature': secrets.map((secret) => new Webhook(secret).sign(id, at, body)).join(' '),
     };
     return await send(url, headers, body, this.#closing.signal);
+  }
+
+  /** JSON of the job; undefined: it cannot be made now, as where a URL of the result cannot be signed. That is a try that failed, and is given up on as any. */
+  async #shown(delivery: Delivery, job: Job): Promise<string | undefined> {
+    try {
+      return await this.#options.render(toldAs(delivery.job, job));
+    } catch (error) {
+      this.#options.onError(error);
+      return undefined;
+    }
   }
 
   #outcomeOf({ attempts, sinceMs }: Delivery, sent: Sent): { readonly outcome: Outcome; readonly why: string } {

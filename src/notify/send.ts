@@ -16,7 +16,7 @@ export type Sent =
   /** `gone`: the receiver wants nothing any more. */
   | {
       readonly ok: false;
-      readonly kind: 'status' | 'redirect' | 'timeout' | 'refused' | 'network';
+      readonly kind: 'status' | 'redirect' | 'timeout' | 'refused' | 'network' | 'internal';
       readonly error: string;
       readonly gone: boolean;
     };

@@ -6,7 +6,7 @@ import { createRegistry, type DescService, type Message } from '@bufbuild/protob
 import { Code, ConnectError, type ContextValues, type Interceptor } from '@connectrpc/connect';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Call, callUnary, type Implementation, LiveCalls, requestedTimeout } from './call.ts';
-import { createErrorMapper, type ErrorAnswer, HttpError, type ReportError } from './errors.ts';
+import { allowOf, createErrorMapper, type ErrorAnswer, HttpError, notPossible, type ReportError } from './errors.ts';
 import { type AnswerHeaders, type Exchange, FastifyExchange, NodeExchange } from './exchange.ts';
 import { createJsonReader } from './json-reader.ts';
 import { createJsonWriter } from './json-writer.ts';
@@ -35,6 +35,8 @@ export interface BridgeOptions {
   readonly maxTimeoutMs?: number;
   /** Paths under which everything is this bridge's to answer, without a trailing slash. Default: the first segments of the routes. */
   readonly prefixes?: readonly string[];
+  /** Methods that routes of others take at a path below the prefixes; none: there is nothing. */
+  readonly others?: (path: string) => readonly string[];
   /** Query parameters that are nobody's field and are left to others. */
   readonly ignoredQuery?: readonly string[];
   /** Plain-text forms of stream messages, by type name. */
@@ -205,11 +207,12 @@ export function createBridge(services: readonly Service[], interceptors: readonl
       if (error instanceof PathError) throw new HttpError(400, Code.InvalidArgument, error.message);
       throw error;
     }
-    if (found === undefined) throw new HttpError(404, Code.NotFound, `there is nothing at ${path}`);
-    if ('value' in found) return found;
-    const allow = [...found, ...(found.includes('GET') ? ['HEAD'] : []), 'OPTIONS'].join(', ');
+    if (found !== undefined && 'value' in found) return found;
+    const methods = found ?? options.others?.(path) ?? [];
+    if (methods.length === 0) throw new HttpError(404, Code.NotFound, `there is nothing at ${path}`);
+    const allow = allowOf(methods);
     if (method === 'OPTIONS') return { allow };
-    throw new HttpError(405, Code.Unimplemented, `${method} is not possible at ${path}, only ${allow}`, { allow });
+    throw notPossible(method, path, allow);
   }
 
   function sendError(exchange: Exchange, error: unknown): void {

@@ -70,6 +70,16 @@ export class HttpError extends ConnectError {
   }
 }
 
+/** `Allow` (RFC 9110, section 10.2.1) of a path that takes these methods; HEAD goes with GET, and OPTIONS says which there are. */
+export function allowOf(methods: readonly string[]): string {
+  return [...new Set([...methods, ...(methods.includes('GET') ? ['HEAD'] : []), 'OPTIONS'])].join(', ');
+}
+
+/** The answer to a method that a path does not take. */
+export function notPossible(method: string, path: string, allow: string): HttpError {
+  return new HttpError(405, Code.Unimplemented, `${method} is not possible at ${path}, only ${allow}`, { allow });
+}
+
 export interface ErrorMapper {
   /** The answer to give. An AbortError or a reason that is a ConnectError is that error; anything else unknown is reported and hidden. */
   answer(error: unknown): ErrorAnswer;

@@ -15,7 +15,9 @@ import type { Guard } from '../jobs/guard.ts';
 import type { Traces } from '../jobs/traces.ts';
 import { type Bridge, createBridge, type Service } from '../rest/bridge.ts';
 import { docs } from '../rest/docs.ts';
+import { allowOf, notPossible } from '../rest/errors.ts';
 import { createOpenApi, type OpenApiOptions } from '../rest/openapi.ts';
+import { PlainRoutes } from '../rest/plain-routes.ts';
 import type { TextRenderer } from '../rest/streams.ts';
 import { createCors } from './cors.ts';
 import { createEntrance } from './entrance.ts';
@@ -103,12 +105,14 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   /** Calls that Fastify was handed. */
   const passedOn = new WeakMap<IncomingMessage, RequestCall>();
   const contextValues = ({ raw }: FastifyRequest) => createContextValues().set(callKey, passedOn.get(raw));
+  const plain = new PlainRoutes();
   const bridge = createBridge(options.restServices, options.interceptors, {
     report: (reference, cause) => options.log.error({ err: cause, reference }, 'internal error'),
     shutdownSignal: shutdown.signal,
     contextValues,
     maxBodyBytes: options.maxBodyBytes,
     prefixes: [REST_PREFIX],
+    others: (path) => plain.methodsAt(path),
     text: options.text,
   });
   const take =
@@ -161,7 +165,6 @@ export async function createServer(options: ServerOptions): Promise<Server> {
     bodyLimit: options.maxBodyBytes,
     genReqId: (request) => passedOn.get(request as IncomingMessage)?.id ?? '',
     routerOptions: { maxParamLength: 500 },
-    exposeHeadRoutes: false,
   });
 
   app.addHook('onRequest', (request, _reply, done) => {
@@ -172,11 +175,23 @@ export async function createServer(options: ServerOptions): Promise<Server> {
   // Of the routes that are no rpc.
   app.setErrorHandler(bridge.frameworkErrors);
   app.setNotFoundHandler((request, reply) => {
+    const path = request.url.replace(/\?.*$/s, '');
+    const methods = plain.methodsAt(path);
+    if (methods.length > 0) {
+      const allow = allowOf(methods);
+      if (request.method === 'OPTIONS')
+        return reply
+          .code(204)
+          .headers({ ...API, allow })
+          .send();
+      throw notPossible(request.method, path, allow);
+    }
     const message = `there is nothing at ${request.url}; the API is under ${REST_PREFIX}, its documentation at /docs`;
     return reply.code(404).headers(API).send({ code: 'NOT_FOUND', message, details: [] });
   });
 
   await serveConnect(app, options, { contextValues, shutdownSignal: shutdown.signal });
+  plain.follow(app, new Set([REST_PREFIX, `${REST_PREFIX}/*`]));
   await serveDocuments(app, bridge.routes, options);
   await app.register(bridge.plugin);
   app.get('/healthz', (_request, reply) => reply.headers(API).send({ status: 'ok' }));
@@ -219,6 +234,8 @@ async function serveConnect(
           const streams = method.methodKind === 'client_streaming' && !GRPC.test(request.headers['content-type'] ?? '');
           request.body = streams ? streamBody(request, reply) : readableBody(method, request.raw, reply.raw, maxBodyBytes);
         }
+        // Refused by Connect, which does not say what it takes (RFC 9110, section 15.5.6). No rpc here is declared to be without effects, so none takes GET.
+        if (method && request.method !== 'POST') reply.raw.setHeader('allow', 'POST');
         await handle.call(this, request, reply);
         // What the library can neither read nor put into a header it gives up on without an answer.
         if (reply.raw.headersSent || reply.raw.destroyed) return reply;

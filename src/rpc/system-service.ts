@@ -7,6 +7,7 @@ import {
   GetCapabilitiesResponseSchema,
   GetOverviewResponseSchema,
   ListSlotsResponseSchema,
+  type Node,
   OptionSchema,
   ProcessorSchema,
   RestoreSlotsResponseSchema,
@@ -40,6 +41,7 @@ export interface SystemServiceOptions {
   readonly store: JobStore;
   readonly engine: () => Engine;
   readonly slots: () => Slot[];
+  readonly nodes: () => Node[];
   readonly drains: SlotDrains;
   readonly referenceSchemes: (tenant: string) => readonly string[];
   readonly watchers: () => number;
@@ -77,8 +79,12 @@ export function createSystemService(options: SystemServiceOptions): ServiceImpl<
     async listSlots(_request, context) {
       const { seesAll, tenant } = callerOf(context).identity;
       const slots = options.slots();
-      if (seesAll) return create(ListSlotsResponseSchema, { slots });
-      return create(ListSlotsResponseSchema, { slots: await Promise.all(slots.map((slot) => ownView(slot, tenant))) });
+      const nodes = options.nodes();
+      if (seesAll) return create(ListSlotsResponseSchema, { slots, nodes });
+      return create(ListSlotsResponseSchema, {
+        slots: await Promise.all(slots.map((slot) => ownView(slot, tenant))),
+        nodes: nodes.filter(({ away }) => !away).map(({ node, gpus }) => ({ node, gpus })),
+      });
     },
 
     async drainSlots({ node, slot, reason }, context) {

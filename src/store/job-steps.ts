@@ -150,6 +150,8 @@ export class JobSteps {
       references.moved(stored.blob, next.blob);
       return { stored: next, matched: { kind: 'cached', ...kept } };
     }
+    // Its holder is about to be told; in a run of others nobody would hear of the cancel any more.
+    if (stored.job.cancelRequestedAt) return { stored, matched: { kind: 'run' } };
     const flight = flights.get(fingerprint);
     if (!flight) flights.lead(fingerprint, jobId);
     if (!flight || runs) return { stored, matched: { kind: 'run' } };

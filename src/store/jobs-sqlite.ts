@@ -155,6 +155,8 @@ class SqliteJobStore implements JobStore {
   readonly #waiting = new WaitingClaims();
   #timer: { readonly atMs: number; readonly handle: NodeJS.Timeout } | undefined;
   #notBeforeMs = 0;
+  /** Start timeouts are on their way to the disk. */
+  #timingOut = false;
   /** Since `#lookAhead`. */
   #headTaken = false;
   #closing: Promise<void> | undefined;
@@ -525,8 +527,9 @@ class SqliteJobStore implements JobStore {
   /** One timer, for the retry or the start timeout that is due first. */
   #arm(): void {
     if (this.#closing) return;
-    const nextMs = this.#queue.nextEventMs();
-    const atMs = nextMs === undefined ? undefined : Math.max(nextMs, this.#notBeforeMs);
+    const deadlineMs = this.#timingOut ? undefined : this.#queue.nextDeadlineMs();
+    const nextMs = Math.min(this.#queue.nextReadyMs() ?? Number.POSITIVE_INFINITY, deadlineMs ?? Number.POSITIVE_INFINITY);
+    const atMs = nextMs === Number.POSITIVE_INFINITY ? undefined : Math.max(nextMs, this.#notBeforeMs);
     if (atMs === this.#timer?.atMs) return;
     clearTimeout(this.#timer?.handle);
     this.#timer = undefined;
@@ -540,17 +543,27 @@ class SqliteJobStore implements JobStore {
     this.#timer = undefined;
     const nowMs = this.#now();
     this.#queue.promote(nowMs);
-    for (const { jobId } of this.#queue.overdue(nowMs)) {
-      this.#writer
-        .step(true, () => {
-          this.#steps.startTimeout(this.#table.get(jobId)!);
-        })
-        .catch((error) => {
-          this.#notBeforeMs = this.#now() + RETRY_WRITE_MS;
-          this.#log?.error({ err: error, jobId }, 'a start timeout could not be written; trying again');
-        });
-    }
+    if (!this.#timingOut) void this.#timeOut(this.#queue.overdue(nowMs));
     this.#writer.wake();
+  }
+
+  /** Not again before it is done: until then all of them are still overdue. */
+  async #timeOut(overdue: readonly QueuedJob[]): Promise<void> {
+    if (overdue.length === 0) return;
+    this.#timingOut = true;
+    const written = overdue.map(async ({ jobId }) => {
+      try {
+        await this.#writer.step(true, () => {
+          this.#steps.startTimeout(this.#table.get(jobId)!);
+        });
+      } catch (error) {
+        this.#notBeforeMs = this.#now() + RETRY_WRITE_MS;
+        this.#log?.error({ err: error, jobId }, 'a start timeout could not be written; trying again');
+      }
+    });
+    await Promise.all(written);
+    this.#timingOut = false;
+    this.#arm();
   }
 
   /** Brings memory to what the file says, then makes good what an end of the process left behind. */

@@ -151,11 +151,14 @@ export class ReadyQueue {
     return late;
   }
 
-  /** When `promote` or `overdue` will next have something. */
-  nextEventMs(): number | undefined {
-    const ready = this.#delayed.first()?.readyAtMs;
-    const deadline = this.#deadlines.first()?.deadlineMs;
-    return ready === undefined ? deadline : deadline === undefined ? ready : Math.min(ready, deadline);
+  /** When `promote` will next have something. */
+  nextReadyMs(): number | undefined {
+    return this.#delayed.first()?.readyAtMs;
+  }
+
+  /** When `overdue` will next have something. */
+  nextDeadlineMs(): number | undefined {
+    return this.#deadlines.first()?.deadlineMs;
   }
 
   /**

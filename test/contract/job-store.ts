@@ -1109,6 +1109,39 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       assert.deepEqual(await eventsOf(store, jobId, all.length), []);
     });
 
+    it('after any sequence of what was written together replays what follows it, as those saw it who watched', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await submit(store);
+      const live = collect(store.watch(jobId, 0, NEVER));
+      const lease = await claim(store);
+      await Promise.all([lease.begin(RUN), ...Array.from({ length: 80 }, (_, i) => lease.log(log(`${i}`))), lease.complete(done())]);
+      const shown = (events: readonly JobEvent[]) =>
+        events.map(({ sequence, event }) => [sequence, event.case, event.case === 'log' && event.value.message]);
+      const all = shown(await live);
+      assert.deepEqual(
+        all.map(([sequence]) => sequence),
+        Array.from({ length: 83 }, (_, i) => i + 1),
+      );
+      for (let after = 0; after < all.length; after++) assert.deepEqual(shown(await eventsOf(store, jobId, after)), all.slice(after));
+    });
+
+    it('after a sequence goes on where what was written together is trimmed away in part', async (t) => {
+      const { store } = await open(t, { maxStoredEvents: 40 });
+      const { jobId } = await submit(store);
+      const lease = await begun(store);
+      for (let i = 0; i < 20; i++) await Promise.all(Array.from({ length: 7 }, () => lease.log(log(`${i}`))));
+      await lease.complete(done());
+      const [reset] = await eventsOf(store, jobId, 2);
+      assert.equal(reset?.event.case === 'snapshot' && reset.event.value.reset, true);
+      const last = reset?.sequence ?? 0;
+      for (let after = last - 39; after < last; after++) {
+        assert.deepEqual(
+          (await eventsOf(store, jobId, after)).map(({ sequence }) => sequence),
+          Array.from({ length: last - after }, (_, i) => after + 1 + i),
+        );
+      }
+    });
+
     it('after a sequence that is ahead of the store gives a snapshot marked reset', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);

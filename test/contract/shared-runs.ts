@@ -450,3 +450,28 @@ export function describeSharedRuns(name: string, factory: JobStoreFactory): void
     });
   });
 }
+
+export function describeLateCancels(name: string, factory: JobStoreFactory): void {
+  it(`${name}: a job that is to be canceled joins no run, in which nobody would hear of that`, async (t) => {
+    const { store, destroy } = await factory();
+    t.after(destroy);
+    const fingerprint = hex();
+    const claimed = async () => {
+      await store.submit(wantedJob({}), LIMITS);
+      return (await store.claim({ node: 'node' }, NEVER))!;
+    };
+    const first = await claimed();
+    assert.equal((await first.match(like(fingerprint))).kind, 'run');
+    await first.begin(RUN);
+    for (let round = 0; round < 10; round++) {
+      const late = await claimed();
+      const { jobId } = late.job;
+      const [, { kind }] = await Promise.all([store.cancel(jobId, 1000), late.match(like(fingerprint))]);
+      // It had joined before, and the cancel took it out again; or its holder is told, and ends it.
+      if (kind === 'run') await late.canceled();
+      assert.equal((await store.get(jobId))?.status, CANCELED, `round ${round}: ${kind}`);
+    }
+    assert.equal(first.signal.aborted, false);
+    assert.equal((await first.complete(done(hex()))).status, SUCCEEDED);
+  });
+}

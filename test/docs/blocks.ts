@@ -17,7 +17,7 @@ export interface Block {
   readonly notRun?: string;
 }
 
-const PAGES = ['README.md', 'README.zh-CN.md', 'CONTRIBUTING.md', 'clients/python/README.md', 'examples/README.md', 'docs/**/*.md'];
+const PAGES = ['*.md', '{bench,examples,samples,clients/python}/*.md', 'docs/**/*.md'];
 const FENCE = /^( *)(`{3,}|~{3,}) *(\S*) *(.*)$/;
 const NOT_RUN = /^<!-- not run: (.{10,}) -->$/;
 
@@ -32,10 +32,15 @@ export function documentationBlocks(root: string): Block[] {
 export function blocksOf(page: string, text: string): Block[] {
   const lines = text.split('\n');
   const blocks: Block[] = [];
+  const isBlank = (at: number) => lines[at] === undefined || lines[at].trim() === '';
   let notRun: string | undefined;
   for (let at = 0; at < lines.length; at++) {
     const fence = FENCE.exec(lines[at]!);
     if (!fence) {
+      // Markdown takes it for a block too, but it has no language to be run by. Within a list it is a paragraph.
+      const outer = lines.slice(0, at).findLast((line) => /^\S/.test(line));
+      if (/^ {4}\S/.test(lines[at]!) && isBlank(at - 1) && !/^(?:[-*]|\d+\.) /.test(outer ?? ''))
+        throw new Error(`${page}:${at + 1}: a block without a fence`);
       // Only blank lines may stand between the comment and its block.
       if (notRun !== undefined && lines[at]!.trim() !== '') throw new Error(`${page}:${at}: a comment 'not run' without a block after it`);
       notRun ??= NOT_RUN.exec(lines[at]!.trim())?.[1];

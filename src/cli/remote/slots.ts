@@ -1,10 +1,18 @@
 // `ffjobs slots`: what each slot does, and which are in service.
 import { timestampDate } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
-import { type Slot, SlotSchema, WorkerState, WorkerStateSchema } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import {
+  type Node,
+  type Slot,
+  type Slot_Drain,
+  SlotSchema,
+  WorkerState,
+  WorkerStateSchema,
+} from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import type { Service } from './client.ts';
 import { CliError, Exit, type ExitCode } from './errors.ts';
 import { dialect, enumName } from './json.ts';
+import { size } from './progress.ts';
 import { answer, answerJson, say, type Terminal } from './terminal.ts';
 
 type Against = (command: Command, body: (service: Service, options: { readonly json: boolean }) => Promise<ExitCode>) => Promise<void>;
@@ -17,9 +25,10 @@ export function addSlotCommands(program: Command, terminal: Terminal, against: A
     .description('list the slots of all nodes (what `ffjobs slots` does by itself)')
     .action((_options: unknown, command: Command) =>
       against(command, async (service, { json }) => {
-        const { slots: all } = await service.system.listSlots({});
+        const { slots: all, nodes } = await service.system.listSlots({});
         if (all.length === 0 && !json) say(terminal, 'No slot has said that it is there.');
         show(terminal, all, json);
+        if (!json) for (const line of nodes.flatMap(lineOf)) answer(terminal, line);
         return Exit.ok;
       }),
     );
@@ -78,7 +87,22 @@ function rowOf(slot: Slot): string {
 }
 
 function noteOf({ drain, draining, problem }: Slot): string {
-  if (!drain) return problem ?? (draining ? 'takes no new job' : '');
+  return drain ? saidOf(drain) : (problem ?? (draining ? 'takes no new job' : ''));
+}
+
+/** What a node's machine is, where it tells; that one is away and still out of service. */
+function lineOf({ node, gpus, gpuDriver, diskFreeBytes, away, drain }: Node): string[] {
+  if (away) return [`${node} is not there now; ${drain ? saidOf(drain) : ''}`];
+  const names = Map.groupBy(gpus, ({ name }) => name);
+  const facts = [
+    ...[...names].map(([name, { length }]) => (length > 1 ? `${length} x ${name}` : name)),
+    gpuDriver && `driver ${gpuDriver}`,
+    diskFreeBytes !== undefined && `disk ${size(Number(diskFreeBytes))} free`,
+  ].filter(Boolean);
+  return facts.length > 0 ? [`${node}: ${facts.join(', ')}`] : [];
+}
+
+function saidOf(drain: Slot_Drain): string {
   const at = drain.at ? ` at ${timestampDate(drain.at).toISOString().slice(0, 16).replace('T', ' ')}` : '';
   return `taken out by ${drain.by}${at}${drain.reason && `: ${drain.reason}`}`;
 }

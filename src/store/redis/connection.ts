@@ -8,6 +8,7 @@ import type { RedisPlace } from '../../redis-place.ts';
 import type { Arguments } from './pack.ts';
 import { SCHEMA } from './schema.ts';
 import { type Reply, Script } from './script.ts';
+import { unpackReplies } from './unpack.ts';
 
 type Client = Redis | Cluster;
 
@@ -34,6 +35,7 @@ function optionsOf(place: RedisPlace, timeoutMs: number): RedisOptions {
     // A failover: the server that we know is a replica now.
     reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
     enableAutoPipelining: true,
+    autoPipeliningIgnoredCommands: SCRIPTS.map(commandOf),
   };
 }
 
@@ -46,8 +48,8 @@ function connect(place: RedisPlace, timeoutMs: number): Client {
       enableAutoPipelining: true,
       // While no node is there a call would be kept for as long as that lasts, whatever its timeout says.
       enableOfflineQueue: false,
-      // The client takes the first argument for a key, and would look for who serves its slot.
-      autoPipeliningIgnoredCommands: ['config', 'info', 'ping'],
+      // Of the others the client takes the first argument for a key, and would look for who serves its slot.
+      autoPipeliningIgnoredCommands: [...common.autoPipeliningIgnoredCommands!, 'config', 'info', 'ping'],
       // A certificate is for a name, and the client would look it up and ask for the address.
       ...(place.tls && { dnsLookup: (name: string, found: (error: null, address: string) => void) => found(null, name) }),
       maxRedirections: 16,
@@ -104,8 +106,8 @@ export interface ConnectionLog {
   error(facts: object, message: string): void;
 }
 
-/** A script as a command. */
-type Command = (prefix: string, nobodys: string, packed: Buffer) => Promise<(Reply | Error)[]>;
+/** A script as a command: packed arguments in, packed replies out. */
+type Command = (prefix: string, nobodys: string, packed: Buffer) => Promise<Buffer>;
 
 /** Put before every script. */
 const FENCE = 'fence';
@@ -138,6 +140,9 @@ const SCRIPTS = [
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 type Scripts = Record<ScriptName, Script>;
+
+/** What the client knows the script by. */
+const commandOf = (name: ScriptName) => `ffjobs_${name}`;
 
 export type { Reply } from './script.ts';
 
@@ -183,19 +188,20 @@ export class RedisConnection {
     const libraries = LIBRARIES.map(text);
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
-      const command = `ffjobs_${name}`;
+      const command = commandOf(name);
       const fence = name === 'open' ? [] : [`local SCHEMA = '${SCHEMA}'`, text(FENCE)];
       const lua = [libraries[0], ...fence, ...libraries.slice(1), 'local function step(ARGV)', text(name), 'end', text(FRAME)].join('\n');
       // Sent by its digest, and whole where the server does not know it (a restart, a failover).
       this.#commands.defineCommand(command, { numberOfKeys: 2, lua });
       const send = (this.#commands as unknown as Record<string, Command>)[`${command}Buffer`]!.bind(this.#commands);
-      scripts[name] = new Script((packed) =>
-        send(this.prefix, this.#nobodys, packed).catch((error: Error) => {
+      scripts[name] = new Script(async (packed) => {
+        const replies = await send(this.prefix, this.#nobodys, packed).catch((error: Error) => {
           // The client has not noticed that it was sent on to a node that does not know the script: nothing was made.
           if (!error.message.startsWith('NOSCRIPT')) throw error;
-          return this.#evaluate(lua, [packed]) as Promise<(Reply | Error)[]>;
-        }),
-      );
+          return this.#evaluate(lua, [packed]) as Promise<Buffer>;
+        });
+        return unpackReplies(replies);
+      });
     }
     this.#scripts = scripts as Scripts;
     this.#follow(this.#commands);

@@ -1,7 +1,6 @@
 // How jobs and batches come into a fleet's store. Always true here: what a submit is refused for is looked at in the script that would add the job, in one
 // order (idempotency, quotas, uploads, jobs whose results it takes); what only this side can judge is judged before, of versions that the script checks.
 import { toBinary } from '@bufbuild/protobuf';
-import { JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, membersOf } from '../../jobs/batches.ts';
 import { checkBatchInputs, checkInputJobs, inputJobsOf } from '../../jobs/chains.ts';
@@ -14,6 +13,7 @@ import { uploadRefused, uploadsOf } from '../../jobs/uploads.ts';
 import type { WebhookRules } from '../../jobs/webhooks.ts';
 import { encodeMembers, type RedisBatches } from './batches.ts';
 import type { RedisConnection, Reply } from './connection.ts';
+import { encodeEvents } from './event-log.ts';
 import type { RedisJobs } from './jobs.ts';
 import { encodeEffects, encodeFacts, encodeState, labelsOf, present, type RedisJob } from './record.ts';
 
@@ -65,7 +65,7 @@ export class RedisIntake {
       encodeState(job),
       toBinary(JobRequestSchema, request),
       encodeFacts(facts),
-      toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
+      firstEvent(job, nowMs),
       job.batchId ?? '',
       this.#mostRunning(tenant),
       dayOf(nowMs),
@@ -216,6 +216,11 @@ function usageExceeded(reply: readonly Reply[], limits: Limits, nowMs: number): 
   return new Error('the job store refuses for a quota that is not exceeded');
 }
 
+/** With which a job's stream begins. */
+function firstEvent(job: Job, nowMs: number): string | Uint8Array {
+  return encodeEvents([eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)])[1]!;
+}
+
 function deadlineOf({ startTimeoutMs }: NewJob, nowMs: number): number | undefined {
   return startTimeoutMs === undefined ? undefined : nowMs + startTimeoutMs;
 }
@@ -243,7 +248,7 @@ function batchedJob(
     encodeState(job),
     toBinary(JobRequestSchema, request),
     encodeFacts({ maxAttempts, spent: 0, kills: 0, trimmedTo: 0 }),
-    toBinary(JobEventSchema, eventOf(job, { case: 'state', value: stateOf(job) }, nowMs)),
+    firstEvent(job, nowMs),
     [...uploadsOf(request).keys()].join('\n'),
     outside.inputs,
     siblings.join('\n'),

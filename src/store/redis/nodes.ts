@@ -11,6 +11,7 @@ const KEY = 'nodes';
 interface Entry {
   readonly node: string;
   readonly expiresMs: number;
+  /** A ListSlotsResponse, with the node itself. */
   readonly slots: string;
   readonly engine?: { readonly name: string; readonly version: string; readonly capabilities: string };
 }
@@ -26,11 +27,12 @@ export class RedisNodes implements NodeRegistry {
     this.#now = now;
   }
 
-  async announce({ node, slots, engine }: NodeFacts, ttlMs: number): Promise<void> {
+  async announce({ node, machine, slots, engine }: NodeFacts, ttlMs: number): Promise<void> {
+    const shown = create(ListSlotsResponseSchema, { slots: [...slots], nodes: machine ? [machine] : [] });
     const entry: Entry = {
       node,
       expiresMs: this.#now() + ttlMs,
-      slots: base64(toBinary(ListSlotsResponseSchema, create(ListSlotsResponseSchema, { slots: [...slots] }))),
+      slots: base64(toBinary(ListSlotsResponseSchema, shown)),
       ...(engine && {
         engine: { name: engine.name, version: engine.version, capabilities: base64(toBinary(CapabilitiesSchema, engine.capabilities)) },
       }),
@@ -58,9 +60,11 @@ export class RedisNodes implements NodeRegistry {
 }
 
 function decode({ node, slots, engine }: Entry): NodeFacts {
+  const shown = fromBinary(ListSlotsResponseSchema, Buffer.from(slots, 'base64'));
   return {
     node,
-    slots: fromBinary(ListSlotsResponseSchema, Buffer.from(slots, 'base64')).slots,
+    machine: shown.nodes[0],
+    slots: shown.slots,
     engine: engine && { ...engine, capabilities: fromBinary(CapabilitiesSchema, Buffer.from(engine.capabilities, 'base64')) },
   };
 }

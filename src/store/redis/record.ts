@@ -2,7 +2,7 @@
 // what the record was at version `ver`.
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
-import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import type { JobEvent } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { type Job, JobRequestSchema, JobSchema, MediaResultSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { batchMove } from '../../jobs/batches.ts';
 import type { Fingerprint } from '../../jobs/fingerprint.ts';
@@ -13,6 +13,7 @@ import { after, eventOf, type Outcome, type Step, type Subject } from '../../job
 import { deliveryOf, GIVE_WAY, type WebhookRules } from '../../jobs/webhooks.ts';
 import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
+import { encodeEvents } from './event-log.ts';
 
 export interface RedisJob extends Subject {
   /** Rises by one with each change of the record. */
@@ -212,7 +213,7 @@ export function encodeCommit(
     `${fields.length / 2}`,
     ...fields,
   ];
-  for (const event of events) args.push(`${event.sequence}`, event.event.case!, toBinary(JobEventSchema, event));
+  args.push(...encodeEvents(events));
   return args;
 }
 

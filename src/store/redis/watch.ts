@@ -1,7 +1,7 @@
 // Watching one job in Redis. News come over PUBLISH with the events themselves; the job's stream has them all, and a channel that finds a gap, or
 // has heard nothing for a while, reads there. Always true here: a channel's ring is gapless, an event is one object for all its watchers, state and
 // log events reach every watcher in order, and a channel lives exactly as long as it has watchers.
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { create, fromBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type JobEvent, JobEventSchema, type Preview } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobsError } from '../../jobs/errors.ts';
@@ -12,6 +12,7 @@ import { Rerun } from '../../rerun.ts';
 import { Cursor, END } from '../cursor.ts';
 import { Snapshots } from '../snapshots.ts';
 import type { RedisConnection } from './connection.ts';
+import { type EncodedEvent, encodeEvents, eventsIn, eventsOf } from './event-log.ts';
 
 const RING = 256;
 const PAGE = 128;
@@ -51,9 +52,9 @@ export class JobWatches {
       const value = this.#previews.get(jobId)!;
       this.#previews.delete(jobId);
       const event = create(JobEventSchema, { time: timestampFromMs(this.#options.now()), event: { case: 'preview', value } });
-      const message = Buffer.concat([Buffer.from(`${PREVIEW} `), toBinary(JobEventSchema, event)]);
+      const [, message] = encodeEvents([event]) as [string, Uint8Array];
       // Nobody waits for a preview, and the next one is as good.
-      this.#options.redis.publish(`watch:${jobId}`, message).catch(() => {});
+      this.#options.redis.publish(`watch:${jobId}`, Buffer.from(message)).catch(() => {});
     });
   }
 
@@ -141,12 +142,14 @@ class Channel {
   /** Stored events after a sequence, in order; empty where there are none, or the next one is trimmed away. */
   async after(sequence: Sequence): Promise<JobEvent[]> {
     const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${sequence}-0`, PAGE);
-    const first = entries[0] ? Number.parseInt(entries[0][0].toString(), 10) : this.latest! + 1;
+    // The first entry may begin with what the caller has.
+    const events = eventsOf(entries).filter((event) => event.sequence > sequence);
+    const first = events[0]?.sequence ?? this.latest! + 1;
     if (first > sequence + 1) {
       this.trimmedTo = Math.max(this.trimmedTo, first - 1);
       return [];
     }
-    return entries.map(([id, fields]) => this.#event(Number.parseInt(id.toString(), 10), fields[3]!));
+    return events.map((event) => this.#event(event));
   }
 
   async snapshot(reset: boolean): Promise<JobEvent> {
@@ -162,15 +165,15 @@ class Channel {
 
   async #pull(): Promise<void> {
     const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${this.latest}-0`, PAGE);
-    for (const [id, fields] of entries) {
-      const sequence = Number.parseInt(id.toString(), 10);
+    for (const event of eventsOf(entries)) {
+      const { sequence } = event;
       if (sequence <= this.latest!) continue;
       if (sequence > this.latest! + 1) {
         // Trimmed while nobody here heard of it: the ring begins anew, and watchers with it.
         this.trimmedTo = sequence - 1;
         this.#since = sequence;
       }
-      this.#push(this.#event(sequence, fields[3]!));
+      this.#push(this.#event(event));
     }
     // There may be more.
     if (entries.length === PAGE) this.pull();
@@ -198,25 +201,25 @@ class Channel {
 
   #heard(message: Buffer): void {
     if (this.latest === undefined || this.#closed) return;
-    const at = message.indexOf(0x20);
-    const sequence = Number(message.subarray(0, at).toString());
-    const bytes = message.subarray(at + 1);
     try {
-      if (sequence === PREVIEW) {
-        this.preview = { number: this.preview.number + 1, event: fromBinary(JobEventSchema, bytes) };
-        this.#wake();
-      } else if (sequence === this.latest + 1 && !this.#pulls.isRunning) {
-        this.#push(this.#event(sequence, bytes));
-        this.#wake();
-      } else if (sequence > this.latest) {
-        this.pull();
+      for (const event of eventsIn(message)) {
+        const { sequence } = event;
+        if (sequence === PREVIEW) {
+          this.preview = { number: this.preview.number + 1, event: fromBinary(JobEventSchema, event.bytes) };
+        } else if (sequence === this.latest + 1 && !this.#pulls.isRunning) {
+          this.#push(this.#event(event));
+        } else if (sequence > this.latest) {
+          this.pull();
+          return;
+        }
       }
+      this.#wake();
     } catch (error) {
       this.#options.onDefect(error);
     }
   }
 
-  #event(sequence: Sequence, bytes: Buffer): JobEvent {
+  #event({ sequence, bytes }: EncodedEvent): JobEvent {
     const known = this.inRing(sequence) ?? this.#decoded.get(`${sequence}`);
     if (known) return known;
     const event = fromBinary(JobEventSchema, bytes);

@@ -1,10 +1,10 @@
 // Taking slots out of service and putting them back: the form of a node, and what stands in a slot that is out.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { type Slot, type Slot_Drain, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { moment, msOf } from '../format.ts';
 import { systemService } from '../service/clients.ts';
 import { mayAdminister } from '../service/identity.ts';
-import { slots } from '../service/overview.ts';
+import { nodes, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 
 /** The service's own limit. */
@@ -25,6 +25,7 @@ function take(changed: readonly Slot[]): void {
 /** `slot` empty: the whole node. */
 export async function putBack(node: string, slot = ''): Promise<void> {
   take((await systemService.restoreSlots({ node, slot })).slots);
+  nodes.value = nodes.value.filter((one) => !(one.away && one.node === node));
 }
 
 interface DrainFormProps {
@@ -94,16 +95,20 @@ export function DrainForm({ id, node, slots: of, run, close }: DrainFormProps) {
   );
 }
 
+/** Who took it out, when and why. */
+export function saidOf({ by, at, reason, wholeNode }: Slot_Drain): string {
+  const who = by === 'anonymous' ? '' : by;
+  return words.value.fleetPage.takenOut({ by: who, at: moment(msOf(at) ?? 0), reason, wholeNode });
+}
+
 /** Who took a slot out, and the way back. */
 export function OutOfService({ slot, run }: { readonly slot: Slot; readonly run: (act: () => Promise<void>) => Promise<void> }) {
   const w = words.value.fleetPage;
   const { drain } = slot;
   if (!drain) return null;
-  const { by, reason, wholeNode } = drain;
-  const at = moment(msOf(drain.at) ?? 0);
   return (
     <div class="out">
-      <span class="quiet">{w.takenOut({ by: by === 'anonymous' ? '' : by, at, reason, wholeNode })}</span>{' '}
+      <span class="quiet">{saidOf(drain)}</span>{' '}
       {mayAdminister.value && (
         <button class="link" type="button" onClick={() => void run(() => putBack(slot.node, slot.slot))}>
           {w.putBack}

@@ -2,7 +2,13 @@
 import { signal } from '@preact/signals';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Job } from '../../../gen/facefusion/jobs/v1/job_pb.js';
-import { type GetOverviewResponse, type Slot, WorkerState } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import {
+  type GetOverviewResponse,
+  type Node as Machine,
+  type Node_Gpu,
+  type Slot,
+  WorkerState,
+} from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
 import { bytes, countdown, msOf, number, percent, roughly, secondsOf } from '../format.ts';
 import { isOver, nameOf, shownStatus } from '../jobs/status.ts';
 import { type Acts, useActs } from '../parts/acts.tsx';
@@ -13,9 +19,9 @@ import { href } from '../router.ts';
 import { jobService, systemService } from '../service/clients.ts';
 import { askIdentity, mayAdminister } from '../service/identity.ts';
 import { poll } from '../service/link.ts';
-import { lastHour, oldestQueued, overviewProblem, slots } from '../service/overview.ts';
+import { lastHour, nodes as machines, oldestQueued, overviewProblem, slots } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { DrainForm, isDrained, OutOfService, putBack } from './drain.tsx';
+import { DrainForm, isDrained, OutOfService, putBack, saidOf } from './drain.tsx';
 import { Throughput } from './throughput.tsx';
 
 type Span = 'hour' | 'day' | 'week';
@@ -98,8 +104,9 @@ export function FleetPage() {
             <div>
               {all.length === 0 && <section class="panel pad quiet">{w.fleetPage.noSlots}</section>}
               {[...nodes].map(([node, of]) => (
-                <Node key={node} node={node} slots={of} acts={acts} />
+                <Node key={node} node={node} slots={of} machine={machines.value.find((one) => one.node === node)} acts={acts} />
               ))}
+              {machines.value.map((one) => one.away && <Away key={one.node} machine={one} acts={acts} />)}
             </div>
             <div>
               <Throughput
@@ -160,10 +167,42 @@ function Figures({ all, overview }: { readonly all: readonly Slot[]; readonly ov
   );
 }
 
-function Node({ node, slots: of, acts: { run } }: { readonly node: string; readonly slots: readonly Slot[]; readonly acts: Acts }) {
+/** A node that is gone, and that will be out of service when it comes again. */
+function Away({ machine: { node, drain }, acts: { run } }: { readonly machine: Machine; readonly acts: Acts }) {
   const w = words.value.fleetPage;
-  const gpus = new Set(of.map(({ gpu }) => gpu).filter((gpu) => gpu !== undefined));
-  const id = `node-${node.replace(/[^\w-]/g, '_')}`;
+  const id = nodeId(node);
+  return (
+    <section class="panel" aria-labelledby={id}>
+      <header>
+        <h2 id={id} class="node clip">
+          {node}
+        </h2>
+        <span class="quiet small">{w.away}</span>
+        {mayAdminister.value && (
+          <button class="btn ghost push" type="button" onClick={() => void run(() => putBack(node))}>
+            {w.putBack}
+            <span class="sr"> {node}</span>
+          </button>
+        )}
+      </header>
+      {drain && <p class="pad quiet">{saidOf({ ...drain, wholeNode: false })}</p>}
+    </section>
+  );
+}
+
+interface NodeProps {
+  readonly node: string;
+  readonly slots: readonly Slot[];
+  readonly machine: Machine | undefined;
+  readonly acts: Acts;
+}
+
+const nodeId = (node: string) => `node-${node.replace(/[^\w-]/g, '_')}`;
+
+function Node({ node, slots: of, machine, acts: { run } }: NodeProps) {
+  const w = words.value.fleetPage;
+  const id = nodeId(node);
+  const gpus = machine?.gpus ?? [];
   const [asking, setAsking] = useState(false);
   const button = useRef<HTMLButtonElement>(null);
   const isOut = of.every(({ drain }) => drain);
@@ -174,10 +213,18 @@ function Node({ node, slots: of, acts: { run } }: { readonly node: string; reado
   return (
     <section class="panel" aria-labelledby={id}>
       <header>
-        <h2 id={id}>{node}</h2>
-        <span class="quiet small">{gpus.size > 0 ? [...gpus].map((gpu) => w.gpu(gpu)).join(', ') : w.cpu}</span>
+        <h2 id={id} class="node clip">
+          {node}
+        </h2>
+        <span class="quiet small gpus">{gpuWords(gpus, of)}</span>
         <span class="meta only-wide">
-          {[...new Set(of.map(({ engine }) => engine && `${engine.name} ${engine.version}`))].filter(Boolean).join(', ')}
+          {[
+            machine?.gpuDriver && w.driver(machine.gpuDriver),
+            machine?.diskFreeBytes !== undefined && w.diskFree(bytes(machine.diskFreeBytes)),
+            ...new Set(of.map(({ engine }) => engine && `${engine.name} ${engine.version}`)),
+          ]
+            .filter(Boolean)
+            .join(words.value.comma)}
         </span>
         {mayAdminister.value && (
           <button
@@ -198,20 +245,37 @@ function Node({ node, slots: of, acts: { run } }: { readonly node: string; reado
           <tr>
             <th scope="col">{w.slotColumn}</th>
             <th scope="col">{w.stateColumn}</th>
-            <th scope="col">{w.memoryColumn}</th>
+            <th scope="col">{gpus.length > 0 ? w.gpuMemoryColumn : w.memoryColumn}</th>
             <th scope="col">{w.jobColumn}</th>
             <th scope="col">{w.modelsColumn}</th>
           </tr>
         </thead>
         <tbody>
           {of.map((slot) => (
-            <SlotRow key={slot.slot} slot={slot} run={run} />
+            <SlotRow key={slot.slot} slot={slot} gpu={gpus.find(({ index }) => index === slot.gpu)} run={run} />
           ))}
         </tbody>
       </table>
     </section>
   );
 }
+
+/** `2 × NVIDIA H100 80GB`; where the driver does not tell, which devices the slots have. */
+function gpuWords(gpus: readonly Node_Gpu[], of: readonly Slot[]): string {
+  const w = words.value.fleetPage;
+  const names = [...Map.groupBy(gpus, ({ name }) => name)].map(([name, { length }]) => (length > 1 ? `${length} × ${name}` : name));
+  if (names.length > 0) return names.join(words.value.comma);
+  const indices = [...new Set(of.map(({ gpu }) => gpu).filter((gpu) => gpu !== undefined))];
+  return indices.length > 0 ? indices.map((gpu) => w.gpu(gpu)).join(words.value.comma) : w.cpu;
+}
+
+/** As GPUs are sold: in units of 2^30. */
+function gigabytes(count: bigint, digits: number): string {
+  return number(Number(count) / 2 ** 30, digits);
+}
+
+/** Above this share of its memory a GPU is shown as nearly full. */
+const NEARLY_FULL = 0.9;
 
 const STATES: Readonly<
   Record<WorkerState, { readonly look: string; readonly icon: IconName; readonly word: keyof typeof words.value.fleetPage.state }>
@@ -225,12 +289,13 @@ const STATES: Readonly<
   [WorkerState.CLOSED]: { look: 'canceled', icon: 'canceled', word: 'closed' },
 };
 
-function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run'] }) {
+function SlotRow({ slot, gpu, run }: { readonly slot: Slot; readonly gpu: Node_Gpu | undefined; readonly run: Acts['run'] }) {
   const w = words.value.fleetPage;
   const { look, icon, word } = isDrained(slot)
     ? { look: 'canceled', icon: 'canceled' as const, word: 'drained' as const }
     : STATES[slot.state];
-  const since = msOf(slot.since);
+  const up = msOf(slot.upSince);
+  const next = msOf(slot.nextStartAt);
   const use = slot.gpuUtilization;
   const job = slot.jobId === undefined ? undefined : running.value.get(slot.jobId);
   return (
@@ -238,7 +303,9 @@ function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run']
       <td>
         <b>{w.slot(slot.slot)}</b>
         <br />
-        <span class="meta">{since === undefined ? '' : w.up(roughly((now.value - since) / 1000), number(slot.jobsDone))}</span>
+        <span class="meta">
+          {[up !== undefined && w.up(roughly((now.value - up) / 1000)), w.jobsDone(slot.jobsDone)].filter(Boolean).join(words.value.comma)}
+        </span>
       </td>
       <td>
         <span class={`chip ${look}`}>
@@ -249,10 +316,14 @@ function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run']
       </td>
       <td>
         <div class="row small use">
-          <span>{slot.memoryBytes === undefined ? '' : bytes(slot.memoryBytes)}</span>
+          <span>
+            {gpu
+              ? w.memoryOf(gigabytes(gpu.memoryUsedBytes, 1), gigabytes(gpu.memoryBytes, 0))
+              : slot.memoryBytes !== undefined && bytes(slot.memoryBytes)}
+          </span>
           {use !== undefined && <span class="push quiet">{percent(use * 100)}</span>}
         </div>
-        {use !== undefined && <Meter value={use * 100} label={words.value.job.gpuUse} />}
+        {gpu && <GpuMemory gpu={gpu} />}
       </td>
       <td>
         {job ? (
@@ -275,6 +346,7 @@ function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run']
         ) : (
           <span class={slot.problem ? 'why' : 'quiet'}>
             {slot.problem ?? (slot.state === WorkerState.IDLE && !slot.draining ? w.noJob : '')}
+            {next !== undefined && ` ${w.nextStart(countdown(Math.max(0, (next - now.value) / 1000)))}`}
           </span>
         )}
         <OutOfService slot={slot} run={run} />
@@ -291,6 +363,11 @@ function SlotRow({ slot, run }: { readonly slot: Slot; readonly run: Acts['run']
       </td>
     </tr>
   );
+}
+
+function GpuMemory({ gpu: { memoryBytes, memoryUsedBytes } }: { readonly gpu: Node_Gpu }) {
+  const share = Number(memoryUsedBytes) / Math.max(1, Number(memoryBytes));
+  return <Meter value={share * 100} kind={share > NEARLY_FULL ? 'warn' : ''} label={words.value.fleetPage.gpuMemory} />;
 }
 
 function Queue({ overview }: { readonly overview: GetOverviewResponse }) {

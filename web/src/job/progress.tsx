@@ -37,10 +37,13 @@ export function Progress({ watch, job, status }: ProgressProps) {
         </p>
       )}
       {!verdict && <Figures watch={watch} job={job} status={status} />}
-      <Steps watch={watch} job={job} status={status} over={over} />
+      {!ofLikeJob(job) && <Steps watch={watch} job={job} status={status} over={over} />}
     </div>
   );
 }
+
+/** Nothing ran for it: the result was there already, or another job's run made it. */
+const ofLikeJob = (job: Job) => job.cached && job.attempt === 0;
 
 function Figures({ watch, job, status }: ProgressProps) {
   const w = words.value;
@@ -63,6 +66,7 @@ function Figures({ watch, job, status }: ProgressProps) {
     if (last && last.framesTotal > 1) figures.push([w.job.framesLabel, number(last.framesDone), w.job.of(number(last.framesTotal))]);
     if (begun !== undefined) figures.push([w.job.elapsed, duration((now.value - begun) / 1000)]);
   } else {
+    if (ofLikeJob(job)) figures.push([w.job.resultPanel, w.job.ofLikeJob, w.job.didNotRunAgain]);
     const ended = msOf(job.finishedAt);
     const waited = job.timings?.queuedSeconds ?? 0;
     if (begun !== undefined && ended !== undefined)
@@ -73,7 +77,7 @@ function Figures({ watch, job, status }: ProgressProps) {
     if (frames > 1) figures.push([w.job.framesLabel, number(frames)]);
   }
   if (job.slot !== undefined) figures.push([w.job.slot, slotWords(job.slot)]);
-  if (status !== 'queued' && (status !== 'running' || job.attempt > 1)) {
+  if (status !== 'queued' && job.attempt > (status === 'running' ? 1 : 0)) {
     figures.push([w.job.attempt, number(job.attempt), job.request?.maxAttempts ? w.job.of(number(job.request.maxAttempts)) : undefined]);
   }
   return (

@@ -1,6 +1,7 @@
 // How a job's state is shown: its status in seven words, its steps in pieces of one bar.
 import { type Job, JobStatus, JobStep, WaitReason } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { capabilities } from '../service/overview.ts';
+import { uploadName } from '../service/upload-names.ts';
 import { words } from '../words/words.ts';
 
 export type Shown = 'queued' | 'running' | 'stopping' | 'succeeded' | 'failed' | 'canceled' | 'refused';
@@ -151,7 +152,8 @@ export function nameOf(job: Job): string {
   const given = job.request?.labels[NAME_LABEL];
   if (given) return given;
   if (job.status === JobStatus.REFUSED) return words.value.refusedContent;
-  return baseName(job.request?.target.value ?? job.jobId);
+  const target = job.request?.target.value;
+  return target === undefined ? job.jobId : (uploadName(target) ?? baseName(target));
 }
 
 /** `s3://bucket/a/clip.mp4?x` is clip.mp4. */

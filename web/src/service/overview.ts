@@ -5,6 +5,7 @@ import { type Job, JobStatus, WaitReason } from '../../../gen/facefusion/jobs/v1
 import {
   type GetCapabilitiesResponse,
   type GetOverviewResponse,
+  type Node,
   type Slot,
   WorkerState,
 } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
@@ -16,6 +17,7 @@ import { poll } from './link.ts';
 
 export const capabilities = signal<GetCapabilitiesResponse | undefined>(undefined);
 export const slots = signal<readonly Slot[] | undefined>(undefined);
+export const nodes = signal<readonly Node[]>([]);
 /** A job's `NODE/SLOT`; where all slots are one node's, that goes without saying. */
 export function slotWords(slot: string): string {
   const nodes = new Set((slots.value ?? []).map(({ node }) => node));
@@ -83,6 +85,7 @@ async function ask(stop: AbortSignal): Promise<void> {
       const [overview, listed] = await Promise.all([systemService.getOverview({}, { signal }), systemService.listSlots({}, { signal })]);
       lastHour.value = overview;
       slots.value = listed.slots;
+      nodes.value = listed.nodes;
       if (capabilities.value === undefined) await askCapabilities(signal);
       if (performance.now() - todayAt < TODAY_MS) return;
       today.value = await sinceMidnight(signal);

@@ -14,8 +14,15 @@ export function keepUploadName(uri: string, name: string): void {
 /** What to call an upload; undefined: the reference is another one. */
 export function uploadName(reference: string): string | undefined {
   if (!reference.startsWith(UPLOAD)) return undefined;
-  return all()[reference] ?? words.value.uploadNamed(reference.slice(UPLOAD.length, UPLOAD.length + 8));
+  return all()[reference] ?? numbered(reference);
 }
+
+/** Whether that is all that there is to call it by. */
+export function isNameless(reference: string, name: string): boolean {
+  return reference.startsWith(UPLOAD) && name === numbered(reference);
+}
+
+const numbered = (reference: string) => words.value.uploadNamed(reference.slice(UPLOAD.length, UPLOAD.length + 8));
 
 function all(): Record<string, string> {
   try {

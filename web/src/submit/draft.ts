@@ -8,7 +8,7 @@ import { baseName, NAME_LABEL, nameOf } from '../jobs/status.ts';
 import { keepInput } from '../service/inputs.ts';
 import { drawThumbnail, keepThumbnail, thumbnailOf } from '../service/thumbnails.ts';
 import { Upload } from '../service/upload.ts';
-import { keepUploadName, uploadName } from '../service/upload-names.ts';
+import { isNameless, keepUploadName, uploadName } from '../service/upload-names.ts';
 
 export type MediaKind = 'image' | 'video' | 'audio';
 
@@ -316,7 +316,8 @@ export function labelsOf({ labels, target }: Draft): { readonly labels: Record<s
     if (name === undefined) wrong.push(line);
     else found[name] = value ?? '';
   }
-  if (target?.reference?.startsWith('upload://') && found[NAME_LABEL] === undefined) found[NAME_LABEL] = target.name.slice(0, 256);
+  if (target?.reference?.startsWith('upload://') && !isNameless(target.reference, target.name))
+    found[NAME_LABEL] ??= target.name.slice(0, 256);
   return { labels: found, wrong };
 }
 

@@ -1,4 +1,4 @@
-"""What a `grpc.RpcError` of the service says beside its code, the messages of `google.rpc` in its trailers; and errors of the client's own."""
+"""What a `grpc.RpcError` of the service says beside its code, by the messages of `google.rpc` in its trailers; the client's own errors."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import grpc
 from . import _calls
 from ._calls import is_terminal, status_in
 from ._errors import StreamEndedEarly
-from ._service import Service
+from ._service import AioService, Service
 from .v1.event_pb2 import JobEvent
 from .v1.job_service_pb2 import GetBatchRequest, GetRequest, WatchBatchRequest, WatchBatchResponse, WatchRequest
 
@@ -51,7 +51,7 @@ class Followed(Generic[Told]):
         """What a caller can do when no connection tells anything."""
         raise NotImplementedError
 
-    def connect(self, service: Service) -> Any:
+    def connect(self, service: Service | AioService) -> Any:
         """The stream of what comes after what was told last."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class Followed(Generic[Told]):
         """What a message of the stream tells."""
         raise NotImplementedError
 
-    def ask(self, service: Service) -> Any | None:
+    def ask(self, service: Service | AioService) -> Any | None:
         """The call whose answer says whether a stream that ended in good order has told all; None: it has."""
         raise NotImplementedError
 
@@ -73,7 +73,7 @@ class JobFollowed(Followed[JobEvent]):
         self._job_id = job_id
         self._after = after
 
-    def connect(self, service: Service) -> Any:
+    def connect(self, service: Service | AioService) -> Any:
         return service.jobs.Watch(WatchRequest(job_id=self._job_id, after_sequence=self._after))
 
     def way_on(self) -> str:
@@ -86,7 +86,7 @@ class JobFollowed(Followed[JobEvent]):
         self.over = is_terminal(status_in(event))
         return event
 
-    def ask(self, service: Service) -> Any:
+    def ask(self, service: Service | AioService) -> Any:
         return service.jobs.Get(GetRequest(job_id=self._job_id))
 
     def rest(self, answer: Any) -> JobEvent | None:
@@ -103,7 +103,7 @@ class BatchFollowed(Followed[WatchBatchResponse]):
         self._token = ""
         self._finished = False
 
-    def connect(self, service: Service) -> Any:
+    def connect(self, service: Service | AioService) -> Any:
         return service.jobs.WatchBatch(WatchBatchRequest(batch_id=self._batch_id, watch_token=self._token))
 
     def way_on(self) -> str:
@@ -114,7 +114,7 @@ class BatchFollowed(Followed[WatchBatchResponse]):
         self._finished = message.batch.HasField("finished_at")
         return message
 
-    def ask(self, service: Service) -> Any | None:
+    def ask(self, service: Service | AioService) -> Any | None:
         # Changes that are older than the batch's end come after it: the stream is read to its own.
         return None if self._finished else service.jobs.GetBatch(GetBatchRequest(batch_id=self._batch_id))
 

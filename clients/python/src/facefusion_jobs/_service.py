@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import grpc
@@ -26,6 +26,14 @@ from .v1.process_service_pb2_grpc import ProcessServiceStub
 from .v1.system_service_pb2_grpc import SystemServiceStub
 from .v1.upload_service_pb2_grpc import UploadServiceStub
 from .v1.webhook_service_pb2_grpc import WebhookServiceStub
+
+if TYPE_CHECKING:
+    from .v1.access_service_pb2_grpc import AccessServiceAsyncStub
+    from .v1.job_service_pb2_grpc import JobServiceAsyncStub
+    from .v1.process_service_pb2_grpc import ProcessServiceAsyncStub
+    from .v1.system_service_pb2_grpc import SystemServiceAsyncStub
+    from .v1.upload_service_pb2_grpc import UploadServiceAsyncStub
+    from .v1.webhook_service_pb2_grpc import WebhookServiceAsyncStub
 
 # A Watch may be silent for long: pings tell a quiet service from one that is gone.
 CHANNEL_OPTIONS = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000), ("grpc.http2.max_pings_without_data", 0))
@@ -54,15 +62,27 @@ class Address:
 
 
 class Service:
-    """The stubs; both clients are one."""
+    """The stubs over a channel whose calls block."""
 
-    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
         self.jobs = JobServiceStub(channel)
         self.process = ProcessServiceStub(channel)
         self.system = SystemServiceStub(channel)
         self.uploads = UploadServiceStub(channel)
         self.access = AccessServiceStub(channel)
         self.webhooks = WebhookServiceStub(channel)
+
+
+class AioService:
+    """The same over a channel of asyncio: the classes are one, what their calls answer is to be awaited."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.jobs = cast("JobServiceAsyncStub", JobServiceStub(channel))
+        self.process = cast("ProcessServiceAsyncStub", ProcessServiceStub(channel))
+        self.system = cast("SystemServiceAsyncStub", SystemServiceStub(channel))
+        self.uploads = cast("UploadServiceAsyncStub", UploadServiceStub(channel))
+        self.access = cast("AccessServiceAsyncStub", AccessServiceStub(channel))
+        self.webhooks = cast("WebhookServiceAsyncStub", WebhookServiceStub(channel))
 
 
 class Connecting:

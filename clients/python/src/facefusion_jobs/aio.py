@@ -13,7 +13,7 @@ import grpc
 from . import _calls
 from ._calls import BatchJob, FileSource, JobNotSucceeded
 from ._follow import BatchFollowed, Followed, JobFollowed, Told
-from ._service import Connecting, Service, open_aio_channel
+from ._service import AioService, Connecting, open_aio_channel
 from ._trust import PathOf
 from .v1.event_pb2 import JobEvent
 from .v1.job_pb2 import Job, JobRequest, JobStatus, MediaResult
@@ -21,7 +21,7 @@ from .v1.job_service_pb2 import Batch, CancelRequest, GetRequest, GetResultReque
 from .v1.upload_service_pb2 import UploadResponse
 
 
-class AsyncJobsClient(Service):
+class AsyncJobsClient(AioService):
     """See `JobsClient`. Made inside a running event loop and used in that one."""
 
     def __init__(

@@ -1077,6 +1077,8 @@ export declare const JobService: GenService<{
     output: typeof SubmitBatchResponseSchema;
   },
   /**
+   * How many jobs of a batch are in which status, and the percent over all.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.GetBatch
    */
   getBatch: {
@@ -1125,6 +1127,8 @@ export declare const JobService: GenService<{
     output: typeof ValidateResponseSchema;
   },
   /**
+   * A whole job, with its request and a signed URL of its result.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.Get
    */
   get: {
@@ -1133,6 +1137,8 @@ export declare const JobService: GenService<{
     output: typeof GetResponseSchema;
   },
   /**
+   * How a job is, without its request.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.GetStatus
    */
   getStatus: {
@@ -1192,6 +1198,8 @@ export declare const JobService: GenService<{
     output: typeof WatchJobsResponseSchema;
   },
   /**
+   * Jobs, newest first, a page at a time.
+   *
    * @generated from rpc facefusion.jobs.v1.JobService.List
    */
   list: {

@@ -265,6 +265,13 @@ export declare type ListSlotsResponse = Message<"facefusion.jobs.v1.ListSlotsRes
    * @generated from field: repeated facefusion.jobs.v1.Slot slots = 1;
    */
   slots: Slot[];
+
+  /**
+   * Those whose slots these are. Callers who are shown the figures of all tenants also see nodes that are not there now and of which something is out of service.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Node nodes = 2;
+   */
+  nodes: Node[];
 };
 
 /**
@@ -272,6 +279,99 @@ export declare type ListSlotsResponse = Message<"facefusion.jobs.v1.ListSlotsRes
  * Use `create(ListSlotsResponseSchema)` to create a new message.
  */
 export declare const ListSlotsResponseSchema: GenMessage<ListSlotsResponse>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Node
+ */
+export declare type Node = Message<"facefusion.jobs.v1.Node"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Of the machine, as the driver tells; none: it has none that it can tell of.
+   *
+   * @generated from field: repeated facefusion.jobs.v1.Node.Gpu gpus = 2;
+   */
+  gpus: Node_Gpu[];
+
+  /**
+   * Version of the GPUs' driver. This and the disk: for callers who are shown the figures of all tenants.
+   *
+   * @generated from field: optional string gpu_driver = 3;
+   */
+  gpuDriver?: string | undefined;
+
+  /**
+   * Left on the disk of its work folders.
+   *
+   * @generated from field: optional uint64 disk_free_bytes = 4;
+   */
+  diskFreeBytes?: bigint | undefined;
+
+  /**
+   * It is not there now. RestoreSlots makes it forgotten.
+   *
+   * @generated from field: bool away = 5;
+   */
+  away: boolean;
+
+  /**
+   * Of one that is away: what was said of it, or of one of its slots.
+   *
+   * @generated from field: facefusion.jobs.v1.Slot.Drain drain = 6;
+   */
+  drain?: Slot_Drain | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Node.
+ * Use `create(NodeSchema)` to create a new message.
+ */
+export declare const NodeSchema: GenMessage<Node>;
+
+/**
+ * @generated from message facefusion.jobs.v1.Node.Gpu
+ */
+export declare type Node_Gpu = Message<"facefusion.jobs.v1.Node.Gpu"> & {
+  /**
+   * As a slot's `gpu`.
+   *
+   * @generated from field: uint32 index = 1;
+   */
+  index: number;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * By whomever.
+   *
+   * @generated from field: uint64 memory_used_bytes = 4;
+   */
+  memoryUsedBytes: bigint;
+
+  /**
+   * 0..1, where the driver tells.
+   *
+   * @generated from field: optional double utilization = 5;
+   */
+  utilization?: number | undefined;
+};
+
+/**
+ * Describes the message facefusion.jobs.v1.Node.Gpu.
+ * Use `create(Node_GpuSchema)` to create a new message.
+ */
+export declare const Node_GpuSchema: GenMessage<Node_Gpu>;
 
 /**
  * @generated from message facefusion.jobs.v1.Slot
@@ -361,6 +461,20 @@ export declare type Slot = Message<"facefusion.jobs.v1.Slot"> & {
    * @generated from field: optional string problem = 15;
    */
   problem?: string | undefined;
+
+  /**
+   * Since when its worker process is warm; unset: it is not.
+   *
+   * @generated from field: google.protobuf.Timestamp up_since = 17;
+   */
+  upSince?: Timestamp | undefined;
+
+  /**
+   * When a worker that failed is started again.
+   *
+   * @generated from field: google.protobuf.Timestamp next_start_at = 18;
+   */
+  nextStartAt?: Timestamp | undefined;
 
   /**
    * That it was taken out of service; unset: it was not, or the caller is not shown the figures of all tenants.
@@ -835,6 +949,8 @@ export declare const WorkerStateSchema: GenEnum<WorkerState>;
  */
 export declare const SystemService: GenService<{
   /**
+   * What the engine can do: processors, every option with its type, range, choices and default, formats.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.GetCapabilities
    */
   getCapabilities: {
@@ -843,6 +959,8 @@ export declare const SystemService: GenService<{
     output: typeof GetCapabilitiesResponseSchema;
   },
   /**
+   * The slots of all nodes: what each one does, its GPU and its warm models.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.ListSlots
    */
   listSlots: {
@@ -872,6 +990,8 @@ export declare const SystemService: GenService<{
     output: typeof RestoreSlotsResponseSchema;
   },
   /**
+   * Totals by status, the queue by tenant, how long jobs wait, throughput over time.
+   *
    * @generated from rpc facefusion.jobs.v1.SystemService.GetOverview
    */
   getOverview: {

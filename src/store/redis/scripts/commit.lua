@@ -5,7 +5,7 @@
 --       bytes and ms of engine time that its tenant has used more, day,
 --       what it shares ('', 'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'), the fingerprint, or the blob of a 'won' run, and
 --       what that was, an entry to keep: fingerprint or '' and when it expires, now,
---       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence, kind, bytes) ...
+--       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence of the last, bytes) ...
 -- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found
 -- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -111,9 +111,9 @@ end
 
 if ARGV[13] ~= '0' or ARGV[14] ~= '0' then use(tenant, tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]) end
 
-for i = 24 + fields * 2, #ARGV, 3 do
-  call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'k', ARGV[i + 1], 'e', ARGV[i + 2])
-  call('PUBLISH', P .. 'watch:' .. id, ARGV[i] .. ' ' .. ARGV[i + 2])
+for i = 24 + fields * 2, #ARGV, 2 do
+  call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'events', ARGV[i + 1])
+  call('PUBLISH', P .. 'watch:' .. id, ARGV[i + 1])
 end
 if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
 if ARGV[10] == '1' then changed(place) end

@@ -13,4 +13,5 @@ for i, args in ipairs(STEPS) do
   end
 end
 settle()
-return replies
+-- As unpack.ts reads them.
+return cmsgpack.pack(replies)

@@ -41,7 +41,7 @@ local function insert(job)
   local place = string.format('%014d', next_number()) .. job.id
   call('HSET', key, 'ver', 1, 'state', job.state, 'request', job.request, 'facts', job.facts, 'tenant', job.tenant, 'class', job.class, 'place', place,
     'score', job.score, 'status', QUEUED, 'created', job.created, 'deadline', job.deadline)
-  call('XADD', P .. 'events:' .. job.id, '1-0', 'k', 'state', 'e', job.event)
+  call('XADD', P .. 'events:' .. job.id, '1-0', 'events', job.event)
   for upload in string.gmatch(job.uploads, '[^\n]+') do
     call('SADD', P .. 'names:' .. job.id, upload)
     call('SADD', P .. 'needs:' .. upload, place)

@@ -2,7 +2,7 @@
 -- a fleet is in one slot of a cluster; KEYS[2] is nobody's, and keeps a script from a slot that is being moved (connection.ts). Always true: one script makes one or more steps of a kind one after another, each as if it were alone, and what
 -- it leaves is whole. What steps of a kind would read or write over and over is read once (the tables in capitals below) and written once, in `settle`.
 --
---   job:ID      hash, the record        events:ID   stream, entries SEQUENCE-0       ready:TENANT         zset of places by score
+--   job:ID      hash, the record        events:ID   stream, see event-log.ts         ready:TENANT         zset of places by score
 --   held        hash token -> ID        leases      zset of tokens by expiry         class:TENANT:CLASS   the same, of one class
 --   delayed     zset of places by time  deadlines   zset of places by time           classes:TENANT       set of classes that have a ready job
 --   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others

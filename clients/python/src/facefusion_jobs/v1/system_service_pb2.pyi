@@ -131,13 +131,44 @@ class ListSlotsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListSlotsResponse(_message.Message):
-    __slots__ = ("slots",)
+    __slots__ = ("slots", "nodes")
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     slots: _containers.RepeatedCompositeFieldContainer[Slot]
-    def __init__(self, slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ...) -> None: ...
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("node", "gpus", "gpu_driver", "disk_free_bytes", "away", "drain")
+    class Gpu(_message.Message):
+        __slots__ = ("index", "name", "memory_bytes", "memory_used_bytes", "utilization")
+        INDEX_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+        MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+        UTILIZATION_FIELD_NUMBER: _ClassVar[int]
+        index: int
+        name: str
+        memory_bytes: int
+        memory_used_bytes: int
+        utilization: float
+        def __init__(self, index: _Optional[int] = ..., name: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., utilization: _Optional[float] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    GPU_DRIVER_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AWAY_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    gpus: _containers.RepeatedCompositeFieldContainer[Node.Gpu]
+    gpu_driver: str
+    disk_free_bytes: int
+    away: bool
+    drain: Slot.Drain
+    def __init__(self, node: _Optional[str] = ..., gpus: _Optional[_Iterable[_Union[Node.Gpu, _Mapping]]] = ..., gpu_driver: _Optional[str] = ..., disk_free_bytes: _Optional[int] = ..., away: bool = ..., drain: _Optional[_Union[Slot.Drain, _Mapping]] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("slot", "node", "gpu", "state", "engine", "warm_models", "job_id", "draining", "jobs_done", "restarts", "pid", "memory_bytes", "gpu_utilization", "since", "problem", "drain")
+    __slots__ = ("slot", "node", "gpu", "state", "engine", "warm_models", "job_id", "draining", "jobs_done", "restarts", "pid", "memory_bytes", "gpu_utilization", "since", "problem", "up_since", "next_start_at", "drain")
     class Drain(_message.Message):
         __slots__ = ("by", "at", "reason", "whole_node")
         BY_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +195,8 @@ class Slot(_message.Message):
     GPU_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    UP_SINCE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_START_AT_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     slot: str
     node: str
@@ -180,8 +213,10 @@ class Slot(_message.Message):
     gpu_utilization: float
     since: _timestamp_pb2.Timestamp
     problem: str
+    up_since: _timestamp_pb2.Timestamp
+    next_start_at: _timestamp_pb2.Timestamp
     drain: Slot.Drain
-    def __init__(self, slot: _Optional[str] = ..., node: _Optional[str] = ..., gpu: _Optional[int] = ..., state: _Optional[_Union[WorkerState, str]] = ..., engine: _Optional[_Union[_job_pb2.EngineInfo, _Mapping]] = ..., warm_models: _Optional[_Iterable[str]] = ..., job_id: _Optional[str] = ..., draining: bool = ..., jobs_done: _Optional[int] = ..., restarts: _Optional[int] = ..., pid: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_utilization: _Optional[float] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[str] = ..., drain: _Optional[_Union[Slot.Drain, _Mapping]] = ...) -> None: ...
+    def __init__(self, slot: _Optional[str] = ..., node: _Optional[str] = ..., gpu: _Optional[int] = ..., state: _Optional[_Union[WorkerState, str]] = ..., engine: _Optional[_Union[_job_pb2.EngineInfo, _Mapping]] = ..., warm_models: _Optional[_Iterable[str]] = ..., job_id: _Optional[str] = ..., draining: bool = ..., jobs_done: _Optional[int] = ..., restarts: _Optional[int] = ..., pid: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., gpu_utilization: _Optional[float] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[str] = ..., up_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_start_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., drain: _Optional[_Union[Slot.Drain, _Mapping]] = ...) -> None: ...
 
 class DrainSlotsRequest(_message.Message):
     __slots__ = ("node", "slot", "reason")
