@@ -355,6 +355,8 @@ export const zh: Words = {
     QUOTA_EXCEEDED: '已用完配额，请等待任务结束或联系服务管理员',
     JOB_NOT_FOUND: '没有这个任务',
     BATCH_NOT_FOUND: '没有这个批次',
+    NODE_NOT_FOUND: '没有这个节点，它可能已经离线',
+    SLOT_NOT_FOUND: '这个节点没有这个槽位',
     JOB_NOT_TERMINAL: '任务尚未结束，不能删除；请先取消',
     RESULT_PURGED: '此任务的结果已被删除',
     RESULT_EXPIRED: '此任务的结果已过期',
