@@ -12,6 +12,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { randomOf } from '../scripts/random.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
+import { follow } from './fixtures/child.ts';
 
 const TIMES = Number(process.env.FUZZ ?? 1);
 const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
@@ -322,7 +323,8 @@ test('a service whose launcher is killed drains and ends', { timeout: 90_000 }, 
   const env = { ...process.env, ...settings };
   const service = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'ignore', 'ipc'] });
   t.after(() => service.kill('SIGKILL'));
-  await once(service.stdout!, 'data');
+  const { said, ended } = follow(service);
+  await said(/\n/);
   service.disconnect();
-  assert.deepEqual(await once(service, 'exit'), [0, null]);
+  assert.equal(await ended, 0);
 });
