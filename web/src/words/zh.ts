@@ -322,6 +322,7 @@ export const zh: Words = {
     UNSUPPORTED_MEDIA_TYPE: () => '此服务不接受这种文件',
     UPLOAD_NOT_FOUND: () => '上传的文件已不存在，请重新上传',
     UPLOAD_INCOMPLETE: () => '文件尚未上传完毕',
+    TARGET_NOT_TAKEN: () => '此引擎不处理这种素材，请换用另一种',
     JOB_NOT_FOUND: () => '没有可供取用结果的这个任务，请给出您自己的任务编号',
     NO_RESULT: () => '那个任务已结束，但没有可用的结果',
 
