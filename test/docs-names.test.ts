@@ -16,6 +16,7 @@ import { OTHERS, SETTINGS } from '../src/config.ts';
 import { ROOT } from './api/service.ts';
 import { checkOptions, commandOf, everyHelp } from './cli/help.ts';
 
+const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 const PAGES = globSync(['*.md', 'docs/**/*.md', 'bench/*.md', 'clients/python/*.md', 'examples/*.md', 'worker/*.md'], { cwd: ROOT });
 
 interface Span {
@@ -80,8 +81,17 @@ const OTHER_WAYS = [
   ...['HEAD', 'PATCH', 'DELETE'].map((verb) => `${verb} /api/v1/tus/{id}`),
 ];
 
+test('the README lists every rpc', () => {
+  const listed = readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/^\| `(\w+Service)` \| (.*) \|$/gm);
+  const methodsOf = ({ name, methods }: (typeof SERVICES)[number]) => [name, methods.map((one) => one.name).sort()];
+  assert.deepEqual(
+    Object.fromEntries([...listed].map(([, name, methods]) => [name, [...methods!.matchAll(/`(\w+)`/g)].map(([, one]) => one).sort()])),
+    Object.fromEntries(SERVICES.map(methodsOf)),
+  );
+});
+
 test('paths of the API, and what is done with them', () => {
-  const rules = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService].flatMap(({ methods }) =>
+  const rules = SERVICES.flatMap(({ methods }) =>
     methods.flatMap((method) => (hasOption(method, http) ? [getOption(method, http).pattern] : [])),
   );
   const ways = [...rules.map((rule) => `${rule.case?.toUpperCase()} ${rule.value}`), ...OTHER_WAYS].map((way) => {
@@ -103,7 +113,8 @@ test('paths of the API, and what is done with them', () => {
 test('files', () => {
   const named = found(/(?<![\w./$~<-])(?:src|test|worker|scripts|deploy|web|proto|gen|docs|bench|clients|examples|samples)\/[\w./*{},-]+/g);
   assert.ok(named.length > 80, `${named.length}`);
-  for (const { name, where } of named) assert.ok(globSync(name, { cwd: ROOT }).length > 0, where);
+  for (const { name, where } of named)
+    assert.ok(globSync(name, { cwd: ROOT }).length > 0, `${where}: there is no such file (for any name write *)`);
 });
 
 test('reasons, statuses and whatever else is written in capitals', () => {

@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   'cli/remote': ['client'],
   'cli/local': ['cli/remote', 'client', 'config.ts', 'config', 'gpu', 'jobs', 'provenance', 's3'],
   cli: ['cli/remote', 'cli/local', 'client', 'config.ts'],
-  rpc: ['rest', 'jobs', 'recent.ts'],
+  rpc: ['rest', 'jobs', 'random-bytes.ts', 'recent.ts'],
   rest: ['recent.ts'],
   gpu: ['jobs'],
   store: ['jobs', 's3', 'recent.ts', 'redis-place.ts', 'rerun.ts'],
@@ -31,6 +31,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   access: ['jobs', 'recent.ts'],
   notify: ['jobs', 'rerun.ts'],
   provenance: ['jobs'],
+  // For ids; knows nothing.
+  'random-bytes.ts': [],
   // The values used last, whoever keeps some; knows nothing.
   'recent.ts': [],
   // How operators write where a Redis is, for the settings and for who connects; knows nothing.

@@ -1,10 +1,11 @@
 // The job store on Redis by itself: submits jobs, and claims, reports three times and completes each. argv: URL of the Redis, jobs, at once. Prints
 // the seconds from the first submit to the last completion, and its CPU.
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobStep, newJobId } from '../../src/jobs/job.ts';
+import { fewRandomBytes } from '../../src/random-bytes.ts';
 import { openRedisJobStore } from '../../src/store/jobs-redis.ts';
 
 const [, , url, jobs, atOnce] = process.argv;
@@ -25,7 +26,7 @@ async function run(total: number): Promise<{ seconds: number; cpuSeconds: number
   const leave = new AbortController();
   const submitting = Array.from({ length: Number(atOnce) }, async () => {
     while (left-- > 0) {
-      const jobId = newJobId(Date.now(), randomBytes(12));
+      const jobId = newJobId(Date.now(), fewRandomBytes(12));
       await store.submit({ jobId, tenant: 'default', request, requestDigest: '', warnings: [], maxAttempts: 3 }, limits);
     }
   });

@@ -106,7 +106,13 @@ function needs(request: JobRequest, processors: readonly string[], engine: Engin
 }
 
 function format(request: JobRequest, target: TargetKind, engine: Engine): Violation[] {
-  const allowed = target === 'image' ? engine.capabilities.imageFormats : engine.capabilities.videoFormats;
+  const { imageFormats, videoFormats } = engine.capabilities;
+  const [allowed, others] = target === 'image' ? [imageFormats, videoFormats] : [videoFormats, imageFormats];
+  if (request.target.case !== undefined && allowed.length === 0 && others.length > 0) {
+    const [not, but] = target === 'image' ? ['pictures', 'a video as target_video'] : ['videos', 'a picture as target_image'];
+    const description = `the engine ${engine.name} makes no ${not}; give ${but}`;
+    return [{ field: `target_${target}`, reason: 'TARGET_NOT_TAKEN', description }];
+  }
   if (request.outputFormat === undefined || allowed.includes(request.outputFormat)) return [];
   const what = target === 'image' ? 'a picture' : 'a video';
   const description = `'${request.outputFormat}' cannot be written for ${what}; allowed: ${allowed.join(', ')}`;

@@ -1,6 +1,5 @@
 // Batches on the wire: admit all with every violation and its index, one atomic step of the store, present. Another tenant's batch is not there,
 // as far as a caller can tell.
-import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
@@ -19,6 +18,7 @@ import type { Engine } from '../jobs/engine.ts';
 import { fieldInItem, JobsError, type Violation } from '../jobs/errors.ts';
 import { type Job, type JobRequest, JobStatus, newJobId } from '../jobs/job.ts';
 import type { JobStore, NewJob, SubmittedBatch } from '../jobs/ports.ts';
+import { fewRandomBytes } from '../random-bytes.ts';
 import { type AdmissionRules, admit, batchDigest, type CheckReference } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { violationsOf } from './interceptors.ts';
@@ -118,7 +118,7 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
   ): Promise<SubmittedBatch> {
     const { tenant } = identity;
     const requests = request.jobs.map(({ job }) => job);
-    const jobIds = requests.map(() => newJobId(Date.now(), randomBytes(12)));
+    const jobIds = requests.map(() => newJobId(Date.now(), fewRandomBytes(12)));
     const violations = ofTheBatch(request);
     // Each is looked at in turn: more than may be are not.
     if (requests.length > MAX_BATCH) throw JobsError.invalid(violations);
@@ -127,7 +127,7 @@ export function batchCalls(options: BatchCallsOptions): Pick<ServiceImpl<typeof 
     const links = siblings.length === requests.length ? linkSiblings(siblings) : { order: [], violations: [] };
     violations.push(...links.violations);
     const rules = { ...options, checkReference: amongSiblings(options.checkReference, new Set(jobIds)) };
-    const batchId = newBatchId(Date.now(), randomBytes(12));
+    const batchId = newBatchId(Date.now(), fewRandomBytes(12));
     const jobs: NewJob[] = [];
     for (const [i, job] of requests.entries()) {
       if (i % ADMITTED_AT_ONCE === 0) await nextTurn();

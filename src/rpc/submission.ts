@@ -1,5 +1,4 @@
 // From an admitted request to what the store is given, for a job alone and for one of a batch.
-import { randomBytes } from 'node:crypto';
 import { durationMs } from '@bufbuild/protobuf/wkt';
 import type { HandlerContext } from '@connectrpc/connect';
 import type { Identity } from '../jobs/caller.ts';
@@ -8,6 +7,7 @@ import { type JobRequest, newJobId } from '../jobs/job.ts';
 import { placementOf } from '../jobs/placement.ts';
 import type { JobId, Limits, NewJob } from '../jobs/ports.ts';
 import type { Quotas } from '../jobs/tenants.ts';
+import { fewRandomBytes } from '../random-bytes.ts';
 import type { Admission } from './admission.ts';
 import { callerOf } from './authorize.ts';
 import { callKey } from './interceptors.ts';
@@ -30,7 +30,7 @@ export interface Submission {
 export function newJobFrom(request: JobRequest, submission: Submission): NewJob {
   const { identity, engine, admission, digest, maxAttempts, traceparent, jobId, batchId } = submission;
   return {
-    jobId: jobId ?? newJobId(Date.now(), randomBytes(12)),
+    jobId: jobId ?? newJobId(Date.now(), fewRandomBytes(12)),
     tenant: identity.tenant,
     batchId,
     request,

@@ -1,9 +1,9 @@
 // How events of a job lie in its stream, and are told to those who watch it. Always true here: the events of one write are together, in one entry and one
-// message of the same bytes: the sequence of the first (a varint), and the events, each with its length before it
-// (https://protobuf.dev/programming-guides/techniques/#streaming). The entry's id is the sequence of the last.
+// message of the same bytes (`StoredEvents`); the entry's id is the sequence of the last.
 import { toBinary } from '@bufbuild/protobuf';
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
-import { type JobEvent, JobEventSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
+import type { JobEvent } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import { StoredEventsSchema } from '../../../gen/facefusion/store/v1/events_pb.js';
 import type { Sequence } from '../../jobs/ports.ts';
 
 /** In an entry at most, so that a page of entries is not too much at once. */
@@ -22,18 +22,23 @@ export function encodeEvents(events: readonly JobEvent[]): (string | Uint8Array)
   const entries: (string | Uint8Array)[] = [];
   for (let i = 0; i < events.length; i += TOGETHER) {
     const some = events.slice(i, i + TOGETHER);
-    const writer = new BinaryWriter().uint32(some[0]!.sequence);
-    for (const event of some) writer.bytes(toBinary(JobEventSchema, event));
-    entries.push(`${some.at(-1)!.sequence}`, writer.finish());
+    const first = some[0]!.sequence;
+    const bytes = toBinary(StoredEventsSchema, { $typeName: 'facefusion.store.v1.StoredEvents', first, events: some });
+    entries.push(`${first + some.length - 1}`, bytes);
   }
   return entries;
 }
 
-/** The events of a message, or of an entry. */
+/** The events of a message, or of an entry. They are not decoded: most readers have some of them already. */
 export function eventsIn(bytes: Uint8Array): EncodedEvent[] {
   const reader = new BinaryReader(bytes);
   const events: EncodedEvent[] = [];
-  for (let sequence = reader.uint32(); reader.pos < reader.len; sequence++) events.push({ sequence, bytes: reader.bytes() });
+  let sequence = 0;
+  while (reader.pos < reader.len) {
+    const [field] = reader.tag();
+    if (field === StoredEventsSchema.field.first.number) sequence = reader.uint32();
+    else events.push({ sequence: sequence++, bytes: reader.bytes() });
+  }
   return events;
 }
 

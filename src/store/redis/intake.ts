@@ -29,6 +29,9 @@ export interface RedisIntakeOptions {
   readonly dueIn: (ms: number) => void;
 }
 
+/** Of a job that takes no other's result. */
+const NO_INPUTS = { inputs: '', waits: false };
+
 export class RedisIntake {
   readonly #options: RedisIntakeOptions;
 
@@ -199,7 +202,9 @@ export class RedisIntake {
 
   /** The jobs whose results a new one takes, as submit.lua wants them, or why it may not. */
   async #inputsOf({ request, tenant }: NewJob): Promise<{ inputs: string; waits: boolean } | { refusal: JobsError }> {
-    const found = await this.#lookAt([...new Set(inputJobsOf(request).map(({ jobId }) => jobId))]);
+    const inputs = inputJobsOf(request);
+    if (inputs.length === 0) return NO_INPUTS;
+    const found = await this.#lookAt([...new Set(inputs.map(({ jobId }) => jobId))]);
     const refusal = refusalOf(() => checkInputJobs(request, tenant, (id) => found.get(id)));
     return refusal ? { refusal } : takenFrom(found.values());
   }

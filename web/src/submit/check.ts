@@ -5,11 +5,12 @@ import { computed, effect, signal } from '@preact/signals';
 import { JobRequestSchema } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import type { ValidateResponse } from '../../../gen/facefusion/jobs/v1/job_service_pb.js';
 import type { Option } from '../../../gen/facefusion/jobs/v1/system_service_pb.js';
+import { number } from '../format.ts';
 import { jobService } from '../service/clients.ts';
 import { isPassing, messageOf, violationWords } from '../service/errors.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
-import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf } from './draft.ts';
+import { afterSubmit, type Draft, draft, type Input, inputsOf, labelsOf, type RequestJson, request, requestOf, TRIM } from './draft.ts';
 import { choicesOf, optionLabel } from './options.ts';
 import { processorsOf } from './processors.ts';
 
@@ -112,9 +113,30 @@ function ours(from: Draft): Problem[] {
     else if (!input.upload && input.reference === undefined)
       found.push({ at: `input-${input.id}`, field: `upload ${input.id}`, text: `${input.name}: ${w.again}`, reason: 'UPLOAD_STOPPED' });
   }
+  const trimmed = trimProblem(from);
+  if (trimmed) found.push(trimmed);
   for (const line of labelsOf(from).wrong)
     found.push({ at: 'labels', field: `labels ${line}`, text: w.labelsWrong(line), reason: 'MALFORMED' });
   return found;
+}
+
+/** The engine would find it out when the job runs. */
+function trimProblem({ target, parameters }: Draft): Problem | undefined {
+  const w = words.value.submit;
+  const [start, end] = TRIM.map((name) => parameters[name]);
+  if (target?.kind !== 'video' || typeof start !== 'number') return undefined;
+  const said = (name: string, text: string): Problem => {
+    const option = capabilities.value?.options.find((one) => one.name === name);
+    return {
+      at: `f-${name}`,
+      field: `parameters.${name}`,
+      text: `${option ? optionLabel(option) : name}: ${text}`,
+      reason: 'OUT_OF_RANGE',
+    };
+  };
+  if (typeof end === 'number' && end <= start) return said(TRIM[1], w.trimBackwards);
+  const frames = target.facts?.frames;
+  return frames !== undefined && start >= frames ? said(TRIM[0], w.trimBehind(number(frames))) : undefined;
 }
 
 /** What the service said, without what is only on its way, and what it said of inputs that others have taken the place of. */

@@ -6,6 +6,8 @@ import { type Job, type JobRequest, JobRequestSchema, JobStatus } from '../../..
 import { secondsOf } from '../format.ts';
 import { baseName, NAME_LABEL, nameOf } from '../jobs/status.ts';
 import { keepInput } from '../service/inputs.ts';
+import { factsOf } from '../service/media-facts.ts';
+import type { MediaFacts } from '../service/movie-facts.ts';
 import { drawThumbnail, keepThumbnail, thumbnailOf } from '../service/thumbnails.ts';
 import { Upload } from '../service/upload.ts';
 import { isNameless, keepUploadName, uploadName } from '../service/upload-names.ts';
@@ -23,6 +25,8 @@ export interface Input {
   readonly bytes: number;
   /** Object URL of a small picture. */
   readonly thumbnail: string | undefined;
+  /** Of a file that was chosen here. */
+  readonly facts?: MediaFacts | undefined;
 }
 
 export interface Draft {
@@ -76,6 +80,8 @@ export const NOTHING: Draft = {
   carried: {},
 };
 
+/** Which frames of a target are worked on: said of that one, and of no other. */
+export const TRIM = ['trim_frame_start', 'trim_frame_end'] as const;
 export const MOST_SOURCES = 16;
 const KEPT = 'ffjobs.draft';
 
@@ -155,7 +161,8 @@ function put(to: Place, input: Input): void {
     change({ audio: input });
   } else {
     drop(target);
-    change({ target: input });
+    // A file that is chosen again goes on as what it was.
+    change({ target: input, ...(target && target.name !== input.name ? untrimmed() : {}) });
   }
 }
 
@@ -166,7 +173,12 @@ export function remove(id: string): void {
     sources: sources.filter((one) => one.id !== id),
     audio: audio?.id === id ? undefined : audio,
     target: target?.id === id ? undefined : target,
+    ...(target?.id === id ? untrimmed() : {}),
   });
+}
+
+function untrimmed(): Pick<Draft, 'parameters'> {
+  return { parameters: Object.fromEntries(Object.entries(draft.value.parameters).filter(([name]) => !TRIM.some((one) => one === name))) };
 }
 
 function drop(input: Input | undefined): void {
@@ -186,7 +198,7 @@ export function startOver(): void {
 
 /** Uploads belong to a job now; the form keeps the options for the next one. */
 export function afterSubmit(): void {
-  change({ sources: [], audio: undefined, target: undefined, attestation: '' });
+  change({ sources: [], audio: undefined, target: undefined, attestation: '', ...untrimmed() });
 }
 
 export function inputsOf({ sources, audio, target }: Draft): readonly Input[] {
@@ -206,6 +218,7 @@ function uploading(file: File, kind: MediaKind): Input {
   };
   const picture = kind === 'audio' ? Promise.resolve(undefined) : drawThumbnail(file);
   void picture.then((blob) => blob && update(input.id, { thumbnail: URL.createObjectURL(blob) }));
+  if (kind !== 'audio') void factsOf(file).then((facts) => facts && update(input.id, { facts }));
   void upload.run().then(async () => {
     const uri = upload.uri.value;
     if (upload.state.value.is !== 'done' || uri === undefined) return;
@@ -386,7 +399,7 @@ async function illustrate({ id, reference }: Input, jobId?: string): Promise<voi
 effect(() => {
   const { sources, audio, target, ...rest } = draft.value;
   const bare = (one: Input | undefined) =>
-    one && { id: one.id, name: one.name, kind: one.kind, reference: one.reference, bytes: one.bytes };
+    one && { id: one.id, name: one.name, kind: one.kind, reference: one.reference, bytes: one.bytes, facts: one.facts };
   sessionStorage.setItem(KEPT, JSON.stringify({ ...rest, sources: sources.map(bare), audio: bare(audio), target: bare(target) }));
 });
 

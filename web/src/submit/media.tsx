@@ -1,13 +1,15 @@
 // What goes in: faces, the target, and a sound where the pipeline wants one. Each can be dropped, chosen, pasted or named.
 import { useRef, useState } from 'preact/hooks';
-import { bytes, countdown, percent, roughly } from '../format.ts';
+import { bytes, countdown, duration, number, percent, roughly } from '../format.ts';
 import { Icon } from '../parts/icons.tsx';
 import { Meter, now } from '../parts/small.tsx';
+import type { MediaFacts } from '../service/movie-facts.ts';
 import { capabilities } from '../service/overview.ts';
 import { words } from '../words/words.ts';
 import { problems } from './check.ts';
 import { draft, type Input, inputsOf, MOST_SOURCES, type Place, remove, setTargetKind, takeFiles, takeReference } from './draft.ts';
 import { processorsOf } from './processors.ts';
+import { Trim } from './trim.tsx';
 
 function needs(what: 'needsSourceImage' | 'needsSourceAudio'): boolean {
   const chosen = processorsOf(draft.value);
@@ -96,6 +98,7 @@ export function TargetPanel() {
                   {target.bytes > 0 ? `${bytes(target.bytes)} ` : ''}
                   {target.upload || target.reference?.startsWith('upload://') ? (target.kind === 'video' ? w.asVideo : w.asPicture) : ''}
                 </span>
+                {target.facts && <FactsOf facts={target.facts} />}
                 {target.reference !== undefined && !target.upload && !target.reference.startsWith('upload://') && (
                   <select
                     class="field"
@@ -126,10 +129,30 @@ export function TargetPanel() {
         )}
         <Uploads inputs={target ? [target] : []} />
         <Errors of={(at) => at === 'target-add' || (target !== undefined && at === `input-${target.id}`)} />
+        {target?.kind === 'video' && <Trim facts={target.facts} />}
         <Reference place="target" what={w.target} />
         <p class="hint">{w.targetHint}</p>
       </div>
     </section>
+  );
+}
+
+/** `1920 × 1080, 25 fps, 4 min 59 s`, and what it is made of. */
+function FactsOf({ facts: { width, height, seconds, frames, framesPerSecond: fps, codec, sound } }: { readonly facts: MediaFacts }) {
+  const w = words.value.submit;
+  const joined = (parts: readonly (string | false | undefined)[]) => parts.filter(Boolean).join(words.value.comma);
+  const made = joined([frames !== undefined && w.framesCount(number(frames)), codec, sound && w.soundIn(sound)]);
+  return (
+    <>
+      <span class="quiet block">
+        {joined([
+          `${width} × ${height}`,
+          fps !== undefined && `${number(fps, Number.isInteger(Math.round(fps * 100) / 100) ? 0 : 2)} fps`,
+          seconds !== undefined && duration(seconds),
+        ])}
+      </span>
+      {made !== '' && <span class="quiet block">{made}</span>}
+    </>
   );
 }
 

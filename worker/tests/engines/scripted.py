@@ -87,6 +87,8 @@ class Scripted:
                 Option("stdout_noise", _INTEGER, minimum=0, default=0),
                 Option("rss_mb", _INTEGER, minimum=0, maximum=4096, default=0),
                 Option("preview", _BOOLEAN, default=False),
+                Option("trim_frame_start", _INTEGER, minimum=0),
+                Option("trim_frame_end", _INTEGER, minimum=0),
                 Option("warnings", _STRING, list=True, default=[]),
                 Option("crash_at", _INTEGER, minimum=0),
                 Option("exit_code", _INTEGER, minimum=0, maximum=255),
