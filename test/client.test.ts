@@ -298,6 +298,18 @@ test('an aborted wait throws its reason though the job could not be canceled, wh
   );
 });
 
+test('a server is a URL or host:port; what is neither is said at once', async () => {
+  await using service = await FakeService.start();
+  const { origin, host } = new URL(service.url);
+  for (const server of [`${origin}/`, host]) {
+    using client = connectJobs(server);
+    assert.equal(client.url, origin);
+    assert.match((await client.submit(REQUEST)).jobId, /^job_/);
+  }
+  for (const server of ['', 'not a host', 'ftp://127.0.0.1', 'http://'])
+    assert.throws(() => connectJobs(server), { name: 'TypeError', message: /^the server is '.*'; it takes a URL such as http:\/\/127/ });
+});
+
 test('a token goes along with each call', async () => {
   await using service = await FakeService.start();
   let asked = 0;

@@ -1,5 +1,7 @@
 // Walks of the transition function: whatever happens to a job, in whatever order, what must hold holds.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
@@ -22,6 +24,8 @@ import {
   transition,
   WaitReason,
 } from '../src/jobs/job.ts';
+
+const PAGE = join(import.meta.dirname, '..', 'docs', '02-a-job.md');
 
 const START = Date.UTC(2025, 3, 5);
 const failure = fc.record({ reason: fc.constantFrom('ENGINE_ERROR', 'WORKER_CRASHED'), message: fc.string(), retryable: fc.boolean() });
@@ -204,4 +208,15 @@ describe('what the transitions stand on', () => {
       }),
     );
   });
+});
+
+it('the picture of page 2 has each change of status, and no other', () => {
+  const drawn = [...readFileSync(PAGE, 'utf8').matchAll(/^ +(\w+) --> (\w+)/gm)].map(([, from, to]) => `${from} ${to}`);
+  const name = (status: JobStatus) => JobStatus[status]!.toLowerCase();
+  const known = Object.entries(TRANSITIONS).flatMap(([from, changes]) =>
+    Object.values(changes)
+      .filter((to) => to !== Number(from))
+      .map((to) => `${name(Number(from))} ${name(to)}`),
+  );
+  assert.deepEqual(drawn.sort(), [...new Set(known)].sort());
 });

@@ -38,14 +38,15 @@ export interface ConnectOptions {
   readonly retry?: RetryOptions;
 }
 
-/** `url`: such as http://127.0.0.1:8000 */
-export function connectJobs(url: string, { token, retry }: ConnectOptions = {}): JobsClient<FileSource> {
+/** `server`: a URL such as http://127.0.0.1:8000, or host:port. Throws TypeError for what is neither. */
+export function connectJobs(server: string, { token, retry }: ConnectOptions = {}): JobsClient<FileSource> {
+  const url = urlOf(server);
   // A Watch may be silent for long: pings tell a quiet service from one that is gone.
   const sessionManager = new Http2SessionManager(url, { pingIntervalMs: 20_000, pingTimeoutMs: 10_000 });
   const interceptors: Interceptor[] = [patience(retry)];
   if (token !== undefined) interceptors.push(bearer(token));
   const transport = createGrpcTransport({ baseUrl: url, sessionManager, interceptors });
-  const place = { url: `${url.replace(/\/+$/, '')}/api/v1/tus`, headers: () => authorization(token), fetch: fetchFile };
+  const place = { url: `${url}/api/v1/tus`, headers: () => authorization(token), fetch: fetchFile };
   return new JobsClient({
     baseUrl: url,
     transport,
@@ -54,6 +55,14 @@ export function connectJobs(url: string, { token, retry }: ConnectOptions = {}):
     upload: (uploads, source, options) => sendFile(uploads, place, source, options),
     close: () => sessionManager.abort(),
   });
+}
+
+/** Without a slash at its end. */
+function urlOf(server: string): string {
+  const url = server.includes('://') ? server : `http://${server}`;
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
+    throw new TypeError(`the server is '${server}'; it takes a URL such as http://127.0.0.1:8000, or host:port`);
+  return url.replace(/\/+$/, '');
 }
 
 /** From so many bytes on a file whose parts can be read again goes up in pieces: what was sent outlives the connection. */
