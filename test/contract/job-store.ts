@@ -420,6 +420,33 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
       ]);
     });
 
+    it('never lets percent fall before an attempt either, whoever prepares the job in turn', async (t) => {
+      const { store } = await open(t);
+      const { jobId } = await submit(store);
+      for (const percents of [[12.5, 80.5], [3, 90.25], [40]]) {
+        const lease = await claim(store);
+        for (const percent of percents) {
+          await lease.progress(create(ProgressSchema, { step: JobStep.FETCHING_INPUTS, percent }));
+        }
+        await lease.giveBack(WaitReason.SLOT);
+      }
+      assert.equal((await store.get(jobId))?.progress, 90);
+      const last = await begun(store);
+      await last.progress(progress(5.5));
+      await last.complete(done());
+      const told = (await eventsOf(store, jobId)).flatMap(({ event }) =>
+        event.case === 'progress' ? [[event.value.attempt, event.value.percent]] : [],
+      );
+      assert.deepEqual(told, [
+        [0, 12],
+        [0, 80],
+        [0, 80],
+        [0, 90],
+        [0, 90],
+        [1, 5.5],
+      ]);
+    });
+
     it('keeps the order of writes that are not awaited', async (t) => {
       const { store } = await open(t);
       const { jobId } = await submit(store);
