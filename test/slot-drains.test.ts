@@ -9,6 +9,7 @@ import { type Drain, drained, drainOf, restored } from '../src/jobs/drains.ts';
 import { JobStatus } from '../src/jobs/job.ts';
 import { startSecured } from './api/secured.ts';
 import { type Service, startService, untilWarm } from './api/service.ts';
+import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 import { openRig } from './fixtures/gpu/rig.ts';
 
 type Json = Record<string, unknown>;
@@ -201,6 +202,7 @@ describe('on one machine', () => {
     assert.deepEqual(await refused('/api/v1/slots/gpu-09:restore'), [404, "there is no node 'gpu-09'; there is gpu-01"]);
     assert.deepEqual(await refused('/api/v1/slots/gpu-01/7:drain'), [404, "the node gpu-01 has no slot '7'; there are 0, 1"]);
     assert.deepEqual(await refused('/api/v1/slots/gpu-01/7:restore'), [404, "the node gpu-01 has no slot '7'; there are 0, 1"]);
+    assert.equal((await refused(`/api/v1/slots/${'x'.repeat(64)}:drain`))[0], 400);
     const [status, message] = await refused('/api/v1/slots/gpu-01:drain', { reason: 'x'.repeat(201) });
     assert.equal(status, 400);
     assert.match(String(message), /^reason: .*200/);
@@ -209,6 +211,42 @@ describe('on one machine', () => {
       false,
     );
   });
+});
+
+test('the command line takes slots out, shows them, and puts them back', async () => {
+  await using service = await startService({ NODE: 'gpu-01', SLOTS: '2' });
+  const run = async (...args: string[]) => {
+    const terminal = new FakeTerminal();
+    const exit = await ffjobs(['--server', service.baseUrl, 'slots', ...args], terminal);
+    return { exit, out: terminal.stdout, err: terminal.stderr };
+  };
+  const out = await run('drain', 'gpu-01/1', '--reason', 'its fan');
+  assert.equal(out.exit, 0, out.err);
+  assert.match(out.out, /^gpu-01\/1 +drained +0 +taken out by anonymous at \d{4}-\d\d-\d\d \d\d:\d\d: its fan$/m);
+  const all = await run();
+  assert.match(all.out, /^gpu-01\/0 +idle +0$/m);
+  assert.match(all.out, /^gpu-01\/1 +drained/m);
+  assert.match(all.out, /^gpu-01: .*disk [\d.]+ [GT]B free$/m);
+  const json = (await run('list', '--json')).out
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Json);
+  assert.deepEqual(
+    json.map(({ slot, drain }) => [slot, (drain as Json | null)?.reason]),
+    [
+      ['0', undefined],
+      ['1', 'its fan'],
+    ],
+  );
+  assert.deepEqual([(await run('restore', 'gpu-01')).exit, (await run('restore', 'gpu-01')).exit], [0, 0]);
+  assert.equal(
+    (await slotsOf(service.baseUrl)).some(({ draining }) => draining),
+    false,
+  );
+  const unknown = await run('drain', 'gpu-09');
+  assert.equal(unknown.exit, 5);
+  assert.match(unknown.err, /there is no node 'gpu-09'; there is gpu-01/);
+  assert.equal((await run('drain', 'gpu-01/')).exit, 2);
 });
 
 test('it is for administrators, who are named; others see that a slot is out and not why', async () => {
