@@ -276,9 +276,13 @@ export interface Said {
   readonly visible: boolean;
 }
 
-/** Undefined: the job has ended. `percent` is the highest of the attempt. */
-export function progressed({ job: before }: Subject, progress: Progress, percent: number, nowMs: number): Said | undefined {
+/**
+ * Undefined: the job has ended. `highest` is that of the attempt, in percent. Before one, inputs may be fetched by one node after another, and a run that was
+ * joined may end for another one: who watches the job sees one way that does not fall.
+ */
+export function progressed({ job: before }: Subject, progress: Progress, highest: number, nowMs: number): Said | undefined {
   if (isTerminal(before.status)) return undefined;
+  const percent = before.status === JobStatus.QUEUED ? Math.max(before.progress, Math.floor(highest)) : highest;
   const { step, estimatedFinishTime: estimatedFinish } = progress;
   const job = transition(before, { type: 'progress', step, percent, estimatedFinish }, nowMs);
   job.sequence++;
@@ -288,9 +292,9 @@ export function progressed({ job: before }: Subject, progress: Progress, percent
 /** Between two looks of jobs that joined a run at how far it is. */
 export const FOLLOW_MS = 1000;
 
-/** A job that joined a run shows how far that is, and falls back no more than its own attempts do. */
+/** A job that joined a run shows how far that is. */
 export function followed(subject: Subject, progress: Progress, nowMs: number): Said | undefined {
-  return progressed(subject, progress, Math.max(subject.job.progress, progress.percent), nowMs);
+  return progressed(subject, progress, progress.percent, nowMs);
 }
 
 /** Undefined: the job has ended. */

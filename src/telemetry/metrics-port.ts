@@ -19,8 +19,10 @@ export function serveMetrics(metrics: Metrics, { host, port, token }: MetricsPor
     request.resume();
     if (!mayAsk(request)) {
       answer(response, 401, 'send the token of the metrics as Authorization: Bearer ...\n', { 'www-authenticate': 'Bearer' });
-    } else if (request.url !== '/metrics' || request.method !== 'GET') answer(response, 404, 'metrics are at /metrics\n');
-    else {
+    } else if (request.url?.replace(/\?.*$/s, '') !== '/metrics') answer(response, 404, 'metrics are at /metrics\n');
+    else if (request.method !== 'GET' && request.method !== 'HEAD') {
+      answer(response, 405, 'metrics are read with GET\n', { allow: 'GET, HEAD' });
+    } else {
       metrics.scrape().then(
         ({ text, contentType }) => answer(response, 200, text, { 'content-type': contentType }),
         () => answer(response, 503, 'the metrics cannot be read now\n'),
