@@ -39,11 +39,10 @@ export class Drains {
     this.#looking = this.#looking.then(async () => {
       try {
         this.#known = await this.#options.store.all();
+        this.onChange();
       } catch (error) {
         this.#options.onError(error);
-        return;
       }
-      this.onChange();
     });
     return this.#looking;
   }
@@ -68,7 +67,7 @@ export class Drains {
       });
   }
 
-  /** `known`: all slots of the fleet, of which the place must be one. Throws INVALID_REQUEST where it is not. */
+  /** `known`: all slots of the fleet, of which the place must be one. Throws NODE_NOT_FOUND or SLOT_NOT_FOUND where it is not. */
   async drain(place: Place, why: { readonly by: string; readonly reason: string }, known: readonly Slot[]): Promise<void> {
     assertThere(place, known);
     const { store, log, now = Date.now } = this.#options;
