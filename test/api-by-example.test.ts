@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -20,6 +20,7 @@ import { http } from '../gen/google/api/annotations_pb.js';
 import { ROOT, startService } from './api/service.ts';
 import { blocksOf } from './docs/blocks.ts';
 import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
+import { freePort } from './fixtures/free-port.ts';
 
 const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 /** Those that their caller ends. */
@@ -112,13 +113,4 @@ function callsOf(metrics: string): Calls[] {
   return [...metrics.matchAll(/^api_requests_total\{method="[^"]*",endpoint="([^"]*)",code="([^"]*)"\} (\d+)$/gm)].map(
     ([, endpoint, code, count]) => ({ endpoint: endpoint!, code: code!, count: Number(count) }),
   );
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }

@@ -10,7 +10,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { randomOf } from '../scripts/random.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
+import { follow } from './fixtures/child.ts';
 
 const TIMES = Number(process.env.FUZZ ?? 1);
 const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
@@ -18,19 +20,8 @@ const SEED = Number(process.env.FUZZ_SEED ?? Date.now() % 1_000_000);
 /** The first bytes of one, as the text of them. */
 const JPEG = Buffer.from('ffd8ffe000104a46494600010100000100010000ffd9', 'hex').toString('latin1');
 
-/** A small seeded generator (mulberry32): the same seed, the same choices. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 describe(`hostile callers (seed ${SEED})`, () => {
-  const random = randomOf(SEED);
+  const random = randomOf(SEED).next;
   const below = (limit: number) => Math.floor(random() * limit);
   const pick = <T>(list: readonly T[]) => list[below(list.length)]!;
   let service: Service;
@@ -332,7 +323,8 @@ test('a service whose launcher is killed drains and ends', { timeout: 90_000 }, 
   const env = { ...process.env, ...settings };
   const service = spawn(process.execPath, [join(ROOT, 'src', 'main.ts'), 'serve'], { env, stdio: ['ignore', 'pipe', 'ignore', 'ipc'] });
   t.after(() => service.kill('SIGKILL'));
-  await once(service.stdout!, 'data');
+  const { said, ended } = follow(service);
+  await said(/\n/);
   service.disconnect();
-  assert.deepEqual(await once(service, 'exit'), [0, null]);
+  assert.equal(await ended, 0);
 });

@@ -5,8 +5,8 @@ import { Webhook } from 'standardwebhooks';
 import { type EventWords, type JobWords, Violation } from '../scripts/chaos/calls.ts';
 import { checkHistory } from '../scripts/chaos/checks.ts';
 import { chaos } from '../scripts/chaos/main.ts';
-import { randomOf } from '../scripts/chaos/random.ts';
 import { Receiver, SECRET } from '../scripts/chaos/receiver.ts';
+import { randomOf } from '../scripts/random.ts';
 import { python } from './api/service.ts';
 
 const skip = process.platform !== 'linux' && 'machine: it finds what is left behind in /proc';

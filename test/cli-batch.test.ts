@@ -1,14 +1,13 @@
 // `ffjobs batch` against the real service: a file of jobs in one call, its files uploaded once, progress as a whole, and what became of each at the end.
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { gate } from './api/scenarios.ts';
 import { type Service, startService } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { freePort } from './fixtures/free-port.ts';
 
 let service: Service;
 let folder: string;
@@ -187,7 +186,7 @@ describe('ffjobs batch', { timeout: 120_000 }, () => {
   });
 
   test('goes on over a restart of the service, on a person’s terminal too', async () => {
-    await using lasting = await startService({ PORT: await freePort(), DRAIN_TIMEOUT: '0s' });
+    await using lasting = await startService({ PORT: `${await freePort()}`, DRAIN_TIMEOUT: '0s' });
     const held = gate(lasting.dir);
     const path = await jobs(onServer(held.parameters), onServer());
     terminal = new FakeTerminal({ interactive: true, tty: true });
@@ -202,12 +201,3 @@ describe('ffjobs batch', { timeout: 120_000 }, () => {
     assert.equal(terminal.lines.filter((line) => / succeeded /.test(line)).length, 2);
   });
 });
-
-async function freePort(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return String(port);
-}

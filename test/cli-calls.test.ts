@@ -1,11 +1,9 @@
 // The calls that the demo prints work as they stand, against a service as `npm start` runs it.
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { fromJson } from '@bufbuild/protobuf';
@@ -13,6 +11,7 @@ import { JobService, SubmitRequestSchema } from '../gen/facefusion/jobs/v1/job_s
 import { type CallTexts, callTexts } from '../scripts/calls.ts';
 import { workerPython } from '../src/cli/local/python.ts';
 import { connect } from '../src/cli/remote/client.ts';
+import { type Followed, follow } from './fixtures/child.ts';
 
 const ROOT = join(import.meta.dirname, '..');
 const run = promisify(execFile);
@@ -20,6 +19,7 @@ const has = (program: string) => spawnSync(program, ['--version']).error === und
 
 let folder: string;
 let child: ChildProcess;
+let running: Followed;
 let texts: CallTexts;
 let output: string;
 
@@ -48,8 +48,9 @@ before(async () => {
       FFJOBS_PYTHON: python,
     },
   });
-  const [line] = (await once(createInterface({ input: child.stdout! }), 'line')) as [string];
-  const address = (JSON.parse(line) as { listening: string }).listening;
+  running = follow(child);
+  const [line] = (await running.said(/\n/)).split('\n');
+  const address = (JSON.parse(line!) as { listening: string }).listening;
   texts = callTexts({ address, source: 'demo/eileen_collins.jpg', target: 'demo/grace_hopper.jpg', output });
   // Answers when the first worker is warm: a submit before that is asked to come again.
   using service = connect(address);
@@ -57,9 +58,8 @@ before(async () => {
 });
 
 after(async () => {
-  const ended = once(child, 'close');
   child.kill('SIGTERM');
-  const [code] = await ended;
+  const code = await running.ended;
   await rm(folder, { recursive: true, force: true });
   assert.equal(code, 0, 'the service drains and ends in good order');
 });

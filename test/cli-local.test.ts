@@ -16,6 +16,7 @@ import type { Config } from '../src/config.ts';
 import { FakeMachine } from './cli/fake-python.ts';
 import { FakeService } from './cli/fake-service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { follow } from './fixtures/child.ts';
 
 const MAIN = join(import.meta.dirname, '..', 'src', 'main.ts');
 
@@ -361,11 +362,12 @@ describe('doctor', () => {
     const path = join(machine.root, 'data', 'jobs.db');
     const script = `const db = new (require('node:sqlite').DatabaseSync)(process.argv[1]); db.exec('PRAGMA journal_mode=WAL; PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (a)'); console.log('held'); setInterval(() => {}, 1000)`;
     const holder = spawn(process.execPath, ['-e', script, path], { stdio: ['ignore', 'pipe', 'inherit'] });
-    await once(holder.stdout, 'data');
+    const held = follow(holder);
+    await held.said(/held/);
     assert.equal(await local(['doctor', '--json'], { FFJOBS_PORT: '0' }), 1);
     assert.match(findings()['job store']!.detail, /is held by another process/);
     holder.kill('SIGKILL');
-    await once(holder, 'close');
+    await held.ended;
     for (const end of ['', '-wal', '-shm']) await rm(path + end, { force: true });
     await writeFile(path, 'not a database, and long enough that nobody takes it for an empty one'.repeat(20));
     terminal = new FakeTerminal();

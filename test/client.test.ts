@@ -19,6 +19,7 @@ import { isTerminal, statusIn } from '../src/client/watch.ts';
 import { verifyWebhook, WebhookVerificationError } from '../src/client/webhook.ts';
 import { startService } from './api/service.ts';
 import { FakeService } from './cli/fake-service.ts';
+import { freePort } from './fixtures/free-port.ts';
 
 const REQUEST = { sourceImages: ['face.jpg'], target: { case: 'targetImage' as const, value: 'target.png' } };
 
@@ -80,7 +81,7 @@ describe('against the service', () => {
   });
 
   test('a watch goes on over a restart of the service: no event twice, none missing', async () => {
-    await using service = await startService({ PORT: await freePort(), DRAIN_TIMEOUT: '0s' });
+    await using service = await startService({ PORT: `${await freePort()}`, DRAIN_TIMEOUT: '0s' });
     using client = connectJobs(service.baseUrl);
     const hold = join(service.dir, 'hold');
     const { jobId } = await client.submit({ ...REQUEST, parameters: { steps: 4, hold_file: hold, hold_at: 2 }, maxAttempts: 3 });
@@ -347,13 +348,4 @@ describe('webhooks', () => {
 
 async function until(done: () => boolean): Promise<void> {
   while (!done()) await new Promise((resolve) => setImmediate(resolve));
-}
-
-async function freePort(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return String(port);
 }

@@ -1,31 +1,17 @@
 // `npm run demo:cluster`, small: what it promises to show, and that it leaves nothing but its results.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ROOT } from './api/service.ts';
-
-async function demo(args: readonly string[], env: Readonly<Record<string, string>>) {
-  const child = spawn(process.execPath, [join(ROOT, 'scripts', 'demo-cluster.ts'), ...args], { env: { ...process.env, ...env } });
-  const words = { stdout: '', stderr: '' };
-  for (const name of ['stdout', 'stderr'] as const) {
-    child[name].on('data', (chunk) => {
-      words[name] += chunk;
-    });
-  }
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...words };
-}
+import { runScript } from './fixtures/script.ts';
 
 test('a fleet loses a node in the middle and no job', { timeout: 560_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'demo-cluster-test-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
   const [temporary, output] = [join(dir, 'tmp'), join(dir, 'results')];
   await mkdir(temporary);
-  const { code, stdout, stderr } = await demo(['--jobs', '4', '--output', output], { TMPDIR: temporary });
+  const { code, stdout, stderr } = await runScript('demo-cluster.ts', ['--jobs', '4', '--output', output], { TMPDIR: temporary });
   assert.equal(code, 0, stdout + stderr);
   const [, killed] = /KILLED \(SIGKILL\) while it ran (job_\w+)/.exec(stdout) ?? [];
   assert.match(stdout, new RegExp(`All 4 jobs succeeded, ${killed} in attempt 2`));
@@ -34,6 +20,6 @@ test('a fleet loses a node in the middle and no job', { timeout: 560_000 }, asyn
 });
 
 test('what it cannot do is one sentence', async () => {
-  const { code, stdout, stderr } = await demo(['--jobs', '0'], {});
+  const { code, stdout, stderr } = await runScript('demo-cluster.ts', ['--jobs', '0'], {});
   assert.deepEqual([code, stdout, stderr], [1, '', "The demo stopped: --jobs is '0'; it takes 1 to 1000\n"]);
 });

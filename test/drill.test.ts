@@ -1,29 +1,15 @@
 // `npm run drill`, small: what it promises to show, and that it leaves nothing.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ROOT } from './api/service.ts';
-
-async function drill(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const child = spawn(process.execPath, [join(ROOT, 'scripts', 'drill.ts'), ...args], { env: { ...process.env, ...env } });
-  const words = { stdout: '', stderr: '' };
-  for (const name of ['stdout', 'stderr'] as const) {
-    child[name].on('data', (chunk) => {
-      words[name] += chunk;
-    });
-  }
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, ...words };
-}
+import { runScript } from './fixtures/script.ts';
 
 test('a region is lost, another takes over, and gives back', { timeout: 560_000 }, async (t) => {
   const dir = await mkdtemp(join(tmpdir(), 'drill-test-'));
   t.after(() => rm(dir, { recursive: true, force: true }));
-  const { code, stdout, stderr } = await drill(['--jobs', '8', '--lag', '1'], { TMPDIR: dir });
+  const { code, stdout, stderr } = await runScript('drill.ts', ['--jobs', '8', '--lag', '1'], { TMPDIR: dir });
   assert.equal(code, 0, stdout + stderr);
   const [, accepted] = /^(\d+) jobs accepted\./m.exec(stdout) ?? [];
   assert.equal(accepted, '10');
@@ -37,6 +23,6 @@ test('a region is lost, another takes over, and gives back', { timeout: 560_000 
 });
 
 test('what it cannot do is one sentence', async () => {
-  const { code, stdout, stderr } = await drill(['--lag', '0']);
+  const { code, stdout, stderr } = await runScript('drill.ts', ['--lag', '0']);
   assert.deepEqual([code, stdout, stderr], [1, '', "The drill stopped: --lag is '0'; it takes 0.1 to 60 seconds\n"]);
 });

@@ -8,11 +8,11 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 import { missingPrograms } from './docs/programs.ts';
+import { follow } from './fixtures/child.ts';
 import { launch } from './web/browser.ts';
 
 const run = promisify(execFile);
@@ -56,8 +56,9 @@ describe('against a service', { timeout: 280_000 }, () => {
       env: { ...env, PORT: '0' },
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    const { said, ended } = follow(child);
     try {
-      const [address] = (await once(createInterface({ input: child.stdout }), 'line')) as [string];
+      const [address] = (await said(/\n/)).split('\n');
       const swap = async (target: string, body: Buffer<ArrayBuffer>) =>
         fetch(`${address}/swap?target=${encodeURIComponent(target)}`, { method: 'PUT', body });
       const answer = await swap('demo/grace_hopper.jpg', await readFile(FACE));
@@ -69,7 +70,7 @@ describe('against a service', { timeout: 280_000 }, () => {
     } finally {
       child.kill('SIGTERM');
     }
-    assert.deepEqual(await once(child, 'exit'), [0, null]);
+    assert.equal(await ended, 0);
   });
 
   test('a Python script', async () => {

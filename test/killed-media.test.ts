@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes, randomInt } from 'node:crypto';
-import { once } from 'node:events';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
@@ -14,6 +13,7 @@ import { openLocalBlobStore } from '../src/store/blobs-local.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, untilWarm } from './api/service.ts';
+import { follow } from './fixtures/child.ts';
 import { picture, startOrigin, well } from './fixtures/media/origin.ts';
 
 const TUS = { 'tus-resumable': '1.0.0' };
@@ -154,10 +154,11 @@ test('a result that is being taken over is there whole after the next start, or 
     const child = spawn(process.execPath, ['--input-type=module', '-e', code, ...sources.values()], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    await once(child.stdout, 'data');
+    const { said, ended } = follow(child);
+    await said(/taking/);
     await delay(randomInt(12));
     child.kill('SIGKILL');
-    await once(child, 'close');
+    assert.equal(await ended, 'SIGKILL');
     const blobs = await openLocalBlobStore({ dir: store });
     assert.deepEqual(await filesIn(join(store, 'tmp')), []);
     for (const [key, path] of sources) {

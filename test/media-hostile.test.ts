@@ -10,6 +10,7 @@ import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { create } from '@bufbuild/protobuf';
 import { JobRequestSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
+import { type Random, randomOf } from '../scripts/random.ts';
 import type { Failure } from '../src/jobs/job.ts';
 import { fetchInputs, type Inputs } from '../src/media/inputs.ts';
 import { type Kind, openProbe, type Probe, type ProbeOptions } from '../src/media/probe.ts';
@@ -71,16 +72,11 @@ async function handIn({ name, kind }: Hostile, through = probe, signal = NEVER):
   return await fetchInputs({ resolver: localFiles(join(dir, 'input')), probe: through }, request, folder, signal);
 }
 
-/** Numbers below `n`, the same for the same seed (mulberry32). */
-function numbers(seed: number): (n: number) => number {
-  let state = seed;
-  return (n) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let x = Math.imul(state ^ (state >>> 15), 1 | state);
-    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x;
-    return ((x ^ (x >>> 14)) >>> 0) % n;
-  };
-}
+/** Numbers below `n`. */
+const below =
+  ({ int }: Random) =>
+  (n: number) =>
+    int(0, n - 1);
 
 /** Bytes changed, mostly in the headers; or cut off, doubled, taken out. */
 function mutated(bytes: Buffer, below: (n: number) => number): Buffer {
@@ -137,7 +133,7 @@ describe('hostile media', () => {
     await Promise.all(
       Array.from({ length: 96 }, async (_, nth) => {
         const one = good[nth % good.length]!;
-        const bytes = mutated(await readFile(join(dir, 'input', one.name)), numbers(seed + nth));
+        const bytes = mutated(await readFile(join(dir, 'input', one.name)), below(randomOf(seed + nth)));
         const name = `mutated-${nth}`;
         await writeFile(join(dir, 'input', name), bytes);
         const outcome = await handIn({ ...one, name });

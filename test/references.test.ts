@@ -1,13 +1,13 @@
 // Media references: what may be named as input, and that nothing outside the input root is read, whatever a reference or the disk does.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmod, link, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { localFiles, type MediaResolver, mediaReferences } from '../src/media/references.ts';
+import { follow } from './fixtures/child.ts';
 
 const NEVER = new AbortController().signal;
 const POSIX = process.platform !== 'win32';
@@ -168,8 +168,8 @@ describe('local references', { concurrency: 4 }, () => {
     const swapper = spawn(process.execPath, ['-e', swap, join(root, 'next'), join(root, 'door'), outside], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    const ended = once(swapper, 'exit');
-    await once(swapper.stdout, 'data');
+    const { said, ended } = follow(swapper);
+    await said(/swapping/);
     let given = 0;
     let refused = 0;
     try {

@@ -7,21 +7,11 @@ import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { MediaResultSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { WorkerState } from '../gen/facefusion/jobs/v1/system_service_pb.js';
+import { randomOf } from '../scripts/random.ts';
 import { isTerminal, JobStatus } from '../src/jobs/job.ts';
 import { alive, openRig, workerOptions } from './fixtures/gpu/rig.ts';
 
 const JOBS = 40;
-
-/** A small seeded generator (mulberry32): the same seed, the same choices. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 type Act = readonly [string, unknown];
 
@@ -54,7 +44,7 @@ const COURSES: readonly (readonly Act[])[] = [
 
 for (const seed of [1, Date.now() % 1_000_000]) {
   test(`no slot ever has two runs and every job ends (seed ${seed})`, async () => {
-    const random = randomOf(seed);
+    const random = randomOf(seed).next;
     const pick = <T>(list: readonly T[]) => list[Math.floor(random() * list.length)]!;
     await using rig = await openRig({
       slotCount: 3,

@@ -4,7 +4,6 @@ import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -18,6 +17,7 @@ import { ServingStatus } from '../src/rpc/health.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { gate, runs, untilTerminal } from './api/scenarios.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
+import { freePort } from './fixtures/free-port.ts';
 
 const picture = (parameters: Json = {}, more: Json = {}): Json => ({
   source_images: ['face.jpg'],
@@ -33,15 +33,6 @@ async function post(service: Service, body: Json, headers: Record<string, string
     body: JSON.stringify(body),
   });
   return { status: response.status, headers: response.headers, json: (await response.json()) as Json };
-}
-
-/** A free port, told by the system. */
-async function freePort(): Promise<string> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return String(port);
 }
 
 describe('a restart', () => {
@@ -173,7 +164,7 @@ describe('uploads', () => {
 
 describe('operators', () => {
   test('metrics count every request once, REST and RPC alike, and those that fail before they are parsed', async () => {
-    const port = await freePort();
+    const port = `${await freePort()}`;
     await using service = await startService({ METRICS_PORT: port });
     const client = restClient(service.baseUrl);
     const { job_id } = await client.submit(picture());
@@ -196,7 +187,7 @@ describe('operators', () => {
   });
 
   test('metrics are on loopback wherever the service listens, and with a token for who has it alone', async () => {
-    const port = await freePort();
+    const port = `${await freePort()}`;
     const file = join(tmpdir(), `metrics-token-${process.pid}`);
     await writeFile(file, `${'t'.repeat(32)}\n`);
     try {

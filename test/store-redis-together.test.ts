@@ -6,7 +6,7 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { Redis } from 'ioredis';
 import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
-import { randomOf } from '../scripts/chaos/random.ts';
+import { randomOf } from '../scripts/random.ts';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { JobStatus, newJobId, WaitReason } from '../src/jobs/job.ts';
 import type { Lease, LeaseEnded, NewJob } from '../src/jobs/ports.ts';

@@ -11,6 +11,7 @@ import { JobStatus } from '../src/jobs/job.ts';
 import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
 import { migrateRedisJobStore, shippedSteps } from '../src/store/redis/migrate.ts';
 import { SCHEMA } from '../src/store/redis/schema.ts';
+import { patiently } from './contract/calls.ts';
 import { describeJobStore, opening, wantedJob } from './contract/job-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
 
@@ -28,18 +29,6 @@ after(() => {
   const leaks = warnings.filter(({ name }) => name === 'MaxListenersExceededWarning');
   assert.deepEqual(leaks, [], 'whoever looks for a node that answers leaves nothing behind');
 });
-
-/** As a caller does, while the store cannot be reached. */
-async function patiently<T>(call: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await call();
-    } catch (error) {
-      if (!(error instanceof JobsError && error.kind === 'unavailable')) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  }
-}
 
 describe('Redis Cluster: all of its nodes', { timeout: 60_000 }, () => {
   it('may be away: calls are refused and not kept, and all goes on when they are back', async (t) => {

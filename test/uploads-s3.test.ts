@@ -10,13 +10,14 @@ import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import { JobsError } from '../src/jobs/errors.ts';
+import type { JobsError } from '../src/jobs/errors.ts';
 import { openS3UploadBytes, type S3UploadBytesOptions } from '../src/media/upload-s3.ts';
 import { openUploads, type Uploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { type Service, startService, untilWarm } from './api/service.ts';
+import { refusal } from './contract/calls.ts';
 import { errorAnswer, type FaultyWay, type S3Server, startProxy, startS3 } from './fixtures/media/s3-server.ts';
 
 const NEVER = new AbortController().signal;
@@ -88,15 +89,6 @@ function halting(first: Uint8Array, rest: Uint8Array) {
     yield rest;
   })();
   return { bytes, halted, go };
-}
-
-async function refusal(call: Promise<unknown>): Promise<JobsError> {
-  const error = await call.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  assert.ok(error instanceof JobsError, `refused with ${error}`);
-  return error;
 }
 
 const fetchTo = (uploads: Uploads, id: string, path: string) => uploads.resolver.fetch(`upload://${id}`, path, NEVER);

@@ -7,7 +7,6 @@ import { basename, join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { PutObjectCommand } from '@aws-sdk/client-s3';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import { JobsError } from '../src/jobs/errors.ts';
 import type { JobStore, UploadFacts } from '../src/jobs/ports.ts';
 import { mediaTypeOf } from '../src/media/sniff.ts';
 import { openLocalUploadBytes, type UploadBytes } from '../src/media/upload-files.ts';
@@ -15,6 +14,7 @@ import { openS3UploadBytes } from '../src/media/upload-s3.ts';
 import { openUploads } from '../src/media/uploads.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { openSqliteJobStore } from '../src/store/jobs-sqlite.ts';
+import { refusal } from './contract/calls.ts';
 import { wantedJob } from './contract/job-store.ts';
 import { type S3Server, startS3 } from './fixtures/media/s3-server.ts';
 
@@ -136,15 +136,6 @@ async function openWorld(t: TestContext, openStore: OpenStore, openPlace: (home:
 
 async function* chunked(bytes: Uint8Array, size = 3000): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
-}
-
-async function refusal(call: Promise<unknown>): Promise<JobsError> {
-  const error = await call.then(
-    () => undefined,
-    (thrown) => thrown,
-  );
-  assert.ok(error instanceof JobsError, `refused with ${error}`);
-  return error;
 }
 
 const WORLDS = Object.entries(STORES).flatMap(([name, openStore]) =>

@@ -6,8 +6,7 @@ import type { Row } from '../figures.ts';
 import { LoadGenerator } from '../load/generator.ts';
 import type { Request } from '../load/tasks.ts';
 import { answersOf, sameJson, sameMessage, threeJobs } from '../peers/served.ts';
-import { type Peer, startFastapi, startNodePeer } from '../peers/start.ts';
-import { CannotRun } from '../processes.ts';
+import { fastapiOrWhyNot, startNodePeer } from '../peers/start.ts';
 import { getByGrpc, getByRest } from '../requests.ts';
 
 export const get: Group = {
@@ -22,14 +21,7 @@ export const get: Group = {
     const served = await answersOf(service, [succeeded, processing]);
 
     // REST
-    let why = 'a quick run installs no peer';
-    let fastapi: Peer | undefined;
-    try {
-      if (!bench.quick) fastapi = await startFastapi(served);
-    } catch (error) {
-      if (!(error instanceof CannotRun)) throw error;
-      why = error.message;
-    }
+    const { fastapi, why } = await fastapiOrWhyNot(served, bench.quick);
     {
       await using _ = fastapi;
       await using fastify = await startNodePeer('fastify', served);

@@ -9,7 +9,7 @@ import { median, type Row, rowOf } from '../figures.ts';
 import { LoadGenerator } from '../load/generator.ts';
 import type { CallsDone, Dispersed, Request } from '../load/tasks.ts';
 import { answersOf, sameJson, sameMessage, threeJobs } from '../peers/served.ts';
-import { type Peer, startFastapi, startNodePeer } from '../peers/start.ts';
+import { fastapiOrWhyNot, startNodePeer } from '../peers/start.ts';
 import { CannotRun, residentBytes } from '../processes.ts';
 import { getByGrpc, getByRest } from '../requests.ts';
 import { Service } from '../service.ts';
@@ -61,14 +61,7 @@ type Both = Readonly<Record<'rest' | 'grpc', Request>>;
 
 async function* besidePeers(bench: Bench, load: LoadGenerator, service: Service, jobId: string, { rest, grpc }: Both): AsyncIterable<Row> {
   const served = await answersOf(service, [jobId]);
-  let why = 'a quick run installs no peer';
-  let fastapi: Peer | undefined;
-  try {
-    if (!bench.quick) fastapi = await startFastapi(served);
-  } catch (error) {
-    if (!(error instanceof CannotRun)) throw error;
-    why = error.message;
-  }
+  const { fastapi, why } = await fastapiOrWhyNot(served, bench.quick);
   {
     await using _ = fastapi;
     if (fastapi) await sameJson(fastapi, served);

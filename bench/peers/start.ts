@@ -55,7 +55,7 @@ export async function startMediaPeer(folder: string): Promise<Peer & { readonly 
 }
 
 /** uvicorn with uvloop and httptools, one process, its access log off: the fastest way that its documentation names. */
-export async function startFastapi(served: Served): Promise<Peer> {
+async function startFastapi(served: Served): Promise<Peer> {
   const { bin, env } = await environment('fastapi');
   const port = await freePort();
   const args = ['-m', 'uvicorn', 'app:app', '--port', String(port), '--loop', 'uvloop', '--http', 'httptools'];
@@ -66,6 +66,20 @@ export async function startFastapi(served: Served): Promise<Peer> {
   });
   await answering(peer, 'FastAPI', `http://127.0.0.1:${port}/openapi.json`, () => true);
   return peerOf(peer, port);
+}
+
+/** FastAPI, or why it is not there: a quick run installs nothing. */
+export async function fastapiOrWhyNot(
+  served: Served,
+  quick: boolean,
+): Promise<{ readonly fastapi: Peer | undefined; readonly why: string }> {
+  if (quick) return { fastapi: undefined, why: 'a quick run installs no peer' };
+  try {
+    return { fastapi: await startFastapi(served), why: '' };
+  } catch (error) {
+    if (!(error instanceof CannotRun)) throw error;
+    return { fastapi: undefined, why: error.message };
+  }
 }
 
 export async function startCoglet(): Promise<Peer> {

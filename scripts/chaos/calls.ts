@@ -1,7 +1,7 @@
 // How callers reach the cluster: any replica that listens, another one when it does not answer, with the words that it may use. Always true here: an
 // answer that no caller should ever get is a `Violation`, whatever has been done to the cluster.
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 
 /** A process that may be called. */
 export interface Replica {

@@ -1,7 +1,7 @@
 // What is done to a cluster in a round: faults by chance, each of which is over by itself or is mended when the round is.
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Random } from '../random.ts';
 import { type Cluster, kill, LEASE_MS } from './members.ts';
-import type { Random } from './random.ts';
 
 interface Fault {
   readonly weight: number;

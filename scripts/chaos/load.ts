@@ -2,8 +2,8 @@
 // it is answered, so that every job of the load was accepted, and each watcher goes on after the last sequence that it has seen.
 import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Random } from '../random.ts';
 import { type Callers, type EventWords, isEnded, type JobWords, Violation } from './calls.ts';
-import type { Random } from './random.ts';
 
 /** What a job is to do, and so how it may end. */
 export type Kind = 'plain' | 'crash' | 'flaky' | 'broken' | 'refused' | 'canceled' | 'chained';

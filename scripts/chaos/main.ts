@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { workerPython } from '../../src/cli/local/python.ts';
+import { randomOf } from '../random.ts';
 import { Callers, isEnded, Violation } from './calls.ts';
 import { Model } from './checks.ts';
 import { hurt } from './faults.ts';
 import { runLoad, type Submitted } from './load.ts';
 import { type Cluster, startCluster } from './members.ts';
-import { randomOf } from './random.ts';
 import { Receiver } from './receiver.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');

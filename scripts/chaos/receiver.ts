@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Webhook } from 'standardwebhooks';
+import type { Random } from '../random.ts';
 import { isEnded, type JobWords, Violation } from './calls.ts';
-import type { Random } from './random.ts';
 
 export const SECRET = `whsec_${Buffer.from('of the chaos rounds, and of nothing else').toString('base64')}`;
 

@@ -3,11 +3,12 @@
 // channel lives exactly as long as it has watchers.
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { type JobEvent, JobEventSchema, type Preview, SnapshotSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
+import { type JobEvent, JobEventSchema, type Preview } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobsError } from '../jobs/errors.ts';
 import type { Job } from '../jobs/job.ts';
 import type { JobId, Sequence } from '../jobs/ports.ts';
 import { Cursor, END } from './cursor.ts';
+import { Snapshots } from './snapshots.ts';
 
 const RING = 256;
 const PAGE = 64;
@@ -114,7 +115,7 @@ class Channel {
   readonly #since: Sequence;
   /** Events read from the table, oldest read first, so that watchers at the same place share them. */
   readonly #decoded = new Map<Sequence, JobEvent>();
-  #snapshot: JobEvent | undefined;
+  readonly #snapshots = new Snapshots();
 
   constructor(source: EventSource, jobId: JobId, at: NonNullable<ReturnType<EventSource['job']>>) {
     this.source = source;
@@ -169,19 +170,8 @@ class Channel {
     return event ?? this.known(this.oldest);
   }
 
-  /** One object for all who ask while nothing changes. */
   snapshot(reset: boolean): JobEvent {
-    const { job } = this.source.job(this.#jobId)!;
-    const last = this.#snapshot;
-    if (last?.event.case === 'snapshot' && last.event.value.reset === reset) {
-      const seen = last.event.value.job!;
-      if (seen.sequence === job.sequence && seen.updatedAt === job.updatedAt && seen.queuePosition === job.queuePosition) return last;
-    }
-    const value = create(SnapshotSchema, { reset });
-    value.job = job;
-    const time = timestampFromMs(this.source.now());
-    this.#snapshot = create(JobEventSchema, { sequence: job.sequence, time, event: { case: 'snapshot', value } });
-    return this.#snapshot;
+    return this.#snapshots.of(this.source.job(this.#jobId)!.job, reset, this.source.now());
   }
 
   #keep(event: JobEvent): void {

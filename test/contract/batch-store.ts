@@ -6,9 +6,9 @@ import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Batch, newBatchId } from '../../src/jobs/batches.ts';
-import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, JobStatus, JobStep, STATUSES, WaitReason } from '../../src/jobs/job.ts';
 import type { JobChange, JobStore, Lease, Limits, NewBatch, NewJob } from '../../src/jobs/ports.ts';
+import { refusal } from './calls.ts';
 import { type JobStoreFactory, type JobStoreSettings, wantedJob } from './job-store.ts';
 
 const { PROCESSING, SUCCEEDED, FAILED, CANCELED } = JobStatus;
@@ -47,15 +47,6 @@ function wantedBatch({ count = 3, job = () => ({}), ...facts }: Wanted = {}): Ne
 const counts = (batch: Batch | undefined) =>
   batch &&
   Object.fromEntries(STATUSES.filter((status) => batch.counts.get(status)).map((status) => [JobStatus[status], batch.counts.get(status)]));
-
-async function refusal(call: Promise<unknown>): Promise<JobsError> {
-  const error = await call.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  assert.ok(error instanceof JobsError, `refused with ${error}`);
-  return error;
-}
 
 export function describeBatchStore(name: string, factory: JobStoreFactory): void {
   const open = async (t: TestContext, settings?: JobStoreSettings) => {

@@ -8,6 +8,7 @@ import { MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/j
 import { JobsError } from '../../src/jobs/errors.ts';
 import { isTerminal, JobStatus, JobStep, WaitReason } from '../../src/jobs/job.ts';
 import { type JobStore, type Lease, LeaseEnded } from '../../src/jobs/ports.ts';
+import { collect, patiently, statusOf } from './calls.ts';
 import { claimNothing, wantedJob } from './job-store.ts';
 
 export interface Member {
@@ -50,32 +51,11 @@ const result = () => ({
   timings: create(TimingsSchema),
 });
 
-async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
-  const all: T[] = [];
-  for await (const item of items) all.push(item);
-  return all;
-}
-
 async function claim(store: JobStore): Promise<Lease> {
   const lease = await store.claim({ node: 'node' }, NEVER);
   assert.ok(lease);
   return lease;
 }
-
-/** Tries again while the store cannot be reached, as every caller of the service is told to. */
-async function patiently<T>(call: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await call();
-    } catch (error) {
-      if (!(error instanceof JobsError && error.kind === 'unavailable')) throw error;
-      assert.ok(error.retryAfterSeconds! > 0);
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  }
-}
-
-const statusOf = (event: JobEvent) => (event.event.case === 'state' ? event.event.value.status : undefined);
 
 /** One terminal state, at the end, and a sequence without holes. */
 function assertWhole(events: readonly JobEvent[]): void {

@@ -4,10 +4,10 @@ import { randomBytes } from 'node:crypto';
 import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { EngineInfoSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
-import { JobsError } from '../../src/jobs/errors.ts';
 import { JobStatus, WaitReason } from '../../src/jobs/job.ts';
 import type { ApiKey } from '../../src/jobs/keys.ts';
 import type { JobStore, Lease } from '../../src/jobs/ports.ts';
+import { refusal } from './calls.ts';
 import { wantedJob } from './job-store.ts';
 
 export interface TenantStoreSettings {
@@ -56,15 +56,6 @@ export function describeTenantStore(name: string, factory: (settings?: TenantSto
     const result = create(MediaResultSchema, { mediaType: 'image/jpeg', bytes, sha256, frames: 1 });
     return await lease.complete({ result, warnings: [], timings: create(TimingsSchema, { gpuSeconds }) });
   };
-  const refusal = async (call: Promise<unknown>) => {
-    const error = await call.then(
-      () => assert.fail('expected a refusal'),
-      (thrown: unknown) => thrown,
-    );
-    assert.ok(error instanceof JobsError, String(error));
-    return error;
-  };
-
   describe(`${name}: what tenants use`, SUITE, () => {
     it('says whose a job is', async (t) => {
       const { store, restart } = await open(t);

@@ -2,14 +2,13 @@
 // and a page that says anything on its console, or breaks its policy, fails its test.
 import assert from 'node:assert/strict';
 import { accessSync, constants } from 'node:fs';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import axe from 'axe-core';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { prepareConsole } from '../../src/cli/local/console.ts';
 import { ROOT, type Service, startService } from '../api/service.ts';
+import { freePort } from '../fixtures/free-port.ts';
 
 const PLACES: readonly (string | undefined)[] = [
   process.env.FFJOBS_TEST_BROWSER,
@@ -119,17 +118,6 @@ function built(): Promise<void> {
     },
   });
   return building;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 /** Waits until an expression holds on the page. Asked from outside, because the page's policy allows no evaluation inside. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -420,18 +421,49 @@ def test_a_result_that_memory_does_not_hold_is_not_begun(
     huge = tmp_path / "huge.mp4"
     huge.write_bytes((media / "secret-name.mp4").read_bytes())
     os.truncate(huge, 1 << 43)  # a hole: it takes no room
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(500 << 20, 500 << 20))
     from facefusion_worker.provenance import manifest
     from facefusion_worker.provenance.problems import NotMarked
 
     claim = manifest.Claim(SOURCE_TYPE, "g", "1", "e", "1", [], [])
-    with pytest.raises(NotMarked, match="MiB of memory, and a process has") as caught:
+    with pytest.raises(NotMarked, match="takes 612 MiB of memory, and a process has 500 here") as caught:
         manifest.sign(str(huge), str(tmp_path / "x.mp4"), "video/mp4", claim, credentials.load(**files(trial)))
     assert caught.value.retryable is False, "there will never be so much"
     monkeypatch.setattr(memory, "room", lambda: memory.Room(1 << 62, 200 << 20))
     os.truncate(huge, 200 << 20)
-    with pytest.raises(NotMarked, match="takes 500 MiB of memory, and 200 are free") as caught:
+    with pytest.raises(NotMarked, match="takes 300 MiB of memory, and 200 are free") as caught:
         manifest.sign(str(huge), str(tmp_path / "x.mp4"), "video/mp4", claim, credentials.load(**files(trial)))
     assert caught.value.retryable is True
+
+
+def large(kind: str, media: Path, path: Path, size: int) -> None:
+    """A file of so many bytes, most of them a hole or copies of a hole."""
+    small = (media / f"secret-name.{kind}").read_bytes()
+    if kind == "jpg":
+        comment = b"\xff\xfe" + struct.pack(">H", 65_535) + bytes(65_533)
+        path.write_bytes(small[:2] + comment * (size // len(comment)) + small[2:])
+        return
+    # Of a video: media without an index, in a box to the end of the file.
+    path.write_bytes(small + (struct.pack(">I4s", 0, b"mdat") if kind == "mp4" else b""))
+    os.truncate(path, size)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("zip", 1), ("webm", 1), ("mp4", 1), ("jpg", 2.5)])
+def test_a_large_result_is_signed_in_the_memory_that_is_asked_for_it(
+    kind: str, share: float, trial: dict[str, str], media: Path, tmp_path: Path
+) -> None:
+    from facefusion_worker.provenance import manifest
+
+    source, folder, size = tmp_path / f"large.{kind}", tmp_path / "work", 200 << 20
+    large(kind, media, source, size)
+    folder.mkdir()
+    # With the packet that comes into it first.
+    needed = manifest.memory_needed(source.stat().st_size + 4096, TYPES[kind])
+    assert needed <= (101 << 20) + share * size
+    # The system gives it no more than that.
+    answers, _ = talk("sign", files(trial), request(source, folder, media / "secret-name.png"), flags=("--memory", str(needed)))
+    assert "marked" in answers[1], answers
+    assert [one.name for one in folder.iterdir()] == ([] if kind in BESIDE else [f"marked.{kind}"]), "what was in between is gone"
 
 
 def test_memory_is_the_machines_or_the_containers(tmp_path: Path) -> None:

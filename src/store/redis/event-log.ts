@@ -7,7 +7,7 @@ import { StoredEventsSchema } from '../../../gen/facefusion/store/v1/events_pb.j
 import type { Sequence } from '../../jobs/ports.ts';
 
 /** In an entry at most, so that a page of entries is not too much at once. */
-const TOGETHER = 32;
+const TOGETHER = 16;
 
 export interface EncodedEvent {
   readonly sequence: Sequence;

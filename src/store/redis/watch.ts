@@ -3,13 +3,14 @@
 // log events reach every watcher in order, and a channel lives exactly as long as it has watchers.
 import { create, fromBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { type JobEvent, JobEventSchema, type Preview, SnapshotSchema } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import { type JobEvent, JobEventSchema, type Preview } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobsError } from '../../jobs/errors.ts';
 import { isTerminal, type Job } from '../../jobs/job.ts';
 import type { JobId, Sequence } from '../../jobs/ports.ts';
 import { Recent } from '../../recent.ts';
 import { Rerun } from '../../rerun.ts';
 import { Cursor, END } from '../cursor.ts';
+import { Snapshots } from '../snapshots.ts';
 import type { RedisConnection } from './connection.ts';
 import { type EncodedEvent, encodeEvents, eventsIn, eventsOf } from './event-log.ts';
 
@@ -95,7 +96,7 @@ class Channel {
   #since: Sequence = 0;
   /** Events read from the stream, so that watchers at the same place share them. */
   readonly #decoded = new Recent<JobEvent>(DECODED);
-  #snapshot: JobEvent | undefined;
+  readonly #snapshots = new Snapshots();
   /** The store is away: watchers are told, and come back when it is there again. */
   readonly #pulls = new Rerun(
     () => this.#pull(),
@@ -151,21 +152,10 @@ class Channel {
     return events.map((event) => this.#event(event));
   }
 
-  /** One object for all who see the job as it is now. */
   async snapshot(reset: boolean): Promise<JobEvent> {
     const found = await this.#options.job(this.#jobId);
     if (!found) throw JobsError.jobNotFound(this.#jobId);
-    const { job } = found;
-    const last = this.#snapshot;
-    if (last?.event.case === 'snapshot' && last.event.value.reset === reset) {
-      const seen = last.event.value.job!;
-      if (seen.sequence === job.sequence && seen.updatedAt === job.updatedAt && seen.queuePosition === job.queuePosition) return last;
-    }
-    const value = create(SnapshotSchema, { reset });
-    value.job = job;
-    const time = timestampFromMs(this.#options.now());
-    this.#snapshot = create(JobEventSchema, { sequence: job.sequence, time, event: { case: 'snapshot', value } });
-    return this.#snapshot;
+    return this.#snapshots.of(found.job, reset, this.#options.now());
   }
 
   /** Reads what the stream has more than the ring. */

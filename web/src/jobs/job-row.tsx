@@ -20,6 +20,8 @@ export interface JobRowProps {
   readonly selected: boolean;
   /** The row that the keyboard is at. */
   readonly active: boolean;
+  /** A card without the line of a bar. */
+  readonly short: boolean;
   readonly toggle: (id: string, on: boolean) => void;
   readonly cancel: (job: Job) => void;
   readonly purge: (job: Job) => void;
@@ -27,7 +29,7 @@ export interface JobRowProps {
 }
 
 export const JobRow = memo(
-  function JobRow({ job, index, selected, active, toggle, cancel, purge, focus }: JobRowProps) {
+  function JobRow({ job, index, selected, active, short, toggle, cancel, purge, focus }: JobRowProps) {
     const w = words.value;
     const name = nameOf(job);
     const status = shownStatus(job);
@@ -39,7 +41,7 @@ export const JobRow = memo(
     }, [active]);
     const labels = Object.entries(job.request?.labels ?? {}).filter(([label]) => label !== NAME_LABEL);
     return (
-      <tr role="row" aria-rowindex={index + 2} class={over ? 'flat' : ''} aria-selected={selected}>
+      <tr role="row" aria-rowindex={index + 2} class={`${over ? 'flat' : ''}${short ? ' short' : ''}`} aria-selected={selected}>
         <td role="cell" class="c-sel">
           <input
             type="checkbox"
@@ -100,7 +102,7 @@ export const JobRow = memo(
       </tr>
     );
   },
-  (a, b) => a.job === b.job && a.index === b.index && a.selected === b.selected && a.active === b.active,
+  (a, b) => a.job === b.job && a.index === b.index && a.selected === b.selected && a.active === b.active && a.short === b.short,
 );
 
 function Step({ job, status }: { readonly job: Job; readonly status: Shown }) {
@@ -202,11 +204,11 @@ function itemsOf(job: Job, status: Shown, cancel: (job: Job) => void, purge: (jo
 
 const WIDTHS = [180, 140, 210, 160];
 
-export function SkeletonRow({ seed }: { readonly seed: number }) {
+export function SkeletonRow({ seed, short = false }: { readonly seed: number; readonly short?: boolean }) {
   const width = WIDTHS[seed % WIDTHS.length]!;
   const bar = (px: number) => <span class="skel" style={{ width: `${px}px` }} />;
   return (
-    <tr aria-hidden="true">
+    <tr aria-hidden="true" class={short ? 'short' : ''}>
       <td class="c-sel" />
       <td class="c-job">
         <div class="job">

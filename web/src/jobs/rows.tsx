@@ -1,4 +1,4 @@
-// Jobs of a list, newest first. Always true: only the rows in sight are in the document, each of one height, and none moves unless somebody asks.
+// Jobs of a list, newest first. Always true: only the rows in sight are in the document, each keeps the height that it came with, and none moves unless somebody asks.
 import { useSignal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
@@ -16,9 +16,12 @@ import { cancelJob, purgeJob, submitAgain } from './acts.ts';
 import { download } from './download.ts';
 import { JobRow, SkeletonRow } from './job-row.tsx';
 import { isOver, nameOf, shortId, shownStatus } from './status.ts';
+import { Tops } from './tops.ts';
 
 const ROW = 48;
 const CARD = 110;
+/** Of a job that was over when its card came. One that ends while it is shown keeps its height, so that nothing moves below it. */
+const SHORT_CARD = 88;
 const MARGIN_ROWS = 8;
 const PHONE = matchMedia('(max-width: 720px)');
 /** Further than this a search by name does not look by itself. */
@@ -71,11 +74,24 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
   }, [narrowed, list, terms.join(' ')]);
 
   const rowCount = narrowed || list.whole.value ? ids.length : Math.max(ids.length, count);
-  const { first, last, body, rowHeight } = useWindow(rowCount);
+  const phone = usePhone();
+  const short = useRef(new Map<string, boolean>());
+  const tops = useMemo(() => {
+    if (!phone) return new Tops([], ROW);
+    const heights = ids.map((id) => {
+      const known = short.current.get(id);
+      const isShort = known ?? isOver(list.get(id)!.status);
+      if (known === undefined) short.current.set(id, isShort);
+      return isShort ? SHORT_CARD : CARD;
+    });
+    // What is not loaded yet is older, and mostly over.
+    return new Tops(heights, SHORT_CARD);
+  }, [ids, list, phone]);
+  const { first, last, body } = useWindow(rowCount, tops);
   useEffect(() => {
     if (!narrowed && last >= all.length - 40) void list.load(last + 40);
   }, [last, all.length, narrowed, list]);
-  const { active, moveTo } = useRowKeys(ids, body, rowHeight);
+  const { active, moveTo } = useRowKeys(ids, body, tops);
 
   if (!list.loaded.value) return <Loading />;
   if (ids.length === 0 && list.waiting.value.length === 0 && (list.whole.value || (narrowed && all.length >= SEARCH_MOST)))
@@ -123,7 +139,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
           </tr>
         </thead>
         <tbody role="rowgroup" ref={body}>
-          {first > 0 && <Space height={first * rowHeight} />}
+          {first > 0 && <Space height={tops.of(first)} />}
           {shown.map((id, i) => (
             <JobRow
               key={id}
@@ -131,6 +147,7 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
               index={first + i}
               selected={selected.value.has(id)}
               active={active === first + i}
+              short={phone && short.current.get(id) === true}
               toggle={toggle}
               cancel={cancel}
               purge={purge}
@@ -138,9 +155,9 @@ export function JobRows({ list, count, empty, slot = '', terms = NO_TERMS }: Job
             />
           ))}
           {Array.from({ length: missing }, (_, i) => (
-            <SkeletonRow key={`missing-${i}`} seed={i} />
+            <SkeletonRow key={`missing-${i}`} seed={i} short={phone} />
           ))}
-          {rowCount > last && <Space height={(rowCount - last) * rowHeight} />}
+          {rowCount > last && <Space height={tops.of(rowCount) - tops.of(last)} />}
         </tbody>
       </table>
       <div class="foot">
@@ -191,22 +208,30 @@ function Space({ height }: { readonly height: number }) {
   );
 }
 
+function usePhone(): boolean {
+  const [phone, setPhone] = useState(PHONE.matches);
+  useEffect(() => {
+    const changed = () => setPhone(PHONE.matches);
+    PHONE.addEventListener('change', changed);
+    return () => PHONE.removeEventListener('change', changed);
+  }, []);
+  return phone;
+}
+
 /** The rows in sight of the window, and some above and below. */
-function useWindow(count: number) {
+function useWindow(count: number, tops: Tops) {
   const body = useRef<HTMLTableSectionElement>(null);
   const [range, setRange] = useState({ first: 0, last: 40 });
-  const [phone, setPhone] = useState(PHONE.matches);
-  const rowHeight = phone ? CARD : ROW;
   useLayoutEffect(() => {
     let waiting = false;
     const measure = () => {
       waiting = false;
       if (!body.current) return;
       const top = body.current.getBoundingClientRect().top;
-      const first = Math.max(0, Math.floor(-top / rowHeight) - MARGIN_ROWS);
+      const first = Math.max(0, tops.at(-top) - MARGIN_ROWS);
       // In steps, so that a slow scroll does not draw with each pixel.
       const from = first - (first % 4);
-      const last = Math.min(count, from + Math.ceil(innerHeight / rowHeight) + 2 * MARGIN_ROWS + 4);
+      const last = Math.min(count, tops.at(innerHeight - top) + 1 + MARGIN_ROWS + 4);
       const start = Math.min(from, Math.max(0, count - 1));
       setRange((before) => (before.first === start && before.last === last ? before : { first: start, last }));
     };
@@ -215,27 +240,24 @@ function useWindow(count: number) {
       waiting = true;
       requestAnimationFrame(measure);
     };
-    const media = () => setPhone(PHONE.matches);
     measure();
     addEventListener('scroll', soon, { passive: true });
     addEventListener('resize', soon);
-    PHONE.addEventListener('change', media);
     return () => {
       removeEventListener('scroll', soon);
       removeEventListener('resize', soon);
-      PHONE.removeEventListener('change', media);
     };
-  }, [count, rowHeight]);
+  }, [count, tops]);
   // Back from another page: where it was left.
   useLayoutEffect(() => {
     const y = scrolledTo();
     if (y > 0) scrollTo(0, y);
   }, []);
-  return { first: Math.min(range.first, count), last: Math.min(range.last, count), body, rowHeight };
+  return { first: Math.min(range.first, count), last: Math.min(range.last, count), body };
 }
 
 /** J and K move from row to row; Enter opens, as on any link. */
-function useRowKeys(ids: readonly string[], body: { current: HTMLTableSectionElement | null }, rowHeight: number) {
+function useRowKeys(ids: readonly string[], body: { current: HTMLTableSectionElement | null }, tops: Tops) {
   const [active, setActive] = useState(-1);
   // Beside the state, because keys come faster than the page is drawn, and each moves on from the one before.
   const at = useRef(-1);
@@ -250,12 +272,12 @@ function useRowKeys(ids: readonly string[], body: { current: HTMLTableSectionEle
       const next = Math.min(ids.length - 1, Math.max(0, at.current + by));
       event.preventDefault();
       moveTo(next);
-      const top = (body.current?.getBoundingClientRect().top ?? 0) + next * rowHeight;
-      if (top < 60 || top + rowHeight > innerHeight - 70) scrollBy(0, top - innerHeight / 2);
+      const top = (body.current?.getBoundingClientRect().top ?? 0) + tops.of(next);
+      if (top < 60 || top + tops.of(next + 1) - tops.of(next) > innerHeight - 70) scrollBy(0, top - innerHeight / 2);
     };
     addEventListener('keydown', keys);
     return () => removeEventListener('keydown', keys);
-  }, [ids, moveTo, body, rowHeight]);
+  }, [ids, moveTo, body, tops]);
   return { active, moveTo };
 }
 

@@ -92,6 +92,8 @@ def _mark(loaded: Any, request: dict[str, Any]) -> dict[str, Any]:
 
     source, folder, extension, media_type = (request[name] for name in ("source", "folder", "extension", "media_type"))
     _assert_plain(source)
+    # What the library does not hold in memory lies with the job's own files, and has no name there.
+    os.environ["TMPDIR"] = folder
     warnings: list[str] = []
     label = request["label"]
     if label:

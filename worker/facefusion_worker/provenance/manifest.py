@@ -26,8 +26,13 @@ from .problems import NotMarked, Unfit
 # Formats that hold their manifest themselves; any other gets one beside it.
 EMBEDDABLE = frozenset({"image/jpeg", "image/png", "image/webp", "video/mp4", "video/quicktime"})
 _UNKNOWN = "application/octet-stream"
-# What the library takes of memory: a little, and up to twice the file, which it holds whole.
-_MEMORY_BYTES, _MEMORY_SHARE = 100 << 20, 2
+# As the library writes the system's ENOSPC.
+_NO_SPACE = "os error 28"
+# What the library takes of memory: a little, and what it hashes at once, in two buffers of at most 256 MiB. What it writes in between
+# is on the disk.
+_MEMORY_BYTES, _HASHED_BYTES, _IN_BETWEEN_MIB = 100 << 20, 512 << 20, 1
+# These it takes apart and puts together in memory.
+_HELD_WHOLE, _HELD_SHARE = frozenset({"image/jpeg", "image/webp"}), 2.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
         check_date(credentials.expires, "the certificate that results are signed with")
     except Unfit as unfit:
         raise NotMarked("PROVENANCE_CERTIFICATE_EXPIRED", f"{unfit.message}: its operator has to renew it", retryable=False) from None
-    _check_memory(os.path.getsize(source))
+    _check_memory(os.path.getsize(source), media_type)
     embedded = media_type in EMBEDDABLE
     with c2pa.Context.from_dict(_settings(credentials, claim)) as context:
         try:
@@ -69,6 +74,8 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
             print(_words(error), file=sys.stderr)
             if credentials.timestamps is not None and _is_of_time_stamp(str(error)):
                 raise NotMarked("PROVENANCE_NOT_SIGNED", "the time stamp of its signature could not be had", retryable=True) from None
+            if _NO_SPACE in str(error):
+                raise NotMarked("PROVENANCE_NOT_SIGNED", "the disk has no room for signing the result", retryable=True) from None
             raise NotMarked("PROVENANCE_NOT_SIGNED", f"the result could not be signed: {_words(error)}", retryable=False) from None
         with open(destination if embedded else source, "rb") as file:
             read = _read(file, media_type, None if embedded else manifest, context)
@@ -78,9 +85,14 @@ def sign(source: str, destination: str, media_type: str, claim: Claim, credentia
     }
 
 
-def _check_memory(size: int) -> None:
+def memory_needed(size: int, media_type: str) -> int:
+    """Bytes of memory that a process takes at the most to sign a result of so many bytes."""
+    return _MEMORY_BYTES + (int(_HELD_SHARE * size) if media_type in _HELD_WHOLE else min(size, _HASHED_BYTES))
+
+
+def _check_memory(size: int, media_type: str) -> None:
     """Before a large file takes what others on this machine need."""
-    needed = _MEMORY_BYTES + _MEMORY_SHARE * size
+    needed = memory_needed(size, media_type)
     problem = f"signing a result of {size >> 20} MiB takes {needed >> 20} MiB of memory, and"
     room = memory.room()
     if needed > room.all:
@@ -93,6 +105,7 @@ def _settings(credentials: Credentials, claim: Claim) -> dict[str, Any]:
     trust = {"trust_anchors": credentials.trust} if credentials.trust else {}
     return {
         "trust": trust,
+        "core": {"backing_store_memory_threshold_in_mb": _IN_BETWEEN_MIB},
         "verify": {
             "verify_after_sign": False,  # it is read back from the file instead
             "verify_trust": credentials.trust is not None,
