@@ -26,7 +26,7 @@ describe('chaos', { skip, concurrency: false }, () => {
 });
 
 describe('the model', () => {
-  const state = (sequence: number, status: string): EventWords => ({ sequence, state: { status, attempt: 1, error: null } });
+  const state = (sequence: number, status: string): EventWords => ({ sequence, state: { status, attempt: 1, progress: 0, error: null } });
   const progress = (sequence: number, percent: number, attempt = 1): EventWords => ({ sequence, progress: { percent, attempt } });
   const whole = [state(1, 'queued'), state(2, 'processing'), progress(3, 10), progress(4, 5, 2), state(5, 'succeeded')];
   const check = (events: readonly EventWords[]) => checkHistory('job', 'here', events, { sequence: 5 } as JobWords);

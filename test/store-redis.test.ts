@@ -6,7 +6,7 @@ import { describeBatchStore } from './contract/batch-store.ts';
 import { describeChains } from './contract/chains.ts';
 import { describeDrainStore } from './contract/drain-store.ts';
 import { describeJobStore, opening } from './contract/job-store.ts';
-import { describeSharedRuns } from './contract/shared-runs.ts';
+import { describeLateCancels, describeSharedRuns } from './contract/shared-runs.ts';
 import { describeTenantStore } from './contract/tenant-store.ts';
 import { describeWebhookStore } from './contract/webhook-store.ts';
 
@@ -29,5 +29,6 @@ describeBatchStore('Redis', opened);
 describeWebhookStore('Redis', opened);
 describeChains('Redis', opened);
 describeSharedRuns('Redis', opened);
+describeLateCancels('Redis', opened);
 describeTenantStore('Redis', opened);
 describeDrainStore('Redis', opened);

@@ -30,7 +30,12 @@ export interface JobWords {
 export interface EventWords {
   readonly sequence: number;
   readonly snapshot?: { readonly job: JobWords; readonly reset: boolean } | null;
-  readonly state?: { readonly status: string; readonly attempt: number; readonly error: { readonly reason: string } | null } | null;
+  readonly state?: {
+    readonly status: string;
+    readonly attempt: number;
+    readonly progress: number;
+    readonly error: { readonly reason: string } | null;
+  } | null;
   readonly progress?: { readonly percent: number; readonly attempt: number } | null;
   readonly skipped_after?: number | null;
 }

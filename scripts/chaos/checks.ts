@@ -157,7 +157,9 @@ export function checkHistory(jobId: string, where: string, events: readonly Even
   if (ends.length !== 1 || ends[0] !== events.at(-1)) throw new Violation(`${jobId}: ${ends.length} terminal events on ${where}`);
   let attempt = 0;
   let percent = 0;
-  for (const { progress, sequence } of events) {
+  for (const { progress, state, sequence } of events) {
+    // A job that is tried again, or goes on for another one, begins anew.
+    if (state?.progress === 0) percent = 0;
     if (!progress) continue;
     if (progress.attempt < attempt) throw new Violation(`${jobId}: event ${sequence} is of attempt ${progress.attempt} after ${attempt}`);
     if (progress.attempt === attempt && progress.percent < percent) throw new Violation(`${jobId}: percent falls at event ${sequence}`);

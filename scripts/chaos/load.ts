@@ -75,9 +75,14 @@ function plan({ random, round, ledger, receiver }: LoadOptions, number: number):
   const key = `round-${round}-${number}`;
   // Some results are the same, so that jobs share a blob. All begin as a WebP does, so that other jobs can take them.
   const output = `RIFF0000WEBPVP8 ${random.chance(0.3) ? `shared ${random.int(0, 4)}` : key}`;
-  const parameters = { ledger, output, steps: random.int(1, 12), seconds_per_step: random.int(0, 150) / 1000, ...script(kind) };
+  // Some are like others, so that they share one run and its result.
+  const twin = (kind === 'plain' || kind === 'canceled') && random.chance(0.4) ? random.int(0, 4) : undefined;
+  const parameters =
+    twin === undefined
+      ? { ledger, output, steps: random.int(1, 12), seconds_per_step: random.int(0, 150) / 1000, ...script(kind) }
+      : { ledger, output: `RIFF0000WEBPVP8 twin ${round} ${twin}`, steps: 8, seconds_per_step: 0.15 };
   const told = random.chance(0.5);
-  const sha256 = createHash('sha256').update(output).digest('hex');
+  const sha256 = createHash('sha256').update(parameters.output).digest('hex');
   return {
     job: { kind, key, sha256, told, batchId: undefined, after: undefined, jobId: '', canceled: undefined, seen: [], connections: 0 },
     body: {
@@ -88,7 +93,7 @@ function plan({ random, round, ledger, receiver }: LoadOptions, number: number):
       max_attempts: 10,
       priority: random.int(-2, 2),
       labels: { round: `${round}`, key },
-      cache: 'off',
+      cache: twin === undefined ? 'off' : 'use',
       ...(told && { webhook: { url: receiver, statuses: ['processing', 'succeeded', 'failed', 'canceled', 'refused'] } }),
     },
     cancelAfterMs: random.int(0, 1500),

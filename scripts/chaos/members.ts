@@ -78,8 +78,8 @@ export async function startCluster(kind: 'redis' | 'sqlite', python: string, rec
     PYTHON: python,
     PROBE: 'off',
     CONSOLE: 'off',
-    // Its model is of jobs that each run.
-    CACHE_TTL: 'off',
+    // Its model is of jobs that share a run, and of no results of earlier rounds.
+    CACHE_TTL: '1s',
     INPUT_ROOT: input,
     LEASE: `${LEASE_MS}ms`,
     CANCEL_GRACE: '1s',

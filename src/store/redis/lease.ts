@@ -146,6 +146,11 @@ export class RedisLease implements Lease {
           matched = { kind: 'cached', result, warnings };
           return { ...unchanged({ ...stored, blob: result.sha256 }), lease: 'pin', share: { kind: 'hit', of: fingerprint } };
         }
+        // Its holder is about to be told; in a run of others nobody would hear of the cancel any more.
+        if (stored.job.cancelRequestedAt) {
+          matched = { kind: 'run' };
+          return unchanged(stored);
+        }
         if (leader === undefined || leader === jobId)
           return { ...unchanged(stored), share: { kind: runs ? 'force' : 'lead', of: fingerprint } };
         if (runs) return unchanged(stored);
