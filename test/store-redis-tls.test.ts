@@ -1,18 +1,26 @@
-// The job store on a Redis that speaks TLS. The server that the tests bring along cannot: a door before it does.
+// The job store on a Redis that speaks TLS: whom it believes, what it says of others, and that what goes through is whole. The server that the tests bring
+// along cannot: a door before it does. What a store does is the same over TLS, and is shown by its other suites.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, connect, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { createServer, getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { create } from '@bufbuild/protobuf';
+import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
-import { openRedisJobStore, type RedisJobStoreOptions } from '../src/store/jobs-redis.ts';
+import { JobStatus } from '../src/jobs/job.ts';
+import { openRedisJobStore } from '../src/store/jobs-redis.ts';
 import { Certificates } from './access/certificates.ts';
-import { describeJobStore, opening } from './contract/job-store.ts';
+import { collect, patiently, statusOf } from './contract/calls.ts';
+import { wantedJob } from './contract/job-store.ts';
 
+const NEVER = new AbortController().signal;
 let certificates: Certificates;
 let server: RedisServer;
 const doors: AsyncDisposable[] = [];
+/** Connections through the doors. */
+const through = new Set<Socket>();
 let port: number;
 
 /** A door with that certificate; answers its port. */
@@ -20,6 +28,7 @@ async function door(name: string): Promise<number> {
   const listening = createServer(certificates.pair(name), (client) => {
     const upstream = connect(server.port, '127.0.0.1');
     client.pipe(upstream).pipe(client);
+    through.add(client.on('close', () => through.delete(client)));
     for (const [one, other] of [
       [client, upstream],
       [upstream, client],
@@ -53,13 +62,6 @@ after(async () => {
   certificates[Symbol.dispose]();
 });
 
-async function opened(settings: Partial<RedisJobStoreOptions> = {}) {
-  const fleet = randomUUID();
-  return await opening(() => openRedisJobStore({ url: `rediss://localhost:${port}`, fleet, ...settings }));
-}
-
-describeJobStore('Redis over TLS', opened);
-
 describe('a Redis over TLS', () => {
   const refused = async (url: string, words: RegExp) => {
     await assert.rejects(openRedisJobStore({ url, fleet: randomUUID(), timeoutMs: 1000 }), (error: Error) => {
@@ -81,6 +83,28 @@ describe('a Redis over TLS', () => {
     await refused(
       `rediss://:hidden@localhost:${await door('elsewhere')}`,
       /its certificate is for another name; correct the host in FFJOBS_STORE/,
+    );
+  });
+
+  it('carries a whole job with what is large in it, and goes on when its connections break', async (t) => {
+    const store = await openRedisJobStore({ url: `rediss://localhost:${port}`, fleet: randomUUID() });
+    t.after(() => store[Symbol.asyncDispose]());
+    const parameters = { notes: 'é'.repeat(300_000) };
+    const { job } = await store.submit(wantedJob({ request: { parameters } }), { maxQueued: 10, idempotencyMs: 1000 });
+    const lease = (await store.claim({ node: 'node' }, NEVER))!;
+    assert.deepEqual(lease.job.request!.parameters, parameters);
+    await lease.begin({ slot: 'node/0', engine: undefined });
+    const watched = collect(store.watch(job.jobId, 0, NEVER));
+    assert.ok(through.size > 0);
+    for (const connection of through) connection.destroy();
+    await patiently(() => store.ping());
+    const result = create(MediaResultSchema, { mediaType: 'image/jpeg', bytes: 5n, sha256: 'aa'.repeat(32) });
+    await patiently(() => lease.complete({ result, warnings: [], timings: create(TimingsSchema, {}) }));
+    const events = await watched;
+    assert.equal(statusOf(events.at(-1)!), JobStatus.SUCCEEDED);
+    assert.deepEqual(
+      events.map(({ sequence }) => sequence),
+      events.map((_, i) => events[0]!.sequence + i),
     );
   });
 

@@ -483,12 +483,15 @@ export const SCENARIOS: readonly Scenario[] = [
     'start and run timeouts fail a job by name',
     async ({ client, dir }) => {
       const held = gate(dir);
-      const running = await client.submit(picture(held.parameters, { run_timeout: '0.4s' }));
+      const first = await client.submit(picture(held.parameters));
       const late = await client.submit(picture({}, { start_timeout: '0.05s', priority: -10 }));
-      await untilTerminal(client, running.job_id as string);
       await untilTerminal(client, late.job_id as string);
-      assert.equal(((await client.get(running.job_id as string)).error as Json).reason, 'RUN_TIMEOUT');
       assert.equal(((await client.get(late.job_id as string)).error as Json).reason, 'START_TIMEOUT');
+      await held.open();
+      await untilTerminal(client, first.job_id as string);
+      const running = await client.submit(picture(gate(dir).parameters, { run_timeout: '0.4s' }));
+      await untilTerminal(client, running.job_id as string);
+      assert.equal(((await client.get(running.job_id as string)).error as Json).reason, 'RUN_TIMEOUT');
     },
   ],
   [

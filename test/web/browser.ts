@@ -2,7 +2,7 @@
 // and a page that says anything on its console, or breaks its policy, fails its test.
 import assert from 'node:assert/strict';
 import { accessSync, constants } from 'node:fs';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import axe from 'axe-core';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
@@ -30,8 +30,27 @@ function installed(): string | undefined {
   });
 }
 
-/** The browser, or why there is none. One that is installed and does not start is no excuse under CI. */
-export async function launch(flags: readonly string[] = []): Promise<{ readonly browser?: Browser; readonly skip: string | false }> {
+interface Launched {
+  readonly browser?: Browser;
+  readonly skip: string | false;
+}
+
+/** By its flags. The tests of a process share one, because its start costs more than many of them; each has contexts of its own in it. */
+const launched = new Map<string, Promise<Launched>>();
+after(async () => {
+  for (const { browser } of await Promise.all(launched.values())) await browser?.close();
+});
+
+/** The browser, or why there is none. One that is installed and does not start is no excuse under CI. It is closed when the process has done its tests. */
+export function launch(flags: readonly string[] = []): Promise<Launched> {
+  const known = launched.get(flags.join());
+  if (known) return known;
+  const launching = start(flags);
+  launched.set(flags.join(), launching);
+  return launching;
+}
+
+async function start(flags: readonly string[]): Promise<Launched> {
   const executablePath = installed();
   if (executablePath === undefined) return { skip: 'machine: no Chromium is installed' };
   try {
@@ -64,7 +83,7 @@ export function webTest(
 
 /** The same with a service of another kind. */
 export function webTestOf<S extends Service>(
-  start: (settings: Settings) => Promise<S>,
+  startOne: (settings: Settings) => Promise<S>,
   name: string,
   settings: Settings | (() => Settings),
   run: (console: Console<S>) => Promise<void>,
@@ -76,7 +95,7 @@ export function webTestOf<S extends Service>(
     try {
       await built();
       // A port that stays the same over a restart, so that the page's origin does.
-      await using service = await start({
+      await using service = await startOne({
         PORT: String(await freePort()),
         ...(typeof settings === 'function' ? settings() : settings),
       });
@@ -100,7 +119,7 @@ export function webTestOf<S extends Service>(
       await run({ service, browser, open });
       assert.deepEqual(said, [], 'what the pages said on their consoles');
     } finally {
-      await browser.close();
+      await Promise.all(browser.contexts().map((context) => context.close()));
     }
   });
 }
