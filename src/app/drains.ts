@@ -3,14 +3,8 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type Node, NodeSchema, type Slot, type Slot_Drain, Slot_DrainSchema } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
-import { type DrainStore, drained, drainOf, type NodeDrains, restored } from '../jobs/drains.ts';
+import { type DrainStore, drained, drainOf, type NodeDrains, type Place, restored } from '../jobs/drains.ts';
 import { JobsError } from '../jobs/errors.ts';
-
-export interface Place {
-  readonly node: string;
-  /** Undefined: all of the node. */
-  readonly slot: string | undefined;
-}
 
 export interface DrainsOptions {
   readonly store: DrainStore;

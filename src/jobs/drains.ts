@@ -1,6 +1,13 @@
 // What of a fleet's nodes was taken out of service, by whom, and why; and the port that keeps it. Always true: a slot is out or in by what is kept alone, so that
 // every process of a fleet says the same of it, and what is out stays out, as it was said first, until it is put back.
 
+/** What is taken out or put back. */
+export interface Place {
+  readonly node: string;
+  /** Undefined: all of the node. */
+  readonly slot: string | undefined;
+}
+
 export interface Drain {
   /** As in `submitted_by`. */
   readonly by: string;

@@ -15,6 +15,7 @@ import {
   type SystemService,
   WorkerState,
 } from '../../gen/facefusion/jobs/v1/system_service_pb.js';
+import type { Place } from '../jobs/drains.ts';
 import type { Engine } from '../jobs/engine.ts';
 import { JobStatus } from '../jobs/job.ts';
 import { ALIASES, parametersSchema } from '../jobs/parameters.ts';
@@ -23,12 +24,6 @@ import { allowedCapabilities, type TenantPolicy } from '../jobs/tenants.ts';
 import { callerOf } from './authorize.ts';
 import { durationOf, secondsPerJob } from './estimate.ts';
 import { RecentRuns } from './recent-runs.ts';
-
-/** One slot of a node, or all of it. */
-interface Place {
-  readonly node: string;
-  readonly slot: string | undefined;
-}
 
 /** Takes slots out of service and puts them back. `known`: all that there are; throws NODE_NOT_FOUND or SLOT_NOT_FOUND where the place is none of them. */
 export interface SlotDrains {

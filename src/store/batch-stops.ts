@@ -1,5 +1,6 @@
 // The canceling of what is left of a batch. Always true here: that a batch is to be stopped was written first; its jobs are canceled some in each step, so that
-// others have their turn in between; the mark goes when none is left, and until then it is gone on with, after a failure in a few seconds and after an end of the process at the next start.
+// others have their turn in between; the mark goes when none is left, and until then it is gone on with, after a failure in a few seconds and after an end of the
+// process at the next start.
 import type { JobId } from '../jobs/ports.ts';
 import type { BatchTable } from './batch-table.ts';
 

@@ -1,5 +1,6 @@
 // What the steps of a script answer, as one MessagePack array (https://github.com/msgpack/msgpack/blob/master/spec.md) that Redis packs in C. As Redis's own replies the
-// server writes them to the socket in many pieces, one for each nested table, and each piece costs a call of the system on both sides.
+// server writes them to the socket in many pieces, one for each nested table, and each piece costs a call of the system on both sides. A MessagePack
+// library has no place for it: Redis packs every Lua string as text, bytes of Protobuf too, which such a library would decode as UTF-8 and spoil.
 import { ReplyError } from 'ioredis';
 import type { Reply } from './script.ts';
 
