@@ -20,6 +20,7 @@ import { verifyWebhook, WebhookVerificationError } from '../src/client/webhook.t
 import { startService } from './api/service.ts';
 import { FakeService } from './cli/fake-service.ts';
 import { freePort } from './fixtures/free-port.ts';
+import { until } from './fixtures/until.ts';
 
 const REQUEST = { sourceImages: ['face.jpg'], target: { case: 'targetImage' as const, value: 'target.png' } };
 
@@ -345,7 +346,3 @@ describe('webhooks', () => {
     refused(body, headers(), `whsec_${Buffer.from('another one of 24 bytes.').toString('base64')}`);
   });
 });
-
-async function until(done: () => boolean): Promise<void> {
-  while (!done()) await new Promise((resolve) => setImmediate(resolve));
-}

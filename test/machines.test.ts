@@ -10,6 +10,7 @@ import { Machine } from '../src/app/machine.ts';
 import { startSecured } from './api/secured.ts';
 import { startService } from './api/service.ts';
 import { openRig, workerOptions } from './fixtures/gpu/rig.ts';
+import { until } from './fixtures/until.ts';
 
 type Json = Record<string, unknown>;
 
@@ -49,23 +50,20 @@ test('any replica tells a node’s GPUs, their driver and the room on its disk; 
     memory_used_bytes: `${19968 * 2 ** 20}`,
     utilization: 0.71,
   };
-  for (;;) {
-    const { nodes, slots } = await listed(api.baseUrl, admin);
-    const [node] = nodes;
-    // Told as it was said last; the disk is looked at beside it.
-    if (node?.disk_free_bytes == null || slots.some(({ up_since }) => up_since === null)) {
-      await new Promise((again) => setTimeout(again, 20));
-      continue;
-    }
-    assert.deepEqual([nodes.length, node.node, node.gpu_driver, node.away, node.drain], [1, 'gpu-02', '570.86.15', false, null]);
-    assert.deepEqual((node.gpus as Json[])[0], gpu);
-    assert.deepEqual(
-      slots.map((slot) => slot.gpu),
-      [0, 1],
-    );
-    assert.ok(Number(node.disk_free_bytes) > 0);
-    break;
-  }
+  let said = await listed(api.baseUrl, admin);
+  // Told as it was said last; the disk is looked at beside it.
+  await until(async () => {
+    said = await listed(api.baseUrl, admin);
+    return said.nodes[0]?.disk_free_bytes != null && said.slots.every(({ up_since }) => up_since !== null);
+  });
+  const node = said.nodes[0]!;
+  assert.deepEqual([said.nodes.length, node.node, node.gpu_driver, node.away, node.drain], [1, 'gpu-02', '570.86.15', false, null]);
+  assert.deepEqual((node.gpus as Json[])[0], gpu);
+  assert.deepEqual(
+    said.slots.map((slot) => slot.gpu),
+    [0, 1],
+  );
+  assert.ok(Number(node.disk_free_bytes) > 0);
   const { nodes, slots } = await listed(api.baseUrl, tenant);
   assert.deepEqual([nodes[0]!.gpu_driver, nodes[0]!.disk_free_bytes, (nodes[0]!.gpus as Json[]).length, slots.length], [null, null, 2, 2]);
 });

@@ -4,12 +4,10 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { engineProcesses } from '../src/app/engine-process.ts';
 import { connectJobs } from '../src/client/node.ts';
-import { readConfig } from '../src/config.ts';
 import { GpuWatch, readGpus } from '../src/gpu/devices.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
-import { ROOT, startService } from './api/service.ts';
+import { startService } from './api/service.ts';
 
 const NONE = { jobsByStatus: async () => [], slotsByState: () => [], watchers: () => 0, workerRestarts: () => 0, gpus: () => [] };
 
@@ -104,17 +102,4 @@ test('GPUs are what their driver says, and a driver that says nothing is no GPU'
   assert.match(text, /gpu_memory_used_bytes\{gpu="0"\} 1073741824/);
   await driver('No devices were found');
   assert.deepEqual(await readGpus({ PATH: folder }), []);
-});
-
-test('FFJOBS_SLOTS=auto makes a slot for each GPU, and one where there is none', async () => {
-  const slots = async (settings: Record<string, string>, gpus: number[]) => {
-    const config = readConfig({ FFJOBS_ENGINE: 'classical', FFJOBS_PYTHON: 'python3', ...settings }, ROOT);
-    return (await engineProcesses(config, { env: {}, root: ROOT, workRoot: '/tmp/none', gpus })).slots.map((slot) => slot.gpu);
-  };
-  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto' }, [0, 1]), [0, 1]);
-  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto' }, []), [undefined]);
-  assert.deepEqual(await slots({ FFJOBS_SLOTS: 'auto', FFJOBS_GPUS: '1' }, [0, 1]), [1]);
-  assert.deepEqual(await slots({ FFJOBS_SLOTS: '4', FFJOBS_GPUS: '0,1' }, [0, 1]), [0, 1, 0, 1]);
-  assert.deepEqual(await slots({ FFJOBS_SLOTS: '2' }, [0]), [undefined, undefined]);
-  assert.throws(() => readConfig({ FFJOBS_SLOTS: 'many' }, ROOT), /FFJOBS_SLOTS/);
 });

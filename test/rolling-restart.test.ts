@@ -9,6 +9,7 @@ import { CachePolicy, JobStatus } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { type Member, startCluster } from '../scripts/chaos/members.ts';
 import { connectJobs } from '../src/client/node.ts';
 import { python } from './api/service.ts';
+import { until } from './fixtures/until.ts';
 
 const CALLERS = 4;
 
@@ -82,7 +83,3 @@ test('a rolling restart under load costs no call, no event and no attempt', { ti
   }
   t.diagnostic(`${done.length} jobs, ${retried.length} calls made again`);
 });
-
-async function until(is: () => boolean): Promise<void> {
-  while (!is()) await new Promise((resolve) => setTimeout(resolve, 20));
-}

@@ -11,6 +11,7 @@ import { startSecured } from './api/secured.ts';
 import { type Service, startService, untilWarm } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 import { openRig } from './fixtures/gpu/rig.ts';
+import { until } from './fixtures/until.ts';
 
 type Json = Record<string, unknown>;
 
@@ -290,16 +291,15 @@ test('in a fleet any replica takes a slot of any node out, for all of them, over
   const outOf = async ({ baseUrl }: Service) =>
     (await slotsOf(baseUrl)).filter(({ drain }) => drain !== null).map(({ node, slot }) => `${node as string}/${slot as string}`);
   const all = async (service: Service, places: readonly string[]) => {
-    while ((await slotsOf(service.baseUrl)).map(({ node }) => node).join() !== places.join())
-      await new Promise((again) => setTimeout(again, 20));
+    await until(async () => (await slotsOf(service.baseUrl)).map(({ node }) => node).join() === places.join());
   };
   for (const service of [api, other]) await all(service, ['gpu-01', 'gpu-02']);
 
   await call(other.baseUrl, '/api/v1/slots/gpu-01:drain', { reason: 'driver update' });
   assert.deepEqual(await outOf(other), ['gpu-01/0']);
-  while ((await outOf(api)).length === 0) await new Promise((again) => setTimeout(again, 20));
+  await until(async () => (await outOf(api)).length > 0);
   // The node has heard of it: it says so itself.
-  while ((await call(one.baseUrl, '/readyz')).json.slots_drained !== 1) await new Promise((again) => setTimeout(again, 20));
+  await until(async () => (await call(one.baseUrl, '/readyz')).json.slots_drained === 1);
   assert.equal((await call(one.baseUrl, '/readyz')).status, 200);
 
   const ids: string[] = [];
@@ -310,7 +310,7 @@ test('in a fleet any replica takes a slot of any node out, for all of them, over
 
   await one.restart();
   await call(api.baseUrl, '/api/v1/slots/gpu-02:drain', {});
-  while ((await call(two.baseUrl, '/readyz')).json.slots_drained !== 1) await new Promise((again) => setTimeout(again, 20));
+  await until(async () => (await call(two.baseUrl, '/readyz')).json.slots_drained === 1);
   const held = await submit(api.baseUrl);
   assert.equal((await call(one.baseUrl, '/readyz')).json.slots_drained, 1, 'from its start');
   assert.equal(await statusOf(api.baseUrl, held), 'queued');
