@@ -79,6 +79,14 @@ webTest(
       }
     }
     assert.deepEqual(problems, []);
+
+    // The longest that the bar says of the connection.
+    const narrow = await open('/fleet', { viewport: { width: 360, height: 844 } });
+    await narrow.locator('.slots tbody tr').first().waitFor();
+    await service.app.close();
+    await narrow.locator('.top .live', { hasText: 'Not connected' }).waitFor();
+    assert.equal(await narrow.evaluate('document.documentElement.scrollWidth'), 360);
+    await service.restart();
   },
 );
 

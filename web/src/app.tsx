@@ -105,7 +105,7 @@ function Top() {
     <header class="top">
       <a class="brand" href={href('jobs')}>
         <Mark />
-        facefusion-jobs
+        <span class="clip">facefusion-jobs</span>
       </a>
       <nav class="nav" aria-label={w.mainMenu}>
         <a href={href('jobs')} aria-current={at('jobs')}>
