@@ -8,11 +8,13 @@ import { connectJobs } from '../src/client/node.ts';
 import { GpuWatch, readGpus } from '../src/gpu/devices.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
 import { startService } from './api/service.ts';
+import { freePort } from './fixtures/free-port.ts';
 
 const NONE = { jobsByStatus: async () => [], slotsByState: () => [], watchers: () => 0, workerRestarts: () => 0, gpus: () => [] };
 
 test('jobs are counted by how they ended, with their times and bytes', async () => {
-  await using service = await startService({ METRICS_PORT: '39481' });
+  const metricsPort = await freePort();
+  await using service = await startService({ METRICS_PORT: `${metricsPort}` });
   using client = connectJobs(service.baseUrl);
   const request = { sourceImages: ['face.jpg'], target: { case: 'targetImage' as const, value: 'target.png' } };
   await client.submitAndWait({ ...request, parameters: { output: 'twelve bytes' } });
@@ -22,7 +24,7 @@ test('jobs are counted by how they ended, with their times and bytes', async () 
   const slow = await client.submit({ ...request, parameters: { steps: 100_000, seconds_per_step: 0.05 } });
   const waiter = await client.submit({ ...request, target: { case: 'targetImage', value: `job://${slow.jobId}` } });
   await client.jobs.cancel({ jobId: waiter.jobId });
-  const text = await (await fetch('http://127.0.0.1:39481/metrics')).text();
+  const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   const value = (series: string) =>
     Number(
       text

@@ -10,6 +10,7 @@ import { JobStatus } from '../src/jobs/job.ts';
 import { startSecured } from './api/secured.ts';
 import { type Service, startService, untilWarm } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { freePort } from './fixtures/free-port.ts';
 import { openRig } from './fixtures/gpu/rig.ts';
 import { until } from './fixtures/until.ts';
 
@@ -137,7 +138,8 @@ const statusOf = async (baseUrl: string, id: string) => (await call(baseUrl, `/a
 
 describe('on one machine', () => {
   test('a drained slot finishes its job, takes no other, stays out over a restart, and works again when it is put back', async () => {
-    await using service = await startService({ NODE: 'gpu-01', DRAIN_TIMEOUT: '0s', METRICS_PORT: '39533' });
+    const metricsPort = await freePort();
+    await using service = await startService({ NODE: 'gpu-01', DRAIN_TIMEOUT: '0s', METRICS_PORT: `${metricsPort}` });
     const go = join(service.dir, 'go');
     const running = await submit(service.baseUrl, { hold_file: go });
     await reached(service.baseUrl, running, 'processing');
@@ -156,7 +158,7 @@ describe('on one machine', () => {
     // It takes no part in what makes a service ready, and is shown.
     const ready = await call(service.baseUrl, '/readyz');
     assert.deepEqual([ready.status, ready.json.slots, ready.json.slots_drained], [200, 1, 1]);
-    const metrics = await (await fetch('http://127.0.0.1:39533/metrics')).text();
+    const metrics = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
     assert.match(metrics, /^slots\{state="drained"\} 1$/m);
 
     await service.restart();
