@@ -18,7 +18,7 @@ import { distance } from 'fastest-levenshtein';
 import type { FieldViolation } from './errors.ts';
 import { badRequest } from './errors.ts';
 import { isObject, quote } from './json-text.ts';
-import { shortEnumName } from './json-writer.ts';
+import { isUnspecified, shortEnumName } from './json-writer.ts';
 import { sizeLimit, tooLarge } from './limits.ts';
 
 export interface JsonReader {
@@ -285,10 +285,15 @@ function enumeration(desc: DescEnum): Normalise {
     if (typeof json !== 'string') return json;
     const name = known(json);
     if (name !== undefined) return name;
-    const choices = desc.values.map(shortEnumName);
+    const choices = choicesOf(desc);
     refuse(pass, at, `must be one of ${choices.join(', ')}, not ${quote(json)}${didYouMean(json.toLowerCase(), choices)}`);
     return json;
   };
+}
+
+/** What people are told that they may write; that a value is not set is said by leaving it out. */
+function choicesOf(desc: DescEnum): string[] {
+  return desc.values.filter((value) => !isUnspecified(value)).map(shortEnumName);
 }
 
 /** A path of a FieldMask, whose JSON form is lowerCamelCase. */
@@ -327,7 +332,7 @@ function describeMessage(desc: DescMessage): string {
 
 /** What a value of this field looks like, for people. */
 function describeScalar(field: { scalar?: ScalarType | undefined; enum?: DescEnum | undefined }): string {
-  if (field.enum) return `one of ${field.enum.values.map(shortEnumName).join(', ')}`;
+  if (field.enum) return `one of ${choicesOf(field.enum).join(', ')}`;
   switch (field.scalar) {
     case ScalarType.STRING:
       return 'a string of valid Unicode';
