@@ -11,6 +11,7 @@ import { Exit } from '../src/cli/remote/errors.ts';
 import { JobStatus } from '../src/jobs/job.ts';
 import type { TakeDeliveries } from '../src/jobs/webhooks.ts';
 import { openRedisJobStore } from '../src/store/jobs-redis.ts';
+import { checkVersion } from '../src/store/redis/checks.ts';
 import { inspectRedisJobStore } from '../src/store/redis/inspect.ts';
 import { migrateRedisJobStore, type Steps, shippedSteps } from '../src/store/redis/migrate.ts';
 import { SCHEMA } from '../src/store/redis/schema.ts';
@@ -142,6 +143,34 @@ describe('a store that is looked at before it is used', { timeout: 120_000 }, ()
     assert.deepEqual(await client.keys(`*${fleet}*`), []);
     await opened(t, fleet);
     assert.equal((await inspect(fleet)).exists, true);
+  });
+
+  it('says of each setting that loses what was accepted what is lost and what to set', async () => {
+    await using own = await startRedis(['--appendfsync', 'always']);
+    const admin = new Redis(own.url);
+    try {
+      const warned = async (...settings: [string, string]) => {
+        await admin.config('SET', ...settings);
+        return (await inspect(randomUUID(), own.url)).warnings;
+      };
+      assert.deepEqual((await inspect(randomUUID(), own.url)).warnings, []);
+      const [evicts, ...others] = await warned('maxmemory-policy', 'allkeys-lru');
+      assert.match(evicts!, /^Redis has maxmemory-policy allkeys-lru: .* deletes jobs .*Set maxmemory-policy to noeviction$/);
+      assert.deepEqual(others, []);
+      assert.deepEqual(await warned('maxmemory-policy', 'noeviction'), []);
+      assert.match((await warned('appendfsync', 'everysec')).join(), /^Redis has appendfsync everysec: .*second or two are lost. Set/);
+      assert.match((await warned('appendonly', 'no')).join(), /^Redis writes no append-only file: .*Set appendonly to yes$/);
+    } finally {
+      admin.disconnect();
+    }
+  });
+
+  it('is not used where the server is too old, whatever it calls itself', () => {
+    const check = (facts: Record<string, string>) => checkVersion(new Map(Object.entries(facts)));
+    for (const version of ['6.2.0', '7.4.1', '10.0.0']) check({ redis_version: version });
+    check({ redis_version: '5.0.0', valkey_version: '8.1.0' });
+    assert.throws(() => check({ redis_version: '6.0.16' }), /^Error: this Redis is version 6.0.16, and 6.2 or newer is needed$/);
+    assert.throws(() => check({}), /version unknown/);
   });
 
   it('is refused as it would be at a start: another schema, nobody there', async () => {
