@@ -2,7 +2,7 @@
 // Runs a TypeScript entry point on Node 24 or newer. This file itself must stay plain JavaScript that Node 18 understands.
 // Where the running Node is new enough it is used as it is; only where it is too old is one fetched, once, from the npm package `node@24`.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import module from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -20,20 +20,39 @@ export function node24() {
   const binary = join(home, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node');
   if (existsSync(binary)) return binary;
   process.stderr.write(`Node ${process.versions.node} is too old; fetching Node ${NEEDED} (about 190 MB, once) into .cache/\n`);
-  mkdirSync(home, { recursive: true });
+  // Beside its place, and moved there whole: two commands may be the first at once, and either may be interrupted.
+  const fresh = `${home}.${process.pid}`;
+  mkdirSync(fresh, { recursive: true });
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
-  const done = spawnSync(npm, ['install', '--prefix', home, '--no-save', '--no-audit', '--no-fund', '--loglevel=error', `node@${NEEDED}`], {
-    cwd: home,
-    stdio: ['ignore', 'ignore', 'pipe'],
-    encoding: 'utf8',
-    env: { ...process.env, npm_config_ignore_scripts: 'false' },
-  });
-  if (done.status !== 0 || !existsSync(binary)) {
+  const done = spawnSync(
+    npm,
+    ['install', '--prefix', fresh, '--no-save', '--no-audit', '--no-fund', '--loglevel=error', `node@${NEEDED}`],
+    {
+      cwd: fresh,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      encoding: 'utf8',
+      env: { ...process.env, npm_config_ignore_scripts: 'false' },
+    },
+  );
+  if (done.status === 0) place(fresh, home, binary);
+  rmSync(fresh, { recursive: true, force: true });
+  if (!existsSync(binary)) {
     const why = done.error?.message ?? done.stderr?.trim().split('\n').at(-1) ?? 'unknown reason';
     process.stderr.write(`Could not fetch Node ${NEEDED} (${why}). Install Node ${NEEDED} or newer yourself and run the command again.\n`);
     process.exit(1);
   }
   return binary;
+}
+
+/** Puts `fresh` where `home` is to be, unless another command has been there first. What an interrupted one left there goes. */
+function place(fresh, home, binary) {
+  try {
+    renameSync(fresh, home);
+  } catch {
+    if (existsSync(binary)) return;
+    rmSync(home, { recursive: true, force: true });
+    renameSync(fresh, home);
+  }
 }
 
 /** Runs `script` with `args`: in this process where its Node is new enough, else as `start` does. */
