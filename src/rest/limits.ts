@@ -41,7 +41,7 @@ export function findTooLarge(desc: DescMessage, message: Message): TooLarge[] {
 }
 
 function visit(desc: DescMessage, message: Message, path: string, found: TooLarge[]): void {
-  for (const field of bounded(desc)) {
+  for (const { field, limit } of bounded(desc)) {
     const value = readField(message, [field]);
     if (typeof value !== 'object' || value === null) continue;
     const here = `${path}${field.name}`;
@@ -49,7 +49,6 @@ function visit(desc: DescMessage, message: Message, path: string, found: TooLarg
       visit(field.message, value as Message, `${here}.`, found);
       continue;
     }
-    const limit = sizeLimit(field);
     const elements: readonly unknown[] = Array.isArray(value) ? value : Object.keys(value);
     if (limit && elements.length > limit.max) found.push({ field: here, description: tooLarge(limit, elements.length), rule: limit.rule });
     else if (field.fieldKind === 'list' && field.listKind === 'message') {
@@ -58,16 +57,21 @@ function visit(desc: DescMessage, message: Message, path: string, found: TooLarg
   }
 }
 
-const known = new Map<DescMessage, readonly DescField[]>();
+interface Bounded {
+  readonly field: DescField;
+  readonly limit: SizeLimit | undefined;
+}
 
-/** The fields that have a limit or lead to one. */
-function bounded(desc: DescMessage): readonly DescField[] {
+const known = new Map<DescMessage, readonly Bounded[]>();
+
+/** The fields that have a limit or lead to one. An option is parsed each time it is asked for, so the limits are kept. */
+function bounded(desc: DescMessage): readonly Bounded[] {
   const fields = known.get(desc);
   if (fields) return fields;
   known.set(desc, []); // a type that holds itself leads nowhere new
-  const found = desc.fields.filter(
-    (field) => sizeLimit(field) || (field.fieldKind !== 'map' && field.message && bounded(field.message).length > 0),
-  );
+  const found = desc.fields
+    .map((field) => ({ field, limit: sizeLimit(field) }))
+    .filter(({ field, limit }) => limit || (field.fieldKind !== 'map' && field.message && bounded(field.message).length > 0));
   known.set(desc, found);
   return found;
 }
