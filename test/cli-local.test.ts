@@ -177,6 +177,11 @@ describe('the worker’s Python', () => {
       /FFJOBS_PYTHON is '\/nowhere\/python', which is not a Python that runs/,
     ],
     [
+      'packages that lack something of the system',
+      async () => none(await machine.addPython({ lacks: ['cv2'] })),
+      /are installed, and Python cannot import cv2: `.*python -c "import cv2"` says why/,
+    ],
+    [
       'a Python of one’s own that is old',
       async () => ({ given: await machine.addPython({ version: '3.7.1' }) }),
       /Python 3\.7\.1, and 3\.10 or newer is needed/,
