@@ -163,6 +163,8 @@ export interface Config extends AccessConfig, ProvenanceConfig {
   /** How long a result waits for a blob store that is full or away. */
   readonly storePatienceMs: number;
   readonly recycleAfterJobs: number;
+  /** Beside what models may have; 0: no bound. */
+  readonly recycleGrowthBytes: number;
 }
 
 /** What holds for a tenant that the file of tenants says nothing of. */
@@ -370,7 +372,12 @@ export const SETTINGS = {
     '180d',
     'how long a job that has ended is kept, with its events; then it is forgotten',
   ),
-  RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '500', 'a worker is replaced after this many jobs; 0: never'),
+  RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '2000', 'a worker is replaced after this many jobs; 0: never'),
+  RECYCLE_GROWTH: setting(
+    offOr(bytes),
+    '4G',
+    'a worker is replaced when it keeps this much more memory than after its first job, what its models may have apart; `off`: never',
+  ),
 } as const;
 
 type Values = ValuesOf<typeof SETTINGS>;
@@ -518,6 +525,7 @@ export function readConfig(
     maxRetentionMs: v.MAX_RETENTION!,
     jobTtlMs: v.JOB_TTL!,
     recycleAfterJobs: v.RECYCLE_AFTER_JOBS!,
+    recycleGrowthBytes: v.RECYCLE_GROWTH!,
   });
 }
 

@@ -42,6 +42,7 @@ test('a slot of FaceFusion has its own providers, devices and threads, and what 
     [0, 1],
   );
   assert.equal(worker.command, '/opt/facefusion/bin/python');
+  assert.equal(worker.recycleGrowthBytes, (2 + 4) * 2 ** 30, 'its models and what it may grow by');
   const own = ({ variables }: (typeof slots)[number]) => [
     variables?.FACEFUSION_EXECUTION_PROVIDERS,
     variables?.FACEFUSION_EXECUTION_DEVICE_IDS,
@@ -56,6 +57,17 @@ test('a slot of FaceFusion has its own providers, devices and threads, and what 
     slots.map(({ gpu, variables }) => [gpu, variables?.FACEFUSION_HOME, variables?.FFJOBS_MODEL_MEMORY]),
     [0, 1, 0].map((gpu) => [gpu, home, `${2 * 2 ** 30}`]),
   );
+});
+
+test('a worker is replaced after so many jobs, or when it has grown', async () => {
+  const replaced = async (settings: Record<string, string>) => {
+    const { worker } = await processes({ FFJOBS_ENGINE: 'classical', ...settings });
+    return [worker.recycleAfterJobs, worker.recycleGrowthBytes];
+  };
+  assert.deepEqual(await replaced({}), [2000, 4 * 2 ** 30]);
+  assert.deepEqual(await replaced({ FFJOBS_RECYCLE_AFTER_JOBS: '7', FFJOBS_RECYCLE_GROWTH: '512M' }), [7, 512 * 2 ** 20]);
+  const never = { FFJOBS_RECYCLE_AFTER_JOBS: '0', FFJOBS_RECYCLE_GROWTH: 'off' };
+  assert.deepEqual(await replaced(never), [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
 });
 
 test('a slot of FaceFusion that nothing is said of has what FaceFusion chooses by itself', async (t) => {

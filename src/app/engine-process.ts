@@ -53,6 +53,7 @@ export async function engineProcesses(config: Config, { env, root, workRoot, gpu
       stallTimeoutMs: config.stallTimeoutMs,
       cancelGraceMs: config.cancelGraceMs,
       recycleAfterJobs: config.recycleAfterJobs || Number.POSITIVE_INFINITY,
+      recycleGrowthBytes: growthOf(config),
     },
     slots: gpuOfSlots(config, gpus).map((gpu, i) => ({
       name: `${i}`,
@@ -103,6 +104,11 @@ function pythonPath({ facefusion, enginePath }: Config, root: string, inherited:
 function limitsOf({ workerMemoryBytes, workerFileBytes }: Config): string[] {
   const limits = { memory: workerMemoryBytes, file: workerFileBytes };
   return Object.entries(limits).flatMap(([name, value]) => (value > 0 ? ['--limit', `${name}=${value}`] : []));
+}
+
+/** Models are loaded as jobs want them, so a worker that is well grows by those too. */
+function growthOf({ recycleGrowthBytes, modelMemoryBytes, facefusion }: Config): number {
+  return recycleGrowthBytes === 0 ? Number.POSITIVE_INFINITY : recycleGrowthBytes + (facefusion ? modelMemoryBytes : 0);
 }
 
 function slotVariables(config: Config, facefusion: FacefusionConfig, weights: string, slot: number): Record<string, string> {
