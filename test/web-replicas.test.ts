@@ -138,7 +138,7 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
   await writeFile(hold, '');
   await assertWhole(page);
   await list.locator('tr', { hasText: 'first.png' }).locator('.chip.succeeded').waitFor();
-  assert.ok(tokens.length > 0 && tokens.every((token) => token !== ''), 'the list resumes by its token');
+  assert.ok(tokens.length > 0 && tokens.every((token) => token !== ''), `the list resumes by its token: ${JSON.stringify(tokens)}`);
 
   // No replica is there for a while, in which one job ends and another one comes; then the first replica is back.
   const again = join(service.dir, 'go again');

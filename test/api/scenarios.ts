@@ -250,9 +250,8 @@ export const SCENARIOS: readonly Scenario[] = [
     'an unknown job is NOT_FOUND everywhere',
     async ({ client }) => {
       const id = 'job_20250405_abcdefghijkl';
-      for (const call of [client.get(id), client.status(id), client.result(id), client.cancel(id), client.purge(id)]) {
-        await refused(call, 'NOT_FOUND', 'JOB_NOT_FOUND');
-      }
+      const calls = [client.get(id), client.status(id), client.result(id), client.cancel(id), client.purge(id)];
+      await Promise.all(calls.map((call) => refused(call, 'NOT_FOUND', 'JOB_NOT_FOUND')));
       await refused(untilTerminal(client, id), 'NOT_FOUND', 'JOB_NOT_FOUND');
     },
   ],

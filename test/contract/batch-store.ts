@@ -165,10 +165,10 @@ export function describeBatchStore(name: string, factory: JobStoreFactory): void
       assert.equal(await again.submittedBatch('two', 'monday', 'digest'), undefined);
       const job = wantedJob({ request: { idempotencyKey: 'monday' }, requestDigest: 'of a job' });
       for (const other of [
-        again.submitBatch(wantedBatch({ idempotencyKey: 'monday', requestDigest: 'other' }), LIMITS),
-        again.submit(job, LIMITS),
+        () => again.submitBatch(wantedBatch({ idempotencyKey: 'monday', requestDigest: 'other' }), LIMITS),
+        () => again.submit(job, LIMITS),
       ]) {
-        const { reason, metadata } = await refusal(other);
+        const { reason, metadata } = await refusal(other());
         assert.deepEqual([reason, metadata], ['IDEMPOTENCY_KEY_REUSED', { batch_id: id }]);
       }
     });
