@@ -2,10 +2,10 @@
 // Runs a TypeScript entry point on Node 24 or newer. This file itself must stay plain JavaScript that Node 18 understands.
 // Where the running Node is new enough it is used as it is; only where it is too old is one fetched, once, from the npm package `node@24`.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import module from 'node:module';
 import { constants } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..');
@@ -21,6 +21,7 @@ export function node24() {
   if (existsSync(binary)) return binary;
   process.stderr.write(`Node ${process.versions.node} is too old; fetching Node ${NEEDED} (about 190 MB, once) into .cache/\n`);
   // Beside its place, and moved there whole: two commands may be the first at once, and either may be interrupted.
+  sweep(home);
   const fresh = `${home}.${process.pid}`;
   mkdirSync(fresh, { recursive: true });
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
@@ -42,6 +43,20 @@ export function node24() {
     process.exit(1);
   }
   return binary;
+}
+
+/** Takes away what commands that are gone have left beside `home`. */
+function sweep(home) {
+  if (!existsSync(dirname(home))) return;
+  for (const name of readdirSync(dirname(home))) {
+    const pid = name.startsWith(`${basename(home)}.`) ? Number(name.slice(basename(home).length + 1)) : undefined;
+    if (pid === undefined) continue;
+    try {
+      process.kill(pid, 0);
+    } catch (error) {
+      if (error.code === 'ESRCH') rmSync(join(dirname(home), name), { recursive: true, force: true });
+    }
+  }
 }
 
 /** Puts `fresh` where `home` is to be, unless another command has been there first. What an interrupted one left there goes. */
