@@ -1,6 +1,7 @@
 // Where a call comes from. Always true: what a header says of it counts only as far as each proxy that could have written it is configured, so
 // that nobody chooses their own address.
 import ipaddr from 'ipaddr.js';
+import { Recent } from '../recent.ts';
 
 type Headers = Readonly<Record<string, string | string[] | undefined>>;
 type Address = ipaddr.IPv4 | ipaddr.IPv6;
@@ -12,15 +13,21 @@ export interface Origin {
   readonly local: boolean;
 }
 
+/** Callers that come by themselves and were seen last: they call again, and to parse an address is dearer than to identify who has none to show. */
+const RECENT_PEERS = 1_000;
+
 /** `proxies`: addresses and CIDR blocks. Throws on one that is neither. */
 export function originOf(proxies: readonly string[]): (peer: string | undefined, headers: Headers) => Origin {
   const blocks = proxies.map(parseBlock);
   const isProxy = (address: Address) => blocks.some(([base, bits]) => base.kind() === address.kind() && address.match(base, bits));
+  const direct = new Recent<Origin>(RECENT_PEERS);
   return (peer, headers) => {
-    let address = parse(peer);
-    if (!address) return { address: 'unknown', local: false };
     const forwarded = headers['x-forwarded-for'];
     const handedOn = forwarded !== undefined || headers.forwarded !== undefined;
+    const known = handedOn || peer === undefined ? undefined : direct.get(peer);
+    if (known) return known;
+    let address = parse(peer);
+    if (!address) return { address: 'unknown', local: false };
     if (typeof forwarded === 'string') {
       // Each proxy adds whom it heard from at the end.
       const hops = forwarded.split(',').reverse();
@@ -31,7 +38,9 @@ export function originOf(proxies: readonly string[]): (peer: string | undefined,
         address = before;
       }
     }
-    return { address: address.toString(), local: !handedOn && address.range() === 'loopback' };
+    const origin = { address: address.toString(), local: !handedOn && address.range() === 'loopback' };
+    if (!handedOn) direct.set(peer!, origin);
+    return origin;
   };
 }
 

@@ -62,6 +62,10 @@ export class AccessGuard implements Guard {
     return this.#options.lifetimes.hold(identity, ended);
   }
 
+  get notes(): boolean {
+    return this.#options.audit !== undefined;
+  }
+
   assertNotable(): void {
     this.#options.audit?.assertWritable();
   }

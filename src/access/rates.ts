@@ -62,11 +62,12 @@ export class Rates {
     }
   }
 
-  #countOf({ identity, address, local }: Caller): { rate: Rate; key: string } | undefined {
+  #countOf(caller: Caller): { rate: Rate; key: string } | undefined {
+    const { identity } = caller;
     const { anonymous, countLocal, policies } = this.#options;
     if (identity.kind === 'anonymous') {
-      if (!anonymous || (local && !countLocal)) return undefined;
-      return { rate: anonymous, key: `address:${limitKeyOf(address)}` };
+      if (!anonymous || (!countLocal && caller.local)) return undefined;
+      return { rate: anonymous, key: `address:${limitKeyOf(caller.address)}` };
     }
     const own = identity.tier === undefined ? undefined : policies.tiers.get(identity.tier);
     const points = own ? own.submitsPerMinute : policies.tenant(identity.tenant).submitsPerMinute;

@@ -3,13 +3,13 @@
 //
 // Folders are kept and renamed rather than removed and made again: file systems make deleting and creating inodes by the hundred a second dear (ext4
 // looks through all that were freed within the last minute before it gives one out again).
-import { type Dirent, mkdirSync, readdirSync, renameSync, statSync, unlinkSync } from 'node:fs';
+import { type Dirent, existsSync, mkdirSync, readdirSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { JobId } from '../jobs/ports.ts';
 
-/** job, attempt, serial number. */
-const NAME = /^job_[a-z0-9_]+\.\d+\.\d+$/;
+/** Job, attempt and serial number; of one that is kept for another stay its serial number alone. */
+const NAME = /^(job_[a-z0-9_]+\.\d+|spare)\.\d+$/;
 /** What an engine may keep for itself while it runs. */
 const SCRATCH = 'tmp';
 /** A folder with more in it, or with larger files, is removed by the thread pool. */
@@ -51,17 +51,17 @@ export class WorkFolders {
 
   make(path: string): void {
     const spare = this.#spare.pop();
-    if (spare !== undefined) {
-      if (renamed(spare, path)) return;
-      void this.#removeAll(spare).catch(() => {});
-    }
+    // Where nobody has tidied up meanwhile.
+    if (spare !== undefined && renamed(spare, path) && existsSync(scratchOf(path))) return;
     mkdirSync(scratchOf(path), { recursive: true });
   }
 
   /** The folder at `path` is nobody's any more. It need not be there. */
   async remove(path: string): Promise<void> {
-    if (this.#spare.length < this.#most && emptied(path)) this.#spare.push(path);
-    else await this.#removeAll(path);
+    const spare = join(this.#root, `spare.${++this.#serial}`);
+    if (this.#spare.length >= this.#most || !renamed(path, spare)) await this.#removeAll(path);
+    else if (emptied(spare)) this.#spare.push(spare);
+    else await this.#removeAll(spare);
   }
 
   /** Removes what is kept at hand. */
@@ -75,20 +75,14 @@ export function scratchOf(path: string): string {
   return join(path, SCRATCH);
 }
 
-/** Whether the spare folder is at `path` now, and empty: something of an earlier run may have written to it after its end. */
-function renamed(spare: string, path: string): boolean {
+/** Whether the folder at `from` is at `to` now. */
+function renamed(from: string, to: string): boolean {
   try {
-    if (!isEmpty(spare)) throw new Error('not empty');
-    renameSync(spare, path);
+    renameSync(from, to);
     return true;
   } catch {
     return false;
   }
-}
-
-function isEmpty(path: string): boolean {
-  const entries = readdirSync(path, { withFileTypes: true });
-  return entries.length === 1 && isScratch(entries[0]!) && readdirSync(scratchOf(path)).length === 0;
 }
 
 function isScratch(entry: Dirent): boolean {

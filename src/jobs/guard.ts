@@ -68,6 +68,8 @@ export interface Guard {
   submit(caller: Caller, jobs: number): Promise<Allowance | undefined>;
   /** Calls `ended` when the identity has; the function returned lets go. */
   hold(identity: Identity, ended: (reason: JobsError) => void): () => void;
+  /** False: nothing is, so that nobody need put together what. */
+  readonly notes: boolean;
   /** Throws UNAVAILABLE where what is done next could not be noted. */
   assertNotable(): void;
   /** Notes what was done; never rejects. */

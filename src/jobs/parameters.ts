@@ -70,8 +70,7 @@ export interface Resolved {
 /** Resolves `given` for one target. Fields of violations start with `parameters.`. */
 export function resolveParameters(given: JsonObject, target: TargetKind, engine: { name: string; capabilities: Capabilities }): Resolved {
   const { capabilities } = engine;
-  const options = new Map(capabilities.options.map((option) => [option.name, option]));
-  const ignored = new Set(capabilities.ignoredOptions);
+  const { options, ignored, defaults, narrowed } = indexOf(capabilities);
   const violations: Violation[] = [];
   const warnings: string[] = [];
   const chosen = new Map<string, { value: JsonValue; field: string }>();
@@ -113,20 +112,17 @@ export function resolveParameters(given: JsonObject, target: TargetKind, engine:
     chosen.set(option, { value, field });
   }
 
-  const processors = chosenProcessors(chosen.get('processors')?.value, options.get('processors'));
+  const processors = textsOf(chosen.get('processors')?.value ?? defaults.get('processors')?.value);
   const parameters: JsonObject = {};
-  for (const option of capabilities.options) {
-    if (!chosen.has(option.name) && option.default !== undefined && applies(option, processors)) {
-      parameters[option.name] = toJson(ValueSchema, option.default);
-    }
+  for (const [name, { option, value }] of defaults) {
+    if (!chosen.has(name) && applies(option, processors)) parameters[name] = value;
   }
   const at = (name: string): JsonValue | undefined => chosen.get(name)?.value ?? parameters[name];
   // A default may be none of the choices that another option leaves: what fits then is for the engine to say.
-  for (const option of capabilities.options) {
+  for (const option of narrowed) {
     const value = parameters[option.name];
     if (value === undefined || chosen.has(option.name)) continue;
-    const allowed = choicesOf(option, at).choices;
-    if (option.dependentChoices.length > 0 && !allowed.includes(String(value))) delete parameters[option.name];
+    if (!choicesOf(option, at).choices.includes(String(value))) delete parameters[option.name];
   }
   for (const [name, { value, field }] of chosen) {
     const option = options.get(name)!;
@@ -139,9 +135,36 @@ export function resolveParameters(given: JsonObject, target: TargetKind, engine:
   return { parameters, processors, violations, warnings };
 }
 
-function chosenProcessors(value: JsonValue | undefined, option: Option | undefined): string[] {
-  const list = value ?? (option?.default ? toJson(ValueSchema, option.default) : []);
-  return Array.isArray(list) ? list.filter((one) => typeof one === 'string') : typeof list === 'string' ? [list] : [];
+interface Index {
+  readonly options: ReadonlyMap<string, Option>;
+  readonly ignored: ReadonlySet<string>;
+  readonly defaults: ReadonlyMap<string, { readonly option: Option; readonly value: JsonValue }>;
+  /** Whose choices are others where other options are so. */
+  readonly narrowed: readonly Option[];
+}
+
+/** What an engine can do is said once, and asked for with every job. */
+const indexes = new WeakMap<Capabilities, Index>();
+
+function indexOf(capabilities: Capabilities): Index {
+  let index = indexes.get(capabilities);
+  if (!index) {
+    const { options, ignoredOptions } = capabilities;
+    index = {
+      options: new Map(options.map((option) => [option.name, option])),
+      ignored: new Set(ignoredOptions),
+      defaults: new Map(
+        options.flatMap((option) => (option.default ? [[option.name, { option, value: toJson(ValueSchema, option.default) }]] : [])),
+      ),
+      narrowed: options.filter(({ dependentChoices }) => dependentChoices.length > 0),
+    };
+    indexes.set(capabilities, index);
+  }
+  return index;
+}
+
+function textsOf(value: JsonValue | undefined): string[] {
+  return Array.isArray(value) ? value.filter((one) => typeof one === 'string') : typeof value === 'string' ? [value] : [];
 }
 
 function applies(option: Option, processors: readonly string[]): boolean {

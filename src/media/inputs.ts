@@ -128,14 +128,18 @@ async function fetchOne(
   const about = (failure: Failure): Failure => ({ ...failure, message: `${field}: ${failure.message}` });
   const unnamed = join(folder, name);
   let digest: string | undefined;
+  let type: string | undefined;
   const failure = await resolver.fetch(reference, unnamed, signal, {
     progress: (done, total) => transfers.progress(name, done, total),
     digested: (sha256) => {
       digest = sha256;
     },
+    began: (head) => {
+      type = mediaTypeOf(head);
+    },
   });
   if (failure) return about(failure);
-  const type = typeOf(unnamed);
+  type ??= typeOf(unnamed);
   if (type === undefined) {
     return about({ reason: 'INPUT_NOT_READABLE', message: 'this is in no format that the service knows', retryable: false });
   }

@@ -51,6 +51,8 @@ export interface FetchObserver {
   progress(done: number, total: number | undefined): void;
   /** SHA-256 of the whole file in lower-case hex, from those that see all bytes anyway; before `fetch` ends well. */
   digested(sha256: string): void;
+  /** The first bytes of the file, `SNIFF_BYTES` of them where there are so many, from those that have them at hand anyway; before `fetch` ends well. */
+  began?(head: Uint8Array): void;
 }
 
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
@@ -107,7 +109,10 @@ export function localFiles(root: string): MediaResolver {
       const opened = openUnder(root, reference);
       if (typeof opened === 'number') {
         const whole = await copyOpened(opened, toPath, signal);
-        if (whole) observer?.digested(hash('sha256', whole, 'hex'));
+        if (whole) {
+          observer?.began?.(whole.subarray(0, SNIFF_BYTES));
+          observer?.digested(hash('sha256', whole, 'hex'));
+        }
         return undefined;
       }
       const { reason, description } = opened;

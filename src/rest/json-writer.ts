@@ -45,11 +45,7 @@ export function createJsonWriter(registry?: Registry): JsonWriter {
   function compile(desc: DescMessage): Write {
     const custom = wellKnown(desc);
     if (custom) return custom;
-    const parts = desc.fields.map((field, i): Write => {
-      const key = `${i ? ',' : '{'}${JSON.stringify(field.name)}:`;
-      const write = fieldOf(field);
-      return (value) => key + write(value);
-    });
+    const parts = desc.fields.map((field, i) => fieldOf(field, `${i ? ',' : '{'}${JSON.stringify(field.name)}:`));
     if (parts.length === 0) return () => '{}';
     return (value) => {
       let out = '';
@@ -72,7 +68,7 @@ export function createJsonWriter(registry?: Registry): JsonWriter {
       case 'google.protobuf.ListValue':
         return (value) => JSON.stringify(toJson(desc, value));
       default:
-        return isWrapperDesc(desc) ? fieldOf(desc.fields[0]!) : undefined;
+        return isWrapperDesc(desc) ? fieldOf(desc.fields[0]!, '') : undefined;
     }
   }
 
@@ -85,42 +81,46 @@ export function createJsonWriter(registry?: Registry): JsonWriter {
     return body === '{}' ? `${head}}` : `${head},${body.slice(1)}`;
   }
 
-  /** Reads the field from its message and writes it. */
-  function fieldOf(field: DescField): Write {
+  /** Reads the field from its message and writes it, after `key`. Most fields are not set, and then it is one text that is there already. */
+  function fieldOf(field: DescField, key: string): Write {
     const name = field.localName;
+    const unset = `${key}null`;
     if (field.fieldKind === 'list') {
       const element = field.listKind === 'message' ? messageValue(field, field.message) : single(field.listKind, field, false);
+      const none = `${key}[]`;
       return (holder: Properties) => {
         const items = holder[name];
-        let out = '[';
-        for (let i = 0; i < items.length; i++) out += i ? `,${element(items[i])}` : element(items[i]);
+        if (items.length === 0) return none;
+        let out = `${key}[${element(items[0])}`;
+        for (let i = 1; i < items.length; i++) out += `,${element(items[i])}`;
         return `${out}]`;
       };
     }
     if (field.fieldKind === 'map') {
       const element = field.mapKind === 'message' ? messageValue(field, field.message) : single(field.mapKind, field, false);
+      const none = `${key}{}`;
       return (holder: Properties) => {
         const entries = holder[name];
         let out = '';
-        for (const key of Object.keys(entries)) out += `${out ? ',' : '{'}${text(key)}:${element(entries[key])}`;
-        return out ? `${out}}` : '{}';
+        for (const one of Object.keys(entries)) out += `${out ? ',' : `${key}{`}${text(one)}:${element(entries[one])}`;
+        return out ? `${out}}` : none;
       };
     }
     if (field.oneof) {
       const group = field.oneof.localName;
       const write = field.fieldKind === 'message' ? messageValue(field, field.message) : single(field.fieldKind, field, true);
-      return (holder: Properties) => (holder[group].case === name ? write(holder[group].value) : 'null');
+      return (holder: Properties) => (holder[group].case === name ? key + write(holder[group].value) : unset);
     }
     let write: Write;
     if (field.fieldKind === 'message') {
       // A singular wrapper is held as its bare scalar.
       write = isWrapperDesc(field.message) ? scalar(field.message.fields[0]!.scalar!) : messageValue(field, field.message);
     } else write = single(field.fieldKind, field, true);
-    if (field.presence === FeatureSet_FieldPresence.IMPLICIT) return (holder: Properties) => write(holder[name]);
+    if (field.presence === FeatureSet_FieldPresence.IMPLICIT) return (holder: Properties) => key + write(holder[name]);
     // Outside proto3 an unset field shows its default, inherited from the prototype.
     if (field.parent.file.edition !== Edition.EDITION_PROTO3)
-      return (holder: Properties) => (isFieldSet(holder, field) ? write(holder[name]) : 'null');
-    return (holder: Properties) => (holder[name] === undefined ? 'null' : write(holder[name]));
+      return (holder: Properties) => (isFieldSet(holder, field) ? key + write(holder[name]) : unset);
+    return (holder: Properties) => (holder[name] === undefined ? unset : key + write(holder[name]));
   }
 
   function messageValue(field: DescField, desc: DescMessage): Write {
@@ -129,7 +129,7 @@ export function createJsonWriter(registry?: Registry): JsonWriter {
     return message(desc);
   }
 
-  return { message: (desc) => message(desc), field: (field) => fieldOf(field) };
+  return { message: (desc) => message(desc), field: (field) => fieldOf(field, '') };
 }
 
 function single(kind: 'scalar' | 'enum', field: { scalar: ScalarType | undefined; enum: DescEnum | undefined }, nullable: boolean): Write {
@@ -197,10 +197,14 @@ function timestamp(desc: DescMessage, value: Timestamp): string {
   const { nanos } = value;
   const seconds = Number(value.seconds);
   // Finer than a Date, or out of range: the library writes it, or throws and says why.
-  if (nanos % 1_000_000 !== 0 || nanos < 0 || seconds < MIN_SECONDS || seconds > MAX_SECONDS) return JSON.stringify(toJson(desc, value));
-  const iso = new Date(seconds * 1000 + nanos / 1_000_000).toISOString();
-  return nanos === 0 ? `"${iso.slice(0, 19)}Z"` : `"${iso}"`;
+  if (nanos % 1_000_000 !== 0 || nanos < 0 || nanos >= 1e9 || seconds < MIN_SECONDS || seconds > MAX_SECONDS)
+    return JSON.stringify(toJson(desc, value));
+  if (seconds !== lastSecond.seconds) lastSecond = { seconds, text: new Date(seconds * 1000).toISOString().slice(0, 19) };
+  return nanos === 0 ? `"${lastSecond.text}Z"` : `"${lastSecond.text}.${String(nanos / 1_000_000).padStart(3, '0')}Z"`;
 }
+
+/** The second that was written last: the times of one message mostly have it in common. */
+let lastSecond = { seconds: 0, text: '1970-01-01T00:00:00' };
 
 const MIN_SECONDS = Date.parse('0001-01-01T00:00:00Z') / 1000;
 const MAX_SECONDS = Date.parse('9999-12-31T23:59:59Z') / 1000;

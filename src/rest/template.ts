@@ -87,19 +87,31 @@ export function parseTemplate(text: string): Template {
   return { text, segments, variables, verb };
 }
 
-/** Fills a template: `value` gives each variable's text, which is percent-encoded here. Segments that are no variables must be literals. */
-export function expandTemplate(template: Template, value: (path: readonly string[]) => string): string {
-  let out = '';
+/**
+ * Compiles what fills a template: `reader` is asked here, once, for what reads the text of the variable at a path; it is percent-encoded. Segments that are
+ * no variables must be literals.
+ */
+export function compileExpansion<T>(template: Template, reader: (path: readonly string[]) => (from: T) => string): (from: T) => string {
+  const parts: ((from: T) => string)[] = [];
   for (let i = 0; i < template.segments.length; i++) {
     const variable = template.variables.find((v) => v.start === i);
     const segment = template.segments[i]!;
     if (variable) {
-      const text = value(variable.path);
-      out += `/${variable.multi ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text)}`;
+      const text = reader(variable.path);
+      const encode = variable.multi ? (path: string) => path.split('/').map(encodeURIComponent).join('/') : encodeURIComponent;
+      parts.push((from) => `/${encode(text(from))}`);
       i = Math.min(variable.end, template.segments.length) - 1;
-    } else if (segment.kind === 'literal') out += `/${encodeURIComponent(segment.value)}`;
+    } else if (segment.kind === 'literal') {
+      const literal = `/${encodeURIComponent(segment.value)}`;
+      parts.push(() => literal);
+    }
   }
-  return template.verb === undefined ? out : `${out}:${encodeURIComponent(template.verb)}`;
+  const end = template.verb === undefined ? '' : `:${encodeURIComponent(template.verb)}`;
+  return (from) => {
+    let out = '';
+    for (const part of parts) out += part(from);
+    return out + end;
+  };
 }
 
 /** A placeholder of a path as OpenAPI writes it. */

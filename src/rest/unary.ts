@@ -9,7 +9,7 @@ import { badRequest, HttpError } from './errors.ts';
 import { type AnswerHeaders, type Exchange, JSON_TYPE } from './exchange.ts';
 import type { JsonWriter } from './json-writer.ts';
 import { type Route, readField } from './routes.ts';
-import { expandTemplate } from './template.ts';
+import { compileExpansion } from './template.ts';
 
 const MAX_WAIT_SECONDS = 60;
 
@@ -26,7 +26,8 @@ export function heedPreference(route: Route, call: Call, request: IncomingMessag
 /** Compiles how successes of a route are sent. */
 export function compileAnswer(route: Route, writer: JsonWriter): Answer {
   const write = route.responseBody ? keeping(writer.field(route.responseBody), route.responseBody) : writer.message(route.method.output);
-  const { redirect, location, successStatus, retryAfterSeconds } = route;
+  const { redirect, successStatus, retryAfterSeconds } = route;
+  const location = route.location && compileLocation(route.location);
   return (call, message, exchange) => {
     if (redirect) {
       const target = readField(message, redirect);
@@ -37,20 +38,26 @@ export function compileAnswer(route: Route, writer: JsonWriter): Answer {
       return;
     }
     const body = write(message);
-    if (location === undefined && !retryAfterSeconds && !route.preferWait) {
-      const written = writtenHeaders(call);
-      exchange.send(successStatus, written ? { ...written, ...JSON_HEADERS } : JSON_HEADERS, body);
+    const written = writtenHeaders(call);
+    if (location === undefined && !retryAfterSeconds && !written) {
+      exchange.send(successStatus, JSON_HEADERS, body);
       return;
     }
-    const headers = { ...writtenHeaders(call) };
+    const headers = written ?? {};
     const applied = route.preferWait && 'preference-applied' in headers;
-    if (location) {
-      const target = expandTemplate(location.template, (path) => String(readField(message, location.fields.get(path.join('.'))!) ?? ''));
-      if (target) headers.location = target;
-    }
+    const target = location?.(message);
+    if (target) headers.location = target;
     if (retryAfterSeconds && !applied) headers['retry-after'] ??= retryAfterSeconds;
-    exchange.send(applied ? 200 : successStatus, { ...headers, ...JSON_HEADERS }, body);
+    headers['content-type'] = JSON_TYPE;
+    exchange.send(applied ? 200 : successStatus, headers, body);
   };
+}
+
+function compileLocation({ template, fields }: NonNullable<Route['location']>): (message: Message) => string {
+  return compileExpansion(template, (path) => {
+    const field = fields.get(path.join('.'))!;
+    return (message) => String(readField(message, field) ?? '');
+  });
 }
 
 const JSON_HEADERS: AnswerHeaders = { 'content-type': JSON_TYPE };
@@ -87,15 +94,14 @@ function writtenHeaders({ writtenHeader, writtenTrailer }: Call): Record<string,
 }
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), clamped; undefined when it is not there or makes no sense: a preference is never an error. */
-function preferredWait(request: IncomingMessage): number | undefined {
-  const prefer = request.headers.prefer;
+function preferredWait({ headers: { prefer } }: IncomingMessage): number | undefined {
   if (prefer === undefined) return undefined;
-  for (const preference of String(prefer).split(',')) {
-    const found = /^\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;|$)/i.exec(preference);
-    if (found) return Math.min(Number(found[1]), MAX_WAIT_SECONDS);
-  }
-  return undefined;
+  const found = WAIT.exec(String(prefer));
+  return found ? Math.min(Number(found[1]), MAX_WAIT_SECONDS) : undefined;
 }
+
+/** The first one in a list of preferences. */
+const WAIT = /(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:[;,]|$)/i;
 
 /**
  * Reads a JSON request body as text; '' where there is none. Rejects with 415 on another media type, 413 once there is more than `limit` bytes

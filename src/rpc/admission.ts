@@ -52,8 +52,9 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
   const violations = violationsOf(JobRequestSchema, request);
   const target: TargetKind = request.target.case === 'targetVideo' ? 'video' : 'image';
   const resolved = resolveParameters(request.parameters ?? {}, target, engine);
-  const warnings = [...resolved.warnings];
-  violations.push(...deniedValues({ ...resolved.parameters, processors: [...resolved.processors] }, policy.denied, engine.capabilities));
+  if (policy.denied.size > 0) {
+    violations.push(...deniedValues({ ...resolved.parameters, processors: resolved.processors }, policy.denied, engine.capabilities));
+  }
   if (policy.attestation && !request.attestation?.trim()) violations.push(ATTESTATION_REQUIRED);
   violations.push(...resolved.violations, ...needs(request, resolved.processors, engine), ...format(request, target, engine));
   if (request.engine !== undefined && request.engine !== engine.name) {
@@ -84,7 +85,7 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
     const description = `a result is kept for at most ${rules.maxRetentionMs / 1000} s here`;
     violations.push({ field: 'retention', reason: 'OUT_OF_RANGE', description });
   }
-  return { violations, warnings, parameters: resolved.parameters, processors: resolved.processors, target };
+  return { violations, warnings: resolved.warnings, parameters: resolved.parameters, processors: resolved.processors, target };
 }
 
 function needs(request: JobRequest, processors: readonly string[], engine: Engine): Violation[] {

@@ -68,7 +68,7 @@ async function unary(
     const left = rule.submits && (await guard.submit(caller, rule.submits(request.message)));
     const response = await next(request);
     if (left) setRateHeaders(response.header, { limit: left.limit, remaining: left.remaining, reset: left.resetSeconds });
-    if (!response.stream) {
+    if (guard.notes && !response.stream) {
       for (const entry of entriesOf(request, entryOf(request, call, undefined, response.message))) await guard.note(entry);
     }
     return response;

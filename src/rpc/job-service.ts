@@ -74,7 +74,7 @@ export function createJobService(options: JobServiceOptions): ServiceImpl<typeof
   };
 
   return {
-    submit: async (request, context) => await submit(request.job ?? create(JobRequestSchema), context),
+    submit: (request, context) => submit(request.job ?? create(JobRequestSchema), context),
     ...batchCalls(options),
 
     async validate({ job }, context) {
@@ -195,14 +195,21 @@ function submitter(options: JobServiceOptions) {
   return async (request: JobRequest, context: HandlerContext): Promise<{ job: Job; created: boolean }> => {
     request.idempotencyKey ??= context.requestHeader.get('idempotency-key') ?? undefined;
     const { identity } = callerOf(context);
-    const { job, created } = await admitted(request, identity, context).catch(async (error: unknown) => {
+    const { job, created } = await submitted(request, identity, context);
+    const seconds = context.values.get(waitSeconds);
+    const view = present(seconds ? await ended(store, job, seconds, context) : job);
+    return { job: view instanceof Promise ? await view : view, created };
+  };
+
+  async function submitted(request: JobRequest, identity: Identity, context: HandlerContext): Promise<Submitted> {
+    try {
+      return await admitted(request, identity, context);
+    } catch (error) {
       const job = await repeated(request, identity.tenant);
       if (!job) throw error;
       return { job, created: false };
-    });
-    const seconds = context.values.get(waitSeconds);
-    return { job: await present(seconds ? await ended(store, job, seconds, context) : job), created };
-  };
+    }
+  }
 
   async function admitted(request: JobRequest, identity: Identity, context: HandlerContext): Promise<Submitted> {
     const { tenant } = identity;
@@ -227,14 +234,21 @@ function submitter(options: JobServiceOptions) {
   }
 }
 
+/** The job as it is when it has ended, or when the time is up. */
 async function ended(store: JobStore, job: Job, seconds: number, context: HandlerContext): Promise<Job> {
-  const signal = AbortSignal.any([context.signal, AbortSignal.timeout(seconds * 1000)]);
   if (!isTerminal(job.status)) {
-    for await (const event of store.watch(job.jobId, job.sequence, signal)) void event;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, seconds * 1000);
+    // Who is late leaves its watch to the end of the call: a signal of its own would cost each call more than all the rest here.
+    await Promise.race([lastOf(store.watch(job.jobId, job.sequence, context.signal)), late]).finally(() => clearTimeout(timer));
   }
   const now = (await store.get(job.jobId)) ?? job;
   if (isTerminal(now.status)) context.responseHeader.set('preference-applied', `wait=${seconds}`);
   return now;
+}
+
+async function lastOf(events: AsyncIterable<JobEvent>): Promise<void> {
+  for await (const event of events) void event;
 }
 
 /** How long a purge waits until the bytes are gone too. */

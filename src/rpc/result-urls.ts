@@ -3,6 +3,7 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { Provenance } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { type Job, JobStatus } from '../jobs/job.ts';
 import type { BlobStore } from '../jobs/ports.ts';
+import { Recent } from '../recent.ts';
 
 export interface ResultUrls {
   readonly blobs: Pick<BlobStore, 'signedUrl'>;
@@ -53,7 +54,21 @@ export function urlExpiry({ resultUrlTtlMs }: ResultUrls, { resultExpireTime }: 
 export async function signedUrl(options: ResultUrls, job: Job, expiresMs: number): Promise<string> {
   const { sha256, mediaType } = job.result!;
   const filename = `${job.jobId}.${EXTENSIONS[mediaType] ?? 'bin'}`;
-  return new URL(await options.blobs.signedUrl(sha256, { expiresMs, filename, mediaType }), options.baseUrl()).href;
+  return absolute(await options.blobs.signedUrl(sha256, { expiresMs, filename, mediaType }), options.baseUrl());
+}
+
+/** Of the bases seen last, of which there is one at a time: to parse a URL is dearer than to sign it. */
+const origins = new Recent<string>(8);
+
+/** What a blob store gives: a path of this service, which stands as it is, or a URL. */
+function absolute(signed: string, base: string): string {
+  if (!signed.startsWith('/')) return new URL(signed, base).href;
+  let origin = origins.get(base);
+  if (origin === undefined) {
+    ({ origin } = new URL(base));
+    origins.set(base, origin);
+  }
+  return origin + signed;
 }
 
 const EXTENSIONS: Readonly<Record<string, string>> = {

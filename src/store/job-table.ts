@@ -38,7 +38,7 @@ const LAST_NUM = 'last_num';
 const LAST_CHANGE = 'last_change';
 
 /** What a step may change of a row, and how it is read from a job. */
-const CHANGING: Readonly<Record<string, (stored: StoredJob) => Exclude<Bind, Uint8Array>>> = {
+const CHANGING: readonly (readonly [column: string, (stored: StoredJob) => Exclude<Bind, Uint8Array>])[] = Object.entries({
   status: ({ job }) => job.status,
   ready_ms: ({ readyAtMs }) => readyAtMs,
   deadline_ms: ({ deadlineMs }) => deadlineMs ?? null,
@@ -49,7 +49,9 @@ const CHANGING: Readonly<Record<string, (stored: StoredJob) => Exclude<Bind, Uin
   result_key: ({ blob }) => blob ?? null,
   change_no: ({ change }) => change,
   trimmed_to: ({ trimmedTo }) => trimmedTo,
-};
+} satisfies Record<string, (stored: StoredJob) => Exclude<Bind, Uint8Array>>);
+/** In a set of columns, the bit after those of `CHANGING`. */
+const STATE = 1 << CHANGING.length;
 
 export interface JobTableOptions {
   /** Jobs kept decoded. */
@@ -67,6 +69,7 @@ export class JobTable {
   /** Held jobs whose claim is in no row, and what their rows say. */
   readonly #held = new Map<string, { readonly now: StoredJob; readonly row: StoredJob }>();
   readonly #statements = new Map<string, StatementSync>();
+  readonly #updates = new Map<number, StatementSync>();
   readonly #insertJob;
   readonly #insertEvent;
   readonly #insertLabel;
@@ -184,21 +187,19 @@ export class JobTable {
     const { jobId } = next.job;
     const held = this.#held.get(jobId);
     const row = held?.row ?? before;
-    const columns: string[] = [];
+    let columns = 0;
     const bind: Bind[] = [];
-    for (const [column, read] of Object.entries(CHANGING)) {
+    CHANGING.forEach(([, read], i) => {
       const value = read(next);
-      if (value === read(row)) continue;
-      columns.push(column);
+      if (value === read(row)) return;
+      columns |= 1 << i;
       bind.push(value);
-    }
+    });
     if (next.job !== row.job) {
-      columns.push('state');
+      columns |= STATE;
       bind.push(encodeState(next.job));
     }
-    if (columns.length > 0) {
-      this.#prepared(`UPDATE jobs SET ${columns.map((column) => `${column} = ?`).join(', ')} WHERE num = ?`).run(...bind, next.num);
-    }
+    if (columns !== 0) this.#updating(columns).run(...bind, next.num);
     if (held) {
       this.#held.delete(jobId);
       this.#options.undo(() => this.#held.set(jobId, held));
@@ -345,7 +346,19 @@ export class JobTable {
     return this.#prepared(sql).all(...bind, query.pageSize + 1) as Row[];
   }
 
-  /** The shapes of a filter, and of what a step changes, are few; each is prepared once. */
+  /** Which columns a step changes is one of a few sets; each is prepared once. */
+  #updating(columns: number): StatementSync {
+    let statement = this.#updates.get(columns);
+    if (!statement) {
+      const names = CHANGING.flatMap(([column], i) => (columns & (1 << i) ? [column] : []));
+      if (columns & STATE) names.push('state');
+      statement = this.#db.prepare(`UPDATE jobs SET ${names.map((name) => `${name} = ?`).join(', ')} WHERE num = ?`);
+      this.#updates.set(columns, statement);
+    }
+    return statement;
+  }
+
+  /** The shapes of a filter are few; each is prepared once. */
   #prepared(sql: string): StatementSync {
     let statement = this.#statements.get(sql);
     if (!statement) {

@@ -65,13 +65,10 @@ export function openDatabase(path: string, migrations: string): { readonly db: D
  * and SQLite does not say so. Costs some microseconds.
  */
 export function stillThere(path: string): () => void {
-  const identity = () => {
-    const found = statSync(path, { throwIfNoEntry: false });
-    return found && `${found.dev}:${found.ino}`;
-  };
-  const opened = identity();
+  const opened = statSync(path, { throwIfNoEntry: false });
   return () => {
-    if (identity() === opened) return;
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found?.ino === opened?.ino && found?.dev === opened?.dev) return;
     throw new JobsError('unavailable', 'STORE_UNAVAILABLE', 'the file of the job store was removed or replaced: put it back and restart', {
       retryAfterSeconds: 30,
     });

@@ -60,8 +60,8 @@ function redacted<T extends object>(value: T, levels: number): T {
 
 const ERROR = pino.levels.values.error!;
 /** Lines are written when there are so many bytes of them, or after so long, whichever comes first. */
-const GATHER_BYTES = 8192;
-const GATHER_MS = 20;
+const GATHER_BYTES = 32 << 10;
+const GATHER_MS = 100;
 
 /**
  * Standard output, lines that come close together in one write: each costs a turn of the thread pool, which is more than making the line does. An error is
@@ -71,11 +71,13 @@ class Gathered implements DestinationStream {
   /** Asks pino to tell the level of each line before it. */
   readonly [pino.symbols.needsMetadataGsym] = true;
   lastLevel = 0;
-  readonly #out = pino.destination({ dest: 1, minLength: GATHER_BYTES });
+  // In bytes: of texts the library measures all that waits again with each line.
+  readonly #out = pino.destination({ dest: 1, minLength: GATHER_BYTES, maxWrite: 2 * GATHER_BYTES, contentMode: 'buffer' });
   #timer: NodeJS.Timeout | undefined;
 
   write(line: string): void {
-    this.#out.write(line);
+    // Its types know of texts alone.
+    this.#out.write(Buffer.from(line) as unknown as string);
     if (this.lastLevel >= ERROR) this.#flush();
     else this.#timer ??= setTimeout(() => this.#flush(), GATHER_MS).unref();
   }

@@ -606,12 +606,20 @@ export function describeJobStore(name: string, factory: JobStoreFactory): void {
     });
 
     it('does not keep other jobs waiting while it waits for its retry', async (t) => {
-      const { store } = await open(t);
-      await submit(store);
-      await (await begun(store)).fail(FLAKY);
-      const other = await submit(store);
-      assert.equal(other.queuePosition, 0);
-      assert.equal((await claim(store)).job.jobId, other.jobId);
+      // A retry waits for half a second at least: where these steps take longer than that, they say nothing, and are made once more.
+      for (;;) {
+        const { store } = await open(t);
+        await submit(store);
+        const lease = await begun(store);
+        const since = performance.now();
+        await lease.fail(FLAKY);
+        const other = await submit(store);
+        const claimed = (await claim(store)).job;
+        if (performance.now() - since >= 500) continue;
+        assert.equal(other.queuePosition, 0);
+        assert.equal(claimed.jobId, other.jobId);
+        return;
+      }
     });
 
     it(`by ${POISON_KILLS} dead workers ends the job as poisonous`, { timeout: 60_000 }, async (t) => {
