@@ -4,7 +4,9 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { create } from '@bufbuild/protobuf';
 import { Redis } from 'ioredis';
+import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
 import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { migrateStore } from '../src/app.ts';
 import { Exit } from '../src/cli/remote/errors.ts';
@@ -128,6 +130,35 @@ describe('a store whose events lay by themselves', { timeout: 120_000 }, () => {
         }
       }
     });
+});
+
+describe('a store whose records did not say what lies beside them', { timeout: 120_000 }, () => {
+  it('says it of those that have not ended, and ends are told on', async (t) => {
+    const fleet = await left(3);
+    const key = (name: string) => `{${fleet}}:${name}`;
+    await migrate(fleet);
+    const store = await opened(t, fleet);
+    const { jobs } = await store.list({ pageSize: 10 });
+    const tied = [];
+    for (const { jobId } of jobs) if (await client.hexists(key(`job:${jobId}`), 'ties')) tied.push(jobId);
+    const named = (what: string) => client.keys(key(`${what}:job_*`));
+    const beside = [...(await named('names')), ...(await named('inputs')), ...(await named('waiters'))];
+    assert.equal(beside.length, 3);
+    assert.deepEqual(tied.sort(), beside.map((name) => name.slice(name.lastIndexOf(':') + 1)).sort());
+    assert.deepEqual(await client.keys(key('ties*')), []);
+    assert.equal(await client.hexists(key('meta'), 'ties'), 0);
+    // Until the one that waits has run too.
+    const queued = jobs.filter(({ status }) => status === JobStatus.QUEUED);
+    for (let ran = 0; ran < queued.length; ran++) {
+      const lease = (await store.claim({ node: 'node' }, new AbortController().signal))!;
+      if (lease.inputs.size > 0) assert.deepEqual([...lease.inputs.values()], ['b'.repeat(64)]);
+      await lease.begin({ slot: 'node/0', engine: undefined });
+      const result = create(MediaResultSchema, { mediaType: 'image/jpeg', bytes: 5n, sha256: 'b'.repeat(64) });
+      await lease.complete({ result, warnings: [], timings: create(TimingsSchema, {}) });
+    }
+    assert.deepEqual(await client.keys(key('needs:*')), [], 'no job needs the upload any more');
+    assert.deepEqual([...(await named('inputs')), ...(await named('waiters'))], []);
+  });
 });
 
 describe('a store that is looked at before it is used', { timeout: 120_000 }, () => {

@@ -167,8 +167,9 @@ describe('steps that go together', { timeout: 240_000 }, () => {
     const { store, fleet } = await opened(t);
     const client = await raw(t);
     const jobs = await Promise.all(Array.from({ length: 5 }, async () => (await store.submit(wantedJob(), LIMITS)).job));
-    // Not what our own steps would leave: the record's events are something else.
+    // Not what our own steps would leave: the stream of a job with many events is something else.
     const broken = jobs[2]!.jobId;
+    await client.hset(`{${fleet}}:job:${broken}`, 'log', 'x'.repeat(2000));
     await client.set(`{${fleet}}:events:${broken}`, 'not a stream');
     const outcomes = await Promise.allSettled(jobs.map(({ jobId }) => store.cancel(jobId, 1000)));
     assert.deepEqual(

@@ -1,6 +1,5 @@
 // The job store on Redis by itself: submits jobs, and claims, reports three times and completes each. argv: URL of the Redis, jobs, at once. Prints
 // the seconds from the first submit to the last completion, and its CPU.
-import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { ProgressSchema } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import { JobRequestSchema, MediaResultSchema, TimingsSchema } from '../../gen/facefusion/jobs/v1/job_pb.js';
@@ -16,7 +15,7 @@ const request = create(JobRequestSchema, {
   target: { case: 'targetImage', value: 'target.jpg' },
   parameters: { processors: ['face_swapper'] },
 });
-const store = await openRedisJobStore({ url: url!, fleet: randomUUID() });
+const store = await openRedisJobStore({ url: url! });
 
 async function run(total: number): Promise<{ seconds: number; cpuSeconds: number }> {
   const cpu = process.cpuUsage();

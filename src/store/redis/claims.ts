@@ -81,21 +81,17 @@ export class RedisClaims {
     }
   }
 
-  async #claim({ node, above, engines, warmModels, coldPenalty }: Claim): Promise<RedisLease | undefined> {
+  async #claim({ above, engines, warmModels, coldPenalty }: Claim): Promise<RedisLease | undefined> {
     const { redis, jobs, instance, leaseMs, host, given, dueAt } = this.#options;
     const token = `${instance}.${++this.#serial}`;
     const sent = performance.now();
     const reply = (await redis.run('claim', [
       token,
-      node,
       leaseMs,
       warmModels ? (coldPenalty ?? DEFAULT_PENALTY) : 0,
-      above ? above.flow : '',
-      above ? above.score : '',
-      above ? above.tenant : '',
       engines ? engines.map(encodeURIComponent).join('\n') : '*',
       (warmModels ?? []).map(encodeURIComponent).join('\n'),
-      above?.cold ? '1' : '',
+      above ? [above.flow, above.score, above.tenant, above.cold ? '1' : ''] : '',
     ])) as [Buffer, ...Reply[]];
     if (reply[0].toString() === 'none') {
       if (reply[1]) dueAt(Number(reply[1]));
@@ -110,8 +106,11 @@ export class RedisClaims {
   }
 }
 
-/** A hash as Redis lists it. */
+const NONE: ReadonlyMap<string, string> = new Map();
+
+/** A hash as Redis lists it; null: there is none. */
 function pairsOf(reply: Reply): ReadonlyMap<string, string> {
+  if (reply === null) return NONE;
   const list = reply as Buffer[];
   return new Map(Array.from({ length: list.length / 2 }, (_, i) => [list[2 * i]!.toString(), list[2 * i + 1]!.toString()]));
 }

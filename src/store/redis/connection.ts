@@ -110,8 +110,22 @@ export interface ConnectionLog {
 type Command = (prefix: string, nobodys: string, packed: Buffer) => Promise<Buffer>;
 
 /** Put before every script. */
+const HEAD = 'head';
+/** And before every one but that which opens the store. */
 const FENCE = 'fence';
-const LIBRARIES = ['lib', 'chains', 'flights', 'hooks', 'intake', 'batch'];
+/** What every script has of the others' functions. */
+const LIBRARY = 'lib';
+/** What some have: a server makes each function anew at each command. */
+const LIBRARIES: Partial<Record<ScriptName, readonly string[]>> = {
+  submit: ['chains', 'hooks', 'intake'],
+  submit_batch: ['chains', 'hooks', 'intake'],
+  claim: ['choice'],
+  commit: ['chains', 'flights', 'hooks', 'batch', 'log'],
+  forget: ['chains', 'hooks'],
+  share: ['chains', 'flights'],
+  batches: ['batch'],
+  outbox: ['hooks'],
+};
 /** Put after every script: a script's own text is one step. */
 const FRAME = 'frame';
 const SCRIPTS = [
@@ -137,6 +151,7 @@ const SCRIPTS = [
   'outbox',
   'drains',
   'alive',
+  'events',
 ] as const;
 export type ScriptName = (typeof SCRIPTS)[number];
 type Scripts = Record<ScriptName, Script>;
@@ -185,12 +200,14 @@ export class RedisConnection {
     this.#commands = connect(place, timeoutMs);
     this.#listener = listenerOf(place, timeoutMs, this.#commands);
     const text = (name: string) => readFileSync(join(FOLDER, `${name}.lua`), 'utf8');
-    const libraries = LIBRARIES.map(text);
     const scripts: Partial<Scripts> = {};
     for (const name of SCRIPTS) {
       const command = commandOf(name);
       const fence = name === 'open' ? [] : [`local SCHEMA = '${SCHEMA}'`, text(FENCE)];
-      const lua = [libraries[0], ...fence, ...libraries.slice(1), 'local function step(ARGV)', text(name), 'end', text(FRAME)].join('\n');
+      const libraries = [LIBRARY, ...(LIBRARIES[name] ?? [])].map(text);
+      // What is outside of the function is found at once by all in it; what is beside it Lua looks for in a list, for each use of it in each function.
+      const within = ['return (function()', ...libraries, 'local function step(ARGV)', text(name), 'end', text(FRAME), 'end)()'];
+      const lua = [text(HEAD), ...fence, ...within].join('\n');
       // Sent by its digest, and whole where the server does not know it (a restart, a failover).
       this.#commands.defineCommand(command, { numberOfKeys: 2, lua });
       const send = (this.#commands as unknown as Record<string, Command>)[`${command}Buffer`]!.bind(this.#commands);
@@ -247,11 +264,6 @@ export class RedisConnection {
 
   get(key: string): Promise<Buffer | null> {
     return this.#answered(this.#commands.getBuffer(`${this.prefix}${key}`));
-  }
-
-  /** Entries of a stream after an id, oldest first. */
-  entries(key: string, after: string, count: number): Promise<[id: Buffer, fields: Buffer[]][]> {
-    return this.#answered(this.#commands.xrangeBuffer(`${this.prefix}${key}`, `(${after}`, '+', 'COUNT', count));
   }
 
   hashes(keys: readonly string[]): Promise<Record<string, string>[]> {

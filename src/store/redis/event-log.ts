@@ -1,5 +1,5 @@
-// How events of a job lie in its stream, and are told to those who watch it. Always true here: the events of one write are together, in one entry and one
-// message of the same bytes (`StoredEvents`); the entry's id is the sequence of the last.
+// How events of a job lie in Redis (log.lua), and are told to those who watch it. Always true here: the events of one write are together, in one message
+// and one piece of the record's log, or one entry of the stream, of the same bytes (`StoredEvents`); the entry's id is the sequence of the last.
 import { toBinary } from '@bufbuild/protobuf';
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import type { JobEvent } from '../../../gen/facefusion/jobs/v1/event_pb.js';
@@ -14,10 +14,10 @@ export interface EncodedEvent {
   readonly bytes: Uint8Array;
 }
 
-/** The stream of a job, as Redis answers it. */
+/** Of the stream of a job, as Redis answers it. */
 export type Entry = readonly [id: Buffer, fields: readonly Buffer[]];
 
-/** Events of one write, for submit.lua and commit.lua: the sequence of an entry's last event, and its bytes, of each entry. */
+/** Events of one write, for log.lua: the sequence of an entry's last event, and its bytes, of each entry. */
 export function encodeEvents(events: readonly JobEvent[]): (string | Uint8Array)[] {
   const entries: (string | Uint8Array)[] = [];
   for (let i = 0; i < events.length; i += TOGETHER) {
@@ -29,7 +29,7 @@ export function encodeEvents(events: readonly JobEvent[]): (string | Uint8Array)
   return entries;
 }
 
-/** The events of a message, or of an entry. They are not decoded: most readers have some of them already. */
+/** The events of a message, of an entry, or of a log, which is several of them. They are not decoded: most readers have some of them already. */
 export function eventsIn(bytes: Uint8Array): EncodedEvent[] {
   const reader = new BinaryReader(bytes);
   const events: EncodedEvent[] = [];
@@ -40,6 +40,15 @@ export function eventsIn(bytes: Uint8Array): EncodedEvent[] {
     else events.push({ sequence: sequence++, bytes: reader.bytes() });
   }
   return events;
+}
+
+/** The answer of events.lua. */
+export type Logged = readonly [log: Buffer | null, ...entries: Entry[]];
+
+/** The events of a job, in their order. */
+export function eventsLogged([log, ...entries]: Logged): EncodedEvent[] {
+  const events = eventsOf(entries);
+  return log ? [...eventsIn(log), ...events] : events;
 }
 
 /** The events of entries, in their order. */

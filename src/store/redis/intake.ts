@@ -15,6 +15,7 @@ import { encodeMembers, type RedisBatches } from './batches.ts';
 import type { RedisConnection, Reply } from './connection.ts';
 import { encodeEvents } from './event-log.ts';
 import type { RedisJobs } from './jobs.ts';
+import type { Arguments } from './pack.ts';
 import { encodeEffects, encodeFacts, encodeState, labelsOf, present, type RedisJob } from './record.ts';
 
 export interface RedisIntakeOptions {
@@ -29,6 +30,8 @@ export interface RedisIntakeOptions {
   readonly dueIn: (ms: number) => void;
 }
 
+/** Of a job that has just come in. */
+const UNSPENT = { spent: 0, kills: 0, trimmedTo: 0 };
 /** Of a job that takes no other's result. */
 const NO_INPUTS = { inputs: '', waits: false };
 
@@ -47,7 +50,7 @@ export class RedisIntake {
     const job = newJob(jobId, request, nowMs, { tenant, warnings, submittedBy, traceparent });
     job.sequence = 1;
     const deadlineMs = deadlineOf(wanted, nowMs);
-    const facts = { maxAttempts, spent: 0, kills: 0, trimmedTo: 0 };
+    const facts = { ...UNSPENT, maxAttempts };
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
     const uploads = uploadsOf(request);
@@ -57,28 +60,13 @@ export class RedisIntake {
     const reply = (await redis.run('submit', [
       jobId,
       tenant,
-      classOf(wanted),
-      score,
       nowMs,
-      deadlineMs ?? '',
-      key ?? '',
-      wanted.requestDigest,
-      limits.idempotencyMs,
       limits.maxQueued,
-      encodeState(job),
-      toBinary(JobRequestSchema, request),
-      encodeFacts(facts),
-      firstEvent(job, nowMs),
-      job.batchId ?? '',
       this.#mostRunning(tenant),
-      dayOf(nowMs),
-      limits.storedBytes ?? '',
-      limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
-      nowMs,
-      [...uploads.keys()].join('\n'),
-      'refusal' in seen ? 'refused' : seen.inputs,
-      encodeEffects(undefined, job, nowMs, webhookRules),
-      ...labelsOf(request),
+      mostUsed(limits, nowMs),
+      encodeNew(wanted, job, nowMs, 'refusal' in seen ? '' : seen.inputs, '', webhookRules),
+      'refusal' in seen ? 'refused' : '',
+      key ? [key, wanted.requestDigest, limits.idempotencyMs] : '',
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -134,20 +122,14 @@ export class RedisIntake {
       batchId,
       tenant,
       nowMs,
-      key ?? '',
-      wanted.requestDigest,
-      limits.idempotencyMs,
       limits.maxQueued,
       this.#mostRunning(tenant),
-      dayOf(nowMs),
-      limits.storedBytes ?? '',
-      limits.gpuSecondsPerDay === undefined ? '' : limits.gpuSecondsPerDay * 1000,
-      nowMs,
+      mostUsed(limits, nowMs),
+      wanted.order.map((i) => batchedJob(jobs[i]!, seen, nowMs, webhookRules)),
+      refusal ? 'refused' : '',
+      key ? [key, wanted.requestDigest, limits.idempotencyMs] : '',
       wanted.stopGraceMs ?? '',
       encodeMembers(membersOf(wanted)),
-      jobs.length,
-      refusal ? 'refused' : '',
-      ...wanted.order.flatMap((i) => batchedJob(jobs[i]!, seen, nowMs, webhookRules)),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':
@@ -231,36 +213,42 @@ function deadlineOf({ startTimeoutMs }: NewJob, nowMs: number): number | undefin
 }
 
 /** A job among the arguments of submit_batch.lua. `seen`: jobs outside of the batch whose results are taken. */
-function batchedJob(
-  wanted: NewJob,
-  seen: ReadonlyMap<JobId, Job>,
-  nowMs: number,
-  webhookRules: WebhookRules,
-): (string | number | Uint8Array)[] {
-  const { jobId, request, tenant, batchId, warnings, submittedBy, maxAttempts, traceparent } = wanted;
+function batchedJob(wanted: NewJob, seen: ReadonlyMap<JobId, Job>, nowMs: number, webhookRules: WebhookRules): Arguments {
+  const { jobId, request, tenant, batchId, warnings, submittedBy, traceparent } = wanted;
   const ids = [...new Set(inputJobsOf(request).map((input) => input.jobId))];
   const outside = takenFrom(ids.flatMap((id) => seen.get(id) ?? []));
   const siblings = ids.filter((id) => !seen.has(id)).map((id) => `${id} `);
   const wait = outside.waits || siblings.length > 0 ? WaitReason.ANOTHER_JOB : WaitReason.SLOT;
   const job = newJob(jobId, request, nowMs, { tenant, batchId, warnings, submittedBy, wait, traceparent });
   job.sequence = 1;
-  const labels = labelsOf(request);
+  return encodeNew(wanted, job, nowMs, outside.inputs, siblings.join('\n'), webhookRules);
+}
+
+/** A new job for intake.lua. `inputs` and `siblings`: whose results it takes, of others and of its batch. */
+function encodeNew(wanted: NewJob, job: Job, nowMs: number, inputs: string, siblings: string, webhookRules: WebhookRules): Arguments {
+  const { request, maxAttempts } = wanted;
   return [
-    jobId,
+    job.jobId,
     classOf(wanted),
     rankOf(nowMs, request.priority),
     deadlineOf(wanted, nowMs) ?? '',
     encodeState(job),
     toBinary(JobRequestSchema, request),
-    encodeFacts({ maxAttempts, spent: 0, kills: 0, trimmedTo: 0 }),
+    encodeFacts({ ...UNSPENT, maxAttempts }),
     firstEvent(job, nowMs),
+    job.batchId ?? '',
     [...uploadsOf(request).keys()].join('\n'),
-    outside.inputs,
-    siblings.join('\n'),
+    inputs,
+    siblings,
     encodeEffects(undefined, job, nowMs, webhookRules),
-    labels.length,
-    ...labels,
+    ...labelsOf(request),
   ];
+}
+
+/** What a tenant may have used for a new job to come in, as intake.lua wants it. */
+function mostUsed({ storedBytes, gpuSecondsPerDay }: Limits, nowMs: number): Arguments | '' {
+  if (storedBytes === undefined && gpuSecondsPerDay === undefined) return '';
+  return [dayOf(nowMs), storedBytes ?? '', gpuSecondsPerDay === undefined ? '' : gpuSecondsPerDay * 1000];
 }
 
 /** Jobs whose results a new one takes, as submit.lua wants them, and whether one of them has not ended. */

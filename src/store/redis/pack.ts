@@ -1,7 +1,8 @@
-// The arguments of steps as one MessagePack array of arrays of strings (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in
+// The arguments of steps as one MessagePack array of arrays of strings and arrays (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in
 // C: thirty arguments by themselves cost more than the step that they are for, on both sides.
 
-export type Arguments = readonly (string | number | Uint8Array)[];
+export type Argument = string | number | Uint8Array | Arguments;
+export type Arguments = readonly Argument[];
 
 /** What is packed lies side by side in slabs, each as long as something in it is still to be sent: a buffer of its own costs more than what is in it. */
 const SLAB_BYTES = 1024 * 1024;
@@ -27,12 +28,7 @@ export function packSteps(
   let count = 0;
   for (const { args } of steps) {
     if (count === most || (count > 0 && at - start >= bytes)) break;
-    array(args.length);
-    for (const arg of args) {
-      if (typeof arg === 'string') text(arg);
-      else if (typeof arg === 'number') text(`${arg}`);
-      else binary(arg);
-    }
+    array(args);
     count++;
   }
   slab[start] = ARRAY_32;
@@ -51,10 +47,16 @@ function need(bytes: number): void {
   start = 0;
 }
 
-function array(length: number): void {
+function array(args: Arguments): void {
   need(5);
   slab[at] = ARRAY_32;
-  at = slab.writeUInt32BE(length, at + 1);
+  at = slab.writeUInt32BE(args.length, at + 1);
+  for (const arg of args) {
+    if (typeof arg === 'string') text(arg);
+    else if (typeof arg === 'number') text(`${arg}`);
+    else if (arg instanceof Uint8Array) binary(arg);
+    else array(arg);
+  }
 }
 
 function lengthOf(length: number): void {

@@ -14,6 +14,7 @@ import { deliveryOf, GIVE_WAY, type WebhookRules } from '../../jobs/webhooks.ts'
 import type { Recent } from '../../recent.ts';
 import type { Reply } from './connection.ts';
 import { encodeEvents } from './event-log.ts';
+import type { Arguments } from './pack.ts';
 
 export interface RedisJob extends Subject {
   /** Rises by one with each change of the record. */
@@ -51,7 +52,6 @@ type Fields = [
   score: Buffer,
   status: Buffer,
   token: Buffer | null,
-  node: Buffer | null,
   blob: Buffer | null,
   claimed: Buffer | null,
   deadline: Buffer | null,
@@ -63,7 +63,7 @@ type Fields = [
 ];
 
 export function decodeJob(record: Reply, known: Recent<RedisJob>): RedisJob {
-  const [ver, state, request, facts, tenant, place, score, , token, , blob, claimed, deadline, op, owed, fp, riders, joined] =
+  const [ver, state, request, facts, tenant, place, score, , token, blob, claimed, deadline, op, owed, fp, riders, joined] =
     record as Fields;
   const had = known.get(place.toString('latin1', PLACE_DIGITS));
   // Held since the version before: that was its claim, and nothing else has changed.
@@ -174,10 +174,12 @@ export function encodeCommit(
   fence: { token: string; op: string },
   nowMs: number,
   webhookRules: WebhookRules,
-): (string | Uint8Array)[] {
+): Arguments {
   const { next, events, lease, queue, visible } = changed;
   const { job } = next;
-  const fields: (string | Uint8Array)[] = ['state', encodeState(job), 'facts', encodeFacts(next)];
+  const fields: (string | Uint8Array)[] = ['state', encodeState(job)];
+  const facts = encodeFacts(next);
+  if (facts !== encodeFacts(before)) fields.push('facts', facts);
   if (next.deadlineMs !== before.deadlineMs) fields.push('deadline', next.deadlineMs === undefined ? '' : `${next.deadlineMs}`);
   if (job.cancelRequestedAt && !isTerminal(job.status)) fields.push('cancel', '1');
   const used = usedBy(before.job, job);
@@ -185,9 +187,7 @@ export function encodeCommit(
   if (changed.keepsUploads) fields.push('keeps', '1');
   const { share } = changed;
   if (share?.joined) fields.push('joined', JSON.stringify(share.joined));
-  if (ends) fields.push('finished', `${timestampMs(job.finishedAt!)}`);
-  if (ends && job.resultExpireTime) fields.push('expires', `${timestampMs(job.resultExpireTime)}`);
-  const args: (string | Uint8Array)[] = [
+  return [
     job.jobId,
     `${before.ver}`,
     fence.token,
@@ -198,23 +198,14 @@ export function encodeCommit(
     next.blob ?? '',
     job.error?.reason ?? '',
     visible ? '1' : '',
+    fields,
+    encodeEvents(events),
     next.trimmedTo > before.trimmedTo ? `${next.trimmedTo + 1}` : '',
-    ends ? `${Math.floor(nowMs / 60_000)}` : '',
-    `${used.bytes}`,
-    `${used.gpuMs}`,
-    `${dayOf(nowMs)}`,
-    share?.kind ?? '',
-    share?.of ?? '',
-    share?.facts ?? '',
-    share?.keep?.fingerprint ?? '',
-    `${share?.keep?.expiresMs ?? ''}`,
-    `${nowMs}`,
+    ends ? [Math.floor(nowMs / 60_000), timestampMs(job.finishedAt!), job.resultExpireTime ? timestampMs(job.resultExpireTime) : ''] : '',
+    used.bytes === 0 && used.gpuMs === 0 ? '' : [used.bytes, used.gpuMs, dayOf(nowMs)],
+    share ? [share.kind, share.of, share.facts ?? '', share.keep?.fingerprint ?? '', share.keep?.expiresMs ?? '', nowMs] : '',
     encodeEffects(before.job, job, nowMs, webhookRules),
-    `${fields.length / 2}`,
-    ...fields,
   ];
-  args.push(...encodeEvents(events));
-  return args;
 }
 
 /** What a step does beside the job itself. `before` undefined: it is submitted. */

@@ -1,7 +1,7 @@
 // Which schema of what is kept in Redis this version knows, and what is said where a store has another one.
 
 /** A store of another one is not touched, but by `migrateRedisJobStore`. */
-export const SCHEMA = 3;
+export const SCHEMA = 4;
 
 const COMMAND = '`ffjobs store migrate` with the settings of the fleet';
 

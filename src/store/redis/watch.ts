@@ -1,4 +1,4 @@
-// Watching one job in Redis. News come over PUBLISH with the events themselves; the job's stream has them all, and a channel that finds a gap, or
+// Watching one job in Redis. News come over PUBLISH with the events themselves; the store has them all (log.lua), and a channel that finds a gap, or
 // has heard nothing for a while, reads there. Always true here: a channel's ring is gapless, an event is one object for all its watchers, state and
 // log events reach every watcher in order, and a channel lives exactly as long as it has watchers.
 import { create, fromBinary } from '@bufbuild/protobuf';
@@ -12,7 +12,7 @@ import { Rerun } from '../../rerun.ts';
 import { Cursor, END } from '../cursor.ts';
 import { Snapshots } from '../snapshots.ts';
 import type { RedisConnection } from './connection.ts';
-import { type EncodedEvent, encodeEvents, eventsIn, eventsOf } from './event-log.ts';
+import { type EncodedEvent, encodeEvents, eventsIn, eventsLogged, type Logged } from './event-log.ts';
 
 const RING = 256;
 const PAGE = 128;
@@ -141,9 +141,8 @@ class Channel {
 
   /** Stored events after a sequence, in order; empty where there are none, or the next one is trimmed away. */
   async after(sequence: Sequence): Promise<JobEvent[]> {
-    const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${sequence}-0`, PAGE);
-    // The first entry may begin with what the caller has.
-    const events = eventsOf(entries).filter((event) => event.sequence > sequence);
+    // The first ones may be what the caller has.
+    const events = eventsLogged(await this.#read(sequence)).filter((event) => event.sequence > sequence);
     const first = events[0]?.sequence ?? this.latest! + 1;
     if (first > sequence + 1) {
       this.trimmedTo = Math.max(this.trimmedTo, first - 1);
@@ -158,14 +157,14 @@ class Channel {
     return this.#snapshots.of(found.job, reset, this.#options.now());
   }
 
-  /** Reads what the stream has more than the ring. */
+  /** Reads what the store has more than the ring. */
   pull(): void {
     if (this.latest !== undefined && !this.#closed) this.#pulls.ask();
   }
 
   async #pull(): Promise<void> {
-    const entries = await this.#options.redis.entries(`events:${this.#jobId}`, `${this.latest}-0`, PAGE);
-    for (const event of eventsOf(entries)) {
+    const logged = await this.#read(this.latest!);
+    for (const event of eventsLogged(logged)) {
       const { sequence } = event;
       if (sequence <= this.latest!) continue;
       if (sequence > this.latest! + 1) {
@@ -176,8 +175,12 @@ class Channel {
       this.#push(this.#event(event));
     }
     // There may be more.
-    if (entries.length === PAGE) this.pull();
+    if (logged.length > PAGE) this.pull();
     this.#wake();
+  }
+
+  async #read(after: Sequence): Promise<Logged> {
+    return (await this.#options.redis.run('events', [this.#jobId, after, PAGE])) as unknown as Logged;
   }
 
   async #start(): Promise<void> {

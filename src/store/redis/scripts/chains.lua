@@ -5,7 +5,7 @@
 --   inputs:ID   hash: a job whose result it takes -> the blob, or '' while it waits     waiters:ID  zset of places of the jobs that wait for it
 --   owed        zset of places of jobs that something is owed to, by the time since when
 --
--- In a record: waits  for how many jobs; owed  'ready', or 'failed ID': that job has ended without a result. Members of refs:BLOB are the place of a
+-- In a record: ties  of both sides; waits  for how many jobs; owed  'ready', or 'failed ID': that job has ended without a result. Members of refs:BLOB are the place of a
 -- job whose result it is, and 'in:' and the place of one that takes it.
 
 -- When a job that waits for another one is ready: not by the clock.
@@ -13,12 +13,15 @@ local NEVER = '9007199254740991'
 
 local function refer(blob, member)
   call('SADD', P .. 'refs:' .. blob, member)
-  call('SREM', P .. 'unreferenced', blob)
+  REFERRED[blob] = true
 end
 
 local function unrefer(blob, member)
   call('SREM', P .. 'refs:' .. blob, member)
-  if call('EXISTS', P .. 'refs:' .. blob) == 0 then call('SADD', P .. 'unreferenced', blob) end
+  if call('EXISTS', P .. 'refs:' .. blob) == 0 then
+    call('SADD', P .. 'unreferenced', blob)
+    REFERRED[blob] = nil
+  end
 end
 
 local function owe(place, what)
@@ -55,6 +58,7 @@ local function take_inputs(id, place, inputs)
     if blob == '' then
       waits = waits + 1
       call('ZADD', P .. 'waiters:' .. of, 0, place)
+      call('HSET', key_of(of), 'ties', 1)
     else
       refer(blob, 'in:' .. place)
     end

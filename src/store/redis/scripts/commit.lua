@@ -1,17 +1,16 @@
 -- What a step has made of a job: the record, and all that follows from it in queue, lease, indexes, figures, blob references and events.
 -- The step was worked out from version `ver`: nothing happens if the record is at another one by now.
--- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is delayed until),
---       blob, error reason, whether others see the change ('1'), oldest sequence to keep or '', minute of the end or '',
---       bytes and ms of engine time that its tenant has used more, day,
---       what it shares ('', 'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'), the fingerprint, or the blob of a 'won' run, and
---       what that was, an entry to keep: fingerprint or '' and when it expires, now,
---       JSON of what follows beside the job or '', number of fields, fields (name, value) ..., events (sequence of the last, bytes) ...
+-- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is
+--       delayed until), blob, error reason, whether others see the change ('1'), fields {name, value ...}, events {sequence of the last, bytes ...},
+--       oldest sequence to keep or '', of one that ends '' or {minute, time of the end, when its result expires or ''}, what its tenant has used more '' or {bytes, ms of
+--       engine time, day}, what it shares '' or {'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'; the fingerprint, or the blob of
+--       a 'won' run; what that was; an entry to keep: fingerprint or '', when it expires; now}, JSON of what follows beside the job or ''
 -- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found
 -- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = key_of(id)
 local was = call('HMGET', key, 'ver', 'token', 'op', 'tenant', 'class', 'place', 'score', 'status', 'created', 'blob', 'error', 'claimed',
-  'owed', 'fp')
+  'owed', 'fp', 'ties', 'log', 'spilled')
 if not was[1] then return {'unknown'} end
 local tenant, class, place, score, created = was[4], was[5], was[6], was[7], was[9]
 
@@ -23,9 +22,10 @@ if was[1] ~= ARGV[2] then
   return {'again', position_of(record), record}
 end
 
-local blob, before = ARGV[8], was[10] or ''
-local share, fp = ARGV[16], ARGV[17]
-if (share == 'lead' or share == 'force' or share == 'join' or share == 'hit') and not share_stands(share, fp, id, blob, ARGV[21]) then return {'shared'} end
+local blob, before, fields, events = ARGV[8], was[10] or '', ARGV[11], ARGV[12]
+local share, fp, shared, keeps, keeps_until, at
+if ARGV[16] ~= '' then share, fp, shared, keeps, keeps_until, at = unpack(ARGV[16]) end
+if (share == 'lead' or share == 'force' or share == 'join' or share == 'hit') and not share_stands(share, fp, id, blob, at) then return {'shared'} end
 -- Its run goes on for others, and now that is over too.
 local left_run = terminal(was[8]) and was[2]
 if blob ~= before then
@@ -34,18 +34,20 @@ if blob ~= before then
   if before ~= '' then unrefer(before, place) end
 end
 
-local fields = tonumber(ARGV[23])
-call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'blob', blob, unpack(ARGV, 24, 23 + fields * 2))
+if op ~= '' then add(fields, 'op', op) end
+if blob ~= before then add(fields, 'blob', blob) end
+tell(id, events, was[16], was[17], fields)
+call('HSET', key, 'ver', was[1] + 1, 'status', status, unpack(fields))
 -- From here on the state says that the job was claimed.
 if lease == 'end' and was[2] then
-  call('HDEL', key, 'claimed', 'token', 'node', 'flow', 'cold')
+  call('HDEL', key, 'claimed', 'token')
 elseif was[12] then
   call('HDEL', key, 'claimed')
 end
 local owed = 0
-if ARGV[19] ~= '' then cache_put(ARGV[19], fp, ARGV[18], ARGV[20]) end
+if share and keeps ~= '' then cache_put(keeps, fp, shared, keeps_until) end
 if was[14] and ((lease == 'end' and share ~= 'join' and queue ~= 'ready') or share == 'leave') then
-  owed = leave_flight(id, place, was[14], share, fp, ARGV[18])
+  owed = leave_flight(id, place, was[14], share, fp, shared)
 end
 if share == 'lead' or share == 'force' or share == 'join' then enter_flight(share, fp, id, place) end
 if share == 'join' then
@@ -92,32 +94,28 @@ if reason ~= reason_was then
 end
 if terminal(status) and not terminal(was[8]) then
   if was[13] then paid(id, place) end
-  if call('EXISTS', P .. 'names:' .. id, P .. 'inputs:' .. id, P .. 'waiters:' .. id) > 0 then
+  if was[15] then
     uploads_ended(id, place)
     inputs_ended(id, place)
     owed = owed + tell_waiters(id, status == '3' and blob or '')
   end
-  if ARGV[12] ~= '' then count_end(tonumber(ARGV[12]), status) end
+  local minute, finished, expires = unpack(ARGV[14])
+  count_end(tonumber(minute), status)
   -- When what has ended goes.
-  for i = 24, 23 + fields * 2, 2 do
-    if ARGV[i] == 'finished' then put_score(P .. 'ended_jobs', place, ARGV[i + 1]) end
-    if ARGV[i] == 'expires' then put_score(P .. 'expiring', place, ARGV[i + 1]) end
-  end
+  put_score(P .. 'ended_jobs', place, finished)
+  if expires ~= '' then put_score(P .. 'expiring', place, expires) end
 elseif terminal(was[8]) and not (left_run and lease == 'end') then
   -- The only change of a job that has ended is its purge, and nothing of it has changed where a run is over that went on for others.
   if not call('HGET', key, 'keeps') then uploads_purged(id, place) end
   put_score(P .. 'expiring', place, false)
 end
 
-if ARGV[13] ~= '0' or ARGV[14] ~= '0' then use(tenant, tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15]) end
+if ARGV[15] ~= '' then use(tenant, tonumber(ARGV[15][1]), tonumber(ARGV[15][2]), ARGV[15][3]) end
 
-for i = 24 + fields * 2, #ARGV, 2 do
-  call('XADD', P .. 'events:' .. id, ARGV[i] .. '-0', 'events', ARGV[i + 1])
-  call('PUBLISH', P .. 'watch:' .. id, ARGV[i + 1])
-end
-if ARGV[11] ~= '' then call('XTRIM', P .. 'events:' .. id, 'MINID', ARGV[11] .. '-0') end
+for i = 2, #events, 2 do call('PUBLISH', P .. 'watch:' .. id, events[i]) end
+if ARGV[13] ~= '' then trim(id, ARGV[13]) end
 if ARGV[10] == '1' then changed(place) end
-local effects = ARGV[22] ~= '' and cjson.decode(ARGV[22]) or {}
+local effects = ARGV[17] ~= '' and cjson.decode(ARGV[17]) or {}
 if effects.hook then hook_add(effects.hook, id, tenant, effects.at) end
 if effects.batch then batch_moved(effects.batch, was[8], status, effects.done, effects.at) end
 -- The holder is told at once; if this is lost, its next renewal says it.

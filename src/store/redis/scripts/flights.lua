@@ -85,6 +85,7 @@ local function leave_flight(id, place, fp, share, blob, facts)
       call('HDEL', key_of(other), 'fp')
       if share == 'won' then
         call('HSET', P .. 'inputs:' .. other, ':', blob)
+        call('HSET', key_of(other), 'ties', 1)
         refer(blob, 'in:' .. member)
       end
       owe(member, share .. ' ' .. facts)

@@ -1,9 +1,10 @@
 -- Put after chains.lua. How jobs come in, alone and in batches.
 
--- What a tenant has used, where that is too much for another job.
+-- What a tenant has used, where that is too much for another job. `most`: '' or {day, bytes or '', ms of engine time that day or ''}.
 local USAGE = {}
-local function over_usage(tenant, day, most_bytes, most_ms)
-  if most_bytes == '' and most_ms == '' then return end
+local function over_usage(tenant, most)
+  if most == '' then return end
+  local day, most_bytes, most_ms = unpack(most)
   if not USAGE[tenant] then USAGE[tenant] = call('HMGET', P .. 'usage:' .. tenant, 'bytes', 'day', 'gpu') end
   local usage = USAGE[tenant]
   local bytes, spent = tonumber(usage[1] or '0'), usage[2] == day and tonumber(usage[3]) or 0
@@ -34,38 +35,89 @@ local function next_number()
   return NUMBER
 end
 
--- A job that may come in: record, queue and first event. Answers its place.
+-- Of the jobs of all steps, those that have not been here before.
+local NEW
+local function is_new(id)
+  if not NEW then
+    NEW = {}
+    local keys = {}
+    for i, args in ipairs(STEPS) do keys[i] = key_of(args[1]) end
+    if call('EXISTS', unpack(keys)) == 0 then
+      for _, args in ipairs(STEPS) do NEW[args[1]] = true end
+    end
+  end
+  local new = NEW[id]
+  NEW[id] = nil
+  return new
+end
+
+-- The place that comes last in the order of service, of tenants: {score, place}.
+local LAST = {}
+
+-- A job is ready, and its tenant's queue written when all steps are made. Answers how many of its tenant's come before it.
+local function line_up(tenant, class, score, place)
+  expect(tenant, class)
+  local ready, classed = ready_of(tenant), class_of(tenant, class)
+  local ahead, rank = count_of(ready), tonumber(score)
+  local last = LAST[tenant]
+  if not last then
+    local found = call('ZRANGE', ready, -1, -1, 'WITHSCORES')
+    last = {tonumber(found[2] or '-inf'), found[1] or ''}
+    LAST[tenant] = last
+  end
+  COUNTS[ready] = ahead + 1
+  if COUNTS[classed] then COUNTS[classed] = COUNTS[classed] + 1 end
+  put_score(ready, place, score)
+  put_score(classed, place, score)
+  if rank > last[1] or (rank == last[1] and place > last[2]) then
+    last[1], last[2] = rank, place
+    return ahead
+  end
+  write_scores(ready)
+  SCORES[ready] = nil
+  return call('ZRANK', ready, place)
+end
+
+-- A job that may come in: record, queue and first event. `job` is {id, class, score, deadline or '', state, request, facts, first event, batch or '', uploads that it
+-- names (one a line), jobs whose results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended), those of them that are of its batch, JSON of what it has
+-- to tell or '', labels...}. Answers its place, and how many of its tenant's come before it.
 local TENANTS = {}
-local function insert(job)
-  local key = key_of(job.id)
-  local place = string.format('%014d', next_number()) .. job.id
-  call('HSET', key, 'ver', 1, 'state', job.state, 'request', job.request, 'facts', job.facts, 'tenant', job.tenant, 'class', job.class, 'place', place,
-    'score', job.score, 'status', QUEUED, 'created', job.created, 'deadline', job.deadline)
-  call('XADD', P .. 'events:' .. job.id, '1-0', 'events', job.event)
-  for upload in string.gmatch(job.uploads, '[^\n]+') do
-    call('SADD', P .. 'names:' .. job.id, upload)
+local function insert(tenant, created, job)
+  local id, class, score, deadline, state, request, facts, event, batch, uploads, outside, siblings, effects = unpack(job, 1, 13)
+  local key = key_of(id)
+  local place = string.format('%014d', next_number()) .. id
+  call('HSET', key, 'ver', 1, 'state', state, 'request', request, 'facts', facts, 'tenant', tenant, 'class', class, 'place', place, 'score', score,
+    'status', QUEUED, 'created', created, 'log', event)
+  if deadline ~= '' then
+    call('HSET', key, 'deadline', deadline)
+    put_score(P .. 'deadlines', place, deadline)
+  end
+  if uploads ~= '' or outside ~= '' or siblings ~= '' then call('HSET', key, 'ties', 1) end
+  for upload in string.gmatch(uploads, '[^\n]+') do
+    call('SADD', P .. 'names:' .. id, upload)
     call('SADD', P .. 'needs:' .. upload, place)
     call('SADD', P .. 'uses:' .. upload, place)
   end
-  if not TENANTS[job.tenant] then
-    call('SADD', P .. 'tenants', job.tenant)
-    TENANTS[job.tenant] = true
+  if not TENANTS[tenant] then
+    call('SADD', P .. 'tenants', tenant)
+    TENANTS[tenant] = true
   end
-  COUNTS[queue_of(job.tenant)] = count_of(queue_of(job.tenant)) + 1
-  moved(job.tenant, place, job.created, nil, QUEUED)
-  if job.batch ~= '' then put_score(P .. 'batch:' .. job.batch, place, job.created) end
-  for _, label in ipairs(job.labels) do put_score(P .. 'label:' .. label, place, job.created) end
-  if job.deadline ~= '' then put_score(P .. 'deadlines', place, job.deadline) end
-  if take_inputs(job.id, place, job.inputs) == 0 then
-    enter(job.tenant, job.class, job.score, place)
+  local queued = queue_of(tenant)
+  COUNTS[queued] = count_of(queued) + 1
+  put_score(queued, place, created)
+  if batch ~= '' then put_score(P .. 'batch:' .. batch, place, created) end
+  for i = 14, #job do put_score(P .. 'label:' .. job[i], place, created) end
+  local ahead
+  local inputs = siblings == '' and outside or outside .. '\n' .. siblings
+  if inputs == '' or take_inputs(id, place, inputs) == 0 then
+    ahead = line_up(tenant, class, score, place)
   else
-    call('HSET', key, 'ready', NEVER)
     call('ZADD', P .. 'delayed', NEVER, place)
   end
-  if job.effects ~= '' then
-    local effects = cjson.decode(job.effects)
-    hook_add(effects.hook, job.id, job.tenant, effects.at)
+  if effects ~= '' then
+    local told = cjson.decode(effects)
+    hook_add(told.hook, id, tenant, told.at)
   end
   changed(place)
-  return place
+  return place, ahead
 end

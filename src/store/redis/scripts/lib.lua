@@ -1,29 +1,4 @@
--- Put before every script. Owns the names of keys and the order of service. KEYS[1] is the prefix with the fleet's hash tag, so that every key of
--- a fleet is in one slot of a cluster; KEYS[2] is nobody's, and keeps a script from a slot that is being moved (connection.ts). Always true: one script makes one or more steps of a kind one after another, each as if it were alone, and what
--- it leaves is whole. What steps of a kind would read or write over and over is read once (the tables in capitals below) and written once, in `settle`.
---
---   job:ID      hash, the record        events:ID   stream, see event-log.ts         ready:TENANT         zset of places by score
---   held        hash token -> ID        leases      zset of tokens by expiry         class:TENANT:CLASS   the same, of one class
---   delayed     zset of places by time  deadlines   zset of places by time           classes:TENANT       set of classes that have a ready job
---   flows       zset of tenants with ready jobs by virtual start                     idle                 virtual starts of the others
---   jobs:TENANT:STATUS, label:LABEL, batch:ID, error:REASON                          zsets of places by time of creation
---   usage:TENANT  hash: bytes, day, gpu (ms on that day)      running  hash of jobs held by tenant      most  hash of how many may be
---   batches:BATCH  hash: counts by status, done, tenant, grace ...     members:BATCH  its jobs, as JSON     stopping  hash batch -> ms, to be canceled
---   ended_jobs  zset of places by time of end       expiring  zset of places by the time that their results go
---   upload:ID   hash     uploads:expiring  zset of uploads by expiry     uploads:deleting  set     uploads:count, uploads:bytes  hashes by tenant
---   needs:UPLOAD, uses:UPLOAD  sets of places: jobs that have not ended, that are not purged       names:ID  set of the uploads that a job names
---   inputs:ID, waiters:ID, owed: see chains.lua      cache:FINGERPRINT, flight:FINGERPRINT, ...: see flights.lua
---   changes     zset of places by change number       refs:BLOB, unreferenced, deleting, meta, weights, tenants, passed, nodes
---   drains      hash node -> JSON of what of it is out of service
---
--- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
-local P = KEYS[1]
--- The arguments of all steps come packed as one.
-local STEPS = cmsgpack.unpack(ARGV[1])
-local call = redis.call
-
-local QUEUED, PROCESSING, FAILED = '1', '2', '4'
-local RECORD = {'ver', 'state', 'request', 'facts', 'tenant', 'place', 'score', 'status', 'token', 'node', 'blob', 'claimed', 'deadline', 'op', 'owed', 'fp', 'riders', 'joined'}
+-- Put after head.lua. What steps of a kind share, and the order of service.
 
 local NOW
 local function now()
@@ -36,6 +11,11 @@ end
 
 local function exact(number)
   return string.format('%.17g', number)
+end
+
+-- Of the job that `held` says is held.
+local function held_id(what)
+  return string.match(what, '^%S+')
 end
 
 local function id_of(place)
@@ -118,8 +98,11 @@ local function use(tenant, bytes, ms, day)
   rise(usage, 'gpu', ms)
 end
 
--- Leases that begin (token -> id of the job) and end (token -> false).
+-- Leases that begin (token -> what `held` has of it) and end (token -> false).
 local HELD = {}
+
+-- Blobs that something has come to refer to.
+local REFERRED = {}
 
 -- Tells whoever watches all jobs.
 local CHANGED = {}
@@ -176,6 +159,31 @@ local WEIGHTS = {}
 local function weight_of(tenant)
   if not WEIGHTS[tenant] then WEIGHTS[tenant] = tonumber(call('HGET', P .. 'weights', tenant) or '1') end
   return WEIGHTS[tenant]
+end
+
+-- Names of keys that every step needs, so that none is put together twice.
+local READY, CLASSED = {}, {}
+local function ready_of(tenant)
+  local key = READY[tenant]
+  if not key then
+    key = P .. 'ready:' .. tenant
+    READY[tenant] = key
+  end
+  return key
+end
+
+local function class_of(tenant, class)
+  local keys = CLASSED[tenant]
+  if not keys then
+    keys = {}
+    CLASSED[tenant] = keys
+  end
+  local key = keys[class]
+  if not key then
+    key = P .. 'class:' .. tenant .. ':' .. class
+    keys[class] = key
+  end
+  return key
 end
 
 -- Virtual start of the job claimed last.
@@ -235,18 +243,17 @@ end
 local function set_start(tenant, start, active)
   local flow = flow_of(tenant)
   local list = order()
+  put_score(P .. 'flows', tenant, active and start)
   if #list < FIRST - 1 then
-    for i = #list, 1, -1 do
-      if list[i][1] == tenant then table.remove(list, i) end
-    end
+    local at = 1
+    while list[at] and list[at][1] ~= tenant do at = at + 1 end
+    local own = list[at] and table.remove(list, at) or {tenant}
     if active then
-      local at = 1
+      own[2], at = start, 1
       while list[at] and (list[at][2] < start or (list[at][2] == start and list[at][1] < tenant)) do at = at + 1 end
-      table.insert(list, at, {tenant, start})
+      table.insert(list, at, own)
     end
-    put_score(P .. 'flows', tenant, active and exact(start))
   else
-    put_score(P .. 'flows', tenant, active and exact(start))
     write_scores(P .. 'flows')
     SCORES[P .. 'flows'], ORDER, PAGE_AT = nil, nil, nil
   end
@@ -259,7 +266,7 @@ local function set_start(tenant, start, active)
       call('HDEL', P .. 'idle', tenant)
     end
   end
-  FLOWS[tenant] = {start, active}
+  flow[1], flow[2] = start, active
 end
 
 -- How many members a sorted set of ready jobs has.
@@ -285,12 +292,9 @@ local function classes_of(tenant)
   return CLASSES[tenant]
 end
 
--- Makes a job ready, its tenant at virtual `start` if it had none.
-local function enter(tenant, class, rank, place, start)
+-- A tenant is about to have a ready job of a class; at virtual `start` if it had none.
+local function expect(tenant, class, start)
   if not flow_of(tenant)[2] then set_start(tenant, start or start_of(tenant), true) end
-  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
-  if call('ZADD', ready, rank, place) == 1 and COUNTS[ready] then COUNTS[ready] = COUNTS[ready] + 1 end
-  if call('ZADD', classed, rank, place) == 1 and COUNTS[classed] then COUNTS[classed] = COUNTS[classed] + 1 end
   local classes = classes_of(tenant)
   if not classes[class] then
     call('SADD', P .. 'classes:' .. tenant, class)
@@ -299,9 +303,17 @@ local function enter(tenant, class, rank, place, start)
   wake()
 end
 
+-- Makes a job ready.
+local function enter(tenant, class, rank, place, start)
+  expect(tenant, class, start)
+  local ready, classed = ready_of(tenant), class_of(tenant, class)
+  if call('ZADD', ready, rank, place) == 1 and COUNTS[ready] then COUNTS[ready] = COUNTS[ready] + 1 end
+  if call('ZADD', classed, rank, place) == 1 and COUNTS[classed] then COUNTS[classed] = COUNTS[classed] + 1 end
+end
+
 -- A ready job has gone.
 local function gone(tenant, class)
-  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
+  local ready, classed = ready_of(tenant), class_of(tenant, class)
   COUNTS[ready], COUNTS[classed] = COUNTS[ready] - 1, COUNTS[classed] - 1
   if COUNTS[classed] == 0 then
     call('SREM', P .. 'classes:' .. tenant, class)
@@ -313,7 +325,7 @@ end
 
 -- Takes a job out of the queue, ready or not.
 local function leave(tenant, class, place)
-  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
+  local ready, classed = ready_of(tenant), class_of(tenant, class)
   -- As many as there were: `gone` takes off the one.
   count_of(ready)
   count_of(classed)
@@ -328,7 +340,7 @@ end
 -- The jobs of a class that come first, {place, score, place ...}, and where the next one is. For claims, which add none.
 local HEADS = {}
 local function head_of(tenant, class)
-  local classed = P .. 'class:' .. tenant .. ':' .. class
+  local classed = class_of(tenant, class)
   local heads = HEADS[classed]
   if not heads then
     heads = {call('ZRANGE', classed, 0, #STEPS - 1, 'WITHSCORES'), 1}
@@ -339,7 +351,7 @@ end
 
 -- The head of a class leaves the queue.
 local function take(tenant, class)
-  local ready, classed = P .. 'ready:' .. tenant, P .. 'class:' .. tenant .. ':' .. class
+  local ready, classed = ready_of(tenant), class_of(tenant, class)
   local place = head_of(tenant, class)
   HEADS[classed][2] = HEADS[classed][2] + 2
   count_of(ready)
@@ -370,9 +382,14 @@ local function promote(at)
 end
 
 -- How many jobs would be served before this one if nothing else came; of one that waits for its retry, as if it were ready. As `ReadyQueue.position`.
-local function position(tenant, score, place)
-  local ready = P .. 'ready:' .. tenant
-  local ahead = call('ZRANK', ready, place)
+-- `ahead`: of its own tenant's, where that is known.
+local function position(tenant, score, place, ahead)
+  local ready = ready_of(tenant)
+  if not ahead and SCORES[ready] then
+    write_scores(ready)
+    SCORES[ready] = nil
+  end
+  ahead = ahead or call('ZRANK', ready, place)
   if not ahead then
     ahead = call('ZCOUNT', ready, '-inf', '(' .. score)
     for _, other in ipairs(call('ZRANGEBYSCORE', ready, score, score)) do
@@ -390,7 +407,7 @@ local function position(tenant, score, place)
       local whole = math.floor(turns + 0.5)
       local served
       if math.abs(turns - whole) < 1e-9 then served = whole + (other < tenant and 1 or 0) else served = math.ceil(turns) end
-      before = before + math.min(call('ZCARD', P .. 'ready:' .. other), served)
+      before = before + math.min(count_of(ready_of(other)), served)
     end
   end
   return before
@@ -421,8 +438,8 @@ local function may_run(tenant)
 end
 
 -- The position of a job that is in the queue, and where its tenant runs as many as it may, -1 less that.
-local function shown_position(tenant, score, place)
-  local at = position(tenant, score, place)
+local function shown_position(tenant, score, place, ahead)
+  local at = position(tenant, score, place, ahead)
   if may_run(tenant) then return at else return -1 - at end
 end
 
@@ -436,8 +453,13 @@ end
 -- Writes what all steps together come to.
 local function settle()
   if #CHANGED > 0 then
-    local last = call('INCRBY', P .. 'change', #CHANGED)
-    for i, place in ipairs(CHANGED) do put_score(P .. 'changes', place, last - #CHANGED + i) end
+    local count, list = #CHANGED, {}
+    local last = call('INCRBY', P .. 'change', count)
+    for i, place in ipairs(CHANGED) do
+      list[2 * i - 1] = last - count + i
+      list[2 * i] = place
+    end
+    all_at_once('ZADD', P .. 'changes', list)
     call('PUBLISH', P .. 'changed', last)
   end
   for key in pairs(SCORES) do write_scores(key) end
@@ -448,16 +470,19 @@ local function settle()
   end
   for hour in pairs(HOURS) do call('EXPIRE', hour, 34560000) end
   local begun, over = {}, {}
-  for token, id in pairs(HELD) do
-    if id then
+  for token, what in pairs(HELD) do
+    if what then
       begun[#begun + 1] = token
-      begun[#begun + 1] = id
+      begun[#begun + 1] = what
     else
       over[#over + 1] = token
     end
   end
   all_at_once('HSET', P .. 'held', begun)
   all_at_once('HDEL', P .. 'held', over)
+  local referred = {}
+  for blob in pairs(REFERRED) do referred[#referred + 1] = blob end
+  all_at_once('SREM', P .. 'unreferenced', referred)
   if VIRTUAL ~= VIRTUAL_WAS then call('SET', P .. 'virtual', exact(VIRTUAL)) end
   if WAKES and call('DEL', P .. 'waiting') == 1 then call('PUBLISH', P .. 'ready', '') end
   if WAITS then call('SET', P .. 'waiting', '1') end

@@ -6,10 +6,10 @@
 local at = now()
 local states = {}
 for i = 3, #ARGV do
-  local id = call('HGET', P .. 'held', ARGV[i])
-  if id then
+  local held = call('HGET', P .. 'held', ARGV[i])
+  if held then
     call('ZADD', P .. 'leases', at + tonumber(ARGV[1]), ARGV[i])
-    states[i - 2] = call('HEXISTS', key_of(id), 'cancel') == 1 and 2 or 1
+    states[i - 2] = call('HEXISTS', key_of(held_id(held)), 'cancel') == 1 and 2 or 1
   else
     states[i - 2] = 0
   end
@@ -18,7 +18,8 @@ promote(at)
 local expired = {}
 for _, token in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', at, 'LIMIT', 0, ARGV[2])) do
   expired[#expired + 1] = token
-  expired[#expired + 1] = call('HGET', P .. 'held', token)
+  local held = call('HGET', P .. 'held', token)
+  expired[#expired + 1] = held and held_id(held)
 end
 local overdue = {}
 for _, place in ipairs(call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', at, 'LIMIT', 0, ARGV[2])) do overdue[#overdue + 1] = id_of(place) end
