@@ -52,7 +52,8 @@ EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
   CMD ["node", "-e", "const ask = (how, otherwise) => require(how).get({ host: '127.0.0.1', port: process.env.FFJOBS_PORT || 8000, path: '/healthz', rejectUnauthorized: false }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', otherwise); ask('http', () => ask('https', () => process.exit(1)))"]
-ENTRYPOINT ["tini", "--", "ffjobs"]
+# Large pages for Node's own code, where the system has them: a service's work is spread over much of it.
+ENTRYPOINT ["tini", "--", "node", "--use-largepages=silent", "/app/bin/ffjobs.mjs"]
 CMD ["serve"]
 
 FROM ${PYTHON_IMAGE} AS cpu
@@ -72,5 +73,6 @@ EXPOSE 8000 8001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
   CMD ["node", "-e", "const ask = (how, otherwise) => require(how).get({ host: '127.0.0.1', port: process.env.FFJOBS_PORT || 8000, path: '/healthz', rejectUnauthorized: false }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', otherwise); ask('http', () => ask('https', () => process.exit(1)))"]
-ENTRYPOINT ["tini", "--", "ffjobs"]
+# Large pages for Node's own code, where the system has them: a service's work is spread over much of it.
+ENTRYPOINT ["tini", "--", "node", "--use-largepages=silent", "/app/bin/ffjobs.mjs"]
 CMD ["serve"]

@@ -11,6 +11,9 @@ export class CannotRun extends Error {
   override readonly name = 'CannotRun';
 }
 
+/** Options of Node's, with which `npm start`, the image and the units start the service; those that it is measured beside get the same. */
+export const NODE_OPTIONS: readonly string[] = ['--use-largepages=silent'];
+
 const living = new Set<ChildProcess>();
 
 /** Kills what is left when this process ends. Called once, by main. */

@@ -11,7 +11,7 @@ import { createGrpcTransport } from '@connectrpc/connect-node';
 import { JobService } from '../gen/facefusion/jobs/v1/job_service_pb.js';
 import { SystemService } from '../gen/facefusion/jobs/v1/system_service_pb.js';
 import { SetupProblem, workerPython } from '../src/cli/local/python.ts';
-import { CannotRun, freePort, Process } from './processes.ts';
+import { CannotRun, freePort, NODE_OPTIONS, Process } from './processes.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const ENTRY = join(ROOT, 'src', 'main.ts');
@@ -97,7 +97,7 @@ export class Service implements AsyncDisposable {
     };
     const headers: Record<string, string> = tenant === undefined ? {} : { authorization: `Bearer ${await newKey(tenant, env)}` };
     const began = performance.now();
-    const child = new Process('the service', process.execPath, [...(options.nodeArgs ?? []), ENTRY, 'serve'], {
+    const child = new Process('the service', process.execPath, [...NODE_OPTIONS, ...(options.nodeArgs ?? []), ENTRY, 'serve'], {
       cwd: ROOT,
       stdio: ['ignore', log, log],
       env,

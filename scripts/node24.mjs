@@ -82,10 +82,10 @@ export async function run(script, args) {
   await import(pathToFileURL(entry).href);
 }
 
-/** Runs `script` with `args` in a process of its own, whose main module it is (`import.meta.main`), and ends this one the way that ended. */
-function start(script, args) {
+/** Runs `script` with `args` in a process of its own, whose main module it is (`import.meta.main`), and ends this one the way that ended. `options`: Node's. */
+function start(script, args, options = process.execArgv) {
   const node = node24();
-  const child = spawn(node, [resolve(ROOT, script), ...args], {
+  const child = spawn(node, [...options, resolve(ROOT, script), ...args], {
     // The channel carries nothing; its end tells the child that this process was killed.
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
     env: {
@@ -105,10 +105,11 @@ function start(script, args) {
 }
 
 if (process.argv[1] && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
-  const [script, ...args] = process.argv.slice(2);
-  if (!script) {
-    process.stderr.write('usage: node scripts/node24.mjs SCRIPT.ts [ARG ...]\n');
+  const given = process.argv.slice(2);
+  const at = given.findIndex((arg) => !arg.startsWith('--'));
+  if (at === -1) {
+    process.stderr.write('usage: node scripts/node24.mjs [NODE-OPTION ...] SCRIPT.ts [ARG ...]\n');
     process.exit(2);
   }
-  start(script, args);
+  start(given[at], given.slice(at + 1), given.slice(0, at));
 }

@@ -51,17 +51,23 @@ test('the pages name the oldest Node that the client’s packages run on', () =>
   }
 });
 
-test('what npm starts is the main module of its process, on a Node that is new enough too', async (t) => {
+test('what npm starts is the main module of its process and has its own options of Node, on a Node that is new enough too', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'ffjobs-main-'));
   t.after(() => rm(folder, { recursive: true, force: true }));
   const script = join(folder, 'script.ts');
   await writeFile(
     script,
-    'if (import.meta.main) {\n  const words: string[] = process.argv.slice(2);\n  console.log(words.join());\n  process.exit(3);\n}\n',
+    'if (import.meta.main) {\n  const words: string[] = process.argv.slice(2);\n  console.log([...process.execArgv, ...words].join());\n  process.exit(3);\n}\n',
   );
-  const run = promisify(execFile)(process.execPath, [join(ROOT, 'scripts', 'node24.mjs'), script, 'one', 'two']);
+  const run = promisify(execFile)(process.execPath, [
+    join(ROOT, 'scripts', 'node24.mjs'),
+    '--use-largepages=silent',
+    script,
+    'one',
+    '--two',
+  ]);
   await assert.rejects(run, (ended: Error & { code: number; stdout: string }) => {
-    assert.deepEqual([ended.code, ended.stdout], [3, 'one,two\n']);
+    assert.deepEqual([ended.code, ended.stdout], [3, '--use-largepages=silent,one,--two\n']);
     return true;
   });
 });

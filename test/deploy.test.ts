@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { parse, parseAllDocuments } from 'yaml';
+import { NODE_OPTIONS } from '../bench/processes.ts';
 import { contextFilter, stagesOf } from '../scripts/image/dockerfile.ts';
 import { OTHERS, readConfig, SETTINGS } from '../src/config.ts';
 import { createMetrics } from '../src/telemetry/metrics.ts';
@@ -233,6 +234,19 @@ test('the units start what the package has', () => {
     assert.match(unit, /^ExecStart=\/opt\/facefusion-jobs\/bin\/ffjobs\.mjs serve/m);
     const drain = 30;
     assert.ok(Number(/^TimeoutStopSec=(\d+)s$/m.exec(unit)![1]) > drain, `${file} kills before a drain has ended`);
+  }
+});
+
+test('the service is started with the same options of Node everywhere, and the benches measure it with them', () => {
+  const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+  assert.match(scripts.start!, new RegExp(`node24\\.mjs ${NODE_OPTIONS.join(' ')} src/main\\.ts serve$`));
+  for (const name of ['cpu', 'cuda']) {
+    const image = stagesOf(read('Dockerfile')).find((stage) => stage.name === name)!;
+    const entry = image.instructions.find((instruction) => instruction.name === 'ENTRYPOINT')!;
+    assert.deepEqual(JSON.parse(entry.rest), ['tini', '--', 'node', ...NODE_OPTIONS, '/app/bin/ffjobs.mjs']);
+  }
+  for (const file of FILES.filter((path) => path.startsWith('deploy/systemd/'))) {
+    assert.equal(/^Environment=NODE_OPTIONS=(.*)$/m.exec(read(file))?.[1], NODE_OPTIONS.join(' '), file);
   }
 });
 

@@ -29,6 +29,50 @@ test('it is a Headers object, and a copy of it has everything', () => {
   assert.deepEqual(headers.getSetCookie(), real().getSetCookie());
 });
 
+test('what is set alone is what a Headers object would have', () => {
+  const pairs: [string, string][] = [
+    ['ratelimit-limit', '60'],
+    ['preference-applied', 'wait=5'],
+    ['Preference-Applied', 'wait=6'],
+    ['constructor', 'a b'],
+    ['ratelimit-limit', ' padded '],
+    ['set-cookie', 'a=1'],
+  ];
+  for (let count = 1; count <= pairs.length; count++) {
+    const headers = new LazyHeaders({});
+    const expected = new Headers();
+    assert.ok(headers.untouched);
+    for (const [name, value] of pairs.slice(0, count)) {
+      headers.set(name, value);
+      expected.set(name, value);
+      assert.equal(headers.get(name), expected.get(name));
+    }
+    const seen: string[][] = [];
+    headers.forEach((value, key) => void seen.push([key, value]));
+    assert.deepEqual([seen, headers.untouched], [[...expected], false]);
+    headers.append('ratelimit-limit', 'more');
+    expected.append('ratelimit-limit', 'more');
+    assert.deepEqual([...headers], [...expected]);
+  }
+  for (const [name, value] of [
+    ['a b', 'x'],
+    ['a', 'x\ny'],
+  ] as const) {
+    assert.throws(() => new LazyHeaders({}).set(name, value), TypeError);
+  }
+});
+
+test('a plain value that is set stands before what came', () => {
+  const headers = new LazyHeaders(incoming);
+  headers.set('cookie', 'z');
+  const expected = real();
+  expected.set('cookie', 'z');
+  assert.equal(headers.get('Cookie'), 'z');
+  const seen: string[][] = [];
+  headers.forEach((value, key) => void seen.push([key, value]));
+  assert.deepEqual([seen, [...headers]], [[...expected], [...expected]]);
+});
+
 test('a change is seen by every later look-up, and does not reach the request', () => {
   const headers = new LazyHeaders(incoming);
   headers.set('host', 'y');

@@ -13,7 +13,7 @@ import { openRedisJobStore } from '../../src/store/jobs-redis.ts';
 import type { Bench, Group } from '../bench.ts';
 import { interleaved, median, percentile, type Row, rowOf } from '../figures.ts';
 import { bullmqHome } from '../peers/start.ts';
-import { CannotRun } from '../processes.ts';
+import { CannotRun, NODE_OPTIONS } from '../processes.ts';
 import { noopJob } from '../requests.ts';
 
 const run = promisify(execFile);
@@ -93,7 +93,7 @@ export const cluster: Group = {
 };
 
 async function measured(args: readonly string[]): Promise<Ran> {
-  const { stdout } = await run(process.execPath, args, { encoding: 'utf8' });
+  const { stdout } = await run(process.execPath, [...NODE_OPTIONS, ...args], { encoding: 'utf8' });
   return JSON.parse(stdout.trim().split('\n').at(-1)!) as Ran;
 }
 

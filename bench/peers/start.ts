@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { toBinary } from '@bufbuild/protobuf';
 import { type GetResponse, GetResponseSchema } from '../../gen/facefusion/jobs/v1/job_service_pb.js';
-import { CannotRun, freePort, Process } from '../processes.ts';
+import { CannotRun, freePort, NODE_OPTIONS, Process } from '../processes.ts';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const run = promisify(execFile);
@@ -32,7 +32,7 @@ const peerOf = (process: Process, port: number): Peer => ({
 });
 
 export async function startNodePeer(name: 'connect' | 'grpc-js' | 'fastify', served: Served): Promise<Peer> {
-  const peer = new Process(name, process.execPath, [join(HERE, `${name}.ts`)], {
+  const peer = new Process(name, process.execPath, [...NODE_OPTIONS, join(HERE, `${name}.ts`)], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: {
       ...process.env,
@@ -46,7 +46,7 @@ export async function startNodePeer(name: 'connect' | 'grpc-js' | 'fastify', ser
 
 /** A bare pipeline that streams, hashes and writes what it is sent, in `folder`. */
 export async function startMediaPeer(folder: string): Promise<Peer & { readonly h2: number }> {
-  const peer = new Process('media', process.execPath, [join(HERE, 'media.ts')], {
+  const peer = new Process('media', process.execPath, [...NODE_OPTIONS, join(HERE, 'media.ts')], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, NODE_ENV: 'production', BENCH_FOLDER: folder },
   });

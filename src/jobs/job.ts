@@ -308,11 +308,16 @@ const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
 
 /** `job_20250405_` and 12 random base32 characters (60 bits). `random` gives at least 12 bytes. */
 export function newJobId(nowMs: number, random: Uint8Array): string {
-  const time = new Date(nowMs).toISOString();
-  let id = `job_${time.slice(0, 4)}${time.slice(5, 7)}${time.slice(8, 10)}_`;
-  for (let i = 0; i < 12; i++) id += BASE32[random[i]! & 31];
-  return id;
+  const day = Math.floor(nowMs / DAY_MS);
+  if (day !== lastDay.day) lastDay = { day, text: new Date(nowMs).toISOString().slice(0, 10).replaceAll('-', '') };
+  let tail = '';
+  for (let i = 0; i < 12; i++) tail += BASE32[random[i]! & 31];
+  return `job_${lastDay.text}_${tail}`;
 }
+
+const DAY_MS = 86_400_000;
+/** On which an id was made last: its text is most of what an id costs. */
+let lastDay = { day: Number.NaN, text: '' };
 
 /** A priority step is a head start of one minute within the tenant's own queue: the smaller rank is served first, and nothing starves. */
 export function rankOf(submittedMs: number, priority: number): number {

@@ -348,7 +348,7 @@ function contextOf(call: Call, request: AnyRequest): HandlerContext {
 
 /** Headers that nobody has touched since they were made lazily are not sent. */
 function written(headers: Headers | undefined): Headers | undefined {
-  return headers instanceof LazyHeaders ? headers.made : headers;
+  return headers instanceof LazyHeaders && headers.untouched ? undefined : headers;
 }
 
 const NONE: IncomingHttpHeaders = {};

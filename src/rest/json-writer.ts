@@ -15,6 +15,7 @@ import {
   toJson,
 } from '@bufbuild/protobuf';
 import { Edition, FeatureSet_FieldPresence, isWrapperDesc, type Timestamp } from '@bufbuild/protobuf/wkt';
+import { isoTime } from '../iso-time.ts';
 
 /** Writes messages, or single fields of them, as JSON text. `Any`s are opened when the registry knows their type, else they stay base64. */
 export interface JsonWriter {
@@ -199,12 +200,9 @@ function timestamp(desc: DescMessage, value: Timestamp): string {
   // Finer than a Date, or out of range: the library writes it, or throws and says why.
   if (nanos % 1_000_000 !== 0 || nanos < 0 || nanos >= 1e9 || seconds < MIN_SECONDS || seconds > MAX_SECONDS)
     return JSON.stringify(toJson(desc, value));
-  if (seconds !== lastSecond.seconds) lastSecond = { seconds, text: new Date(seconds * 1000).toISOString().slice(0, 19) };
-  return nanos === 0 ? `"${lastSecond.text}Z"` : `"${lastSecond.text}.${String(nanos / 1_000_000).padStart(3, '0')}Z"`;
+  const iso = isoTime(seconds * 1000 + nanos / 1_000_000);
+  return nanos === 0 ? `"${iso.slice(0, 19)}Z"` : `"${iso}"`;
 }
-
-/** The second that was written last: the times of one message mostly have it in common. */
-let lastSecond = { seconds: 0, text: '1970-01-01T00:00:00' };
 
 const MIN_SECONDS = Date.parse('0001-01-01T00:00:00Z') / 1000;
 const MAX_SECONDS = Date.parse('9999-12-31T23:59:59Z') / 1000;

@@ -240,7 +240,11 @@ async function ended(store: JobStore, job: Job, seconds: number, context: Handle
     const { promise: late, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, seconds * 1000);
     // Who is late leaves its watch to the end of the call: a signal of its own would cost each call more than all the rest here.
-    await Promise.race([lastOf(store.watch(job.jobId, job.sequence, context.signal)), late]).finally(() => clearTimeout(timer));
+    try {
+      await Promise.race([lastOf(store.watch(job.jobId, job.sequence, context.signal)), late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
   const now = (await store.get(job.jobId)) ?? job;
   if (isTerminal(now.status)) context.responseHeader.set('preference-applied', `wait=${seconds}`);

@@ -1,6 +1,7 @@
 // Logs: JSON lines for machines, readable lines on a terminal; what identifies a caller or opens a door is redacted wherever it appears.
 import { type DestinationStream, type Logger, pino } from 'pino';
 import pretty from 'pino-pretty';
+import { isoTime } from '../iso-time.ts';
 
 export type { Logger };
 
@@ -25,7 +26,8 @@ export function createLogger(options: LogOptions): Logger {
   const logger = pino(
     {
       level: options.level,
-      timestamp: pino.stdTimeFunctions.isoTime,
+      // As pino's own, which makes each anew.
+      timestamp: () => `,"time":"${isoTime(Date.now())}"`,
       // Not pino's own redaction: with as many names at three levels it takes ten times as long as all the rest of a line.
       formatters: { log: (facts) => redacted(facts, LEVELS) },
       // What an error says of itself is in no field that can be enumerated, so that it is looked through as it is written.
@@ -45,7 +47,8 @@ export function createLogger(options: LogOptions): Logger {
 function redacted<T extends object>(value: T, levels: number): T {
   if (ArrayBuffer.isView(value)) return value;
   let copy: Record<string, unknown> | undefined;
-  for (const [name, held] of Object.entries(value)) {
+  for (const name of Object.keys(value)) {
+    const held = (value as Record<string, unknown>)[name];
     if (held === undefined) continue;
     let shown: unknown = held;
     if (SECRETS.has(name)) shown = CENSOR;
