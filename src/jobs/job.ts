@@ -1,12 +1,10 @@
 // What a job may become. `transition` is the only place where a job's status changes; both stores apply it inside their atomic step.
 // It is pure: same job, change and time in, same job out; a change that the table does not allow throws `IllegalTransition`.
-import { create } from '@bufbuild/protobuf';
 import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   type EngineInfo,
   type Job,
   type JobRequest,
-  JobSchema,
   type JobState,
   JobStatus,
   JobStep,
@@ -130,20 +128,25 @@ export function newJob(
   },
 ): Job {
   const now = timestampFromMs(nowMs);
-  return create(JobSchema, {
+  return {
+    $typeName: 'facefusion.jobs.v1.Job',
     jobId,
     status: QUEUED,
+    progress: 0,
     step: JobStep.QUEUED,
     waitReason: facts.wait ?? WaitReason.SLOT,
     createdAt: now,
     updatedAt: now,
+    attempt: 0,
+    cached: false,
+    sequence: 0,
     warnings: [...(facts.warnings ?? [])],
     submittedBy: facts.submittedBy,
     tenant: facts.tenant,
     batchId: facts.batchId,
     traceparent: facts.traceparent,
     request,
-  });
+  };
 }
 
 /** The job after `change` at `nowMs` (milliseconds since 1970, the store's clock). The job given is not touched. */
