@@ -18,7 +18,7 @@ import { workerPython } from '../src/cli/local/python.ts';
 import { connect, type Service } from '../src/cli/remote/client.ts';
 import { CliError, Exit } from '../src/cli/remote/errors.ts';
 import type { JobRequestInit } from '../src/client/client.ts';
-import { makeBucket, makeInputs, PORTRAITS, s3Client, startServices, warm } from './cluster/region.ts';
+import { copyPortraits, makeBucket, PORTRAITS, s3Client, startServices, warm } from './cluster/region.ts';
 import { runScript } from './cluster/run-script.ts';
 import { startWay } from './cluster/way.ts';
 import { type RedisServer, startRedis } from './redis-server.ts';
@@ -200,7 +200,7 @@ async function main(count: number, lagMs: number): Promise<void> {
   const given = process.env.FFJOBS_PYTHON || undefined;
   const python = await workerPython({ root: ROOT, given, env: process.env, dev: true, signal, report: (phase) => phases.report(phase) });
   const inputs = join(dir, 'input');
-  await makeInputs(python, inputs, signal);
+  await copyPortraits(inputs);
   /** The services of a region on a Redis and a bucket; its own stack ends them. */
   const serve = async (name: string, redis: RedisServer, s3: string, stack: AsyncDisposableStack) => {
     const folder = join(dir, name);

@@ -21,6 +21,7 @@ import { ROOT, startService } from './api/service.ts';
 import { blocksOf } from './docs/blocks.ts';
 import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
 import { freePort } from './fixtures/free-port.ts';
+import { PORTRAITS } from './fixtures/media/portraits.ts';
 
 const SERVICES = [AccessService, JobService, ProcessService, SystemService, UploadService, WebhookService];
 /** Those that their caller ends. */
@@ -64,7 +65,7 @@ async function run(part: string, folder: string, settings: Readonly<Record<strin
   const port = await freePort();
   const open: Record<string, string> = settings.API_KEYS === undefined ? {} : { ALLOW_ANONYMOUS: 'yes', ANONYMOUS_SCOPES: 'admin' };
   await using service = await startService({ ENGINE: 'classical', METRICS_PORT: String(port), ...settings, ...open });
-  await cp(join(ROOT, 'samples'), join(service.inputDir, 'demo'), { recursive: true });
+  await cp(PORTRAITS, join(service.inputDir, 'demo'), { recursive: true });
   const url = new URL(service.baseUrl);
   const path = await programs(await mkdtemp(join(folder, 'bin-')), { compiled: join(folder, 'compiled'), refusals: 'answered' });
   const env: NodeJS.ProcessEnv = { ...process.env, PATH: path, BASE: url.origin, HOST: url.host };
@@ -83,7 +84,7 @@ async function makeKey(baseUrl: string): Promise<string> {
 /** Where the examples run: the samples, and what stands for programs of a reader. */
 async function exampleFolder(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'ffjobs-examples-'));
-  await cp(join(ROOT, 'samples'), join(path, 'samples'), { recursive: true });
+  await cp(PORTRAITS, join(path, 'samples'), { recursive: true });
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 }
 

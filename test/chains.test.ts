@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { CallError, type Json, restClient } from './api/clients.ts';
 import { gate, untilTerminal } from './api/scenarios.ts';
-import { ROOT, startService } from './api/service.ts';
+import { startService } from './api/service.ts';
+import { PORTRAITS } from './fixtures/media/portraits.ts';
 
 const reasons = (error: unknown) => {
   assert.ok(error instanceof CallError, String(error));
@@ -20,7 +21,7 @@ test('a chain of a swap and an enhancement goes through, submitted at once', asy
     ['face.jpg', 'eileen_collins.jpg'],
     ['group.jpg', 'grace_hopper.jpg'],
   ] as const) {
-    await copyFile(join(ROOT, 'samples', sample), join(service.inputDir, name));
+    await copyFile(join(PORTRAITS, sample), join(service.inputDir, name));
   }
   const client = restClient(service.baseUrl);
   const swap = await client.submit({

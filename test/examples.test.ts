@@ -13,12 +13,11 @@ import { promisify } from 'node:util';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 import { missingPrograms } from './docs/programs.ts';
 import { follow } from './fixtures/child.ts';
+import { FACE, PORTRAITS, TARGET } from './fixtures/media/portraits.ts';
 import { launch } from './web/browser.ts';
 
 const run = promisify(execFile);
 const EXAMPLES = join(ROOT, 'examples');
-const FACE = join(ROOT, 'samples', 'eileen_collins.jpg');
-const TARGET = join(ROOT, 'samples', 'grace_hopper.jpg');
 const GO = { GOPROXY: 'off', GOFLAGS: '-mod=readonly', GOTOOLCHAIN: 'local' };
 
 test('every example is in the list', () => {
@@ -40,7 +39,7 @@ describe('against a service', { timeout: 280_000 }, () => {
     pages.listen(0, '127.0.0.1');
     await once(pages, 'listening');
     service = await startService({ ENGINE: 'classical', CORS_ORIGINS: originOf(pages) });
-    await cp(join(ROOT, 'samples'), join(service.inputDir, 'demo'), { recursive: true });
+    await cp(PORTRAITS, join(service.inputDir, 'demo'), { recursive: true });
     const { FFJOBS_TOKEN: _, ...inherited } = process.env;
     env = { ...inherited, FFJOBS_SERVER: service.baseUrl };
   });

@@ -1,10 +1,8 @@
 // The golden pair of the contract, to the letter: the request is taken as it stands, and a job reads as it says.
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { promisify } from 'node:util';
 import { create, createRegistry } from '@bufbuild/protobuf';
 import { timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { file_facefusion_jobs_v1_job, JobSchema, JobStatus, JobStep } from '../gen/facefusion/jobs/v1/job_pb.js';
@@ -12,7 +10,8 @@ import type { MediaResolver } from '../src/media/references.ts';
 import { createJsonWriter } from '../src/rest/json-writer.ts';
 import { restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
-import { python, ROOT, startService } from './api/service.ts';
+import { startService } from './api/service.ts';
+import { FACE, makeClip } from './fixtures/media/portraits.ts';
 
 const REQUEST = `{"source_images": ["https://cdn.example.com/images/person_a.jpg"], "target_video": "s3://my-bucket/videos/interview.mp4", "output_format": "mp4",
  "parameters": {"face_detector": "retinaface", "reference_face_position": 0, "processors": ["face_swapper", "face_enhancer"],
@@ -42,12 +41,12 @@ test('the golden request is accepted as it stands and runs to a result', async (
     schemes: ['https', 's3'],
     check: async () => undefined,
     async fetch(reference, toPath) {
-      await copyFile(reference.endsWith('.jpg') ? join(ROOT, 'samples', 'eileen_collins.jpg') : join(service.dir, 'clip.mp4'), toPath);
+      await copyFile(reference.endsWith('.jpg') ? FACE : join(service.dir, 'clip.mp4'), toPath);
       return undefined;
     },
   };
   await using service = await startService({ ENGINE: 'classical' }, { resolvers: [elsewhere] });
-  await makeClip(service.dir);
+  await makeClip(service.dir, 1);
   const response = await fetch(new URL('/api/v1/jobs', service.baseUrl), {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -72,8 +71,3 @@ test('the golden request is accepted as it stands and runs to a result', async (
   // A clip of 25 frames a second became one of 30.
   assert.equal(Math.round((result.frames as number) / (result.duration_seconds as number)), 30);
 });
-
-async function makeClip(dir: string): Promise<void> {
-  const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker') };
-  await promisify(execFile)(python(), ['-m', 'facefusion_worker.samples', dir], { cwd: ROOT, env });
-}

@@ -2,14 +2,15 @@
 // process and no file of a mark is left behind.
 import assert from 'node:assert/strict';
 import { watch as watchFolder } from 'node:fs';
-import { appendFile, chmod, copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { startServiceProcess } from '../scripts/cluster/service-process.ts';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
-import { python, ROOT, startService } from './api/service.ts';
+import { python, startService } from './api/service.ts';
+import { copyPortraits } from './fixtures/media/portraits.ts';
 import { makeTrial, type Trial } from './fixtures/provenance/trial.ts';
 
 /** The program that marks, which says in a file who it is and then waits for another file before it signs. */
@@ -99,8 +100,7 @@ describe('while a result is being marked', { skip: process.platform !== 'linux' 
   const settingsOf = (gate: Gate) => ({ ENGINE: 'classical', PROVENANCE: 'c2pa', PROVENANCE_PYTHON: gate.program, ...trial.settings });
   const furnish = async (dir: string) => {
     await mkdir(dir, { recursive: true });
-    await copyFile(join(ROOT, 'samples', 'eileen_collins.jpg'), join(dir, 'face.jpg'));
-    await copyFile(join(ROOT, 'samples', 'grace_hopper.jpg'), join(dir, 'target.jpg'));
+    await copyPortraits(dir);
   };
   const JOB: Json = { source_images: ['face.jpg'], target_image: 'target.jpg' };
 

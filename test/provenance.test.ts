@@ -1,16 +1,15 @@
 // Marks of results in the whole service: the plain engine with real media, the real C2PA library, and an independent look at what callers fetch.
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { promisify } from 'node:util';
 import { type Json, restClient } from './api/clients.ts';
 import { untilTerminal } from './api/scenarios.ts';
 import { startSecured } from './api/secured.ts';
 import { python, ROOT, type Service, startService } from './api/service.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
+import { copyPortraits, makeClip } from './fixtures/media/portraits.ts';
 import { makeTrial } from './fixtures/provenance/trial.ts';
 
 const CODES = 'http://cv.iptc.org/newscodes/digitalsourcetype/';
@@ -18,14 +17,11 @@ const CODES = 'http://cv.iptc.org/newscodes/digitalsourcetype/';
 /** With a short clip beside the certificate. */
 const trial = await makeTrial();
 after(() => trial[Symbol.asyncDispose]());
-await promisify(execFile)(python(), ['-m', 'facefusion_worker.samples', trial.dir], {
-  env: { ...process.env, PYTHONPATH: join(ROOT, 'worker') },
-});
+await makeClip(trial.dir, 0.4);
 
 /** Pictures with faces, and a short clip, where the service finds its inputs. */
 async function furnish(dir: string): Promise<void> {
-  await copyFile(join(ROOT, 'samples', 'eileen_collins.jpg'), join(dir, 'face.jpg'));
-  await copyFile(join(ROOT, 'samples', 'grace_hopper.jpg'), join(dir, 'target.jpg'));
+  await copyPortraits(dir);
   await copyFile(join(trial.dir, 'clip.mp4'), join(dir, 'clip.mp4'));
 }
 

@@ -21,6 +21,7 @@ import { python, ROOT, type Service, startService } from './api/service.ts';
 import { type Block, blocksOf, documentationBlocks, placeOf } from './docs/blocks.ts';
 import { checkData } from './docs/data.ts';
 import { missingPrograms, programs, STOPS_AT_OTHERS } from './docs/programs.ts';
+import { FACE, makeClip, PORTRAITS } from './fixtures/media/portraits.ts';
 import { startS3 } from './fixtures/media/s3-server.ts';
 
 const run = promisify(execFile);
@@ -161,9 +162,7 @@ describe('run', { skip, timeout: 280_000 }, () => {
       const facts = await fetch(new URL(`/api/v1/uploads/${uri.slice('upload://'.length)}`, reader.service.baseUrl));
       sent.add(`${((await facts.json()) as { sha256: string }).sha256} ${uri}`);
     }
-    const digest = createHash('sha256')
-      .update(readFileSync(join(ROOT, 'samples', 'eileen_collins.jpg')))
-      .digest('hex');
+    const digest = createHash('sha256').update(readFileSync(FACE)).digest('hex');
     assert.equal([...sent].filter((line) => line.startsWith(digest)).length, 3, [...sent].join('\n'));
   });
 });
@@ -188,12 +187,9 @@ async function startReader(): Promise<Reader> {
   const scripts = opened.adopt(await mkdtemp(join(ROOT, '.cache', 'snippets-')), (path) => rm(path, { recursive: true, force: true }));
   const own = join(scripts, 'own');
   await mkdir(own);
-  const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' };
-  const clip =
-    'import sys\nfrom pathlib import Path\nfrom facefusion_worker.samples import make_clip\nmake_clip(Path(sys.argv[1]), seconds=0.4)\n';
-  await execute('clip', python(), ['-c', clip, join(own, 'clip.mp4')], { env });
+  await makeClip(own, 0.4);
   for (const name of ['interview.mp4', 'cut.mp4']) await cp(join(own, 'clip.mp4'), join(own, name));
-  for (const name of ['face.jpg', 'eileen_collins.jpg']) await cp(join(ROOT, 'samples', 'eileen_collins.jpg'), join(own, name));
+  for (const name of ['face.jpg', 'eileen_collins.jpg']) await cp(FACE, join(own, name));
   await writeFile(join(own, 'monday.jsonl'), '{"source_images": ["face.jpg"], "target_video": "clip.mp4"}\n');
   await writeFile(
     join(own, 'tenants.json'),
@@ -230,7 +226,7 @@ async function startReader(): Promise<Reader> {
   for (const tenant of ['anonymous', 'studio']) {
     const input = join(service.inputDir, tenant);
     await cp(own, input, { recursive: true });
-    await cp(join(ROOT, 'samples'), join(input, 'demo'), { recursive: true });
+    await cp(PORTRAITS, join(input, 'demo'), { recursive: true });
     await cp(join(own, 'clip.mp4'), join(input, 'demo', 'clip.mp4'));
   }
   const { host, origin } = new URL(service.baseUrl);
@@ -274,7 +270,7 @@ async function startReader(): Promise<Reader> {
       const folder = join(scripts, page.replaceAll('/', '-'));
       await mkdir(folder);
       await cp(own, folder, { recursive: true });
-      await cp(join(ROOT, 'samples'), join(folder, 'samples'), { recursive: true });
+      await cp(PORTRAITS, join(folder, 'samples'), { recursive: true });
       await symlink(join(ROOT, 'gen'), join(folder, 'gen'));
       return folder;
     },

@@ -13,11 +13,10 @@ import { after, before } from 'node:test';
 import { promisify } from 'node:util';
 import type { Page, Route } from 'playwright-core';
 import { python, ROOT } from './api/service.ts';
+import { FACE, makeClip, TARGET } from './fixtures/media/portraits.ts';
 import { holds, submit, webTest } from './web/browser.ts';
 
 const CLASSICAL = { ENGINE: 'classical', ENGINE_PATH: '' };
-const FACE = join(ROOT, 'samples', 'eileen_collins.jpg');
-const TARGET = join(ROOT, 'samples', 'grace_hopper.jpg');
 
 let secrets: string | undefined;
 /** What webhooks are signed with. */
@@ -63,7 +62,7 @@ webTest(
     await img.decode();
     return img.naturalWidth + ' ' + img.naturalHeight;
   }))`);
-    assert.deepEqual(sizes, ['512 600', '512 600']);
+    assert.deepEqual(sizes, ['256 280', '256 280']);
     // The divider is a native range: the keyboard moves it.
     const divider = page.getByRole('slider', { name: 'Divider between input and result' });
     await divider.focus();
@@ -81,9 +80,9 @@ webTest(
     assert.ok(at > 15 && at < 25, `${at} %`);
     // At 100 % a pixel of the result is one of the screen.
     const width = () => page.evaluate(`document.querySelector('.stage').getBoundingClientRect().width * devicePixelRatio`);
-    assert.notEqual(await width(), 512);
+    assert.notEqual(await width(), 256);
     await page.getByRole('group', { name: 'Zoom' }).getByRole('button', { name: '100 %' }).click();
-    assert.equal(await width(), 512);
+    assert.equal(await width(), 256);
     await page.getByRole('group', { name: 'Zoom' }).getByRole('button', { name: 'Fit' }).click();
 
     // Files keep the names that they had here; pictures go along.
@@ -450,9 +449,7 @@ webTest(
 );
 
 webTest('a video is swapped, and compared with its input in step', CLASSICAL, async ({ service, open }) => {
-  await promisify(execFile)(service.config.python!, ['-m', 'facefusion_worker.samples', service.inputDir], {
-    env: { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' },
-  });
+  await makeClip(service.inputDir, 2);
   await copyFile(FACE, join(service.inputDir, 'face.jpg'));
   const id = await submit(service, {
     target_image: undefined,

@@ -18,10 +18,15 @@ export const CLIP = 'clip.mp4';
 /** Any keys do for the S3 server of the tests. */
 const S3_KEYS = { AWS_ACCESS_KEY_ID: 'demo', AWS_SECRET_ACCESS_KEY: 'demo' };
 
-/** The two portraits, and the clip that is made of them. The folder is made. */
-export async function makeInputs(python: string, folder: string, signal: AbortSignal): Promise<void> {
+/** The two portraits. The folder is made. */
+export async function copyPortraits(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   for (const name of PORTRAITS) await copyFile(join(ROOT, 'samples', name), join(folder, name));
+}
+
+/** The two portraits, and the clip that is made of them. The folder is made. */
+export async function makeInputs(python: string, folder: string, signal: AbortSignal): Promise<void> {
+  await copyPortraits(folder);
   const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' };
   const { code, stderr } = await run(python, ['-m', 'facefusion_worker.samples', folder], env, signal);
   if (code !== 0) throw new CliError(Exit.failed, `the sample clip could not be made: ${stderr.trim().split('\n').at(-1)}`);

@@ -1,6 +1,6 @@
 // What a lease, a caller or the clock makes of a job: which transition, what it costs of the attempts, whether the job is held or queued afterwards, and
 // what is told of it. Pure, and the one definition for every store; what a store does beside is to write it down in one atomic step.
-import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { JobEvent, Log, Progress } from '../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, MediaResult, Timings } from '../../gen/facefusion/jobs/v1/job_pb.js';
 import { isBatchId } from './batches.ts';
@@ -15,6 +15,7 @@ import {
   POISON_KILLS,
   retryDelayMs,
   stateOf,
+  timeOf,
   transition,
   WaitReason,
 } from './job.ts';
@@ -80,7 +81,7 @@ function isSilent({ type }: Change): boolean {
 
 /** An event of a job, which has its sequence. */
 export function eventOf({ sequence }: Job, body: JobEvent['event'], nowMs: number): JobEvent {
-  return { $typeName: 'facefusion.jobs.v1.JobEvent', sequence, time: timestampFromMs(nowMs), event: body };
+  return { $typeName: 'facefusion.jobs.v1.JobEvent', sequence, time: timeOf(nowMs), event: body };
 }
 
 /** A run that its first job has left is over. */

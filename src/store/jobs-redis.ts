@@ -131,8 +131,9 @@ export class RedisJobStore implements JobStore {
   readonly #batches: RedisBatches;
   /** By token. */
   readonly #leases = new Map<string, RedisLease>();
-  /** Calls that have been asked for and not answered; a store that closes waits for them. */
-  readonly #pending = new Set<Promise<unknown>>();
+  /** How many calls have been asked for and not answered; a store that closes waits for them. */
+  #pending = 0;
+  #onIdle: () => void = () => {};
   #closing: Promise<void> | undefined;
 
   constructor(redis: RedisConnection, clock: StoreClock, tokens: Tokens, options: RedisJobStoreOptions) {
@@ -399,16 +400,25 @@ export class RedisJobStore implements JobStore {
 
   async #call<T>(run: () => Promise<T>): Promise<T> {
     this.#assertOpen();
-    return await this.#track(run());
+    this.#pending++;
+    try {
+      return await run();
+    } finally {
+      this.#answered();
+    }
   }
 
   async #track<T>(call: Promise<T>): Promise<T> {
-    this.#pending.add(call);
+    this.#pending++;
     try {
       return await call;
     } finally {
-      this.#pending.delete(call);
+      this.#answered();
     }
+  }
+
+  #answered(): void {
+    if (--this.#pending === 0) this.#onIdle();
   }
 
   async #close(): Promise<void> {
@@ -418,7 +428,11 @@ export class RedisJobStore implements JobStore {
     this.#watches.fail(shuttingDown());
     this.#changes.fail(shuttingDown());
     // What was asked for before is still done and answered.
-    await Promise.allSettled([...this.#pending]);
+    if (this.#pending > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve;
+      });
+    }
     await this.#tending.settled();
     const held = [...this.#leases.values()];
     for (const lease of held) lease.end('closed');

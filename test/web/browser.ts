@@ -149,8 +149,11 @@ export async function holds(page: Page, expression: string): Promise<void> {
 
 /** Serious findings of axe-core, WCAG 2.2 A and AA and best practice, one line each. */
 export async function findings(page: Page): Promise<string[]> {
-  await page.evaluate(axe.source);
-  const { violations } = (await page.evaluate(`axe.run(document, { resultTypes: ['violations'] })`)) as axe.AxeResults;
+  if (!(await page.evaluate('"axe" in window'))) await page.evaluate(axe.source);
+  // All that it has looked at is much more than what it has found, and stays in the page.
+  const violations = (await page.evaluate(
+    `axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations)`,
+  )) as axe.Result[];
   return violations.flatMap(({ id, impact, nodes }) =>
     nodes.map((node) => `${impact} ${id}: ${String(node.target)} ${node.failureSummary?.split('\n')[1]?.trim() ?? ''}`),
   );

@@ -74,9 +74,11 @@ def make_clip(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m facefusion_worker.samples", description="Makes the sample clip.")
     parser.add_argument("out_dir", type=Path)
-    out = parser.parse_args().out_dir
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long it is; default: %(default)s")
+    arguments = parser.parse_args()
+    out: Path = arguments.out_dir
     out.mkdir(parents=True, exist_ok=True)
-    make_clip(out / "clip.mp4")
+    make_clip(out / "clip.mp4", seconds=arguments.seconds)
     print(out / "clip.mp4")
 
 

@@ -249,32 +249,32 @@ def test_quality_becomes_crf_as_in_facefusion():
 def test_a_picture_that_stands_for_minutes_shows_that_it_gets_on(run, tmp_path):
     still = make_video(tmp_path / "still.mp4", numbered(3), places=[0, 40, 200_000])
     report = Recorder()
-    result, _, _ = run(still, "mp4", report=report, **PLAIN, output_video_fps=30)
-    assert result.frames == pytest.approx(6000, abs=60)
-    assert sum(step == Step.STEP_PROCESSING for step, _ in report.done) > 100
+    result, _, _ = run(still, "mp4", report=report, **PLAIN, output_video_fps=5)
+    assert result.frames == pytest.approx(1000, abs=10)
+    assert sum(step == Step.STEP_PROCESSING for step, _ in report.done) > 35
 
 
 def test_a_run_is_cancelled_while_a_picture_stands(run, tmp_path, monkeypatch):
     still = make_video(tmp_path / "still.mp4", numbered(3), places=[0, 40, 3_600_000])
-    asked: list[bool] = []
-    encoded = 0
+    encoded = told = 0
     write = VideoWriter.write
 
     def counting(self: VideoWriter, frame: np.ndarray, times: int = 1) -> None:
         nonlocal encoded
         write(self, frame, times)
-        encoded += times if asked else 0
+        encoded += times
 
     monkeypatch.setattr(VideoWriter, "write", counting)
 
     def when(step: Step, done: int) -> bool:
-        if step == Step.STEP_PROCESSING and done >= 2:
-            asked.append(True)
-        return bool(asked)
+        """The second frame, which is not done before its hour is over, has been told of a few times."""
+        nonlocal told
+        told += step == Step.STEP_PROCESSING and done == 1
+        return told > 4
 
     with pytest.raises(Canceled):
         run(still, "mp4", report=Recorder(cancel_when=when), **PLAIN, output_video_fps=5)
-    assert encoded < 200
+    assert 0 < encoded < 300
 
 
 def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
@@ -282,12 +282,12 @@ def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
     with av.open(str(late), "w") as output:
         stream = output.add_stream("aac", rate=48_000, layout="stereo")
         block = av.AudioFrame.from_ndarray(np.zeros((2, 48_000), np.float32), format="fltp", layout="stereo")
-        block.sample_rate, block.pts, block.time_base = 48_000, 600 * 48_000, Fraction(1, 48_000)
+        block.sample_rate, block.pts, block.time_base = 48_000, 120 * 48_000, Fraction(1, 48_000)
         output.mux(stream.encode(block))
         output.mux(stream.encode(None))
     options = {"output_audio_encoder": "aac", "output_audio_volume": 100, "output_audio_quality": 80}
     with av.open(str(tmp_path / "out.mp4"), "w") as output:
-        sound = Sound(str(late), "target video", Fraction(0), Fraction(700), False, options, CancelToken())
+        sound = Sound(str(late), "target video", Fraction(0), Fraction(200), False, options, CancelToken())
         sound.attach(output, "mp4")
         tracemalloc.start()
         try:
@@ -297,10 +297,10 @@ def test_the_silence_before_a_late_sound_is_made_as_it_is_needed(tmp_path):
             tracemalloc.stop()
         sound.finish()
         sound.close()
-    assert peak < 10 << 20
+    assert peak < 10 << 20  # all of it would be 46
     assert not sound.copies
     heard, rate, first = samples(tmp_path / "out.mp4")
-    assert abs(first + len(heard) / rate - 601) < 0.1
+    assert abs(first + len(heard) / rate - 121) < 0.1
 
 
 class CountsChecks(CancelToken):

@@ -218,7 +218,7 @@ export class RedisConnection {
           return this.#evaluate(lua, [packed]) as Promise<Buffer>;
         });
         return unpackReplies(replies);
-      });
+      }, fromRedis);
     }
     this.#scripts = scripts as Scripts;
     this.#follow(this.#commands);
@@ -259,7 +259,7 @@ export class RedisConnection {
 
   /** Makes a step: runs the script of that name, with others of its kind that come at the same time. */
   run(name: ScriptName, args: Arguments): Promise<Reply> {
-    return this.#answered(this.#scripts[name].run(args));
+    return this.#scripts[name].run(args);
   }
 
   get(key: string): Promise<Buffer | null> {

@@ -30,8 +30,6 @@ export interface RedisIntakeOptions {
   readonly dueIn: (ms: number) => void;
 }
 
-/** Of a job that has just come in. */
-const UNSPENT = { spent: 0, kills: 0, trimmedTo: 0 };
 /** Of a job that takes no other's result. */
 const NO_INPUTS = { inputs: '', waits: false };
 
@@ -50,7 +48,6 @@ export class RedisIntake {
     const job = newJob(jobId, request, nowMs, { tenant, warnings, submittedBy, traceparent });
     job.sequence = 1;
     const deadlineMs = deadlineOf(wanted, nowMs);
-    const facts = { ...UNSPENT, maxAttempts };
     const score = rankOf(nowMs, request.priority);
     const key = request.idempotencyKey;
     const uploads = uploadsOf(request);
@@ -88,7 +85,6 @@ export class RedisIntake {
     }
     const place = reply[1]!.toString();
     const stored: RedisJob = {
-      ...facts,
       ver: 1,
       tenant,
       place,
@@ -97,11 +93,15 @@ export class RedisIntake {
       token: undefined,
       score,
       deadlineMs,
+      maxAttempts,
+      spent: 0,
+      kills: 0,
       blob: undefined,
+      trimmedTo: 0,
       op: undefined,
       owed: undefined,
-      followers: 0,
       fingerprint: undefined,
+      followers: 0,
       joined: undefined,
     };
     jobs.learn(stored);
@@ -234,7 +234,7 @@ function encodeNew(wanted: NewJob, job: Job, nowMs: number, inputs: string, sibl
     deadlineOf(wanted, nowMs) ?? '',
     encodeState(job),
     toBinary(JobRequestSchema, request),
-    encodeFacts({ ...UNSPENT, maxAttempts }),
+    encodeFacts({ maxAttempts, spent: 0, kills: 0, trimmedTo: 0 }),
     firstEvent(job, nowMs),
     job.batchId ?? '',
     [...uploadsOf(request).keys()].join('\n'),

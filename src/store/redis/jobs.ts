@@ -100,7 +100,7 @@ export class RedisJobs {
       const changed = alter(stored);
       if (!changed) return viewed;
       const committed = await this.commit(stored, changed, { token: '', op: '' });
-      if (committed.outcome === 'done') return { stored: { ...changed.next, ver: stored.ver + 1 }, position: committed.position };
+      if (committed.outcome === 'done') return committed;
       viewed = committed.outcome === 'again' ? committed : await this.view(id);
     }
   }
@@ -112,11 +112,13 @@ export class RedisJobs {
     const reply = (await redis.run('commit', encodeCommit(before, changed, fence, nowMs, webhookRules))) as [Buffer, ...Reply[]];
     const outcome = reply[0].toString();
     switch (outcome) {
-      case 'done':
-        this.learn(afterCommit(changed, before.ver + 1, fence.op || before.op));
+      case 'done': {
+        const stored = afterCommit(changed, before.ver + 1, fence.op || before.op);
+        this.learn(stored);
         committed(changed, (reply[2] as number) > 0, nowMs);
-        if (isTerminal(changed.next.job.status) && !isTerminal(before.job.status)) ended(changed.next.job);
-        return { outcome, position: reply[1] as number | null };
+        if (isTerminal(stored.job.status) && !isTerminal(before.job.status)) ended(stored.job);
+        return { outcome, position: reply[1] as number | null, stored };
+      }
       case 'again':
         return { outcome, position: reply[1] as number | null, stored: this.decode(reply[2]!) };
       case 'lost':

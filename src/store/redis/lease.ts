@@ -1,7 +1,7 @@
 // A lease on a job in Redis, and the writes made through it. Always true here: writes take effect in the order of the calls, one commit at a time,
 // which takes along all that has come meanwhile; each commit is worked out from the newest record, and one whose answer was lost is found out about
 // before the next, so that nothing is written twice.
-import type { Log, Preview, Progress } from '../../../gen/facefusion/jobs/v1/event_pb.js';
+import type { JobEvent, Log, Preview, Progress } from '../../../gen/facefusion/jobs/v1/event_pb.js';
 import type { EngineInfo, MediaResult, Timings } from '../../../gen/facefusion/jobs/v1/job_pb.js';
 import { JobsError } from '../../jobs/errors.ts';
 import type { Fingerprint } from '../../jobs/fingerprint.ts';
@@ -36,11 +36,11 @@ import {
   warned,
   wonBy,
 } from '../../jobs/steps.ts';
-import { afterCommit, applyStep, type Changed, encodeOutcome, present, type RedisJob, type Share } from './record.ts';
+import { applyStep, type Changed, encodeOutcome, present, type RedisJob, type Share } from './record.ts';
 
 /** How a commit ended. */
 export type Committed =
-  | { readonly outcome: 'done'; readonly position: number | null }
+  | { readonly outcome: 'done'; readonly stored: RedisJob; readonly position: number | null }
   /** The record has changed; this is what it is now. */
   | { readonly outcome: 'again'; readonly stored: RedisJob; readonly position: number | null }
   /** The token holds nothing any more. */
@@ -76,7 +76,7 @@ type Kind = 'match' | 'begin' | 'progress' | 'log' | 'warn' | 'pin' | 'complete'
 interface Write {
   readonly kind: Kind;
   readonly ends: boolean;
-  readonly run: (stored: RedisJob) => Changed;
+  readonly run: (stored: RedisJob, nowMs: number) => Changed;
   readonly resolve: (job: Job) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -136,7 +136,7 @@ export class RedisLease implements Lease {
     for (;;) {
       const { kept, leader } = await this.#host.look(fingerprint);
       let matched: Matched = { kind: 'run' };
-      const decide = (stored: RedisJob): Changed => {
+      const decide = (stored: RedisJob, nowMs: number): Changed => {
         const { jobId } = stored.job;
         if (stored.fingerprint === fingerprint) return unchanged(stored);
         // It was to go on with a run, and its inputs are others now.
@@ -155,7 +155,7 @@ export class RedisLease implements Lease {
           return { ...unchanged(stored), share: { kind: runs ? 'force' : 'lead', of: fingerprint } };
         if (runs) return unchanged(stored);
         matched = { kind: 'joined' };
-        return { ...applyStep(stored, JOINED, this.#host.now()), share: { kind: 'join', of: fingerprint, joined: { retentionMs, again } } };
+        return { ...applyStep(stored, JOINED, nowMs), share: { kind: 'join', of: fingerprint, joined: { retentionMs, again } } };
       };
       try {
         await this.#write('match', decide);
@@ -168,24 +168,23 @@ export class RedisLease implements Lease {
   }
 
   begin(run: { readonly slot: string; readonly engine: EngineInfo | undefined }): Promise<Job> {
-    return this.#write('begin', (stored) => {
+    return this.#write('begin', (stored, nowMs) => {
       this.#percent = 0;
-      return this.#step(stored, begun(stored, run));
+      return stepped(stored, begun(stored, run), nowMs);
     });
   }
 
   async progress(progress: Progress): Promise<void> {
-    await this.#write('progress', (stored) => {
+    await this.#write('progress', (stored, nowMs) => {
       const { fingerprint, followers } = stored;
       if (fingerprint !== undefined && followers > 0) this.#host.follow(fingerprint, progress);
       this.#percent = Math.max(this.#percent, Math.min(100, progress.percent));
-      const nowMs = this.#host.now();
       return this.#say(stored, progressed(stored, progress, this.#percent, nowMs), nowMs);
     });
   }
 
   async log(log: Log): Promise<void> {
-    await this.#write('log', (stored) => this.#say(stored, logged(stored, log), this.#host.now()));
+    await this.#write('log', (stored, nowMs) => this.#say(stored, logged(stored, log), nowMs));
   }
 
   preview(preview: Preview): void {
@@ -193,7 +192,7 @@ export class RedisLease implements Lease {
   }
 
   async warn(warnings: readonly string[]): Promise<void> {
-    await this.#write('warn', (stored) => this.#step(stored, warned(stored, warnings)));
+    await this.#write('warn', (stored, nowMs) => stepped(stored, warned(stored, warnings), nowMs));
   }
 
   async pin(key: string): Promise<void> {
@@ -226,7 +225,7 @@ export class RedisLease implements Lease {
   fail(failure: Failed): Promise<Job> {
     return this.#end(
       'fail',
-      (stored) => failed(stored, failure, this.#host.now(), this.#host.random()),
+      (stored, nowMs) => failed(stored, failure, nowMs, this.#host.random()),
       (stored) => {
         const verdict = verdictOf(stored, failure);
         return verdict && { kind: 'verdict', of: '', facts: encodeOutcome(verdict) };
@@ -268,18 +267,14 @@ export class RedisLease implements Lease {
   /** `share`: what the end of the run is for those that joined it. */
   #end(
     kind: Kind,
-    step: (stored: RedisJob) => Step,
+    step: (stored: RedisJob, nowMs: number) => Step,
     share: (stored: RedisJob) => Share | undefined = () => undefined,
     closing = false,
   ): Promise<Job> {
-    return this.#write(kind, (stored) => ({ ...this.#step(stored, step(stored)), share: share(stored) }), closing);
+    return this.#write(kind, (stored, nowMs) => ({ ...stepped(stored, step(stored, nowMs), nowMs), share: share(stored) }), closing);
   }
 
-  #step(stored: RedisJob, step: Step | undefined): Changed {
-    return step ? applyStep(stored, step, this.#host.now()) : unchanged(stored);
-  }
-
-  #write(kind: Kind, run: (stored: RedisJob) => Changed, closing = false): Promise<Job> {
+  #write(kind: Kind, run: (stored: RedisJob, nowMs: number) => Changed, closing = false): Promise<Job> {
     if (!closing) this.#host.assertOpen();
     const { promise, resolve, reject } = Promise.withResolvers<Job>();
     this.#queue.push({ kind, ends: ENDS.has(kind), run, resolve, reject });
@@ -341,7 +336,7 @@ export class RedisLease implements Lease {
       this.#doubt = undefined;
       switch (committed.outcome) {
         case 'done':
-          this.#stored = afterCommit(changed, this.#stored.ver + 1, op);
+          this.#stored = committed.stored;
           this.job = changed.next.job;
           if (changed.lease === 'end') this.#finish();
           for (const { write, changed: own } of done) write.resolve(present(own.next, committed.position));
@@ -374,17 +369,21 @@ export class RedisLease implements Lease {
   /** What a batch makes of the record. A write that cannot be made is refused alone. */
   #workOut(batch: readonly Write[]): { readonly done: { readonly write: Write; readonly changed: Changed }[]; readonly changed: Changed } {
     const done: { write: Write; changed: Changed }[] = [];
-    let all = unchanged(this.#stored);
+    const nowMs = this.#host.now();
+    const events: JobEvent[] = [];
+    let last = unchanged(this.#stored);
+    let visible = false;
     for (const write of batch) {
       try {
-        const changed = write.run(all.next);
-        all = { ...changed, events: [...all.events, ...changed.events], visible: all.visible || changed.visible };
-        done.push({ write, changed });
+        last = write.run(last.next, nowMs);
+        events.push(...last.events);
+        visible ||= last.visible;
+        done.push({ write, changed: last });
       } catch (error) {
         write.reject(error);
       }
     }
-    return { done, changed: all };
+    return { done, changed: { ...last, events, visible } };
   }
 
   #say(stored: RedisJob, said: Said | undefined, nowMs: number): Changed {
@@ -403,6 +402,10 @@ export class RedisLease implements Lease {
 class BlobBusy extends Error {}
 class SharedMoved extends Error {}
 class OtherRun extends Error {}
+
+function stepped(stored: RedisJob, step: Step | undefined, nowMs: number): Changed {
+  return step ? applyStep(stored, step, nowMs) : unchanged(stored);
+}
 
 function unchanged(stored: RedisJob): Changed {
   return { next: stored, events: [], lease: 'keep', queue: undefined, visible: false };

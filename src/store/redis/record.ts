@@ -149,14 +149,19 @@ export interface Changed {
 /** Applies a step: what it makes of the job, its state event, and what it does to the lease. */
 export function applyStep(before: RedisJob, step: Step, nowMs: number): Changed {
   const { change, lease, queue, keepsUploads } = step;
-  const { event, ...made } = after(before, step, nowMs);
+  const { job, held, spent, kills, deadlineMs, blob, event } = after(before, step, nowMs);
   const next: RedisJob = {
     ...before,
-    ...made,
+    job,
+    held,
+    spent,
+    kills,
+    deadlineMs,
+    blob,
     owed: queue === 'ready' ? undefined : before.owed,
     token: lease === 'keep' ? before.token : undefined,
   };
-  return { next, events: event ? [eventOf(made.job, event, nowMs)] : [], lease, queue, visible: change !== undefined, keepsUploads };
+  return { next, events: event ? [eventOf(job, event, nowMs)] : [], lease, queue, visible: change !== undefined, keepsUploads };
 }
 
 /** The record as a commit has left it. */

@@ -26,13 +26,15 @@ const ANSWERS = 12;
 
 export class Script {
   readonly #send: (packed: Buffer) => Promise<(Reply | Error)[]>;
+  readonly #meaning: (error: unknown) => unknown;
   #waiting: Waiting[] = [];
   #underWay = 0;
   #scheduled = false;
 
-  /** `send` runs the script with the packed arguments of its steps, and answers one reply for each. */
-  constructor(send: (packed: Buffer) => Promise<(Reply | Error)[]>) {
+  /** `send` runs the script with the packed arguments of its steps, and answers one reply for each; `meaning`: what an error of either is to a caller. */
+  constructor(send: (packed: Buffer) => Promise<(Reply | Error)[]>, meaning: (error: unknown) => unknown = (error) => error) {
     this.#send = send;
+    this.#meaning = meaning;
   }
 
   run(args: Arguments): Promise<Reply> {
@@ -63,17 +65,19 @@ export class Script {
     this.#underWay++;
     try {
       const replies = await this.#send(packed);
-      for (const [i, { resolve, reject }] of steps.entries()) {
+      for (let i = 0; i < steps.length; i++) {
         if (i > 0 && i % ANSWERS === 0) await nextTurn();
+        const { resolve, reject } = steps[i]!;
         const reply = replies[i];
         if (reply === undefined) reject(new Error('a script has not answered for all its steps'));
-        else if (reply instanceof Error) reject(reply);
+        else if (reply instanceof Error) reject(this.#meaning(reply));
         else resolve(reply);
       }
     } catch (error) {
-      for (const { reject } of steps) reject(error);
+      const meaning = this.#meaning(error);
+      for (const { reject } of steps) reject(meaning);
       // A server that does not answer is not asked again by those that have waited as long.
-      if ((error as Error).name !== 'ReplyError') for (const { reject } of this.#waiting.splice(0)) reject(error);
+      if ((error as Error).name !== 'ReplyError') for (const { reject } of this.#waiting.splice(0)) reject(meaning);
     }
     this.#underWay--;
     this.#schedule();
