@@ -132,7 +132,7 @@ describe('run', { skip, timeout: 280_000 }, () => {
       join(reader.scripts, 'tsconfig.json'),
       JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), compilerOptions: options, include: ['*/*.mts'] }),
     );
-    await execute('tsc', join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', reader.scripts], {
+    await execute('tsc', join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', reader.scripts, '--singleThreaded'], {
       cwd: ROOT,
     });
   });
