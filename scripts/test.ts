@@ -159,7 +159,8 @@ async function runCheck(check: Check, tally: Tally): Promise<void> {
 }
 
 /** Suites of more than half a minute on two cores. */
-const LONG = /\/(api|bench|chaos|demo-cluster|drill|store-redis-together|web-[a-z]+|webhooks)\.test/;
+const LONG =
+  /\/(api|bench|chaos|demo(-cluster)?|drill|provenance(-faults)?|service|snippets|store-redis-together|web-[a-z]+|webhooks)\.test/;
 
 async function runNode(files: readonly string[], tally: Tally, timeoutMs = SUITE_TIMEOUT_MS): Promise<void> {
   if (files.length === 0) return;

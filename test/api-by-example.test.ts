@@ -67,7 +67,7 @@ async function run(part: string, folder: string, settings: Readonly<Record<strin
   await using service = await startService({ ENGINE: 'classical', METRICS_PORT: String(port), ...settings, ...open });
   await cp(PORTRAITS, join(service.inputDir, 'demo'), { recursive: true });
   const url = new URL(service.baseUrl);
-  const path = await programs(await mkdtemp(join(folder, 'bin-')), { compiled: join(folder, 'compiled'), refusals: 'answered' });
+  const path = await programs(await mkdtemp(join(folder, 'bin-')), { refusals: 'answered' });
   const env: NodeJS.ProcessEnv = { ...process.env, PATH: path, BASE: url.origin, HOST: url.host };
   if (settings.API_KEYS !== undefined) env.FFJOBS_TOKEN = await makeKey(url.origin);
   // What was run and said up to the failure is in the error.

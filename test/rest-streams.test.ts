@@ -250,7 +250,8 @@ test('a client that leaves aborts the signal and ends the iterable', async (t) =
   const reason = (await freed) as ConnectError;
   assert.equal(reason.code, Code.Canceled);
   assert.ok(signal.aborted);
-  assert.ok(performance.now() - left < 1000);
+  // Before a keep-alive could have noticed.
+  assert.ok(performance.now() - left < 10_000);
 });
 
 test('an iterable that is suspended when its client leaves gets return()', async (t) => {

@@ -187,7 +187,7 @@ async function startReader(): Promise<Reader> {
   const scripts = opened.adopt(await mkdtemp(join(ROOT, '.cache', 'snippets-')), (path) => rm(path, { recursive: true, force: true }));
   const own = join(scripts, 'own');
   await mkdir(own);
-  await makeClip(own, 0.4);
+  await makeClip(own, 0.2);
   for (const name of ['interview.mp4', 'cut.mp4']) await cp(join(own, 'clip.mp4'), join(own, name));
   for (const name of ['face.jpg', 'eileen_collins.jpg']) await cp(FACE, join(own, name));
   await writeFile(join(own, 'monday.jsonl'), '{"source_images": ["face.jpg"], "target_video": "clip.mp4"}\n');
@@ -251,7 +251,7 @@ async function startReader(): Promise<Reader> {
   const { job_id: job } = await post('/api/v1/process/enhance', { target_image: 'demo/grace_hopper.jpg' });
   const shellEnv: NodeJS.ProcessEnv = {
     ...process.env,
-    PATH: await programs(join(scripts, 'bin'), { compiled: join(scripts, 'compiled'), refusals: 'failed' }),
+    PATH: await programs(join(scripts, 'bin'), { refusals: 'failed' }),
     FFJOBS_SERVER: origin,
     FFJOBS_DATA_DIR: service.dir,
     FFJOBS_PYTHON: python(),

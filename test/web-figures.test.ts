@@ -22,8 +22,11 @@ webTest('a queue tells when its jobs start and how long they wait', { DRAIN_TIME
 
   // The figures of the last runs are seconds old at most.
   const figure = (name: string) => page.locator('.totals > *', { hasText: name });
-  await figure('Wait in the queue').getByText('median, 95 % under 1 s').waitFor();
-  assert.equal(await figure('Wait in the queue').locator('.v').textContent(), '< 1 s');
+  // Under a second, but for a machine that is busy with something else; what the service itself says of it is compared below.
+  await figure('Wait in the queue')
+    .getByText(/^median, 95 % under [\d.]+ s$/)
+    .waitFor();
+  const waited = (await figure('Wait in the queue').locator('.v').textContent())!;
   assert.equal(await figure('Jobs waiting').locator('.v').textContent(), '3');
   const oldest = async () => (await figure('Jobs waiting').locator('.meta').textContent())!.replace('oldest ', '');
   assert.match(await oldest(), SECONDS);
@@ -45,7 +48,7 @@ webTest('a queue tells when its jobs start and how long they wait', { DRAIN_TIME
   await page.getByRole('link', { name: 'Jobs' }).first().click();
   const row = (name: string) => page.locator('tbody tr', { hasText: name });
   await page.locator('.totals', { hasText: /Queued\s*3\s*oldest \d+ s/ }).waitFor();
-  await page.locator('.totals', { hasText: /Done today\s*3\s*median \d+ ms/ }).waitFor();
+  await page.locator('.totals', { hasText: /Done today\s*3\s*median [\d.]+ m?s/ }).waitFor();
   const starts: number[] = [];
   for (const name of ['b.png', 'c.png']) {
     await row(name)
@@ -80,7 +83,7 @@ webTest('a queue tells when its jobs start and how long they wait', { DRAIN_TIME
   assert.ok(Math.abs(Number.parseFloat(pace) - perJob) < 0.01, `${pace}, ${perJob}`);
   const { created_at } = (await (await fetch(`${service.baseUrl}/api/v1/jobs/${queued[0]}`)).json()) as { created_at: string };
   assert.deepEqual([queues[0]!.queued, queues[0]!.oldest_queued_at, recent.jobs], [3, created_at, 3]);
-  assert.ok(Number.parseFloat(recent.median_wait) < 1);
+  assert.equal(waited === '< 1 s', Number.parseFloat(recent.median_wait) < 1, `${waited}, ${recent.median_wait}`);
 
   // One that waits for something else than its turn is told no start.
   const chained = await submit(service, { target_image: `job://${queued[2]}`, labels: { name: 'after.png' } });

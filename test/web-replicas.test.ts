@@ -89,6 +89,16 @@ const watches = (page: Page) => {
   });
   return after;
 };
+const tokensOf = (page: Page) => {
+  const tokens: string[] = [];
+  page.on('request', (request) => {
+    if (request.url().endsWith('/WatchJobs')) tokens.push(fromBinary(WatchJobsRequestSchema, message(request)).watchToken);
+  });
+  return tokens;
+};
+/** The list is told of changes from where it was: more than `before` streams were asked for, each with a token. */
+const assertTokens = (tokens: readonly string[], before: number) =>
+  assert.ok(tokens.length > before && tokens.every((token) => token !== ''), `more than ${before}: ${JSON.stringify(tokens)}`);
 const lines = (page: Page) => page.locator('.log li span:last-child').allTextContents();
 
 /** Every line of the job's log once, and every event once, in order. */
@@ -120,11 +130,10 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
   await page.goto(`${service.baseUrl}/jobs/${id}`);
   await page.locator('.log li', { hasText: 'piece 8' }).waitFor();
   assert.deepEqual(after, [0], 'the first stream is read from the beginning');
-  const list = await open('/jobs');
-  const tokens: string[] = [];
-  list.on('request', (request) => {
-    if (request.url().endsWith('/WatchJobs')) tokens.push(fromBinary(WatchJobsRequestSchema, message(request)).watchToken);
-  });
+  // Listened to before the list is there: its stream may be asked for in the moment of the loss, and then the other replica is the first that hears of it.
+  const list = await open('/fleet');
+  const tokens = tokensOf(list);
+  await list.goto(`${service.baseUrl}/jobs`);
   await list.locator('tr', { hasText: 'first.png' }).locator('.chip.running').waitFor();
 
   // The replica is lost while the job runs; the other one goes on where it was.
@@ -138,7 +147,7 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
   await writeFile(hold, '');
   await assertWhole(page);
   await list.locator('tr', { hasText: 'first.png' }).locator('.chip.succeeded').waitFor();
-  assert.ok(tokens.length > 0 && tokens.every((token) => token !== ''), `the list resumes by its token: ${JSON.stringify(tokens)}`);
+  assertTokens(tokens, 0);
 
   // No replica is there for a while, in which one job ends and another one comes; then the first replica is back.
   const again = join(service.dir, 'go again');
@@ -148,6 +157,7 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
   await list.locator('.fresh button').click();
   await list.locator('tr', { hasText: 'second.png' }).locator('.chip.running').waitFor();
   after.length = 0;
+  const asked = tokens.length;
   way.to(undefined);
   for (const one of [page, list]) await one.locator('.note.warn', { hasText: 'Not connected since' }).waitFor();
   await writeFile(again, '');
@@ -168,6 +178,7 @@ webTestOf(startReplicas, 'a change of replica loses nothing and tells nothing tw
     `${after}: resumed, not begun anew`,
   );
   await list.locator('tr', { hasText: 'second.png' }).locator('.chip.succeeded').waitFor();
+  assertTokens(tokens, asked);
   await list.getByText('1 newer job. Show it').click();
   await list.locator('tr', { hasText: 'third.png' }).locator('.chip.succeeded').waitFor();
   assert.deepEqual(await list.locator('tbody .name').allTextContents(), ['third.png', 'second.png', 'first.png']);

@@ -62,17 +62,14 @@ export async function admit(request: JobRequest, tenant: string, engine: Engine,
     violations.push({ field: 'engine', reason: 'NOT_A_CHOICE', description });
   }
   // Each is a file that is opened: those that the contract refuses for their number alone are not looked at.
-  const references: [string, string][] = request.sourceImages
-    .slice(0, MAX_SOURCES)
-    .map((reference, i) => [reference, `source_images[${i}]`]);
-  if (request.sourceAudio !== undefined) references.push([request.sourceAudio, 'source_audio']);
-  if (request.target.case !== undefined) {
-    references.push([request.target.value, request.target.case === 'targetVideo' ? 'target_video' : 'target_image']);
-  }
-  const found = await Promise.all(
-    references.filter(([reference]) => reference !== '').map(([reference, field]) => rules.checkReference(reference, field, tenant)),
-  );
-  violations.push(...found.filter((one) => one !== undefined));
+  const checks: Promise<Violation | undefined>[] = [];
+  const check = (reference: string | undefined, field: string) => {
+    if (reference) checks.push(rules.checkReference(reference, field, tenant));
+  };
+  for (const [i, reference] of request.sourceImages.slice(0, MAX_SOURCES).entries()) check(reference, `source_images[${i}]`);
+  check(request.sourceAudio, 'source_audio');
+  check(request.target.value, `target_${target}`);
+  for (const one of await Promise.all(checks)) if (one) violations.push(one);
   if (request.outputUri) {
     const wrong = rules.checkOutput(request.outputUri, tenant);
     if (wrong) violations.push({ field: 'output_uri', ...wrong });

@@ -24,16 +24,14 @@ export const STOPS_AT_OTHERS =
 const quoted = (path: string) => `'${path.replaceAll("'", "'\\''")}'`;
 
 export interface ProgramOptions {
-  /** Folder that keeps what Node has compiled. */
-  readonly compiled: string;
   /** A call that is refused ends its example (`failed`), or the example shows what is answered. */
   readonly refusals: 'failed' | 'answered';
 }
 
 /** Makes the folder and answers the PATH, which is that folder. */
-export async function programs(folder: string, { compiled, refusals }: ProgramOptions): Promise<string> {
+export async function programs(folder: string, { refusals }: ProgramOptions): Promise<string> {
   await mkdir(folder, { recursive: true });
-  const node = `NODE_COMPILE_CACHE=${quoted(compiled)} exec ${quoted(process.execPath)}`;
+  const node = `exec ${quoted(process.execPath)}`;
   const ffjobs = `${node} ${quoted(join(ROOT, 'bin', 'ffjobs.mjs'))}`;
   const scripts: Record<string, string> = {
     npx: `[ "$1" = ffjobs ] || { echo "npx $1: not run here; the page has to say so" >&2; kill $EXAMPLE; exit 1; }\nshift\n${ffjobs} "$@"`,
