@@ -41,9 +41,9 @@ export interface RedisJob extends Subject {
 /** Of a place, before the job's id. */
 const PLACE_DIGITS = 14;
 
-/** In the order of RECORD in lib.lua. */
+/** In the order of RECORD in head.lua. */
 type Fields = [
-  ver: Buffer,
+  ver: Buffer | number,
   state: Buffer,
   request: Buffer,
   facts: Buffer,
@@ -53,7 +53,7 @@ type Fields = [
   status: Buffer,
   token: Buffer | null,
   blob: Buffer | null,
-  claimed: Buffer | null,
+  claimed: Buffer | number | null,
   deadline: Buffer | null,
   op: Buffer | null,
   owed: Buffer | null,
