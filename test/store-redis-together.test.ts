@@ -179,6 +179,11 @@ describe('steps that go together', { timeout: 240_000 }, () => {
     assert.match(String((outcomes[2] as PromiseRejectedResult).reason), /WRONGTYPE/);
   });
 
+  it('makes a step of however many arguments', async (t) => {
+    const { store } = await opened(t);
+    await store.keys.used(new Map(Array.from({ length: 20_000 }, (_, i) => [`key${i}`, i])));
+  });
+
   it('tells the holder of a lease in time that it is lost, though the server does not answer at all', async (t) => {
     await using own = await startRedis(['--appendfsync', 'no']);
     const leaseMs = 4000;
@@ -220,7 +225,9 @@ describe('steps that go together', { timeout: 240_000 }, () => {
 const AT_ONCE = 6;
 
 describe('a script', () => {
-  const replied = (packed: Buffer): Reply[] => Array.from({ length: packed.readUInt32BE(1) }, (_, i) => i);
+  /** Steps of one argument each: how many it has, and it. */
+  const stepsIn = (packed: Buffer): number => packed.readUInt32BE(1) / 2;
+  const replied = (packed: Buffer): Reply[] => Array.from({ length: stepsIn(packed) }, (_, i) => i);
 
   it('takes along what comes meanwhile, so many at once', async () => {
     const sent: number[] = [];
@@ -257,7 +264,7 @@ describe('a script', () => {
   it('goes by bytes too, and takes one step however large', async () => {
     const sent: number[] = [];
     const script = new Script(async (packed) => {
-      sent.push(packed.readUInt32BE(1));
+      sent.push(stepsIn(packed));
       return replied(packed);
     });
     const large = new Uint8Array(3 * 1024 * 1024);
@@ -281,7 +288,7 @@ describe('a script', () => {
     const next = Promise.withResolvers<number>();
     let handedOn = 0;
     const script = new Script(async (packed) => {
-      sent.push(packed.readUInt32BE(1));
+      sent.push(stepsIn(packed));
       if (sent.length === 2) next.resolve(handedOn);
       return replied(packed);
     });

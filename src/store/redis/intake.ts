@@ -61,9 +61,9 @@ export class RedisIntake {
       limits.maxQueued,
       this.#mostRunning(tenant),
       mostUsed(limits, nowMs),
-      encodeNew(wanted, job, nowMs, 'refusal' in seen ? '' : seen.inputs, '', webhookRules),
       'refusal' in seen ? 'refused' : '',
       key ? [key, wanted.requestDigest, limits.idempotencyMs] : '',
+      ...encodeNew(wanted, job, nowMs, 'refusal' in seen ? '' : seen.inputs, '', webhookRules),
     ])) as [Buffer, ...Reply[]];
     switch (reply[0].toString()) {
       case 'reused':

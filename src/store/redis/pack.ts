@@ -1,4 +1,4 @@
-// The arguments of steps as one MessagePack array of arrays of strings and arrays (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in
+// The arguments of steps as one MessagePack array: of each step how many, and those, strings and arrays of such (https://github.com/msgpack/msgpack/blob/master/spec.md), which Redis unpacks in
 // C: thirty arguments by themselves cost more than the step that they are for, on both sides.
 
 export type Argument = string | number | Uint8Array | Arguments;
@@ -8,6 +8,7 @@ export type Arguments = readonly Argument[];
 const SLAB_BYTES = 1024 * 1024;
 /** Array with its length in four bytes. */
 const ARRAY_32 = 0xdd;
+const UINT_32 = 0xce;
 /** Below, a loop is quicker than the calls that measure and copy. */
 const SHORT = 32;
 
@@ -26,13 +27,18 @@ export function packSteps(
   need(5);
   at += 5;
   let count = 0;
+  let values = 0;
   for (const { args } of steps) {
     if (count === most || (count > 0 && at - start >= bytes)) break;
-    array(args);
+    need(5);
+    slab[at] = UINT_32;
+    at = slab.writeUInt32BE(args.length, at + 1);
+    all(args);
     count++;
+    values += 1 + args.length;
   }
   slab[start] = ARRAY_32;
-  slab.writeUInt32BE(count, start + 1);
+  slab.writeUInt32BE(values, start + 1);
   const packed = slab.subarray(start, at);
   start = at;
   return { packed, count };
@@ -51,6 +57,10 @@ function array(args: Arguments): void {
   need(5);
   slab[at] = ARRAY_32;
   at = slab.writeUInt32BE(args.length, at + 1);
+  all(args);
+}
+
+function all(args: Arguments): void {
   for (const arg of args) {
     if (typeof arg === 'string') text(arg);
     else if (typeof arg === 'number') text(`${arg}`);

@@ -41,9 +41,9 @@ export interface RedisJob extends Subject {
 /** Of a place, before the job's id. */
 const PLACE_DIGITS = 14;
 
-/** In the order of RECORD in lib.lua. */
+/** In the order of RECORD in head.lua. */
 type Fields = [
-  ver: Buffer,
+  ver: Buffer | number,
   state: Buffer,
   request: Buffer,
   facts: Buffer,
@@ -53,7 +53,7 @@ type Fields = [
   status: Buffer,
   token: Buffer | null,
   blob: Buffer | null,
-  claimed: Buffer | null,
+  claimed: Buffer | number | null,
   deadline: Buffer | null,
   op: Buffer | null,
   owed: Buffer | null,
@@ -191,6 +191,7 @@ export function encodeCommit(
   const ends = isTerminal(job.status) && !isTerminal(before.job.status);
   if (changed.keepsUploads) fields.push('keeps', '1');
   const { share } = changed;
+  const pieces = encodeEvents(events);
   if (share?.joined) fields.push('joined', JSON.stringify(share.joined));
   return [
     job.jobId,
@@ -203,13 +204,16 @@ export function encodeCommit(
     next.blob ?? '',
     job.error?.reason ?? '',
     visible ? '1' : '',
-    fields,
-    encodeEvents(events),
     next.trimmedTo > before.trimmedTo ? `${next.trimmedTo + 1}` : '',
-    ends ? [Math.floor(nowMs / 60_000), timestampMs(job.finishedAt!), job.resultExpireTime ? timestampMs(job.resultExpireTime) : ''] : '',
+    ends ? Math.floor(nowMs / 60_000) : '',
+    ends ? timestampMs(job.finishedAt!) : '',
+    ends && job.resultExpireTime ? timestampMs(job.resultExpireTime) : '',
     used.bytes === 0 && used.gpuMs === 0 ? '' : [used.bytes, used.gpuMs, dayOf(nowMs)],
     share ? [share.kind, share.of, share.facts ?? '', share.keep?.fingerprint ?? '', share.keep?.expiresMs ?? '', nowMs] : '',
     encodeEffects(before.job, job, nowMs, webhookRules),
+    pieces.length / 2,
+    ...pieces,
+    ...fields,
   ];
 }
 

@@ -80,7 +80,7 @@ local function held_by(token)
   if not TOKENS then
     TOKENS = {}
     local names = {}
-    for i, args in ipairs(STEPS) do names[i] = args[1] end
+    for i, first in ipairs(STEPS) do names[i] = PACKED[first + 1] end
     for i, held in ipairs(call('HMGET', P .. 'held', unpack(names))) do TOKENS[names[i]] = held end
   end
   return TOKENS[token]

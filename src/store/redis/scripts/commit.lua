@@ -1,10 +1,11 @@
 -- What a step has made of a job: the record, and all that follows from it in queue, lease, indexes, figures, blob references and events.
 -- The step was worked out from version `ver`: nothing happens if the record is at another one by now.
 -- ARGV: id, ver, token of the lease that writes or '', op or '', status, lease ('keep', 'pin' or 'end'), queue ('', 'back', 'ready' of one that waited, or the time it is
---       delayed until), blob, error reason, whether others see the change ('1'), fields {name, value ...}, events {sequence of the last, bytes ...},
---       oldest sequence to keep or '', of one that ends '' or {minute, time of the end, when its result expires or ''}, what its tenant has used more '' or {bytes, ms of
---       engine time, day}, what it shares '' or {'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'; the fingerprint, or the blob of
---       a 'won' run; what that was; an entry to keep: fingerprint or '', when it expires; now}, JSON of what follows beside the job or ''
+--       delayed until), blob, error reason, whether others see the change ('1'), oldest sequence to keep or '',
+--       of one that ends the minute, the time and when its result expires or '', each '' of another; what its tenant has used more '' or {bytes, ms of engine time, day},
+--       what it shares '' or {'lead', 'force': lead whatever is kept, 'join', 'leave', 'hit', 'won' or 'verdict'; the fingerprint, or the blob of
+--       a 'won' run; what that was; an entry to keep: fingerprint or '', when it expires; now}, JSON of what follows beside the job or '',
+--       number of pieces of events, those (sequence of the last, bytes) ..., fields (name, value) ...
 -- Answers {'done', position, to how many jobs something is owed now}, {'again', position, record}, {'lost', record}, {'busy'}, {'shared'}: what was found
 -- of like jobs is so no more, or {'unknown'}.
 local id, token, op, status, lease, queue = ARGV[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -22,7 +23,8 @@ if was[1] ~= ARGV[2] then
   return {'again', position_of(record), record}
 end
 
-local blob, before, fields, events = ARGV[8], was[10] or '', ARGV[11], ARGV[12]
+local blob, before = ARGV[8], was[10] or ''
+local events = 18 + 2 * tonumber(ARGV[18])
 local share, fp, shared, keeps, keeps_until, at
 if ARGV[16] ~= '' then share, fp, shared, keeps, keeps_until, at = unpack(ARGV[16]) end
 if (share == 'lead' or share == 'force' or share == 'join' or share == 'hit') and not share_stands(share, fp, id, blob, at) then return {'shared'} end
@@ -34,10 +36,16 @@ if blob ~= before then
   if before ~= '' then unrefer(before, place) end
 end
 
-if op ~= '' then add(fields, 'op', op) end
-if blob ~= before then add(fields, 'blob', blob) end
-tell(id, events, was[16], was[17], fields)
-call('HSET', key, 'ver', was[1] + 1, 'status', status, unpack(fields))
+if blob ~= before then
+  local last = #ARGV
+  ARGV[last + 1], ARGV[last + 2] = 'blob', blob
+end
+local log = tell(id, ARGV, 19, events, was[16], was[17])
+if log then
+  call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, 'log', log, unpack(ARGV, events + 1))
+else
+  call('HSET', key, 'ver', was[1] + 1, 'op', op ~= '' and op or was[3] or '', 'status', status, unpack(ARGV, events + 1))
+end
 -- From here on the state says that the job was claimed.
 if lease == 'end' and was[2] then
   call('HDEL', key, 'claimed', 'token')
@@ -99,11 +107,10 @@ if terminal(status) and not terminal(was[8]) then
     inputs_ended(id, place)
     owed = owed + tell_waiters(id, status == '3' and blob or '')
   end
-  local minute, finished, expires = unpack(ARGV[14])
-  count_end(tonumber(minute), status)
+  count_end(tonumber(ARGV[12]), status)
   -- When what has ended goes.
-  put_score(P .. 'ended_jobs', place, finished)
-  if expires ~= '' then put_score(P .. 'expiring', place, expires) end
+  put_score(P .. 'ended_jobs', place, ARGV[13])
+  if ARGV[14] ~= '' then put_score(P .. 'expiring', place, ARGV[14]) end
 elseif terminal(was[8]) and not (left_run and lease == 'end') then
   -- The only change of a job that has ended is its purge, and nothing of it has changed where a run is over that went on for others.
   if not call('HGET', key, 'keeps') then uploads_purged(id, place) end
@@ -112,8 +119,8 @@ end
 
 if ARGV[15] ~= '' then use(tenant, tonumber(ARGV[15][1]), tonumber(ARGV[15][2]), ARGV[15][3]) end
 
-for i = 2, #events, 2 do call('PUBLISH', P .. 'watch:' .. id, events[i]) end
-if ARGV[13] ~= '' then trim(id, ARGV[13]) end
+for i = 20, events, 2 do call('PUBLISH', P .. 'watch:' .. id, ARGV[i]) end
+if ARGV[11] ~= '' then trim(id, ARGV[11]) end
 if ARGV[10] == '1' then changed(place) end
 local effects = ARGV[17] ~= '' and cjson.decode(ARGV[17]) or {}
 if effects.hook then hook_add(effects.hook, id, tenant, effects.at) end

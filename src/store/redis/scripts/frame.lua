@@ -1,7 +1,17 @@
 -- Put after every script. One step that cannot be made costs the others nothing.
+
+-- Of a step; as one table of its length, where Lua takes so many.
+local function arguments(at)
+  local count = PACKED[at]
+  if count <= AT_ONCE then return {unpack(PACKED, at + 1, at + count)} end
+  local list = {}
+  for i = 1, count do list[i] = PACKED[at + i] end
+  return list
+end
+
 local replies = {}
-for i, args in ipairs(STEPS) do
-  local made, reply = pcall(step, args)
+for i, at in ipairs(STEPS) do
+  local made, reply = pcall(step, arguments(at))
   if made then
     replies[i] = reply or false
   else

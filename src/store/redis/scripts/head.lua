@@ -18,8 +18,17 @@
 --
 -- A place is a number of 14 digits that rises with each submission, and the job's id: members of equal score keep the order of submission.
 local P = KEYS[1]
--- The arguments of all steps come packed as one.
-local STEPS = cmsgpack.unpack(ARGV[1])
+-- The arguments of all steps come packed as one list: of each step how many, and those. A list for each would be made anew, and grow, one by one.
+local PACKED = cmsgpack.unpack(ARGV[1])
+-- Where in it each step begins.
+local STEPS = {}
+do
+  local at = 1
+  while PACKED[at] do
+    STEPS[#STEPS + 1] = at
+    at = at + PACKED[at] + 1
+  end
+end
 local call = redis.call
 
 local QUEUED, PROCESSING, FAILED = '1', '2', '4'

@@ -41,9 +41,9 @@ local function is_new(id)
   if not NEW then
     NEW = {}
     local keys = {}
-    for i, args in ipairs(STEPS) do keys[i] = key_of(args[1]) end
+    for i, first in ipairs(STEPS) do keys[i] = key_of(PACKED[first + 1]) end
     if call('EXISTS', unpack(keys)) == 0 then
-      for _, args in ipairs(STEPS) do NEW[args[1]] = true end
+      for _, first in ipairs(STEPS) do NEW[PACKED[first + 1]] = true end
     end
   end
   local new = NEW[id]
@@ -78,12 +78,13 @@ local function line_up(tenant, class, score, place)
   return call('ZRANK', ready, place)
 end
 
--- A job that may come in: record, queue and first event. `job` is {id, class, score, deadline or '', state, request, facts, first event, batch or '', uploads that it
+-- A job that may come in: record, queue and first event. From `first` on `list` has of it: id, class, score, deadline or '', state, request, facts, first event, batch or '', uploads that it
 -- names (one a line), jobs whose results it takes (one a line: `ID BLOB`, `ID ` of one that has not ended), those of them that are of its batch, JSON of what it has
--- to tell or '', labels...}. Answers its place, and how many of its tenant's come before it.
+-- to tell or '', labels... to the end. Answers its place, and how many of its tenant's come before it.
 local TENANTS = {}
-local function insert(tenant, created, job)
-  local id, class, score, deadline, state, request, facts, event, batch, uploads, outside, siblings, effects = unpack(job, 1, 13)
+local function insert(tenant, created, list, first)
+  local id, class, score, deadline, state, request, facts, event, batch, uploads, outside, siblings, effects =
+    unpack(list, first, first + 12)
   local key = key_of(id)
   local place = string.format('%014d', next_number()) .. id
   call('HSET', key, 'ver', 1, 'state', state, 'request', request, 'facts', facts, 'tenant', tenant, 'class', class, 'place', place, 'score', score,
@@ -106,7 +107,7 @@ local function insert(tenant, created, job)
   COUNTS[queued] = count_of(queued) + 1
   put_score(queued, place, created)
   if batch ~= '' then put_score(P .. 'batch:' .. batch, place, created) end
-  for i = 14, #job do put_score(P .. 'label:' .. job[i], place, created) end
+  for i = first + 13, #list do put_score(P .. 'label:' .. list[i], place, created) end
   local ahead
   local inputs = siblings == '' and outside or outside .. '\n' .. siblings
   if inputs == '' or take_inputs(id, place, inputs) == 0 then

@@ -45,7 +45,7 @@ local function put_score(key, member, value)
   members[member] = value
 end
 
--- Redis takes so many arguments of a command at once.
+-- Redis takes so many arguments of a command at once, and Lua of a function.
 local AT_ONCE = 1000
 local function all_at_once(command, key, list)
   for i = 1, #list, AT_ONCE do call(command, key, unpack(list, i, math.min(#list, i + AT_ONCE - 1))) end

@@ -5,27 +5,21 @@
 -- In a record: log; spilled  the first entry of the stream. A record of before schema 4 has neither, and all events in the stream.
 local SHORT = 1024
 
-local function add(list, name, value)
-  local count = #list
-  list[count + 1], list[count + 2] = name, value
-end
-
--- Keeps the events of a write: {sequence of the last, bytes ...}. What that changes in the record is added to `fields`.
-local function tell(id, events, log, spilled, fields)
-  if #events == 0 then return end
-  local was = log
-  for i = 1, #events, 2 do
-    if log and not spilled and #log + #events[i + 1] <= SHORT then
-      log = log .. events[i + 1]
+-- Keeps the events of a write, (sequence of the last, bytes) ... in `list` from `first` to `last`. Answers what `log` is to be now; nothing: as it was.
+local function tell(id, list, first, last, log, spilled)
+  local changed = false
+  for i = first, last, 2 do
+    if log and not spilled and #log + #list[i + 1] <= SHORT then
+      log, changed = log .. list[i + 1], true
     else
       if log and not spilled then
-        spilled = events[i]
-        add(fields, 'spilled', spilled)
+        spilled = list[i]
+        call('HSET', key_of(id), 'spilled', spilled)
       end
-      call('XADD', P .. 'events:' .. id, events[i] .. '-0', 'events', events[i + 1])
+      call('XADD', P .. 'events:' .. id, list[i] .. '-0', 'events', list[i + 1])
     end
   end
-  if log ~= was then add(fields, 'log', log) end
+  return changed and log
 end
 
 -- Of a job that has many only those from a sequence on are kept.

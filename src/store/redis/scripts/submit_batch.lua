@@ -36,6 +36,6 @@ end
 set_most(tenant, ARGV[5])
 call('HSET', key, 'tenant', tenant, 'created', created, 'jobs', #jobs, QUEUED, #jobs, 'grace', ARGV[10], 'key', named and named[1] or '')
 call('SET', P .. 'members:' .. batch, ARGV[11])
-for _, job in ipairs(jobs) do insert(tenant, created, job) end
+for _, job in ipairs(jobs) do insert(tenant, created, job, 1) end
 if named and tonumber(named[3]) > 0 then call('SET', idempotency, named[2] .. ' ' .. batch, 'PX', named[3]) end
 return {'created'}
