@@ -26,6 +26,8 @@ const ROOT = join(import.meta.dirname, '..');
 const LEASE_S = 5;
 const NODES = ['gpu-1', 'gpu-2', 'gpu-3'];
 const APIS = ['api-1', 'api-2'];
+/** Long enough for a node to be killed in the middle of it. */
+const CLIP_S = 2;
 const VICTIM_MS = 60_000;
 
 const leaving = new AbortController();
@@ -43,7 +45,7 @@ async function startFleet(python: string, folder: string, open: AsyncDisposableS
   const bucket = `demo-${randomBytes(4).toString('hex')}`;
   await makeBucket(s3.endpoint, bucket);
   const inputs = join(folder, 'input');
-  await makeInputs(python, inputs, leaving.signal);
+  await makeInputs(python, inputs, leaving.signal, CLIP_S);
   const place = { redis: redis.url, s3: s3.endpoint, bucket };
   const members = { apis: APIS, nodes: NODES, leaseSeconds: LEASE_S };
   return { ...place, ...(await startServices({ ...place, ...members, inputs, python, folder }, open)) };

@@ -24,11 +24,12 @@ export async function copyPortraits(folder: string): Promise<void> {
   for (const name of PORTRAITS) await copyFile(join(ROOT, 'samples', name), join(folder, name));
 }
 
-/** The two portraits, and the clip that is made of them. The folder is made. */
-export async function makeInputs(python: string, folder: string, signal: AbortSignal): Promise<void> {
+/** The two portraits, and a clip that is made of one: of so many seconds, or as long as samples are. The folder is made. */
+export async function makeInputs(python: string, folder: string, signal: AbortSignal, seconds?: number): Promise<void> {
   await copyPortraits(folder);
+  const length = seconds === undefined ? [] : ['--seconds', `${seconds}`];
   const env = { ...process.env, PYTHONPATH: join(ROOT, 'worker'), PYTHONDONTWRITEBYTECODE: '1' };
-  const { code, stderr } = await run(python, ['-m', 'facefusion_worker.samples', folder], env, signal);
+  const { code, stderr } = await run(python, ['-m', 'facefusion_worker.samples', folder, ...length], env, signal);
   if (code !== 0) throw new CliError(Exit.failed, `the sample clip could not be made: ${stderr.trim().split('\n').at(-1)}`);
 }
 
