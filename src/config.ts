@@ -372,7 +372,7 @@ export const SETTINGS = {
     '180d',
     'how long a job that has ended is kept, with its events; then it is forgotten',
   ),
-  RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '2000', 'a worker is replaced after this many jobs; 0: never'),
+  RECYCLE_AFTER_JOBS: setting(integer(0, 1_000_000), '10000', 'a worker is replaced after this many jobs; 0: never'),
   RECYCLE_GROWTH: setting(
     offOr(bytes),
     '4G',

@@ -64,7 +64,7 @@ test('a worker is replaced after so many jobs, or when it has grown', async () =
     const { worker } = await processes({ FFJOBS_ENGINE: 'classical', ...settings });
     return [worker.recycleAfterJobs, worker.recycleGrowthBytes];
   };
-  assert.deepEqual(await replaced({}), [2000, 4 * 2 ** 30]);
+  assert.deepEqual(await replaced({}), [10_000, 4 * 2 ** 30]);
   assert.deepEqual(await replaced({ FFJOBS_RECYCLE_AFTER_JOBS: '7', FFJOBS_RECYCLE_GROWTH: '512M' }), [7, 512 * 2 ** 20]);
   const never = { FFJOBS_RECYCLE_AFTER_JOBS: '0', FFJOBS_RECYCLE_GROWTH: 'off' };
   assert.deepEqual(await replaced(never), [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);

@@ -94,7 +94,7 @@ export const jobs: Group = {
     yield row('gRPC Submit, 64 in flight, until the last has succeeded', rates.grpc!, { target: { kind: 'at least', value: 500 } });
     if (rates.unrecycled) {
       yield row('REST, workers never replaced', rates.unrecycled, {
-        note: 'FFJOBS_RECYCLE_AFTER_JOBS=0; by default a worker is replaced every 2,000 jobs, which no real job is short enough to notice',
+        note: 'FFJOBS_RECYCLE_AFTER_JOBS=0; by default a worker is replaced every 10,000 jobs, which no real job is short enough to notice',
       });
     }
   },
