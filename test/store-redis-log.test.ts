@@ -1,33 +1,23 @@
 // Where a job's events lie in Redis: in its record while they are few, in a stream from the first that does not fit. Whoever reads them sees one gapless list.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
-import { Redis } from 'ioredis';
 import { LogSchema } from '../gen/facefusion/jobs/v1/event_pb.js';
 import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
-import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
 import { openRedisJobStore, type RedisJobStore } from '../src/store/jobs-redis.ts';
 import { wantedJob } from './contract/job-store.ts';
+import { ownRedis } from './fixtures/redis/own.ts';
 
 const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
 const NEVER = new AbortController().signal;
 
-let server: RedisServer;
-let client: Redis;
-before(async () => {
-  server = await startRedis(['--appendfsync', 'no']);
-  client = new Redis(server.port);
-});
-after(async () => {
-  client.disconnect();
-  await server[Symbol.asyncDispose]();
-});
+const redis = ownRedis();
 
 /** A job that has ended after so many log lines of so many characters, each written by itself. */
 async function ended(t: TestContext, lines: number, length: number, maxStoredEvents?: number) {
   const fleet = randomUUID();
-  const store = await openRedisJobStore({ url: server.url, fleet, ...(maxStoredEvents && { maxStoredEvents }) });
+  const store = await openRedisJobStore({ url: redis.server.url, fleet, ...(maxStoredEvents && { maxStoredEvents }) });
   t.after(() => store[Symbol.asyncDispose]());
   const { job } = await store.submit(wantedJob(), LIMITS);
   const lease = (await store.claim({ node: 'node' }, NEVER))!;
@@ -53,8 +43,8 @@ describe('the events of a job', { timeout: 60_000 }, () => {
   ] as const)
     it(what, async (t) => {
       const { store, jobId, last, record, stream } = await ended(t, lines, length);
-      assert.equal(await client.exists(stream), streams ? 1 : 0);
-      assert.ok((await client.hstrlen(record, 'log')) <= 1024);
+      assert.equal(await redis.client.exists(stream), streams ? 1 : 0);
+      assert.ok((await redis.client.hstrlen(record, 'log')) <= 1024);
       for (let from = 0; from < last; from++)
         assert.deepEqual(
           await told(store, jobId, from),
@@ -64,7 +54,7 @@ describe('the events of a job', { timeout: 60_000 }, () => {
 
   it('of which the oldest are trimmed are told from the first that is left on', async (t) => {
     const { store, jobId, last, record } = await ended(t, 60, 60, 8);
-    assert.equal(await client.hget(record, 'log'), null, 'the record keeps nothing of what is gone');
+    assert.equal(await redis.client.hget(record, 'log'), null, 'the record keeps nothing of what is gone');
     const whole = await told(store, jobId, last - 4);
     assert.deepEqual(whole, [last - 3, last - 2, last - 1, last]);
     const first = [];

@@ -3,11 +3,11 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { Redis } from 'ioredis';
 import { MediaResultSchema, TimingsSchema } from '../gen/facefusion/jobs/v1/job_pb.js';
-import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
+import { startRedis } from '../scripts/redis-server.ts';
 import { migrateStore } from '../src/app.ts';
 import { Exit } from '../src/cli/remote/errors.ts';
 import { JobStatus } from '../src/jobs/job.ts';
@@ -19,23 +19,15 @@ import { migrateRedisJobStore, type Steps, shippedSteps } from '../src/store/red
 import { SCHEMA } from '../src/store/redis/schema.ts';
 import { FakeTerminal, ffjobs } from './cli/fake-terminal.ts';
 import { wantedJob } from './contract/job-store.ts';
+import { ownRedis } from './fixtures/redis/own.ts';
 
 const LIMITS = { maxQueued: 1000, idempotencyMs: 86_400_000 };
 const ALL: TakeDeliveries = { max: 100, perHost: 100, perTenant: 100, underWay: [], leaseMs: 60_000 };
 
-let server: RedisServer;
-let client: Redis;
-before(async () => {
-  server = await startRedis(['--appendfsync', 'no']);
-  client = new Redis(server.port);
-});
-after(async () => {
-  client.disconnect();
-  await server[Symbol.asyncDispose]();
-});
+const redis = ownRedis();
 
-const open = (fleet: string) => openRedisJobStore({ url: server.url, fleet });
-const migrate = (fleet: string, steps?: Steps) => migrateRedisJobStore({ url: server.url, fleet, ...(steps && { steps }) });
+const open = (fleet: string) => openRedisJobStore({ url: redis.server.url, fleet });
+const migrate = (fleet: string, steps?: Steps) => migrateRedisJobStore({ url: redis.server.url, fleet, ...(steps && { steps }) });
 
 async function opened(t: TestContext, fleet: string) {
   const store = await open(fleet);
@@ -50,7 +42,7 @@ async function left(schema: number): Promise<string> {
     string,
     string
   >;
-  for (const [key, dump] of Object.entries(keys)) await client.restore(`{${fleet}}:${key}`, 0, Buffer.from(dump, 'base64'));
+  for (const [key, dump] of Object.entries(keys)) await redis.client.restore(`{${fleet}}:${key}`, 0, Buffer.from(dump, 'base64'));
   return fleet;
 }
 
@@ -66,7 +58,7 @@ describe('a store of an older schema', { timeout: 120_000 }, () => {
       return true;
     });
     const terminal = new FakeTerminal();
-    const env = { FFJOBS_STORE: server.url, FFJOBS_FLEET: fleet };
+    const env = { FFJOBS_STORE: redis.server.url, FFJOBS_FLEET: fleet };
     assert.equal(await ffjobs(['store', 'migrate'], terminal, { env, migrateStore }), Exit.ok, terminal.stderr);
     assert.match(
       terminal.stdout,
@@ -78,7 +70,7 @@ describe('a store of an older schema', { timeout: 120_000 }, () => {
       await ffjobs(['--json', 'store', 'migrate'], again, { env: { ...env, FFJOBS_FLEET: randomUUID() }, migrateStore }),
       Exit.ok,
     );
-    assert.deepEqual(again.json, [{ store: server.url, from: null, to: null }]);
+    assert.deepEqual(again.json, [{ store: redis.server.url, from: null, to: null }]);
   });
 
   it('keeps its jobs and what it has to tell: schema 1', async (t) => {
@@ -98,7 +90,7 @@ describe('a store of an older schema', { timeout: 120_000 }, () => {
       ['one', 'hooks.example.com'],
       ['two', 'hooks.example.com'],
     ]);
-    const old = (await client.keys(`{${fleet}}:hooks:*`)).filter((key) => /:hooks:(due:|hosts$)/.test(key));
+    const old = (await redis.client.keys(`{${fleet}}:hooks:*`)).filter((key) => /:hooks:(due:|hosts$)/.test(key));
     assert.deepEqual(old, [], 'nothing of the old layout is left');
     const dead = (await store.webhooks.list({ tenant: 'two', dead: true, pageSize: 10 })).deliveries;
     assert.deepEqual(
@@ -140,13 +132,13 @@ describe('a store whose records did not say what lies beside them', { timeout: 1
     const store = await opened(t, fleet);
     const { jobs } = await store.list({ pageSize: 10 });
     const tied = [];
-    for (const { jobId } of jobs) if (await client.hexists(key(`job:${jobId}`), 'ties')) tied.push(jobId);
-    const named = (what: string) => client.keys(key(`${what}:job_*`));
+    for (const { jobId } of jobs) if (await redis.client.hexists(key(`job:${jobId}`), 'ties')) tied.push(jobId);
+    const named = (what: string) => redis.client.keys(key(`${what}:job_*`));
     const beside = [...(await named('names')), ...(await named('inputs')), ...(await named('waiters'))];
     assert.equal(beside.length, 3);
     assert.deepEqual(tied.sort(), beside.map((name) => name.slice(name.lastIndexOf(':') + 1)).sort());
-    assert.deepEqual(await client.keys(key('ties*')), []);
-    assert.equal(await client.hexists(key('meta'), 'ties'), 0);
+    assert.deepEqual(await redis.client.keys(key('ties*')), []);
+    assert.equal(await redis.client.hexists(key('meta'), 'ties'), 0);
     // Until the one that waits has run too.
     const queued = jobs.filter(({ status }) => status === JobStatus.QUEUED);
     for (let ran = 0; ran < queued.length; ran++) {
@@ -156,22 +148,22 @@ describe('a store whose records did not say what lies beside them', { timeout: 1
       const result = create(MediaResultSchema, { mediaType: 'image/jpeg', bytes: 5n, sha256: 'b'.repeat(64) });
       await lease.complete({ result, warnings: [], timings: create(TimingsSchema, {}) });
     }
-    assert.deepEqual(await client.keys(key('needs:*')), [], 'no job needs the upload any more');
+    assert.deepEqual(await redis.client.keys(key('needs:*')), [], 'no job needs the upload any more');
     assert.deepEqual([...(await named('inputs')), ...(await named('waiters'))], []);
   });
 });
 
 describe('a store that is looked at before it is used', { timeout: 120_000 }, () => {
-  const inspect = (fleet: string, url = server.url) => inspectRedisJobStore({ url, fleet, timeoutMs: 5_000 });
+  const inspect = (fleet: string, url = redis.server.url) => inspectRedisJobStore({ url, fleet, timeoutMs: 5_000 });
 
   it('is what it is, with what is not guaranteed, and nothing is made there', async (t) => {
     const fleet = randomUUID();
     const { store, version, exists, warnings } = await inspect(fleet);
-    assert.deepEqual([store, exists], [server.url, false]);
+    assert.deepEqual([store, exists], [redis.server.url, false]);
     assert.match(version, /^\d+\.\d+\.\d+/);
     assert.equal(warnings.length, 1, warnings.join());
     assert.match(warnings[0]!, /^Redis has appendfsync no: .*Set appendfsync to always$/);
-    assert.deepEqual(await client.keys(`*${fleet}*`), []);
+    assert.deepEqual(await redis.client.keys(`*${fleet}*`), []);
     await opened(t, fleet);
     assert.equal((await inspect(fleet)).exists, true);
   });
@@ -228,7 +220,7 @@ return MOST`;
   async function withOld(count: number): Promise<string> {
     const fleet = randomUUID();
     await (await open(fleet))[Symbol.asyncDispose]();
-    await client.rpush(`{${fleet}}:old`, ...Array.from({ length: count }, (_, i) => `${i}`));
+    await redis.client.rpush(`{${fleet}}:old`, ...Array.from({ length: count }, (_, i) => `${i}`));
     return fleet;
   }
 
@@ -248,8 +240,8 @@ return MOST`;
 
   it('that the server does not allow is told in its words, and has not begun', async () => {
     const fleet = await withOld(1);
-    await client.call('ACL', 'SETUSER', 'mover', 'on', '>hidden', '~*', '&*', '+@all', '-pubsub');
-    const url = `redis://mover:hidden@127.0.0.1:${server.port}`;
+    await redis.client.call('ACL', 'SETUSER', 'mover', 'on', '>hidden', '~*', '&*', '+@all', '-pubsub');
+    const url = `redis://mover:hidden@127.0.0.1:${redis.server.port}`;
     await assert.rejects(migrateRedisJobStore({ url, fleet, steps: NEXT }), (error: Error) => {
       assert.match(
         error.message,
@@ -262,21 +254,21 @@ return MOST`;
 
   it('that was broken off lets nobody in, and goes on where it was', async () => {
     const fleet = await withOld(1200);
-    await client.rpush(`{${fleet}}:old`, 'broken');
+    await redis.client.rpush(`{${fleet}}:old`, 'broken');
     await assert.rejects(migrate(fleet, NEXT), /broken/);
-    assert.equal(await client.scard(`{${fleet}}:new`), 1200);
+    assert.equal(await redis.client.scard(`{${fleet}}:new`), 1200);
     await assert.rejects(open(fleet), /is on its way to schema \d+: wait for `ffjobs store migrate` .* to end, or run it again/);
     // Part of it is moved: a process that comes back now does not put the store back to what it was.
-    const listener = client.duplicate();
+    const listener = redis.client.duplicate();
     await listener.subscribe(`{${fleet}}:ready`);
     await assert.rejects(migrate(fleet, NEXT), /1 process uses/);
     listener.disconnect();
-    while (Number((await client.pubsub('NUMSUB', `{${fleet}}:ready`))[1]) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (Number((await redis.client.pubsub('NUMSUB', `{${fleet}}:ready`))[1]) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
     await assert.rejects(open(fleet), /is on its way/);
-    await client.rpop(`{${fleet}}:old`);
+    await redis.client.rpop(`{${fleet}}:old`);
     await migrate(fleet, NEXT);
-    assert.equal(await client.scard(`{${fleet}}:new`), 1200);
-    assert.equal(await client.hget(`{${fleet}}:meta`, 'migrating'), null);
+    assert.equal(await redis.client.scard(`{${fleet}}:new`), 1200);
+    assert.equal(await redis.client.hget(`{${fleet}}:meta`, 'migrating'), null);
   });
 
   it('may be run by two at once', async () => {
@@ -284,21 +276,21 @@ return MOST`;
     const [one, other] = await Promise.all([migrate(fleet, NEXT), migrate(fleet, NEXT)]);
     assert.equal(one.schemas?.to, SCHEMA + 1);
     assert.equal(other.schemas?.to, SCHEMA + 1);
-    assert.equal(await client.scard(`{${fleet}}:new`), 3000);
-    assert.equal(await client.hget(`{${fleet}}:meta`, 'schema'), `${SCHEMA + 1}`);
+    assert.equal(await redis.client.scard(`{${fleet}}:new`), 3000);
+    assert.equal(await redis.client.hget(`{${fleet}}:meta`, 'schema'), `${SCHEMA + 1}`);
   });
 
   it('that a process has slept through makes its steps refused, and it is not ready', async (t) => {
     const fleet = await withOld(1);
     const store = await opened(t, fleet);
     await store.submit(wantedJob(), LIMITS);
-    await client.hset(`{${fleet}}:meta`, 'schema', SCHEMA + 1);
+    await redis.client.hset(`{${fleet}}:meta`, 'schema', SCHEMA + 1);
     const refused = { reason: 'STORE_UNAVAILABLE', message: /was brought to another schema: this service has to be restarted/ };
     await assert.rejects(store.submit(wantedJob(), LIMITS), refused);
     await assert.rejects(store.claim({ node: 'node' }, new AbortController().signal), refused);
     await assert.rejects(store.ping(), refused);
-    assert.equal((await client.keys(`{${fleet}}:job:*`)).length, 1);
-    await client.hset(`{${fleet}}:meta`, 'schema', SCHEMA);
+    assert.equal((await redis.client.keys(`{${fleet}}:job:*`)).length, 1);
+    await redis.client.hset(`{${fleet}}:meta`, 'schema', SCHEMA);
     await store.ping();
   });
 });

@@ -1,22 +1,12 @@
 // What Redis packs as the answers of a script is what Redis would have answered without that.
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
-import { Redis } from 'ioredis';
-import { type RedisServer, startRedis } from '../scripts/redis-server.ts';
+import { describe, it } from 'node:test';
 import { unpackReplies } from '../src/store/redis/unpack.ts';
+import { ownRedis } from './fixtures/redis/own.ts';
 
-let server: RedisServer;
-let client: Redis;
-before(async () => {
-  server = await startRedis(['--appendfsync', 'no']);
-  client = new Redis(server.port);
-});
-after(async () => {
-  client.disconnect();
-  await server[Symbol.asyncDispose]();
-});
+const redis = ownRedis();
 
-const answered = (lua: string) => client.callBuffer('EVAL', `return ${lua}`, '0');
+const answered = (lua: string) => redis.client.callBuffer('EVAL', `return ${lua}`, '0');
 const packed = async (lua: string) => unpackReplies((await answered(`cmsgpack.pack(${lua})`)) as Buffer);
 
 describe('answers of a script', { timeout: 60_000 }, () => {
